@@ -1,0 +1,139 @@
+//! From start to stop. Roles listen, work and answer until SIGTERM or SIGINT; then they turn NOT_SERVING, wait for
+//! balancers to turn away, finish calls and steps, flush telemetry, and leave within their grace period.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+
+use crate::config::Common;
+use crate::metrics;
+use crate::role::{Context, Role};
+use crate::server::{self, ServeError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("cannot listen on {address} ({what}): {source}")]
+    Listen { what: String, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("signals cannot be heard: {0}")]
+    Signals(io::Error),
+    #[error("{0} ended although nobody asked it to")]
+    Died(&'static str),
+    #[error("it did not stop within its grace period")]
+    TooSlow,
+}
+
+/// Runs roles until a signal. All listeners are bound before anything starts.
+pub async fn run(
+    roles: Vec<Role>,
+    admin_listen: SocketAddr,
+    config: &Common,
+    context: Context,
+) -> Result<(), BootError> {
+    let (mut terminate, mut interrupt) = (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
+    let mut listeners = Vec::new();
+    for role in &roles {
+        listeners.push(bind(role.name, role.listen).await?);
+    }
+    let admin_listener = bind("admin", admin_listen).await?;
+
+    let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
+    let ready = Arc::new(AtomicBool::new(true));
+    let (mut servers, mut workers) = (JoinSet::new(), JoinSet::new());
+    let (mut health, mut pages) = (Vec::new(), axum::Router::new());
+    let verifier = context.verifier.clone().poll(config.jwks_url.clone(), stop_working.clone());
+    workers.spawn(async move {
+        verifier.await;
+        "the polling of keys"
+    });
+    for (mut role, listener) in roles.into_iter().zip(listeners) {
+        let incoming = TcpListenerStream::new(listener);
+        let (reporter, server) = server::serve(&mut role, &context, incoming, stop_serving.clone()).await?;
+        let name = role.name;
+        servers.spawn(async move { (name, server.await) });
+        health.push((reporter, role.services.clone()));
+        for step in role.steps {
+            for _ in 0..step.workers {
+                let (step, stop) = (step.clone(), stop_working.clone());
+                workers.spawn(async move {
+                    let name = step.name;
+                    step.run(stop).await;
+                    name
+                });
+            }
+        }
+        for (name, task) in role.background {
+            let task = task(stop_working.clone());
+            workers.spawn(async move {
+                task.await;
+                name
+            });
+        }
+        pages = pages.merge(role.admin);
+        tracing::info!(role = name, address = %role.listen, "serving");
+    }
+    let admin = axum::serve(admin_listener, admin_pages(pages, ready.clone()));
+    let admin = tokio::spawn(admin.with_graceful_shutdown(stop_working.clone().cancelled_owned()).into_future());
+
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        Some(ended) = workers.join_next() => Err(BootError::Died(ended.unwrap_or("a background task that panicked"))),
+        Some(ended) = servers.join_next() => Err(BootError::Died(ended.map_or("a server that panicked", |(name, _)| name))),
+    };
+
+    tracing::info!("stopping");
+    let leave = async {
+        ready.store(false, Ordering::Relaxed);
+        for (reporter, services) in &health {
+            server::set_serving(reporter, services, ServingStatus::NotServing).await;
+        }
+        tokio::time::sleep(config.drain).await;
+        stop_serving.cancel();
+        while servers.join_next().await.is_some() {}
+        context.tasks.close();
+        context.tasks.wait().await;
+        stop_working.cancel();
+        while workers.join_next().await.is_some() {}
+        // Whoever still reads a page does not keep us.
+        admin.abort();
+    };
+    match tokio::time::timeout(config.grace, leave).await {
+        Ok(()) => outcome,
+        Err(_) => outcome.and(Err(BootError::TooSlow)),
+    }
+}
+
+fn admin_pages(pages: axum::Router, ready: Arc<AtomicBool>) -> axum::Router {
+    let readiness = move || async move {
+        if ready.load(Ordering::Relaxed) {
+            (StatusCode::OK, "ready\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+        }
+    };
+    let page = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    pages
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(move || async move { (page, metrics::render()) }))
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, BootError> {
+    TcpListener::bind(address).await.map_err(|source| BootError::Listen { what: what.to_owned(), address, source })
+}
+
+fn listen_to(kind: SignalKind) -> Result<tokio::signal::unix::Signal, BootError> {
+    signal(kind).map_err(BootError::Signals)
+}

@@ -1,0 +1,115 @@
+//! Configuration: environment only. `souk <role> --help` is the reference.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// What every role needs.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// What is logged, as a tracing filter such as `info,sqlx=warn`.
+    #[arg(id = "SOUK_LOG", long = "log", env = "SOUK_LOG", default_value = "info,sqlx=warn")]
+    pub log: String,
+    /// How it is logged.
+    #[arg(id = "SOUK_LOG_FORMAT", long = "log-format", env = "SOUK_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Where traces go, by OTLP over gRPC, such as http://127.0.0.1:4317. None: nowhere.
+    #[arg(id = "OTEL_EXPORTER_OTLP_ENDPOINT", long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// The issuer of access tokens.
+    #[arg(
+        id = "SOUK_TOKEN_ISSUER",
+        long = "token-issuer",
+        env = "SOUK_TOKEN_ISSUER",
+        default_value = "https://souk.local"
+    )]
+    pub token_issuer: String,
+    /// The audience of access tokens.
+    #[arg(id = "SOUK_TOKEN_AUDIENCE", long = "token-audience", env = "SOUK_TOKEN_AUDIENCE", default_value = "souk")]
+    pub token_audience: String,
+    /// Where the keys of access tokens are published.
+    #[arg(
+        id = "SOUK_JWKS_URL",
+        long = "jwks-url",
+        env = "SOUK_JWKS_URL",
+        default_value = "http://127.0.0.1:9100/.well-known/jwks.json"
+    )]
+    pub jwks_url: String,
+    /// Kafka's bootstrap servers, comma-separated.
+    #[arg(
+        id = "SOUK_KAFKA_BROKERS",
+        long = "kafka-brokers",
+        env = "SOUK_KAFKA_BROKERS",
+        default_value = "127.0.0.1:19092"
+    )]
+    pub kafka_brokers: String,
+    /// How long a stopping role waits, NOT_SERVING, for balancers to turn away.
+    #[arg(id = "SOUK_DRAIN", long = "drain", env = "SOUK_DRAIN", default_value = "0s", value_parser = parse_duration)]
+    pub drain: Duration,
+    /// How long a stopping role may take in all.
+    #[arg(id = "SOUK_GRACE", long = "grace", env = "SOUK_GRACE", default_value = "20s", value_parser = parse_duration)]
+    pub grace: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `250ms`, `5s`, `15m`, `1h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let parsed = units.iter().find_map(|(unit, millis)| {
+        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(Duration::from_millis(count.checked_mul(*millis)?))
+    });
+    parsed.ok_or_else(|| format!("`{text}` is not a duration such as 250ms, 5s, 15m or 1h"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("15m"), Ok(Duration::from_secs(900)));
+        for odd in ["", "5", "s", "-5s", "5 s", "99999999999999999999h"] {
+            assert!(parse_duration(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let secret: Secret = "hunter2".parse().expect("anything is a secret");
+        assert_eq!(format!("{secret:?}"), "***");
+    }
+}

@@ -1,0 +1,164 @@
+//! One effect per key. [`begin`] opens the transaction of the effect and takes the key; `commit` stores the answer in it.
+
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+use prost::{Message, Name};
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use time::OffsetDateTime;
+
+use crate::caller::{Caller, Identity};
+use crate::error::{Error, Unexpected};
+
+/// How long an answer is remembered.
+pub const KEPT: time::Duration = time::Duration::days(7);
+
+/// 1 to 128 visible characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if visible && (1..=128).contains(&text.len()) { Ok(Self(text.to_owned())) } else { Err(Error::KeyInvalid) }
+    }
+}
+
+#[must_use]
+pub enum Begun<R> {
+    /// Nobody did this yet. Dropped without `commit`, it never happened.
+    Fresh(Tx<R>),
+    /// It was done before; this is what was answered.
+    Replay(R),
+}
+
+/// The transaction of one effect. It derefs to the connection, so that free functions take `&mut tx`, and can only be
+/// committed together with the answer.
+pub struct Tx<R> {
+    inner: Transaction<'static, Postgres>,
+    slot: Slot,
+    answer: PhantomData<fn(R)>,
+}
+
+struct Slot {
+    caller: String,
+    method: String,
+    key: String,
+    hash: Vec<u8>,
+}
+
+impl Slot {
+    fn new<Q: Message + Name>(caller: &Caller, key: &Key, request: &Q) -> Self {
+        let caller = match &caller.identity {
+            Identity::Anonymous => "anonymous".to_owned(),
+            Identity::Customer { user_id, .. } | Identity::Operator { user_id, .. } => user_id.to_string(),
+            Identity::Service { name } => name.clone(),
+        };
+        let hash = Sha256::digest(request.encode_to_vec()).to_vec();
+        Self { caller, method: Q::full_name(), key: key.0.clone(), hash }
+    }
+}
+
+/// The stored answer, if there is one: for a verb that must ask peers before its transaction, and must not fail because
+/// they changed their minds since.
+pub async fn replay<Q, R>(db: &PgPool, caller: &Caller, key: &Key, request: &Q) -> Result<Option<R>, Error>
+where
+    Q: Message + Name,
+    R: Message + Default,
+{
+    let mut connection = db.acquire().await?;
+    find(&mut connection, &Slot::new(caller, key, request)).await
+}
+
+/// Takes the key for this request. `request` is what is hashed: without its `request_id`, see [`Caller::take_key`].
+pub async fn begin<Q, R>(db: &PgPool, caller: &Caller, key: &Key, request: &Q) -> Result<Begun<R>, Error>
+where
+    Q: Message + Name,
+    R: Message + Default,
+{
+    let slot = Slot::new(caller, key, request);
+    let mut tx = db.begin().await?;
+    if !try_lock(&mut tx, &slot).await? {
+        return Err(Error::InProgress);
+    }
+    match find(&mut tx, &slot).await? {
+        Some(answer) => Ok(Begun::Replay(answer)),
+        None => Ok(Begun::Fresh(Tx { inner: tx, slot, answer: PhantomData })),
+    }
+}
+
+impl<R: Message> Tx<R> {
+    pub async fn commit(mut self, response: &R) -> Result<(), Error> {
+        store(&mut self.inner, &self.slot, &response.encode_to_vec()).await?;
+        Ok(self.inner.commit().await?)
+    }
+}
+
+impl<R> Deref for Tx<R> {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.inner
+    }
+}
+
+impl<R> DerefMut for Tx<R> {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+}
+
+/// One batch of answers that are too old to be asked for. How many went.
+pub async fn forget_old(db: &PgPool, now: OffsetDateTime) -> Result<u64, Unexpected> {
+    let done = sqlx::query!(
+        "delete from idempotency where (caller, method, key) in
+           (select caller, method, key from idempotency where created_at < $1 order by created_at limit 1000)",
+        now - KEPT,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+async fn try_lock(db: &mut PgConnection, slot: &Slot) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2 || ' ' || $3, 0)) as "locked!""#,
+        slot.caller,
+        slot.method,
+        slot.key,
+    )
+    .fetch_one(db)
+    .await
+}
+
+async fn find<R: Message + Default>(db: &mut PgConnection, slot: &Slot) -> Result<Option<R>, Error> {
+    let stored = sqlx::query!(
+        "select request_hash, response from idempotency where caller = $1 and method = $2 and key = $3",
+        slot.caller,
+        slot.method,
+        slot.key,
+    )
+    .fetch_optional(db)
+    .await?;
+    match stored {
+        None => Ok(None),
+        Some(stored) if stored.request_hash != slot.hash => Err(Error::KeyReused),
+        Some(stored) => Ok(Some(R::decode(&*stored.response).map_err(Unexpected::from)?)),
+    }
+}
+
+async fn store(db: &mut PgConnection, slot: &Slot, response: &[u8]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into idempotency (caller, method, key, request_hash, response, created_at)
+         values ($1, $2, $3, $4, $5, now())",
+        slot.caller,
+        slot.method,
+        slot.key,
+        slot.hash,
+        response,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

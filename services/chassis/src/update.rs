@@ -1,0 +1,64 @@
+//! What an update says: which fields, and which version it was made from.
+
+use prost_types::FieldMask;
+
+use crate::error::Error;
+
+/// The fields to change. No mask means all that are present; a path that is unknown or immutable is refused.
+#[derive(Debug, Clone)]
+pub struct Mask(Option<Vec<String>>);
+
+impl Mask {
+    pub fn parse(mask: Option<FieldMask>, mutable: &[&str]) -> Result<Self, Error> {
+        let Some(mask) = mask.filter(|mask| !mask.paths.is_empty()) else { return Ok(Self(None)) };
+        match mask.paths.iter().find(|path| !mutable.contains(&path.as_str())) {
+            Some(path) => Err(Error::MaskInvalid(path.clone())),
+            None => Ok(Self(Some(mask.paths))),
+        }
+    }
+
+    /// The value to set, if this field is to change. `present` is the field's value where it is not the default.
+    pub fn pick<T: Default>(&self, path: &str, present: Option<T>) -> Option<T> {
+        match &self.0 {
+            None => present,
+            Some(paths) => paths.iter().any(|it| it == path).then(|| present.unwrap_or_default()),
+        }
+    }
+}
+
+/// A version, as clients carry it around.
+pub fn etag(version: i64) -> String {
+    format!("v{version}")
+}
+
+/// None given: whatever is there may be changed.
+pub fn check_etag(given: &str, version: i64) -> Result<(), Error> {
+    if given.is_empty() || given == etag(version) { Ok(()) } else { Err(Error::EtagMismatch) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_decides_what_changes() {
+        let parse = |paths: &[&str]| {
+            let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+            Mask::parse(Some(FieldMask { paths }), &["title", "price"])
+        };
+        let all = Mask::parse(None, &["title"]).expect("no mask");
+        assert_eq!(all.pick("title", Some("x")), Some("x"));
+        assert_eq!(all.pick::<&str>("title", None), None);
+        let title = parse(&["title"]).expect("mutable");
+        assert_eq!(title.pick::<&str>("title", None), Some(""));
+        assert_eq!(title.pick("price", Some(1)), None);
+        assert!(matches!(parse(&["sku"]), Err(Error::MaskInvalid(path)) if path == "sku"));
+    }
+
+    #[test]
+    fn an_etag_that_is_given_must_be_the_current_one() {
+        assert!(check_etag("", 3).is_ok());
+        assert!(check_etag("v3", 3).is_ok());
+        assert!(matches!(check_etag("v2", 3), Err(Error::EtagMismatch)));
+    }
+}
