@@ -35,18 +35,13 @@ pub enum BootError {
 }
 
 /// Runs roles until a signal. All listeners are bound before anything starts.
-pub async fn run(
-    roles: Vec<Role>,
-    admin_listen: SocketAddr,
-    config: &Common,
-    context: Context,
-) -> Result<(), BootError> {
+pub async fn run(roles: Vec<Role>, config: &Common, context: Context) -> Result<(), BootError> {
     let (mut terminate, mut interrupt) = (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
     let mut listeners = Vec::new();
     for role in &roles {
         listeners.push(bind(role.name, role.listen).await?);
     }
-    let admin_listener = bind("admin", admin_listen).await?;
+    let admin_listener = bind("admin", config.admin_listen).await?;
 
     let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
     let ready = Arc::new(AtomicBool::new(true));

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -38,6 +39,14 @@ pub struct Common {
         default_value = "http://127.0.0.1:9100/.well-known/jwks.json"
     )]
     pub jwks_url: String,
+    /// Where health, metrics and keys are served: one port per process.
+    #[arg(
+        id = "SOUK_ADMIN_LISTEN",
+        long = "admin-listen",
+        env = "SOUK_ADMIN_LISTEN",
+        default_value = "127.0.0.1:9100"
+    )]
+    pub admin_listen: SocketAddr,
     /// Kafka's bootstrap servers, comma-separated.
     #[arg(
         id = "SOUK_KAFKA_BROKERS",
