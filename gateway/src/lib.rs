@@ -1,0 +1,99 @@
+//! What people open at the edge. Reflection of the public contracts, so that `grpcurl` works through Envoy without a proto
+//! file: what services ask of each other, and what only operators see on a role's own port, is not in it.
+
+use std::net::SocketAddr;
+
+use chassis::policy::{Access, Policies};
+use chassis::{Context, Role};
+use clap::Args;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
+/// The gateway.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Where it listens for gRPC.
+    #[arg(id = "GATEWAY_LISTEN", long = "gateway-listen", env = "GATEWAY_LISTEN", default_value = "127.0.0.1:9001")]
+    listen: SocketAddr,
+}
+
+pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
+    role(config.listen, context).map_err(|error| format!("the contracts: {error}"))
+}
+
+fn role(listen: SocketAddr, context: &Context) -> Result<Role, Box<dyn std::error::Error>> {
+    let contracts = publish(FileDescriptorSet::decode(context.descriptors)?, &context.policies);
+    let reflect = || {
+        let builder = tonic_reflection::server::Builder::configure();
+        let names = service_names(&contracts);
+        let builder = names.into_iter().fold(builder, |builder, name| builder.with_service_name(name));
+        builder.register_file_descriptor_set(contracts.clone())
+    };
+    let role = Role::new("gateway", "souk.gateway", listen, context);
+    Ok(role.serve_streaming(reflect().build_v1()?).serve_streaming(reflect().build_v1alpha()?))
+}
+
+/// The contracts as the edge routes them.
+fn publish(mut contracts: FileDescriptorSet, policies: &Policies) -> FileDescriptorSet {
+    contracts.file.retain(|file| !file.package().starts_with("souk.ops."));
+    for file in &mut contracts.file {
+        let package = file.package().to_owned();
+        for service in &mut file.service {
+            let name = service.name().to_owned();
+            service.method.retain(|method| {
+                let policy = policies.get(&format!("/{package}.{name}/{}", method.name()));
+                policy.is_some_and(|policy| policy.access != Access::Service)
+            });
+        }
+    }
+    contracts
+}
+
+fn service_names(contracts: &FileDescriptorSet) -> Vec<String> {
+    let named = contracts
+        .file
+        .iter()
+        .flat_map(|file| file.service.iter().map(move |service| format!("{}.{}", file.package(), service.name())));
+    named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_internal_is_not_published() {
+        let kit = testkit::Kit::new();
+        let all = FileDescriptorSet::decode(kit.context.descriptors).expect("the contracts decode");
+        let public = publish(all, &kit.context.policies);
+        let methods: Vec<_> = public.file.iter().flat_map(|file| &file.service).flat_map(|it| &it.method).collect();
+        let has = |name: &str| methods.iter().any(|method| method.name() == name);
+        assert!(has("CreateOrder") && has("GetProduct"));
+        assert!(!has("QuoteItems") && !has("BatchGetOrderStates") && !has("ListDeadLetters"));
+        assert!(!service_names(&public).iter().any(|name| name.contains("ops")));
+    }
+
+    #[tokio::test]
+    async fn reflection_lists_the_public_services() {
+        use tonic_reflection::pb::v1::ServerReflectionRequest;
+        use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+        let kit = testkit::Kit::new();
+        let role = role(SocketAddr::from(([127, 0, 0, 1], 0)), &kit.context).expect("the contracts can be reflected");
+        let ask = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let mut client = ServerReflectionClient::new(kit.serve(role).await);
+        let answers = client.server_reflection_info(tokio_stream::once(ask)).await.expect("reflection needs no token");
+        let answer = answers.into_inner().message().await.expect("an answer").expect("one answer");
+        let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+            panic!("not a list: {answer:?}");
+        };
+        let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+        assert!(names.contains(&"souk.order.v1.OrderService".to_owned()), "{names:?}");
+        assert!(!names.iter().any(|name| name.contains("ops")), "{names:?}");
+    }
+}

@@ -14,6 +14,7 @@ use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sqlx::{PgPool, Row};
 use time::OffsetDateTime;
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -59,7 +60,8 @@ impl Kit {
     /// The real server, all its layers included, at the other end of a pipe.
     pub async fn serve(&self, mut role: Role) -> Channel {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
-        let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
+        // A server whose listener has ended says goodbye to its connections.
+        let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
         let server = chassis::server::serve(&mut role, &self.context, incoming, CancellationToken::new());
         let (_health, server) = server.await.expect("the role can be served");
         tokio::spawn(server);
