@@ -1,0 +1,288 @@
+//! The edge: one Envoy in front of all roles. Its configuration is `envoy.yaml.j2`, filled from the contracts: one exact
+//! route per public RPC, with the token it wants, the limit it counts against and whether it may be retried. What services
+//! ask of each other has no route.
+//!
+//! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size,
+//! transcoding, limits, tokens, routing. Limits come before tokens, so that bad tokens are counted.
+
+mod errors;
+mod routes;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chassis::config::parse_duration;
+use clap::Args;
+use minijinja::{Environment, UndefinedBehavior, context};
+use serde::Serialize;
+
+pub use errors::REASONS;
+
+/// The edge.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Where clients connect.
+    #[arg(id = "EDGE_LISTEN", long = "listen", env = "EDGE_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Envoy's own admin page.
+    #[arg(
+        id = "EDGE_ADMIN_LISTEN",
+        long = "admin-listen",
+        env = "EDGE_ADMIN_LISTEN",
+        default_value = "127.0.0.1:19901"
+    )]
+    admin_listen: SocketAddr,
+    /// Replicas of the gateway, comma-separated host:port.
+    #[arg(
+        id = "EDGE_GATEWAY_ENDPOINTS",
+        long = "gateway-endpoints",
+        env = "EDGE_GATEWAY_ENDPOINTS",
+        default_value = "127.0.0.1:9001",
+        value_delimiter = ','
+    )]
+    gateway_endpoints: Vec<String>,
+    /// Replicas of the user service.
+    #[arg(
+        id = "EDGE_USER_ENDPOINTS",
+        long = "user-endpoints",
+        env = "EDGE_USER_ENDPOINTS",
+        default_value = "127.0.0.1:9002",
+        value_delimiter = ','
+    )]
+    user_endpoints: Vec<String>,
+    /// Replicas of the product service.
+    #[arg(
+        id = "EDGE_PRODUCT_ENDPOINTS",
+        long = "product-endpoints",
+        env = "EDGE_PRODUCT_ENDPOINTS",
+        default_value = "127.0.0.1:9003",
+        value_delimiter = ','
+    )]
+    product_endpoints: Vec<String>,
+    /// Replicas of the inventory service.
+    #[arg(
+        id = "EDGE_INVENTORY_ENDPOINTS",
+        long = "inventory-endpoints",
+        env = "EDGE_INVENTORY_ENDPOINTS",
+        default_value = "127.0.0.1:9004",
+        value_delimiter = ','
+    )]
+    inventory_endpoints: Vec<String>,
+    /// Replicas of the order service.
+    #[arg(
+        id = "EDGE_ORDER_ENDPOINTS",
+        long = "order-endpoints",
+        env = "EDGE_ORDER_ENDPOINTS",
+        default_value = "127.0.0.1:9005",
+        value_delimiter = ','
+    )]
+    order_endpoints: Vec<String>,
+    /// Replicas of the payment service.
+    #[arg(
+        id = "EDGE_PAYMENT_ENDPOINTS",
+        long = "payment-endpoints",
+        env = "EDGE_PAYMENT_ENDPOINTS",
+        default_value = "127.0.0.1:9006",
+        value_delimiter = ','
+    )]
+    payment_endpoints: Vec<String>,
+    /// Where the keys of access tokens are published: admin ports of the user service.
+    #[arg(
+        id = "EDGE_JWKS_ENDPOINTS",
+        long = "jwks-endpoints",
+        env = "EDGE_JWKS_ENDPOINTS",
+        default_value = "127.0.0.1:9100",
+        value_delimiter = ','
+    )]
+    jwks_endpoints: Vec<String>,
+    /// Where traces go, by OTLP over gRPC, as host:port. None: nowhere.
+    #[arg(id = "EDGE_OTLP_ENDPOINT", long = "otlp-endpoint", env = "EDGE_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
+    /// Origins of browser clients, such as https://shop.example. None: no browser of another origin.
+    #[arg(id = "EDGE_CORS_ORIGINS", long = "cors-origins", env = "EDGE_CORS_ORIGINS", value_delimiter = ',')]
+    cors_origins: Vec<String>,
+    /// The issuer of access tokens.
+    #[arg(
+        id = "SOUK_TOKEN_ISSUER",
+        long = "token-issuer",
+        env = "SOUK_TOKEN_ISSUER",
+        default_value = "https://souk.local"
+    )]
+    token_issuer: String,
+    /// The audience of access tokens.
+    #[arg(id = "SOUK_TOKEN_AUDIENCE", long = "token-audience", env = "SOUK_TOKEN_AUDIENCE", default_value = "souk")]
+    token_audience: String,
+    /// Reads per second and client address.
+    #[arg(
+        id = "SOUK_LIMIT_READ_RATE",
+        long = "limit-read-rate",
+        env = "SOUK_LIMIT_READ_RATE",
+        default_value_t = 1_000
+    )]
+    read_rate: u32,
+    /// Reads at once.
+    #[arg(
+        id = "SOUK_LIMIT_READ_BURST",
+        long = "limit-read-burst",
+        env = "SOUK_LIMIT_READ_BURST",
+        default_value_t = 2_000
+    )]
+    read_burst: u32,
+    /// Writes per second and client address.
+    #[arg(
+        id = "SOUK_LIMIT_WRITE_RATE",
+        long = "limit-write-rate",
+        env = "SOUK_LIMIT_WRITE_RATE",
+        default_value_t = 500
+    )]
+    write_rate: u32,
+    /// Writes at once.
+    #[arg(
+        id = "SOUK_LIMIT_WRITE_BURST",
+        long = "limit-write-burst",
+        env = "SOUK_LIMIT_WRITE_BURST",
+        default_value_t = 1_000
+    )]
+    write_burst: u32,
+    /// Registrations and logins per window and client address.
+    #[arg(
+        id = "SOUK_LIMIT_ACCOUNT_COUNT",
+        long = "limit-account-count",
+        env = "SOUK_LIMIT_ACCOUNT_COUNT",
+        default_value_t = 100
+    )]
+    account_count: u32,
+    /// The window of that.
+    #[arg(id = "SOUK_LIMIT_ACCOUNT_WINDOW", long = "limit-account-window", env = "SOUK_LIMIT_ACCOUNT_WINDOW", default_value = "15m", value_parser = parse_duration)]
+    account_window: Duration,
+    /// How long a call may take.
+    #[arg(id = "EDGE_TIMEOUT", long = "timeout", env = "EDGE_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// The longest request body, in bytes.
+    #[arg(id = "EDGE_MAX_BODY", long = "max-body", env = "EDGE_MAX_BODY", default_value_t = 1 << 20)]
+    max_body: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the contracts: {0}")]
+    Contracts(#[from] chassis::policy::Unreadable),
+    #[error("the contracts have a service of `{0}`, which has no endpoints")]
+    NoEndpoints(String),
+    #[error("{variable}: `{value}` is not host:port")]
+    Endpoint { variable: String, value: String },
+    #[error("the template: {0}")]
+    Template(#[from] minijinja::Error),
+}
+
+/// Replicas of one role, or of something beside them.
+#[derive(Debug, Serialize)]
+struct Cluster {
+    name: &'static str,
+    endpoints: Vec<Endpoint>,
+    /// Addresses need no name server.
+    r#type: &'static str,
+    http2: Protocol,
+    /// The gRPC service whose health is asked for.
+    health: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+#[derive(Debug, Serialize)]
+struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+/// The whole configuration, the contracts included.
+pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
+    let rpcs = routes::read(descriptors)?;
+    let clusters = clusters(config, &rpcs)?;
+    let mut services: Vec<_> = rpcs.iter().map(|rpc| rpc.service.as_str()).collect();
+    services.dedup();
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_template("envoy", include_str!("../envoy.yaml.j2"))?;
+    let yaml = environment.get_template("envoy")?.render(context! {
+        listen => address(config.listen),
+        admin => address(config.admin_listen),
+        descriptors => STANDARD.encode(descriptors),
+        services,
+        rpcs,
+        clusters,
+        mappers => errors::mappers(),
+        otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
+        cors_origins => config.cors_origins,
+        issuer => config.token_issuer,
+        audience => config.token_audience,
+        read => context! { rate => config.read_rate, burst => config.read_burst },
+        write => context! { rate => config.write_rate, burst => config.write_burst },
+        account => context! { count => config.account_count, window => seconds(config.account_window) },
+        timeout => seconds(config.timeout),
+        max_body => config.max_body,
+    })?;
+    Ok(yaml)
+}
+
+fn clusters(config: &Config, rpcs: &[routes::Rpc]) -> Result<Vec<Cluster>, Error> {
+    let roles = [
+        ("gateway", &config.gateway_endpoints),
+        ("user", &config.user_endpoints),
+        ("product", &config.product_endpoints),
+        ("inventory", &config.inventory_endpoints),
+        ("order", &config.order_endpoints),
+        ("payment", &config.payment_endpoints),
+    ];
+    if let Some(rpc) = rpcs.iter().find(|rpc| !roles.iter().any(|(name, _)| *name == rpc.cluster)) {
+        return Err(Error::NoEndpoints(rpc.cluster.clone()));
+    }
+    let mut clusters = Vec::new();
+    for (name, endpoints) in roles {
+        let first = rpcs.iter().find(|rpc| rpc.cluster == name).map(|rpc| rpc.service.clone());
+        clusters.push(cluster(name, endpoints, Protocol::Http2, Some(first.unwrap_or_default()))?);
+    }
+    clusters.push(cluster("jwks", &config.jwks_endpoints, Protocol::Http1, None)?);
+    Ok(clusters)
+}
+
+fn cluster(
+    name: &'static str,
+    addresses: &[String],
+    http2: Protocol,
+    health: Option<String>,
+) -> Result<Cluster, Error> {
+    let variable = format!("EDGE_{}_ENDPOINTS", name.to_uppercase());
+    let endpoints = addresses.iter().map(|it| endpoint(&variable, it)).collect::<Result<Vec<_>, _>>()?;
+    let numeric = endpoints.iter().all(|endpoint| endpoint.host.parse::<std::net::IpAddr>().is_ok());
+    Ok(Cluster { name, endpoints, r#type: if numeric { "STATIC" } else { "STRICT_DNS" }, http2, health })
+}
+
+fn endpoint(variable: &str, text: &str) -> Result<Endpoint, Error> {
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        (!host.is_empty()).then_some(Endpoint { host, port: port.parse().ok()? })
+    });
+    parsed.ok_or_else(|| Error::Endpoint { variable: variable.to_owned(), value: text.to_owned() })
+}
+
+fn address(listen: SocketAddr) -> Endpoint {
+    Endpoint { host: listen.ip().to_string(), port: listen.port() }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! What the edge itself answers, in the one error shape: a table of reasons, and two mappers of local replies for each,
+//! one for gRPC and one for REST.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde::Serialize;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+const DOMAIN: &str = "souk.edge";
+
+struct Reason {
+    name: &'static str,
+    /// When: a CEL expression over the local reply.
+    when: &'static str,
+    /// The HTTP status it becomes; none keeps Envoy's.
+    http: Option<u16>,
+    /// The code over gRPC, and over REST.
+    codes: (Code, Code),
+    /// None keeps Envoy's text, which over REST names the field.
+    message: Option<&'static str>,
+}
+
+/// The first that matches counts.
+const TABLE: [Reason; 12] = [
+    Reason {
+        name: "TOKEN_MISSING",
+        when: "response.code_details == 'jwt_authn_access_denied{Jwt_is_missing}'",
+        http: Some(401),
+        codes: (Code::Unauthenticated, Code::Unauthenticated),
+        message: Some("An access token is required."),
+    },
+    Reason {
+        name: "TOKEN_EXPIRED",
+        when: "response.code_details == 'jwt_authn_access_denied{Jwt_is_expired}'",
+        http: Some(401),
+        codes: (Code::Unauthenticated, Code::Unauthenticated),
+        message: Some("The access token has expired."),
+    },
+    Reason {
+        name: "KEYS_UNAVAILABLE",
+        when: "response.code_details == 'jwt_authn_access_denied{Jwks_remote_fetch_is_failed}'",
+        http: Some(503),
+        codes: (Code::Unavailable, Code::Unavailable),
+        message: Some("Access tokens cannot be verified right now."),
+    },
+    Reason {
+        name: "TOKEN_INVALID",
+        when: "response.code_details.startsWith('jwt_authn_access_denied')",
+        http: Some(401),
+        codes: (Code::Unauthenticated, Code::Unauthenticated),
+        message: Some("The access token is not valid."),
+    },
+    Reason {
+        name: "RATE_LIMITED",
+        when: "response.code == 429",
+        http: Some(429),
+        codes: (Code::ResourceExhausted, Code::ResourceExhausted),
+        message: Some("Too many requests."),
+    },
+    Reason {
+        name: "BODY_TOO_LARGE",
+        when: "response.code == 413",
+        http: Some(413),
+        codes: (Code::ResourceExhausted, Code::ResourceExhausted),
+        message: Some("The request body is too large."),
+    },
+    Reason {
+        name: "METHOD_NOT_FOUND",
+        when: "response.code == 404",
+        http: Some(404),
+        codes: (Code::Unimplemented, Code::NotFound),
+        message: Some("There is no such method."),
+    },
+    Reason {
+        name: "DEADLINE_EXCEEDED",
+        when: "response.code == 504 || response.code == 408",
+        http: Some(504),
+        codes: (Code::DeadlineExceeded, Code::DeadlineExceeded),
+        message: Some("The service did not answer in time."),
+    },
+    Reason {
+        name: "UPSTREAM_UNAVAILABLE",
+        when: "response.code == 503",
+        http: Some(503),
+        codes: (Code::Unavailable, Code::Unavailable),
+        message: Some("The service is unavailable."),
+    },
+    Reason {
+        name: "REQUEST_INVALID",
+        when: "response.code_details.contains('grpc_json_transcode_failure') && response.code == 400",
+        http: Some(400),
+        codes: (Code::InvalidArgument, Code::InvalidArgument),
+        message: None,
+    },
+    Reason {
+        name: "REQUEST_INVALID",
+        when: "response.code >= 400 && response.code < 500",
+        http: None,
+        codes: (Code::InvalidArgument, Code::InvalidArgument),
+        message: Some("The request is not valid."),
+    },
+    Reason {
+        name: "EDGE_ERROR",
+        when: "true",
+        http: Some(500),
+        codes: (Code::Internal, Code::Internal),
+        message: Some("Internal error."),
+    },
+];
+
+/// The reasons of the domain `souk.edge`.
+pub const REASONS: [&str; 12] = {
+    let mut names = [""; 12];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = TABLE[at].name;
+        at += 1;
+    }
+    names
+};
+
+/// One row of the table, as the template prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Mapper {
+    reason: &'static str,
+    when: &'static str,
+    http: Option<u16>,
+    message: Option<&'static str>,
+    /// Everything a gRPC client reads is in headers.
+    grpc: Grpc,
+    rest_code: i32,
+    authenticate: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Grpc {
+    status: i32,
+    message: &'static str,
+    details: String,
+}
+
+pub(crate) fn mappers() -> Vec<Mapper> {
+    TABLE.iter().map(Reason::mapper).collect()
+}
+
+impl Reason {
+    fn mapper(&self) -> Mapper {
+        let message = self.message.unwrap_or("The request is not valid.");
+        let info = ErrorDetails::with_error_info(self.name, DOMAIN, std::collections::HashMap::new());
+        let status = Status::with_error_details(self.codes.0, message, info);
+        let authenticate = match self.name {
+            "TOKEN_MISSING" => Some("Bearer realm=\"souk\""),
+            "TOKEN_EXPIRED" | "TOKEN_INVALID" => Some("Bearer realm=\"souk\", error=\"invalid_token\""),
+            _ => None,
+        };
+        Mapper {
+            reason: self.name,
+            when: self.when,
+            http: self.http,
+            message: self.message,
+            grpc: Grpc { status: self.codes.0 as i32, message, details: STANDARD_NO_PAD.encode(status.details()) },
+            rest_code: self.codes.1 as i32,
+            authenticate,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! From the contracts to routes: what the edge needs to know of each RPC.
+
+use chassis::policy::{self, Access, RateClass};
+use prost_reflect::DescriptorPool;
+use serde::Serialize;
+
+/// One routed RPC.
+#[derive(Debug, Serialize, PartialEq)]
+pub(crate) struct Rpc {
+    /// `/souk.order.v1.OrderService/CreateOrder`: after transcoding, REST and gRPC are the same.
+    pub(crate) path: String,
+    /// `souk.order.v1.OrderService`.
+    pub(crate) service: String,
+    /// The role that serves it.
+    pub(crate) cluster: String,
+    /// Which limit it counts against.
+    pub(crate) class: &'static str,
+    pub(crate) token: Token,
+    pub(crate) shape: Shape,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Token {
+    Required,
+    None,
+}
+
+/// What decides about its timeout and its retries.
+#[derive(Debug, Clone, Copy, Serialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Shape {
+    Read,
+    Write,
+    Stream,
+}
+
+/// Every RPC that clients may call, in the order of the contracts.
+pub(crate) fn read(descriptors: &[u8]) -> Result<Vec<Rpc>, policy::Unreadable> {
+    let pool = DescriptorPool::decode(descriptors)?;
+    let mut rpcs = Vec::new();
+    for service in pool.services().filter(|service| service.full_name().starts_with("souk.")) {
+        for method in service.methods() {
+            let policy = policy::read(&pool, &method)?;
+            let class = match policy.rate_class {
+                // Between services, or on a role's own port only.
+                RateClass::Internal => continue,
+                RateClass::Read => "read",
+                RateClass::Write => "write",
+                RateClass::Account => "account",
+            };
+            let shape = match policy.rate_class {
+                _ if method.is_server_streaming() => Shape::Stream,
+                RateClass::Read => Shape::Read,
+                _ => Shape::Write,
+            };
+            rpcs.push(Rpc {
+                path: policy::path(&method),
+                service: service.full_name().to_owned(),
+                cluster: policy.domain.trim_start_matches("souk.").to_owned(),
+                class,
+                token: if policy.access == Access::Public { Token::None } else { Token::Required },
+                shape,
+            });
+        }
+    }
+    Ok(rpcs)
+}

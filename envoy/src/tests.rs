@@ -1,0 +1,51 @@
+use std::collections::BTreeMap;
+
+use clap::Parser;
+
+use super::*;
+use crate::routes::{Shape, Token};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    config: Config,
+}
+
+fn config(arguments: &[&str]) -> Config {
+    Cli::parse_from([&["edge"], arguments].concat()).config
+}
+
+#[test]
+fn every_public_rpc_has_one_route_by_its_policy_and_internal_ones_have_none() {
+    let rpcs = routes::read(contracts::DESCRIPTORS).expect("the contracts have policies");
+    let by_path: BTreeMap<_, _> = rpcs.iter().map(|rpc| (rpc.path.as_str(), rpc)).collect();
+    assert_eq!(by_path.len(), rpcs.len(), "one route each");
+    let rpc = |path: &str| by_path.get(path).map(|rpc| (rpc.cluster.as_str(), rpc.class, rpc.token, rpc.shape));
+
+    let expected = Some(("order", "write", Token::Required, Shape::Write));
+    assert_eq!(rpc("/souk.order.v1.OrderService/CreateOrder"), expected);
+    let expected = Some(("product", "read", Token::None, Shape::Read));
+    assert_eq!(rpc("/souk.product.v1.ProductService/GetProduct"), expected);
+    let expected = Some(("user", "account", Token::None, Shape::Write));
+    assert_eq!(rpc("/souk.user.v1.SessionService/CreateSession"), expected);
+    for internal in ["/souk.product.v1.ProductService/QuoteItems", "/souk.ops.v1.OpsService/ListDeadLetters"] {
+        assert_eq!(rpc(internal), None, "{internal}");
+    }
+}
+
+#[test]
+fn the_configuration_has_each_route_and_is_the_same_each_time() {
+    let yaml = render(&config(&[]), contracts::DESCRIPTORS).expect("it renders");
+    assert_eq!(render(&config(&[]), contracts::DESCRIPTORS).expect("it renders"), yaml);
+    for rpc in routes::read(contracts::DESCRIPTORS).expect("the contracts have policies") {
+        assert_eq!(yaml.matches(&format!("match: {{path: {}}}", rpc.path)).count(), 1, "{}", rpc.path);
+    }
+    assert!(!yaml.contains("match: {path: /souk.product.v1.ProductService/QuoteItems}"));
+}
+
+#[test]
+fn an_endpoint_that_is_none_is_named_with_its_variable() {
+    let bad = config(&["--order-endpoints", "order"]);
+    let error = render(&bad, contracts::DESCRIPTORS).expect_err("no port");
+    assert_eq!(error.to_string(), "EDGE_ORDER_ENDPOINTS: `order` is not host:port");
+}
