@@ -17,6 +17,13 @@ pub enum Did {
     Nothing,
 }
 
+impl Did {
+    /// From how many it was done to.
+    pub fn any(count: u64) -> Self {
+        if count == 0 { Self::Nothing } else { Self::Something }
+    }
+}
+
 type Unit = Pin<Box<dyn Future<Output = Result<Did, Unexpected>> + Send>>;
 
 const SLOWEST_RETRY: Duration = Duration::from_secs(5);

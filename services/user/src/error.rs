@@ -1,0 +1,46 @@
+use std::time::Duration;
+
+use chassis::{Explain, Refusal, Unexpected};
+use tonic::{Code, Status};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("there is no such user")]
+    UserNotFound,
+    #[error("this e-mail address has an account")]
+    EmailTaken,
+    #[error("the e-mail address or the password is wrong")]
+    CredentialsInvalid,
+    #[error("too many passwords are being checked; try again")]
+    PasswordChecksBusy,
+    #[error(transparent)]
+    Chassis(#[from] chassis::Error),
+}
+
+impl Explain for Error {
+    const DOMAIN: &'static str = "souk.user";
+
+    fn explain(self) -> Result<Refusal, Unexpected> {
+        let text = self.to_string();
+        Ok(match self {
+            Self::UserNotFound => Refusal::new(Code::NotFound, "USER_NOT_FOUND", text),
+            Self::EmailTaken => Refusal::new(Code::AlreadyExists, "EMAIL_TAKEN", &text).field("email", text),
+            Self::CredentialsInvalid => Refusal::new(Code::Unauthenticated, "CREDENTIALS_INVALID", text),
+            Self::PasswordChecksBusy => Refusal::new(Code::ResourceExhausted, "PASSWORD_CHECKS_BUSY", text)
+                .retry_after(Duration::from_millis(500)),
+            Self::Chassis(error) => return error.explain(),
+        })
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Chassis(error.into())
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        chassis::error::status(error)
+    }
+}

@@ -1,0 +1,44 @@
+//! Open a customer's account. What is hashed for the idempotency key has no password in it; a retry with another password
+//! gets the first answer.
+
+use chassis::Caller;
+use chassis::idempotency::{self, Begun};
+use contracts::souk::user::v1::{RegisterUserRequest, RegisterUserResponse};
+
+use crate::Service;
+use crate::account::Account;
+use crate::error::Error;
+
+pub(crate) async fn register(
+    service: &Service,
+    caller: &Caller,
+    mut request: RegisterUserRequest,
+) -> Result<RegisterUserResponse, Error> {
+    let key = caller.take_key(&mut request.request_id)?;
+    let password = std::mem::take(&mut request.password);
+    request.email = request.email.to_lowercase();
+    if let Some(response) = idempotency::replay(&service.db, caller, &key, &request).await? {
+        return Ok(response);
+    }
+    let password_hash = service.passwords.hash(password).await?;
+
+    let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
+        Begun::Fresh(tx) => tx,
+        Begun::Replay(response) => return Ok(response),
+    };
+    let now = service.clock.now();
+    let account = Account {
+        user_id: service.clock.new_id(),
+        email: request.email,
+        display_name: request.display_name,
+        role: "CUSTOMER".to_owned(),
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    account.insert(&mut tx, &password_hash).await?;
+
+    let response = RegisterUserResponse { user: Some(account.to_proto()) };
+    tx.commit(&response).await?;
+    Ok(response)
+}

@@ -1,0 +1,44 @@
+//! Sign in. An unknown e-mail address and a wrong password get the same answer, after the same time.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chassis::timestamp;
+use chassis::token::RoleClaim;
+use contracts::souk::user::v1::{CreateSessionRequest, CreateSessionResponse, Session};
+use sha2::{Digest, Sha256};
+
+use crate::Service;
+use crate::error::Error;
+
+pub(crate) async fn create(service: &Service, request: CreateSessionRequest) -> Result<CreateSessionResponse, Error> {
+    let account = sqlx::query!(
+        "select user_id, role, password_hash from account where email = $1",
+        request.email.to_lowercase(),
+    )
+    .fetch_optional(&service.db)
+    .await?;
+    let hash = account.as_ref().map(|account| account.password_hash.clone());
+    let right = service.passwords.verify(request.password, hash).await?;
+    let account = account.filter(|_| right).ok_or(Error::CredentialsInvalid)?;
+
+    let (session_id, now) = (service.clock.new_id(), service.clock.now());
+    let refresh_token = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    sqlx::query!(
+        "insert into session (session_id, user_id, refresh_hash, created_at) values ($1, $2, $3, $4)",
+        session_id,
+        account.user_id,
+        Sha256::digest(&refresh_token).to_vec(),
+        now,
+    )
+    .execute(&service.db)
+    .await?;
+
+    let role = if account.role == "OPERATOR" { RoleClaim::Operator } else { RoleClaim::Customer };
+    let (access_token, expires) = service.signer.sign(account.user_id, session_id, role, now)?;
+    Ok(CreateSessionResponse {
+        access_token,
+        expire_time: Some(timestamp(expires)),
+        refresh_token,
+        session: Some(Session { session_id: session_id.to_string(), create_time: Some(timestamp(now)) }),
+    })
+}

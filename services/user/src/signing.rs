@@ -1,0 +1,111 @@
+//! The keys of access tokens: read from files that all replicas share, the first signs, all are published.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chassis::Unexpected;
+use chassis::token::{Claims, RoleClaim};
+use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::error::Error;
+
+/// How long an access token is good for.
+const LIFETIME: Duration = Duration::from_secs(300);
+
+pub(crate) struct Signer {
+    key: EncodingKey,
+    header: Header,
+    keys: JwkSet,
+    issuer: String,
+    audience: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeyError {
+    #[error("at least one key file is required")]
+    None,
+    #[error("{path}: {source}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not a PKCS#8 PEM file of a P-256 key")]
+    Unusable { path: PathBuf },
+}
+
+impl Signer {
+    pub(crate) fn read(files: &[PathBuf], issuer: &str, audience: &str) -> Result<Self, KeyError> {
+        let mut read = Vec::new();
+        for path in files {
+            let pem = std::fs::read(path).map_err(|source| KeyError::Unreadable { path: path.clone(), source })?;
+            read.push(parse(&pem, path)?);
+        }
+        let keys = JwkSet { keys: read.iter().map(|(_, public)| public.clone()).collect() };
+        let (key, public) = read.into_iter().next().ok_or(KeyError::None)?;
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = Some("at+jwt".to_owned());
+        header.kid = public.common.key_id;
+        Ok(Self { key, header, keys, issuer: issuer.to_owned(), audience: audience.to_owned() })
+    }
+
+    /// An access token, and when it expires.
+    pub(crate) fn sign(
+        &self,
+        user_id: Uuid,
+        session_id: Uuid,
+        role: RoleClaim,
+        now: OffsetDateTime,
+    ) -> Result<(String, OffsetDateTime), Error> {
+        let expires = now + LIFETIME;
+        let claims = Claims {
+            sub: user_id,
+            sid: session_id,
+            role,
+            iss: self.issuer.clone(),
+            aud: self.audience.clone(),
+            iat: now.unix_timestamp(),
+            exp: expires.unix_timestamp(),
+        };
+        let token = jsonwebtoken::encode(&self.header, &claims, &self.key);
+        let token = token.map_err(|error| {
+            chassis::Error::from(Unexpected::Broken(format!("an access token was not signed: {error}")))
+        })?;
+        Ok((token, expires))
+    }
+}
+
+/// A private key and its public half, named by its RFC 7638 thumbprint.
+fn parse(pem: &[u8], path: &Path) -> Result<(EncodingKey, Jwk), KeyError> {
+    let unusable = |_| KeyError::Unusable { path: path.to_owned() };
+    let key = EncodingKey::from_ec_pem(pem).map_err(unusable)?;
+    let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).map_err(unusable)?;
+    public.common.key_id = Some(public.thumbprint(ThumbprintHash::SHA256).map_err(unusable)?);
+    public.common.public_key_use = Some(PublicKeyUse::Signature);
+    public.common.key_operations = Some(vec![KeyOperations::Verify]);
+    Ok((key, public))
+}
+
+/// `/.well-known/jwks.json`, for every other role and for the edge.
+pub(crate) fn pages(signer: &Signer) -> Router {
+    let body = serde_json::to_string(&signer.keys).expect("public keys are plain data");
+    let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&body)));
+    let page = move |request: HeaderMap| async move {
+        let headers = [
+            (header::CONTENT_TYPE, "application/json".to_owned()),
+            (header::CACHE_CONTROL, "public, max-age=15".to_owned()),
+            (header::ETAG, etag.clone()),
+        ];
+        if request.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+            return (StatusCode::NOT_MODIFIED, headers).into_response();
+        }
+        (headers, body).into_response()
+    };
+    Router::new().route("/.well-known/jwks.json", get(page))
+}

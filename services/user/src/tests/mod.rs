@@ -1,0 +1,78 @@
+mod operator;
+mod register;
+mod session;
+mod update;
+
+use std::path::PathBuf;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use contracts::souk::user::v1::session_service_client::SessionServiceClient;
+use contracts::souk::user::v1::user_service_client::UserServiceClient;
+use contracts::souk::user::v1::*;
+use sqlx::PgPool;
+use testkit::Kit;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::password::Passwords;
+use crate::signing::Signer;
+use crate::{Service, role};
+
+pub(super) const PASSWORD: &str = "correct horse battery";
+
+/// The service with a key of its own, and a client of it.
+pub(super) struct Desk {
+    pub(super) kit: Kit,
+    pub(super) db: PgPool,
+    channel: Channel,
+}
+
+impl Desk {
+    pub(super) async fn open(db: PgPool) -> Self {
+        let kit = Kit::new();
+        let signer = Signer::read(&[key_file()], "https://souk.test", "souk").expect("the key is good");
+        let service =
+            Service { db: db.clone(), clock: kit.context.clock.clone(), passwords: Passwords::new(2), signer };
+        let channel = kit.serve(role(service, ([127, 0, 0, 1], 0).into(), &kit.context)).await;
+        Self { kit, db, channel }
+    }
+
+    pub(super) fn users(&self) -> UserServiceClient<Channel> {
+        UserServiceClient::new(self.channel.clone())
+    }
+
+    pub(super) fn sessions(&self) -> SessionServiceClient<Channel> {
+        SessionServiceClient::new(self.channel.clone())
+    }
+
+    pub(super) async fn register(&self, key: &str, email: &str) -> Result<User, Status> {
+        let response = self.users().register_user(registration(key, email)).await?;
+        Ok(response.into_inner().user.expect("a success has the user"))
+    }
+}
+
+pub(super) fn registration(key: &str, email: &str) -> RegisterUserRequest {
+    RegisterUserRequest {
+        request_id: key.to_owned(),
+        email: email.to_owned(),
+        password: PASSWORD.to_owned(),
+        display_name: "Ada".to_owned(),
+    }
+}
+
+pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest> {
+    Request::new(CreateSessionRequest { email: email.to_owned(), password: password.to_owned() })
+}
+
+/// A fresh key, as an administrator would have put it there.
+pub(super) fn key_file() -> PathBuf {
+    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+    let body = STANDARD.encode(key.expect("a key can be made").as_ref());
+    let path = std::env::temp_dir().join(format!("souk-key-{}.pem", uuid::Uuid::now_v7()));
+    std::fs::write(&path, format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
+        .expect("the folder for temporary files can be written");
+    path
+}

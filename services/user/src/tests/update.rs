@@ -1,0 +1,40 @@
+use contracts::souk::user::v1::*;
+use sqlx::PgPool;
+use testkit::{fields, reason};
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::Desk;
+
+async fn rename(desk: &Desk, by: &User, user: User, paths: &[&str]) -> Result<User, Status> {
+    let by = Uuid::parse_str(&by.user_id).expect("a UUID");
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    let request = UpdateUserRequest { user: Some(user), update_mask: Some(prost_types::FieldMask { paths }) };
+    let response = desk.users().update_user(desk.kit.customer(by, request)).await?;
+    Ok(response.into_inner().user.expect("a success has the user"))
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_name_changes_and_the_etag_with_it(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let wanted = User { display_name: "Ada L.".into(), ..ada.clone() };
+    let renamed = rename(&desk, &ada, wanted.clone(), &[]).await.expect("renamed");
+    assert_eq!(renamed.display_name, "Ada L.");
+    assert_ne!(renamed.etag, ada.etag);
+    let stale = rename(&desk, &ada, wanted, &["display_name"]).await.expect_err("the etag is old");
+    assert_eq!((stale.code(), reason(&stale)), (Code::Aborted, "ETAG_MISMATCH@souk.user".into()));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_may_not_change_is_refused_by_name(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let bob = desk.register("k2", "bob@example.com").await.expect("registered");
+    let mask = rename(&desk, &ada, ada.clone(), &["email"]).await.expect_err("immutable");
+    assert_eq!((reason(&mask), fields(&mask)), ("UPDATE_MASK_INVALID@souk.user".into(), vec!["update_mask".into()]));
+    let other = rename(&desk, &bob, ada.clone(), &[]).await.expect_err("not his");
+    assert_eq!(reason(&other), "USER_NOT_FOUND@souk.user");
+    let empty = rename(&desk, &ada, User { display_name: String::new(), ..ada.clone() }, &["display_name"]).await;
+    assert_eq!(fields(&empty.expect_err("empty")), ["user.display_name"]);
+}

@@ -1,0 +1,36 @@
+//! Change an account: its display name, and nothing else.
+
+use chassis::Caller;
+use chassis::update::{Mask, check_etag};
+use contracts::souk::user::v1::{UpdateUserRequest, UpdateUserResponse};
+
+use crate::Service;
+use crate::account::{self, Account};
+use crate::error::Error;
+
+pub(crate) async fn update(
+    service: &Service,
+    caller: &Caller,
+    request: UpdateUserRequest,
+) -> Result<UpdateUserResponse, Error> {
+    let user = request.user.unwrap_or_default();
+    if user.user_id.is_empty() {
+        return Err(chassis::Error::field("user.user_id", "says which account to change").into());
+    }
+    let user_id = account::parse_id(&user.user_id, caller)?;
+    let mask = Mask::parse(request.update_mask, &["display_name"])?;
+    let display_name = mask.pick("display_name", Some(user.display_name).filter(|name| !name.is_empty()));
+    if display_name.as_deref() == Some("") {
+        return Err(chassis::Error::field("user.display_name", "must have 1 to 100 characters").into());
+    }
+
+    let mut tx = service.db.begin().await?;
+    let mut account = Account::lock(&mut tx, user_id, caller.owner()?).await?.ok_or(Error::UserNotFound)?;
+    check_etag(&user.etag, account.version)?;
+    if let Some(display_name) = display_name {
+        account.display_name = display_name;
+        account.save(&mut tx, service.clock.now()).await?;
+    }
+    tx.commit().await?;
+    Ok(UpdateUserResponse { user: Some(account.to_proto()) })
+}
