@@ -1,0 +1,28 @@
+//! The catalogue, by title.
+
+use chassis::page::Page;
+use contracts::souk::product::v1::{ListProductsRequest, ListProductsResponse};
+use uuid::Uuid;
+
+use crate::Service;
+use crate::error::Error;
+use crate::product::Product;
+
+pub(crate) async fn list(service: &Service, request: ListProductsRequest) -> Result<ListProductsResponse, Error> {
+    let page = Page::<(String, Uuid)>::parse(request.page_size, &request.page_token, "products")?;
+    let (title, product_id) = page.after.clone().unzip();
+    let mut products = sqlx::query_as!(
+        Product,
+        r#"select product_id, sku, title, description, currency, price_minor, state, version, created_at, updated_at
+         from product
+         where state = 'ACTIVE' and ($1::text is null or (title collate "C", product_id) > ($1, $2::uuid))
+         order by title collate "C", product_id limit $3"#,
+        title,
+        product_id,
+        page.limit(),
+    )
+    .fetch_all(&service.db)
+    .await?;
+    let next_page_token = page.cut(&mut products, |product| (product.title.clone(), product.product_id));
+    Ok(ListProductsResponse { products: products.into_iter().map(Product::into_proto).collect(), next_page_token })
+}
