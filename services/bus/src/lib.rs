@@ -1,0 +1,101 @@
+//! Kafka, and only Kafka: the relay that publishes what stands in an outbox, and the consumers that hand events to a
+//! service's handler. Services know neither: they append to the outbox and offer a handler.
+//!
+//! An event is published if and only if its transaction committed. For one key, first occurrences arrive in order; after a
+//! crash some may be repeated, which the inbox on the other side makes harmless.
+
+mod consumer;
+mod relay;
+pub mod topics;
+mod wire;
+
+use std::sync::Arc;
+
+use chassis::config::Common;
+use chassis::{Context, Role};
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::FutureProducer;
+
+pub use consumer::consume;
+pub use relay::publish;
+pub use wire::{Unreadable, parse};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    #[error("{topic}: {why}")]
+    Topic { topic: String, why: String },
+    #[error("the broker did not show the topics in time")]
+    Slow,
+}
+
+/// What the roles of one process share: one producer, and how to reach the brokers.
+pub struct Bus {
+    producer: FutureProducer,
+    consumers: Arc<ClientConfig>,
+}
+
+impl Bus {
+    pub fn new(config: &Common) -> Result<Self, Error> {
+        let mut consumers = consumer_config(&config.kafka_brokers);
+        if let Some(instance) = &config.instance {
+            consumers.set("group.instance.id", instance);
+        }
+        Ok(Self { producer: producer(&config.kafka_brokers)?, consumers: Arc::new(consumers) })
+    }
+
+    /// Adds what a role needs to publish and to consume.
+    pub fn attach(&self, mut role: Role, context: &Context) -> Role {
+        if let Some(outbox) = role.outbox.clone() {
+            let (producer, service) = (self.producer.clone(), role.name);
+            role = role.background("the outbox relay", move |stop| publish(outbox, service, producer, stop));
+        }
+        for consumer in role.consumers.clone() {
+            let (config, clock) = (self.consumers.clone(), context.clock.clone());
+            role = role.background("a consumer", move |stop| async move {
+                consume(&config, consumer, clock, stop).await;
+            });
+        }
+        role
+    }
+}
+
+/// Acknowledged by all replicas, in order, without duplicates of its own, and never given up: a broker that is away is
+/// waited for, with the outbox as the queue.
+pub fn producer(brokers: &str) -> Result<FutureProducer, Error> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "0")
+        .set("message.timeout.ms", "0")
+        .set("partitioner", "murmur2_random")
+        .set("queue.buffering.max.messages", "20000")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("log.connection.close", "false");
+    Ok(config.create()?)
+}
+
+/// For consumers; each sets its own group.
+pub fn consumer_config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("enable.auto.commit", "true")
+        .set("auto.commit.interval.ms", "1000")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", "10000")
+        .set("heartbeat.interval.ms", "3000")
+        // A database may be away for long; the group is not left for that.
+        .set("max.poll.interval.ms", "86400000")
+        .set("fetch.wait.max.ms", "100")
+        .set("queued.max.messages.kbytes", "8192")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("log.connection.close", "false");
+    config
+}

@@ -55,6 +55,9 @@ pub struct Common {
         default_value = "127.0.0.1:19092"
     )]
     pub kafka_brokers: String,
+    /// A name that this replica keeps over restarts. With it, a restarted consumer takes up its partitions at once.
+    #[arg(id = "SOUK_INSTANCE", long = "instance", env = "SOUK_INSTANCE")]
+    pub instance: Option<String>,
     /// How long a stopping role waits, NOT_SERVING, for balancers to turn away.
     #[arg(id = "SOUK_DRAIN", long = "drain", env = "SOUK_DRAIN", default_value = "0s", value_parser = parse_duration)]
     pub drain: Duration,

@@ -11,6 +11,7 @@ mod clock;
 pub mod config;
 pub mod consume;
 pub mod db;
+pub mod dead_letter;
 pub mod error;
 pub mod idempotency;
 pub mod inbox;

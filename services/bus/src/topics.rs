@@ -1,0 +1,58 @@
+//! The topics, made by `souk migrate`. Events are kept for ever: what is built from them can be built again.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::types::RDKafkaErrorCode;
+
+use crate::Error;
+
+pub const TOPICS: [&str; 3] = ["souk.inventory.v1", "souk.order.v1", "souk.payment.v1"];
+
+const PARTITIONS: i32 = 12;
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Creates those that are missing, and waits until the broker shows all.
+pub async fn create(brokers: &str, replication: i32, patience: Duration) -> Result<(), Error> {
+    create_these(brokers, &TOPICS, replication, patience).await
+}
+
+pub async fn create_these(brokers: &str, topics: &[&str], replication: i32, patience: Duration) -> Result<(), Error> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("log.connection.close", "false").create()?;
+    let in_sync = if replication >= 3 { "2" } else { "1" };
+    let wanted: Vec<_> = topics
+        .iter()
+        .map(|topic| {
+            NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(replication))
+                .set("retention.ms", "-1")
+                .set("retention.bytes", "-1")
+                .set("min.insync.replicas", in_sync)
+        })
+        .collect();
+    let options = AdminOptions::new().operation_timeout(Some(patience)).request_timeout(Some(patience));
+    for outcome in admin.create_topics(&wanted, &options).await? {
+        match outcome {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(Error::Topic { topic, why: code.to_string() }),
+        }
+    }
+    // Creation is asynchronous.
+    let begun = Instant::now();
+    while begun.elapsed() < patience {
+        let metadata = admin.inner().fetch_metadata(None, Duration::from_secs(5))?;
+        let shown = |topic: &&str| {
+            metadata.topics().iter().any(|it| {
+                let led = it.partitions().iter().filter(|partition| partition.leader() >= 0).count();
+                it.name() == *topic && led >= PARTITIONS.unsigned_abs() as usize
+            })
+        };
+        if topics.iter().all(shown) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Err(Error::Slow)
+}

@@ -1,0 +1,93 @@
+//! What can be asked of `souk`. Configuration is environment only; the flags of the same names exist so that `--help` is
+//! its reference.
+
+use std::path::PathBuf;
+
+use chassis::config::Common;
+use clap::{Args, Parser, Subcommand};
+
+use crate::migrate;
+
+#[derive(Debug, Parser)]
+#[command(name = "souk", version, about = "A commerce backend: every role, and the commands around them")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs every role in one process, each on its own port.
+    All(Box<All>),
+    /// Runs the gateway: what people open, and reflection at the edge.
+    Gateway(One<gateway::Config>),
+    /// Runs the user service, or one of its commands.
+    User(Box<User>),
+    /// Runs the product service.
+    Product(One<product::Config>),
+    /// Runs the inventory service.
+    Inventory(One<inventory::Config>),
+    /// Runs the order service.
+    Order(One<order::Config>),
+    /// Runs the payment service.
+    Payment(One<payment::Config>),
+    /// Creates databases, database roles, tables and topics, or brings them up to date.
+    Migrate(migrate::Config),
+    /// Prints the edge's configuration for Envoy.
+    Envoy(Box<edge::Config>),
+    /// Prints the contracts as a FileDescriptorSet.
+    Descriptors,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct One<C: Args> {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) role: C,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct All {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) gateway: gateway::Config,
+    #[command(flatten)]
+    pub(crate) user: user::Config,
+    #[command(flatten)]
+    pub(crate) product: product::Config,
+    #[command(flatten)]
+    pub(crate) inventory: inventory::Config,
+    #[command(flatten)]
+    pub(crate) order: order::Config,
+    #[command(flatten)]
+    pub(crate) payment: payment::Config,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct User {
+    #[command(subcommand)]
+    pub(crate) command: Option<UserCommand>,
+    #[command(flatten)]
+    pub(crate) one: One<user::Config>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Makes the account of an operator. One that exists is left as it is.
+    CreateOperator(CreateOperator),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateOperator {
+    #[command(flatten)]
+    pub(crate) config: user::Config,
+    /// The operator's e-mail address.
+    #[arg(long)]
+    pub(crate) email: String,
+    /// A file that holds the password, in its first line.
+    #[arg(long)]
+    pub(crate) password_file: PathBuf,
+}
