@@ -1,0 +1,56 @@
+//! What anybody may know of stock, and what operators may know of reservations.
+
+use std::collections::HashMap;
+
+use chassis::timestamp;
+use contracts::souk::inventory::v1::*;
+use uuid::Uuid;
+
+use crate::Service;
+use crate::error::Error;
+use crate::reservation::State;
+
+pub(crate) async fn get(service: &Service, request: GetStockRequest) -> Result<GetStockResponse, Error> {
+    let available = sqlx::query_scalar!("select available from stock where sku = $1", request.sku);
+    let available = available.fetch_optional(&service.db).await?;
+    let available = available.ok_or_else(|| Error::SkuNotFound { sku: request.sku.clone() })?;
+    Ok(GetStockResponse { stock: Some(Stock { sku: request.sku, available }) })
+}
+
+pub(crate) async fn batch_get(
+    service: &Service,
+    request: BatchGetStockRequest,
+) -> Result<BatchGetStockResponse, Error> {
+    let rows = sqlx::query!("select sku, available from stock where sku = any($1)", &request.skus);
+    let rows = rows.fetch_all(&service.db).await?;
+    let found: HashMap<_, _> = rows.into_iter().map(|row| (row.sku, row.available)).collect();
+    let mut response = BatchGetStockResponse::default();
+    for sku in request.skus {
+        match found.get(&sku) {
+            Some(available) => response.stocks.push(Stock { sku, available: *available }),
+            None => response.missing_skus.push(sku),
+        }
+    }
+    Ok(response)
+}
+
+pub(crate) async fn get_reservation(
+    service: &Service,
+    request: GetReservationRequest,
+) -> Result<GetReservationResponse, Error> {
+    let order_id = Uuid::parse_str(&request.order_id).map_err(|_| Error::ReservationNotFound)?;
+    let row = sqlx::query!("select state, created_at, updated_at from reservation where order_id = $1", order_id);
+    let row = row.fetch_optional(&service.db).await?.ok_or(Error::ReservationNotFound)?;
+    let lines = sqlx::query!("select sku, quantity from reservation_line where order_id = $1 order by sku", order_id);
+    let lines = lines.fetch_all(&service.db).await?.into_iter();
+    let lines = lines.map(|line| ReservationLine { sku: line.sku, quantity: line.quantity }).collect();
+    let state = State::parse(&row.state).map_err(chassis::Error::from)?;
+    let reservation = Reservation {
+        order_id: request.order_id,
+        state: state.to_proto().into(),
+        lines,
+        create_time: Some(timestamp(row.created_at)),
+        update_time: Some(timestamp(row.updated_at)),
+    };
+    Ok(GetReservationResponse { reservation: Some(reservation) })
+}

@@ -1,0 +1,72 @@
+//! Operators take units in, and correct what a count found.
+
+use chassis::Caller;
+use chassis::error::on_constraint;
+use chassis::idempotency::{self, Begun};
+use contracts::souk::inventory::v1::*;
+
+use crate::Service;
+use crate::error::Error;
+use crate::stock::Level;
+
+pub(crate) async fn receive(
+    service: &Service,
+    caller: &Caller,
+    mut request: ReceiveStockRequest,
+) -> Result<ReceiveStockResponse, Error> {
+    let key = caller.take_key(&mut request.request_id)?;
+
+    let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
+        Begun::Fresh(tx) => tx,
+        Begun::Replay(response) => return Ok(response),
+    };
+    let level = sqlx::query_as!(
+        Level,
+        "insert into stock (sku, available, received) values ($1, $2, $2)
+         on conflict on constraint stock_sku do update
+         set available = stock.available + excluded.available, received = stock.received + excluded.received
+         returning sku, available, reserved, sold, received, written_off",
+        request.sku,
+        i64::from(request.quantity),
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+
+    let response = ReceiveStockResponse { stock: Some(level.into_proto()) };
+    tx.commit(&response).await?;
+    Ok(response)
+}
+
+pub(crate) async fn adjust(
+    service: &Service,
+    caller: &Caller,
+    mut request: AdjustStockRequest,
+) -> Result<AdjustStockResponse, Error> {
+    let key = caller.take_key(&mut request.request_id)?;
+    let change = i64::from(request.change);
+
+    let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
+        Begun::Fresh(tx) => tx,
+        Begun::Replay(response) => return Ok(response),
+    };
+    let sku = request.sku.clone();
+    let available = sqlx::query_scalar!("select available from stock where sku = $1 for no key update", sku);
+    let available = available.fetch_optional(&mut *tx).await?.ok_or(Error::SkuNotFound { sku })?;
+    let short = Error::StockShort { sku: request.sku.clone(), available };
+    let level = sqlx::query_as!(
+        Level,
+        "update stock set available = available + $2, received = received + greatest($2::bigint, 0),
+           written_off = written_off + greatest(-$2::bigint, 0)
+         where sku = $1 returning sku, available, reserved, sold, received, written_off",
+        request.sku,
+        change,
+    )
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(on_constraint("stock_not_oversold", short))?;
+
+    let response = AdjustStockResponse { stock: Some(level.into_proto()) };
+    tx.commit(&response).await?;
+    tracing::info!(sku = request.sku, change, reason = ?request.reason(), actor = caller.actor(), "stock was adjusted");
+    Ok(response)
+}
