@@ -1,0 +1,120 @@
+//! Place an order: price the items, record it as PENDING, answer. What follows happens by events.
+//!
+//! A stored answer is looked for before prices are asked for: a retry must not fail, or cost more, because the catalogue
+//! changed since.
+
+use std::collections::HashSet;
+
+use chassis::idempotency::{self, Begun};
+use chassis::{Caller, client};
+use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse, Order as OrderProto, OrderItem};
+use contracts::souk::product::v1::{ProductState, QuoteItemsRequest};
+use contracts::souk::r#type::v1::Money;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::event::{self, Cause};
+use crate::order::{Line, Order, State};
+use crate::{Service, address};
+
+pub(crate) async fn create(
+    service: &Service,
+    caller: &Caller,
+    mut request: CreateOrderRequest,
+) -> Result<CreateOrderResponse, Error> {
+    let user_id = caller.user_id()?;
+    let product_ids = parse_items(&request.items)?;
+    if request.validate_only {
+        let (lines, total) = quote(service, caller, &request.items, &product_ids).await?;
+        let items = lines.iter().map(|line| line.to_proto(&total.currency)).collect();
+        let order = OrderProto { user_id: user_id.to_string(), items, total: Some(total), ..Default::default() };
+        return Ok(CreateOrderResponse { order: Some(order) });
+    }
+    let key = caller.take_key(&mut request.request_id)?;
+    if let Some(response) = idempotency::replay(&service.db, caller, &key, &request).await? {
+        return Ok(response);
+    }
+    let (lines, total) = quote(service, caller, &request.items, &product_ids).await?;
+
+    let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
+        Begun::Fresh(tx) => tx,
+        Begun::Replay(response) => return Ok(response),
+    };
+    let now = service.clock.now();
+    let order = Order {
+        order_id: service.clock.new_id(),
+        user_id,
+        state: State::Pending,
+        version: 1,
+        currency: total.currency,
+        total_minor: total.minor,
+        payment_method: request.payment_method,
+        payment_id: None,
+        captured: false,
+        refunded_minor: 0,
+        exit_reason: String::new(),
+        carrier: String::new(),
+        tracking_number: String::new(),
+        expires_at: now + service.payment_deadline,
+        created_at: now,
+        updated_at: now,
+    };
+    event::record_placed(service, &mut tx, &order, &lines, &Cause::caller(caller)).await?;
+    if let Some(shipping_address) = &request.shipping_address {
+        address::insert(&mut tx, order.order_id, shipping_address).await?;
+    }
+
+    let response = CreateOrderResponse { order: Some(order.to_proto(&lines)) };
+    tx.commit(&response).await?;
+    service.published.wake();
+    Ok(response)
+}
+
+fn parse_items(items: &[OrderItem]) -> Result<Vec<Uuid>, Error> {
+    let (mut ids, mut seen) = (Vec::new(), HashSet::new());
+    for (at, item) in items.iter().enumerate() {
+        let field = || format!("items[{at}].product_id");
+        let id = Uuid::parse_str(&item.product_id).map_err(|_| chassis::Error::field(field(), "must be a UUID"))?;
+        if !seen.insert(id) {
+            return Err(chassis::Error::field(field(), "names a product that another item names").into());
+        }
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+/// The lines at today's prices, and their sum. Never a price of the caller's.
+async fn quote(
+    service: &Service,
+    caller: &Caller,
+    items: &[OrderItem],
+    product_ids: &[Uuid],
+) -> Result<(Vec<Line>, Money), Error> {
+    let ask = QuoteItemsRequest { product_ids: product_ids.iter().map(Uuid::to_string).collect() };
+    let ask = client::request("order", caller.deadline, ask);
+    let quotes = service.products.clone().quote_items(ask).await;
+    let quotes = quotes.map_err(|status| client::failed("product", status))?.into_inner().quotes;
+
+    let (mut lines, mut unavailable, mut total) = (Vec::new(), Vec::new(), None::<Money>);
+    for (at, ((item, product_id), quote)) in items.iter().zip(product_ids).zip(quotes).enumerate() {
+        let state = quote.state();
+        let Some(price) = quote.unit_price.filter(|_| state == ProductState::Active) else {
+            unavailable.push(format!("items[{at}].product_id"));
+            continue;
+        };
+        let sum = price.times(item.quantity)?;
+        total = Some(total.map_or(Ok(sum.clone()), |total| total.plus(&sum))?);
+        lines.push(Line {
+            product_id: *product_id,
+            sku: quote.sku,
+            title: quote.title,
+            quantity: item.quantity,
+            price_minor: price.minor,
+        });
+    }
+    if !unavailable.is_empty() {
+        return Err(Error::ProductUnavailable { fields: unavailable });
+    }
+    let total = total.ok_or(Error::TotalOutOfRange)?.checked()?;
+    Ok((lines, total))
+}

@@ -1,0 +1,78 @@
+use chassis::{Explain, Refusal, Unexpected};
+use contracts::money::{Invalid, MAX_MINOR};
+use tonic::{Code, Status};
+
+use crate::order::State;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("there is no such order")]
+    OrderNotFound,
+    #[error("the product is unknown or not for sale any more")]
+    ProductUnavailable { fields: Vec<String> },
+    #[error("the items are priced in more than one currency")]
+    CurrencyMixed,
+    #[error("the total is not 1 to {MAX_MINOR} minor units")]
+    TotalOutOfRange,
+    #[error("an order that is {} cannot be cancelled", .state.name())]
+    OrderNotCancellable { state: State },
+    #[error("an order that is {} cannot be fulfilled", .state.name())]
+    OrderNotFulfillable { state: State },
+    #[error("the payment is not captured yet")]
+    PaymentNotCaptured,
+    /// A step that the state does not allow; verbs say it in their own words.
+    #[error("{fact} is not possible for an order that is {}", .state.name())]
+    StepIllegal { state: State, fact: &'static str },
+    #[error(transparent)]
+    Chassis(#[from] chassis::Error),
+}
+
+impl Explain for Error {
+    const DOMAIN: &'static str = "souk.order";
+
+    fn explain(self) -> Result<Refusal, Unexpected> {
+        let text = self.to_string();
+        let precondition = |reason, state: State| {
+            Refusal::new(Code::FailedPrecondition, reason, &text)
+                .precondition("order", &text)
+                .with("state", state.name())
+        };
+        Ok(match self {
+            Self::OrderNotFound => Refusal::new(Code::NotFound, "ORDER_NOT_FOUND", text),
+            Self::ProductUnavailable { fields } => {
+                let refusal = Refusal::new(Code::InvalidArgument, "PRODUCT_UNAVAILABLE", &text);
+                fields.into_iter().fold(refusal, |refusal, field| refusal.field(field, &text))
+            }
+            Self::CurrencyMixed => Refusal::new(Code::InvalidArgument, "CURRENCY_MIXED", &text).field("items", text),
+            Self::TotalOutOfRange => {
+                Refusal::new(Code::InvalidArgument, "TOTAL_OUT_OF_RANGE", &text).field("items", text)
+            }
+            Self::OrderNotCancellable { state } => precondition("ORDER_NOT_CANCELLABLE", state),
+            Self::OrderNotFulfillable { state } => precondition("ORDER_NOT_FULFILLABLE", state),
+            Self::PaymentNotCaptured => precondition("PAYMENT_NOT_CAPTURED", State::Confirmed),
+            Self::StepIllegal { state, .. } => precondition("ORDER_STEP_ILLEGAL", state),
+            Self::Chassis(error) => return error.explain(),
+        })
+    }
+}
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::Mixed | Invalid::Currency => Self::CurrencyMixed,
+            Invalid::Amount => Self::TotalOutOfRange,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Chassis(error.into())
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        chassis::error::status(error)
+    }
+}

@@ -1,0 +1,67 @@
+//! Read one order, or its story.
+
+use chassis::{Caller, timestamp};
+use contracts::souk::order::v1::order_event::Event as Kind;
+use contracts::souk::order::v1::*;
+use prost::Message;
+use uuid::Uuid;
+
+use crate::Service;
+use crate::error::Error;
+use crate::order::Order;
+
+/// The contract says what an id looks like; one that is none is of no order.
+pub(crate) fn parse_id(text: &str) -> Result<Uuid, Error> {
+    Uuid::parse_str(text).map_err(|_| Error::OrderNotFound)
+}
+
+pub(crate) async fn get(
+    service: &Service,
+    caller: &Caller,
+    request: GetOrderRequest,
+) -> Result<GetOrderResponse, Error> {
+    let order_id = parse_id(&request.order_id)?;
+    let mut db = service.db.acquire().await?;
+    let order = Order::find(&mut db, order_id, caller.owner()?).await?.ok_or(Error::OrderNotFound)?;
+    let lines = Order::lines(&mut db, order_id).await?;
+    Ok(GetOrderResponse { order: Some(order.to_proto(&lines)) })
+}
+
+pub(crate) async fn list_events(
+    service: &Service,
+    caller: &Caller,
+    request: ListOrderEventsRequest,
+) -> Result<ListOrderEventsResponse, Error> {
+    let order_id = parse_id(&request.order_id)?;
+    let mut db = service.db.acquire().await?;
+    Order::find(&mut db, order_id, caller.owner()?).await?.ok_or(Error::OrderNotFound)?;
+    let rows = sqlx::query!(
+        "select version, type as kind, payload, actor, causation_id, occurred_at
+         from order_event where order_id = $1 order by version",
+        order_id,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let entries = rows.into_iter().map(|row| {
+        let event = OrderEvent::decode(&*row.payload).map_err(|error| chassis::Error::Unexpected(error.into()))?;
+        Ok(OrderEventEntry {
+            version: row.version,
+            r#type: row.kind.rsplit('.').next().unwrap_or_default().to_owned(),
+            time: Some(timestamp(row.occurred_at)),
+            actor: row.actor,
+            causation_id: row.causation_id.map(|id| id.to_string()).unwrap_or_default(),
+            reason: event.event.map(reason).unwrap_or_default(),
+        })
+    });
+    Ok(ListOrderEventsResponse { events: entries.collect::<Result<_, Error>>()? })
+}
+
+fn reason(event: Kind) -> String {
+    match event {
+        Kind::OrderRejected(it) => it.reason,
+        Kind::OrderPaymentFailed(it) => it.reason,
+        Kind::OrderCancelled(it) => it.reason().as_str_name().to_owned(),
+        Kind::OrderExpired(it) => it.reason,
+        _ => String::new(),
+    }
+}

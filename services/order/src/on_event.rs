@@ -1,0 +1,96 @@
+//! Takes in what inventory and payment say: parse, lock the order, decide, record.
+
+use std::sync::Arc;
+
+use chassis::Owner;
+use chassis::consume::{HandleError, Handler, Record};
+use contracts::souk::inventory::v1::InventoryEvent;
+use contracts::souk::inventory::v1::inventory_event::Event as Stock;
+use contracts::souk::payment::v1::PaymentEvent;
+use contracts::souk::payment::v1::payment_event::Event as Payment;
+use prost::Message;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::Service;
+use crate::error::Error;
+use crate::event::{self, Cause};
+use crate::order::Order;
+use crate::saga::{Decision, Heard, decide};
+
+pub(crate) struct Peers(pub(crate) Arc<Service>);
+
+#[tonic::async_trait]
+impl Handler for Peers {
+    fn wants(&self, kind: &str) -> bool {
+        kind.starts_with("souk.inventory.v1.") || kind.starts_with("souk.payment.v1.")
+    }
+
+    async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
+        let (order_id, heard) = if record.kind.starts_with("souk.inventory.v1.") {
+            parse_stock(InventoryEvent::decode(&*record.payload)?)?
+        } else {
+            parse_payment(PaymentEvent::decode(&*record.payload)?)?
+        };
+        let order = Order::lock(tx, order_id, Owner::Anybody).await.map_err(unexpected)?;
+        let mut order = order.ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
+        match decide(order.state, &heard) {
+            Decision::Ignore => Ok(()),
+            Decision::Impossible => {
+                Err(poisoned(format!("an order that is {} cannot hear {heard:?}", order.state.name())))
+            }
+            Decision::Record(fact) => {
+                let cause = Cause::ourselves(Some(record.event_id));
+                event::record(&self.0, tx, &mut order, fact, &cause).await.map_err(unexpected)
+            }
+        }
+    }
+
+    fn committed(&self) {
+        self.0.published.wake();
+    }
+}
+
+fn poisoned(why: impl Into<String>) -> HandleError {
+    HandleError::Poisoned(why.into())
+}
+
+fn unexpected(error: Error) -> HandleError {
+    match error {
+        Error::Chassis(chassis::Error::Unexpected(unexpected)) => unexpected.into(),
+        refused => poisoned(refused.to_string()),
+    }
+}
+
+fn parse_id(text: &str, what: &str) -> Result<Uuid, HandleError> {
+    Uuid::parse_str(text).map_err(|_| poisoned(format!("its {what} is not a UUID")))
+}
+
+fn parse_stock(event: InventoryEvent) -> Result<(Uuid, Heard), HandleError> {
+    let order_id = parse_id(&event.order_id, "order_id")?;
+    let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
+        Stock::StockReserved(_) => Heard::StockReserved,
+        Stock::StockRejected(it) => {
+            Heard::StockRejected { skus: it.shortages.into_iter().map(|shortage| shortage.sku).collect() }
+        }
+        Stock::StockSold(_) => Heard::StockSold,
+        Stock::StockReleased(_) | Stock::StockReturned(_) => Heard::StockReleased,
+    };
+    Ok((order_id, heard))
+}
+
+fn parse_payment(event: PaymentEvent) -> Result<(Uuid, Heard), HandleError> {
+    let order_id = parse_id(&event.order_id, "order_id")?;
+    let payment_id = parse_id(&event.payment_id, "payment_id")?;
+    let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
+        Payment::PaymentAuthorized(_) => Heard::PaymentAuthorized { payment_id },
+        Payment::PaymentDeclined(it) => Heard::PaymentDeclined { reason: it.reason },
+        Payment::PaymentCaptured(_) => Heard::PaymentCaptured { payment_id },
+        Payment::PaymentCaptureFailed(it) => Heard::PaymentCaptureFailed { reason: it.reason },
+        Payment::PaymentVoided(_) => Heard::PaymentVoided,
+        Payment::PaymentRefunded(it) => {
+            Heard::PaymentRefunded { payment_id, minor: it.amount.map_or(0, |amount| amount.minor) }
+        }
+    };
+    Ok((order_id, heard))
+}

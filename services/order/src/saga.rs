@@ -1,0 +1,137 @@
+//! What an order does about what it hears. Pure: no clock, no database, no Kafka; the test walks every pair.
+
+use uuid::Uuid;
+
+use crate::event::Fact;
+use crate::order::State;
+
+/// What inventory and payment say.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Heard {
+    StockReserved,
+    StockRejected {
+        skus: Vec<String>,
+    },
+    StockSold,
+    /// What was held or sold went back.
+    StockReleased,
+    PaymentAuthorized {
+        payment_id: Uuid,
+    },
+    PaymentDeclined {
+        reason: String,
+    },
+    PaymentCaptured {
+        payment_id: Uuid,
+    },
+    PaymentCaptureFailed {
+        reason: String,
+    },
+    PaymentVoided,
+    PaymentRefunded {
+        payment_id: Uuid,
+        minor: i64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Decision {
+    Record(Fact),
+    /// Heard again, or too late: whoever holds something for this order lets go when it hears how the order ended.
+    Ignore,
+    /// Nobody should have said this now.
+    Impossible,
+}
+
+pub(crate) fn decide(state: State, heard: &Heard) -> Decision {
+    use State::{Cancelled, Confirmed, Expired, Fulfilled, PaymentFailed, Pending, Rejected, Reserved};
+    match (state, heard.clone()) {
+        (Pending, Heard::StockReserved) => Decision::Record(Fact::Reserved),
+        (Pending, Heard::StockRejected { skus }) => Decision::Record(Fact::Rejected { skus }),
+        (Reserved, Heard::PaymentAuthorized { payment_id }) => Decision::Record(Fact::Confirmed { payment_id }),
+        (Reserved, Heard::PaymentDeclined { reason }) => Decision::Record(Fact::PaymentFailed { reason }),
+        (Confirmed, Heard::PaymentCaptured { payment_id }) => Decision::Record(Fact::Paid { payment_id }),
+        (Confirmed, Heard::PaymentCaptureFailed { reason }) => Decision::Record(Fact::PaymentFailed { reason }),
+        // A fact that changes no state, but belongs to the story.
+        (Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired, Heard::PaymentRefunded { payment_id, minor }) => {
+            Decision::Record(Fact::Refunded { payment_id, minor })
+        }
+
+        (Reserved | Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired, Heard::StockReserved) => {
+            Decision::Ignore
+        }
+        (Rejected | Cancelled | Expired, Heard::StockRejected { .. }) => Decision::Ignore,
+        (Confirmed | Fulfilled | PaymentFailed | Cancelled, Heard::StockSold) => Decision::Ignore,
+        (PaymentFailed | Cancelled | Expired, Heard::StockReleased) => Decision::Ignore,
+        (Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired, Heard::PaymentAuthorized { .. }) => {
+            Decision::Ignore
+        }
+        (PaymentFailed | Cancelled | Expired, Heard::PaymentDeclined { .. }) => Decision::Ignore,
+        (Fulfilled | Cancelled | Expired, Heard::PaymentCaptured { .. }) => Decision::Ignore,
+        (PaymentFailed | Cancelled, Heard::PaymentCaptureFailed { .. }) => Decision::Ignore,
+        (PaymentFailed | Cancelled | Expired, Heard::PaymentVoided) => Decision::Ignore,
+
+        _ => Decision::Impossible,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_heard() -> [Heard; 10] {
+        let payment_id = Uuid::from_u128(7);
+        let reason = || "CARD_DECLINED".to_owned();
+        [
+            Heard::StockReserved,
+            Heard::StockRejected { skus: vec!["MUG".to_owned()] },
+            Heard::StockSold,
+            Heard::StockReleased,
+            Heard::PaymentAuthorized { payment_id },
+            Heard::PaymentDeclined { reason: reason() },
+            Heard::PaymentCaptured { payment_id },
+            Heard::PaymentCaptureFailed { reason: reason() },
+            Heard::PaymentVoided,
+            Heard::PaymentRefunded { payment_id, minor: 100 },
+        ]
+    }
+
+    /// A row for each state, a column for each thing heard in the order above: R is recorded, i ignored, x impossible.
+    #[test]
+    fn every_pair_is_decided() {
+        let table = [
+            (State::Pending, "RRxxxxxxxx"),
+            (State::Reserved, "ixxxRRxxxx"),
+            (State::Confirmed, "ixixixRRxR"),
+            (State::Fulfilled, "ixixixixxR"),
+            (State::Rejected, "xixxxxxxxx"),
+            (State::PaymentFailed, "ixiiiixiiR"),
+            (State::Cancelled, "iiiiiiiiiR"),
+            (State::Expired, "iixiiiixiR"),
+        ];
+        assert_eq!(table.map(|(state, _)| state), State::ALL);
+        for (state, row) in table {
+            let decided: String = all_heard()
+                .iter()
+                .map(|heard| match decide(state, heard) {
+                    Decision::Record(_) => 'R',
+                    Decision::Ignore => 'i',
+                    Decision::Impossible => 'x',
+                })
+                .collect();
+            assert_eq!(decided, row, "{state:?}");
+        }
+    }
+
+    /// What the saga wants recorded is always a legal step.
+    #[test]
+    fn what_is_recorded_is_legal() {
+        for state in State::ALL {
+            for heard in all_heard() {
+                if let Decision::Record(fact) = decide(state, &heard) {
+                    assert!(state.after(&fact).is_some(), "{state:?} {fact:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+use contracts::souk::order::v1::*;
+use sqlx::PgPool;
+use testkit::{fields, reason};
+use tonic::Code;
+use uuid::Uuid;
+
+use super::Shop;
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_late_authorization_does_not_revive_a_cancelled_order(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    shop.hears(shop.stock_reserved(order)).await;
+    shop.cancel(order, "c1").await.expect("legal while reserved");
+    shop.hears(shop.authorized(order)).await;
+    assert_eq!(shop.state(order).await, OrderState::Cancelled);
+    assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderCancelled"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn cancelling_is_legal_until_an_order_is_fulfilled_and_answers_the_same_twice(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (pending, confirmed) = (shop.place().await, shop.place().await);
+    let first = shop.cancel(pending, "c1").await.expect("pending");
+    assert_eq!(first.exit_reason, "CANCEL_REASON_CUSTOMER_REQUEST");
+    assert_eq!(shop.cancel(pending, "c1").await.expect("replayed"), first);
+    let again = shop.cancel(pending, "c2").await.expect_err("another key, a new attempt");
+    assert_eq!((again.code(), reason(&again)), (Code::FailedPrecondition, "ORDER_NOT_CANCELLABLE@souk.order".into()));
+
+    shop.hears(shop.stock_reserved(confirmed)).await;
+    shop.hears(shop.authorized(confirmed)).await;
+    shop.cancel(confirmed, "c3").await.expect("confirmed");
+    assert_eq!(shop.state(confirmed).await, OrderState::Cancelled);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn somebody_elses_order_is_not_there(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    let ask = CancelOrderRequest {
+        request_id: "c1".into(),
+        order_id: order.to_string(),
+        reason: CancelReason::CustomerRequest.into(),
+    };
+    let stranger =
+        shop.client.clone().cancel_order(shop.kit.customer(Uuid::now_v7(), ask)).await.expect_err("not theirs");
+    assert_eq!((stranger.code(), reason(&stranger)), (Code::NotFound, "ORDER_NOT_FOUND@souk.order".into()));
+    assert_eq!(shop.state(order).await, OrderState::Pending);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn some_reasons_are_for_operators(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    let ask =
+        CancelOrderRequest { request_id: "c1".into(), order_id: order.to_string(), reason: CancelReason::Fraud.into() };
+    let refused = shop.client.clone().cancel_order(shop.kit.customer(shop.user, ask.clone())).await.expect_err("no");
+    assert_eq!(fields(&refused), ["reason"]);
+    shop.client.clone().cancel_order(shop.kit.operator(ask)).await.expect("an operator may");
+    let actor = sqlx::query_scalar!("select actor from order_event order by version desc limit 1");
+    let actor = actor.fetch_one(&shop.db).await.expect("an event");
+    assert!(actor.starts_with("operator:"), "{actor}");
+}

@@ -1,0 +1,143 @@
+use contracts::souk::order::v1::*;
+use contracts::souk::r#type::v1::Money;
+use sqlx::PgPool;
+use testkit::{fields, reason};
+use tonic::Code;
+use uuid::Uuid;
+
+use super::Shop;
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_is_placed_at_the_catalogues_prices(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.create(shop.wanted("k1")).await.expect("placed");
+    assert_eq!(
+        (order.state(), order.version, order.total.clone()),
+        (OrderState::Pending, 1, Some(Money::new("EUR", 2_500)))
+    );
+    assert_eq!(order.items[0].unit_price, Some(Money::new("EUR", 1_250)));
+    let order_id = Uuid::parse_str(&order.order_id).expect("a UUID");
+    assert_eq!(shop.order(order_id).await, order, "what is read is what was answered");
+    assert_eq!(shop.published(order_id).await, ["OrderPlaced"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_same_key_is_one_order_even_if_the_product_went_meanwhile(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let request = shop.wanted("k1");
+    let first = shop.create(request.clone()).await.expect("placed");
+    shop.catalogue.archive_all();
+    assert_eq!(shop.create(request.clone()).await.expect("replayed"), first);
+    let other = CreateOrderRequest { payment_method: "pm_other".into(), ..request };
+    let reused = shop.create(other).await.expect_err("another body");
+    assert_eq!((reused.code(), reason(&reused)), (Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED@souk.order".into()));
+    let count =
+        sqlx::query_scalar!(r#"select count(*) as "n!" from "order""#).fetch_one(&shop.db).await.expect("a count");
+    assert_eq!(count, 1);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_twin_of_a_request_in_progress_is_told_to_come_back(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let request = shop.wanted("k1");
+    let twins = (0..8).map(|_| shop.create(request.clone())).collect::<Vec<_>>();
+    let mut orders = Vec::new();
+    for twin in twins {
+        orders.push(twin);
+    }
+    let (a, b, c) = {
+        let mut orders = orders.into_iter();
+        let mut next = || orders.next().expect("eight of them");
+        tokio::join!(next(), next(), next())
+    };
+    let mut ids = Vec::new();
+    for outcome in [a, b, c] {
+        match outcome {
+            Ok(order) => ids.push(order.order_id),
+            Err(status) => {
+                assert_eq!((status.code(), reason(&status)), (Code::Aborted, "REQUEST_IN_PROGRESS@souk.order".into()));
+            }
+        }
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "one order");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn unavailable_products_are_named_by_their_place(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let mut request = shop.wanted("k1");
+    request.items.push(OrderItem { product_id: Uuid::now_v7().to_string(), quantity: 1 });
+    let unknown = shop.create(request.clone()).await.expect_err("unknown");
+    assert_eq!(
+        (reason(&unknown), fields(&unknown)),
+        ("PRODUCT_UNAVAILABLE@souk.order".into(), vec!["items[1].product_id".into()])
+    );
+    shop.catalogue.archive_all();
+    let archived = shop.create(request).await.expect_err("archived");
+    assert_eq!(fields(&archived), ["items[0].product_id", "items[1].product_id"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn bad_requests_name_what_is_wrong(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let good = shop.wanted("k1");
+    let item = |quantity| OrderItem { quantity, ..good.items[0].clone() };
+    for (request, field) in [
+        (CreateOrderRequest { items: vec![], ..good.clone() }, "items"),
+        (CreateOrderRequest { items: vec![item(0)], ..good.clone() }, "items[0].quantity"),
+        (CreateOrderRequest { items: vec![item(-1)], ..good.clone() }, "items[0].quantity"),
+        (CreateOrderRequest { items: vec![item(1_000)], ..good.clone() }, "items[0].quantity"),
+        (CreateOrderRequest { items: vec![item(1), item(2)], ..good.clone() }, "items[1].product_id"),
+        (CreateOrderRequest { payment_method: "4242424242424242".into(), ..good.clone() }, "payment_method"),
+        (CreateOrderRequest { request_id: String::new(), ..good.clone() }, "request_id"),
+        (
+            CreateOrderRequest { shipping_address: Some(ShippingAddress::default()), ..good.clone() },
+            "shipping_address.recipient",
+        ),
+    ] {
+        let refused = shop.create(request).await.expect_err(field);
+        assert_eq!(refused.code(), Code::InvalidArgument, "{field}");
+        assert!(fields(&refused).contains(&field.to_owned()), "{field}: {:?}", fields(&refused));
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn totals_are_of_one_currency_and_bounded(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let mut mixed = shop.wanted("k1");
+    let dollars = shop.catalogue.add("CUP", Money::new("USD", 1));
+    mixed.items.push(OrderItem { product_id: dollars, quantity: 1 });
+    assert_eq!(reason(&shop.create(mixed).await.expect_err("mixed")), "CURRENCY_MIXED@souk.order");
+    let dear = shop.catalogue.add("CAR", Money::new("EUR", 99_999_999));
+    let items = vec![OrderItem { product_id: dear, quantity: 2 }];
+    let dear = CreateOrderRequest { items, ..shop.wanted("k2") };
+    assert_eq!(reason(&shop.create(dear).await.expect_err("too much")), "TOTAL_OUT_OF_RANGE@souk.order");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn validating_prices_without_ordering(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let request = CreateOrderRequest { validate_only: true, request_id: String::new(), ..shop.wanted("") };
+    let priced = shop.create(request).await.expect("priced");
+    assert_eq!((priced.total, priced.order_id), (Some(Money::new("EUR", 2_500)), String::new()));
+    assert_eq!(testkit::published(&shop.db).await, []);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn no_personal_data_is_published(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let address = ShippingAddress {
+        recipient: "Ada Lovelace".into(),
+        lines: vec!["12 St James's Square".into()],
+        city: "London".into(),
+        postal_code: "SW1Y".into(),
+        country: "GB".into(),
+    };
+    shop.create(CreateOrderRequest { shipping_address: Some(address), ..shop.wanted("k1") }).await.expect("placed");
+    let payload = testkit::published(&shop.db).await.remove(0).payload;
+    assert!(!String::from_utf8_lossy(&payload).contains("Lovelace"));
+    let rows =
+        sqlx::query_scalar!("select recipient from order_shipping_address").fetch_all(&shop.db).await.expect("rows");
+    assert_eq!(rows, ["Ada Lovelace"]);
+}

@@ -1,0 +1,116 @@
+use std::time::Duration;
+
+use contracts::souk::inventory::v1::inventory_event::Event as Stock;
+use contracts::souk::inventory::v1::*;
+use contracts::souk::order::v1::*;
+use contracts::souk::payment::v1::payment_event::Event as Payment;
+use contracts::souk::payment::v1::*;
+use contracts::souk::r#type::v1::Money;
+use sqlx::PgPool;
+use testkit::reason;
+use tonic::Status;
+use uuid::Uuid;
+
+use super::Shop;
+use crate::expire::expire_due;
+
+impl Shop {
+    async fn fulfill(&self, order_id: Uuid, key: &str) -> Result<Order, Status> {
+        let request = FulfillOrderRequest {
+            request_id: key.into(),
+            order_id: order_id.to_string(),
+            carrier: "Royal Mail".into(),
+            tracking_number: "RM-1".into(),
+        };
+        let response = self.client.clone().fulfill_order(self.kit.operator(request)).await?;
+        Ok(response.into_inner().order.expect("a success has the order"))
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_goes_from_placed_to_fulfilled(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    shop.hears(shop.stock_reserved(order)).await;
+    shop.hears(shop.authorized(order)).await;
+    assert_eq!(shop.state(order).await, OrderState::Confirmed);
+    let early = shop.fulfill(order, "f1").await.expect_err("not paid");
+    assert_eq!(reason(&early), "PAYMENT_NOT_CAPTURED@souk.order");
+    shop.hears(shop.stock(order, Stock::StockSold(StockSold {}))).await;
+    shop.hears(shop.captured(order)).await;
+    let fulfilled = shop.fulfill(order, "f1").await.expect("paid");
+    assert_eq!(fulfilled.state(), OrderState::Fulfilled);
+    assert_eq!(
+        shop.cancel(order, "c1").await.map_err(|it| reason(&it)),
+        Err("ORDER_NOT_CANCELLABLE@souk.order".into())
+    );
+    let story = ["OrderPlaced", "OrderReserved", "OrderConfirmed", "OrderPaid", "OrderFulfilled"];
+    assert_eq!(shop.published(order).await, story);
+    assert_eq!(shop.parked().await, 0);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn no_stock_rejects_and_a_declined_card_fails(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (short, declined, lost) = (shop.place().await, shop.place().await, shop.place().await);
+    let shortage = StockShortage { sku: "MUG".into(), requested: 2, available: 1 };
+    shop.hears(shop.stock(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }))).await;
+    assert_eq!(
+        (shop.state(short).await, shop.order(short).await.exit_reason),
+        (OrderState::Rejected, "STOCK_SHORT".into())
+    );
+
+    let no = || PaymentDeclined { reason: "CARD_DECLINED".into() };
+    shop.hears(shop.stock_reserved(declined)).await;
+    shop.hears(shop.payment(declined, Payment::PaymentDeclined(no()))).await;
+    let order = shop.order(declined).await;
+    assert_eq!((order.state(), order.exit_reason.as_str()), (OrderState::PaymentFailed, "CARD_DECLINED"));
+
+    shop.hears(shop.stock_reserved(lost)).await;
+    shop.hears(shop.authorized(lost)).await;
+    let failed = PaymentCaptureFailed { reason: "CARD_DECLINED".into() };
+    shop.hears(shop.payment(lost, Payment::PaymentCaptureFailed(failed))).await;
+    assert_eq!(shop.state(lost).await, OrderState::PaymentFailed);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_is_part_of_the_story(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    shop.hears(shop.stock_reserved(order)).await;
+    shop.hears(shop.authorized(order)).await;
+    shop.hears(shop.captured(order)).await;
+    shop.cancel(order, "c1").await.expect("legal until fulfilled");
+    let back = PaymentRefunded { amount: Some(Money::new("EUR", 2_500)) };
+    shop.hears(shop.payment(order, Payment::PaymentRefunded(back))).await;
+    assert_eq!(shop.order(order).await.payment.expect("a payment").refunded_minor, 2_500);
+    assert_eq!(shop.published(order).await.last().map(String::as_str), Some("OrderRefunded"));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_that_does_not_settle_in_time_expires(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (late, settled) = (shop.place().await, shop.place().await);
+    shop.hears(shop.stock_reserved(settled)).await;
+    shop.hears(shop.authorized(settled)).await;
+    expire_due(shop.service.clone()).await.expect("nothing is due");
+    assert_eq!(shop.state(late).await, OrderState::Pending);
+    shop.kit.context.clock.advance(Duration::from_secs(901));
+    expire_due(shop.service.clone()).await.expect("one is due");
+    assert_eq!(shop.state(late).await, OrderState::Expired);
+    assert_eq!(shop.state(settled).await, OrderState::Confirmed);
+    shop.hears(shop.stock_reserved(late)).await;
+    assert_eq!(shop.published(late).await, ["OrderPlaced", "OrderExpired"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_nobody_should_have_said_parks_its_key_only(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (odd, fine) = (shop.place().await, shop.place().await);
+    shop.hears(shop.stock(odd, Stock::StockSold(StockSold {}))).await;
+    shop.hears(shop.stock_reserved(odd)).await;
+    shop.hears(shop.stock_reserved(fine)).await;
+    shop.hears(shop.stock_reserved(Uuid::now_v7())).await;
+    assert_eq!((shop.state(odd).await, shop.state(fine).await), (OrderState::Pending, OrderState::Reserved));
+    assert_eq!(shop.parked().await, 3, "the odd one, the one behind it, and the one of an unknown order");
+}

@@ -1,0 +1,223 @@
+mod cancel;
+mod create;
+mod flow;
+mod read;
+mod rebuild;
+mod storm;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chassis::consume::{Consumer, Record};
+use chassis::outbox::Wake;
+use contracts::souk::inventory::v1::inventory_event::Event as Stock;
+use contracts::souk::inventory::v1::*;
+use contracts::souk::order::v1::order_service_client::OrderServiceClient;
+use contracts::souk::order::v1::*;
+use contracts::souk::payment::v1::payment_event::Event as Payment;
+use contracts::souk::payment::v1::*;
+use contracts::souk::product::v1::product_service_client::ProductServiceClient;
+use contracts::souk::product::v1::product_service_server::{ProductService, ProductServiceServer};
+use contracts::souk::product::v1::*;
+use contracts::souk::r#type::v1::Money;
+use prost::Message;
+use sqlx::PgPool;
+use testkit::Kit;
+use tokio::net::TcpListener;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::{Service, consumer, role};
+
+/// The order service over a real catalogue of a few products, a client of it, and the consumer that the bus would feed.
+pub(super) struct Shop {
+    pub(super) kit: Kit,
+    pub(super) db: PgPool,
+    pub(super) service: Arc<Service>,
+    pub(super) consumer: Consumer,
+    pub(super) client: OrderServiceClient<Channel>,
+    pub(super) catalogue: Catalogue,
+    pub(super) user: Uuid,
+    heard: Mutex<i64>,
+}
+
+/// A product service whose products the test decides about.
+#[derive(Clone, Default)]
+pub(super) struct Catalogue(Arc<Mutex<Vec<ItemQuote>>>);
+
+impl Catalogue {
+    pub(super) fn add(&self, sku: &str, price: Money) -> String {
+        let product_id = Uuid::now_v7().to_string();
+        let quote = ItemQuote {
+            product_id: product_id.clone(),
+            state: ProductState::Active.into(),
+            sku: sku.into(),
+            title: format!("The {sku}"),
+            unit_price: Some(price),
+        };
+        self.0.lock().expect("no panics").push(quote);
+        product_id
+    }
+
+    pub(super) fn archive_all(&self) {
+        for quote in self.0.lock().expect("no panics").iter_mut() {
+            quote.set_state(ProductState::Archived);
+        }
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl ProductService for Catalogue {
+    async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> Answer<QuoteItemsResponse> {
+        assert_eq!(request.metadata().get(chassis::SERVICE_HEADER).map(|it| it.as_bytes()), Some(&b"order"[..]));
+        let known = self.0.lock().expect("no panics");
+        let quotes = request.into_inner().product_ids.into_iter().map(|product_id| {
+            let found = known.iter().find(|quote| quote.product_id == product_id).cloned();
+            found.unwrap_or(ItemQuote { product_id, ..Default::default() })
+        });
+        Ok(Response::new(QuoteItemsResponse { quotes: quotes.collect() }))
+    }
+
+    async fn create_product(&self, _: Request<CreateProductRequest>) -> Answer<CreateProductResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn update_product(&self, _: Request<UpdateProductRequest>) -> Answer<UpdateProductResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn archive_product(&self, _: Request<ArchiveProductRequest>) -> Answer<ArchiveProductResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_product(&self, _: Request<GetProductRequest>) -> Answer<GetProductResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn batch_get_products(&self, _: Request<BatchGetProductsRequest>) -> Answer<BatchGetProductsResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_products(&self, _: Request<ListProductsRequest>) -> Answer<ListProductsResponse> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+impl Shop {
+    pub(super) async fn open(db: PgPool) -> Self {
+        let catalogue = Catalogue::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let products = ProductServiceServer::new(catalogue.clone());
+        tokio::spawn(Server::builder().add_service(products).serve_with_incoming(incoming));
+        let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URL").connect_lazy();
+
+        let kit = Kit::new();
+        let service = Arc::new(Service {
+            db: db.clone(),
+            clock: kit.context.clock.clone(),
+            products: ProductServiceClient::new(channel),
+            payment_deadline: Duration::from_secs(900),
+            published: Wake::default(),
+        });
+        let channel = kit.serve(role(service.clone(), ([127, 0, 0, 1], 0).into(), &kit.context)).await;
+        let (consumer, client) = (consumer(service.clone()), OrderServiceClient::new(channel));
+        Self { kit, db, service, consumer, client, catalogue, user: Uuid::now_v7(), heard: Mutex::new(0) }
+    }
+
+    /// One mug for 12.50 EUR, as the customer of this shop.
+    pub(super) fn wanted(&self, key: &str) -> CreateOrderRequest {
+        let product_id = self.catalogue.add("MUG", Money::new("EUR", 1_250));
+        CreateOrderRequest {
+            request_id: key.into(),
+            items: vec![OrderItem { product_id, quantity: 2 }],
+            payment_method: "pm_card_visa".into(),
+            ..Default::default()
+        }
+    }
+
+    pub(super) async fn create(&self, request: CreateOrderRequest) -> Result<Order, Status> {
+        let response = self.client.clone().create_order(self.kit.customer(self.user, request)).await?;
+        Ok(response.into_inner().order.expect("a success has the order"))
+    }
+
+    pub(super) async fn place(&self) -> Uuid {
+        let key = Uuid::now_v7().to_string();
+        let order = self.create(self.wanted(&key)).await.expect("placed");
+        Uuid::parse_str(&order.order_id).expect("a UUID")
+    }
+
+    pub(super) async fn order(&self, order_id: Uuid) -> Order {
+        let ask = GetOrderRequest { order_id: order_id.to_string() };
+        let response = self.client.clone().get_order(self.kit.customer(self.user, ask)).await.expect("theirs");
+        response.into_inner().order.expect("a success has the order")
+    }
+
+    pub(super) async fn state(&self, order_id: Uuid) -> OrderState {
+        self.order(order_id).await.state()
+    }
+
+    pub(super) async fn cancel(&self, order_id: Uuid, key: &str) -> Result<Order, Status> {
+        let reason = CancelReason::CustomerRequest.into();
+        let ask = CancelOrderRequest { request_id: key.into(), order_id: order_id.to_string(), reason };
+        let response = self.client.clone().cancel_order(self.kit.customer(self.user, ask)).await?;
+        Ok(response.into_inner().order.expect("a success has the order"))
+    }
+
+    /// Told twice, as Kafka may.
+    pub(super) async fn hears(&self, record: Record) {
+        testkit::hear(&self.consumer, &self.kit.context.clock, std::slice::from_ref(&record)).await;
+        testkit::hear(&self.consumer, &self.kit.context.clock, &[record]).await;
+    }
+
+    fn next_version(&self) -> i64 {
+        let mut heard = self.heard.lock().expect("no panics");
+        *heard += 1;
+        *heard
+    }
+
+    pub(super) fn stock(&self, order_id: Uuid, event: Stock) -> Record {
+        let event = InventoryEvent { order_id: order_id.to_string(), event: Some(event) };
+        testkit::record("souk.inventory.v1.Any", order_id, self.next_version(), event.encode_to_vec())
+    }
+
+    pub(super) fn payment(&self, order_id: Uuid, event: Payment) -> Record {
+        let payment_id = Uuid::from_u128(order_id.as_u128() ^ 0xff);
+        let payload =
+            PaymentEvent { payment_id: payment_id.to_string(), order_id: order_id.to_string(), event: Some(event) };
+        testkit::record("souk.payment.v1.Any", payment_id, self.next_version(), payload.encode_to_vec())
+    }
+
+    pub(super) fn stock_reserved(&self, order_id: Uuid) -> Record {
+        self.stock(order_id, Stock::StockReserved(StockReserved {}))
+    }
+
+    pub(super) fn authorized(&self, order_id: Uuid) -> Record {
+        self.payment(order_id, Payment::PaymentAuthorized(PaymentAuthorized { amount: Some(Money::new("EUR", 2_500)) }))
+    }
+
+    pub(super) fn captured(&self, order_id: Uuid) -> Record {
+        self.payment(order_id, Payment::PaymentCaptured(PaymentCaptured { amount: Some(Money::new("EUR", 2_500)) }))
+    }
+
+    /// What was published about an order. Versions have no gaps, and the event store says the same.
+    pub(super) async fn published(&self, order_id: Uuid) -> Vec<String> {
+        let records: Vec<_> = testkit::published(&self.db).await.into_iter().filter(|it| it.key == order_id).collect();
+        for (at, record) in records.iter().enumerate() {
+            assert_eq!(record.version, at as i64 + 1);
+        }
+        let stored =
+            sqlx::query_scalar!("select event_id from order_event where order_id = $1 order by version", order_id);
+        let stored = stored.fetch_all(&self.db).await.expect("events");
+        assert_eq!(stored, records.iter().map(|record| record.event_id).collect::<Vec<_>>());
+        records.iter().map(|record| record.kind.rsplit('.').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    pub(super) async fn parked(&self) -> usize {
+        chassis::dead_letter::list(&self.db, None, 0, 100).await.expect("letters").len()
+    }
+}

@@ -1,0 +1,75 @@
+use contracts::souk::order::v1::*;
+use sqlx::PgPool;
+use testkit::reason;
+use tonic::Code;
+use uuid::Uuid;
+
+use super::Shop;
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn people_see_their_own_orders_and_operators_see_anybodys(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    let ask = || GetOrderRequest { order_id: order.to_string() };
+    let stranger =
+        shop.client.clone().get_order(shop.kit.customer(Uuid::now_v7(), ask())).await.expect_err("not theirs");
+    assert_eq!((stranger.code(), reason(&stranger)), (Code::NotFound, "ORDER_NOT_FOUND@souk.order".into()));
+    let nobody = shop.client.clone().get_order(ask()).await.expect_err("no token");
+    assert_eq!((nobody.code(), reason(&nobody)), (Code::Unauthenticated, "TOKEN_MISSING@souk.order".into()));
+    shop.client.clone().get_order(shop.kit.operator(ask())).await.expect("an operator may");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn orders_are_listed_newest_first_page_by_page(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let placed = [shop.place().await, shop.place().await, shop.place().await];
+    let page = async |page_token: String| {
+        let ask = ListOrdersRequest { page_size: 2, page_token };
+        let page =
+            shop.client.clone().list_orders(shop.kit.customer(shop.user, ask)).await.expect("theirs").into_inner();
+        let ids: Vec<_> = page.orders.iter().map(|order| Uuid::parse_str(&order.order_id).expect("a UUID")).collect();
+        assert!(page.orders.iter().all(|order| order.items.len() == 1), "each with its lines");
+        (ids, page.next_page_token)
+    };
+    let (first, next) = page(String::new()).await;
+    assert_eq!(first, [placed[2], placed[1]]);
+    assert_eq!(page(next).await, (vec![placed[0]], String::new()));
+    let other = ListOrdersRequest::default();
+    let other = shop.client.clone().list_orders(shop.kit.customer(Uuid::now_v7(), other)).await.expect("empty");
+    assert_eq!(other.into_inner().orders, []);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_story_says_who_and_because_of_what(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    let reserved = shop.stock_reserved(order);
+    shop.hears(reserved.clone()).await;
+    shop.cancel(order, "c1").await.expect("cancelled");
+    let ask = ListOrderEventsRequest { order_id: order.to_string() };
+    let story = shop.client.clone().list_order_events(shop.kit.customer(shop.user, ask)).await.expect("theirs");
+    let story = story.into_inner().events;
+    let customer = format!("user:{}", shop.user);
+    let told: Vec<_> = story.iter().map(|it| (it.r#type.as_str(), it.actor.as_str(), it.reason.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("OrderPlaced", customer.as_str(), ""),
+            ("OrderReserved", "service:order", ""),
+            ("OrderCancelled", customer.as_str(), "CANCEL_REASON_CUSTOMER_REQUEST"),
+        ]
+    );
+    assert_eq!(story[1].causation_id, reserved.event_id.to_string());
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn states_are_for_the_inventory_service(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    let ask = || BatchGetOrderStatesRequest { order_ids: vec![Uuid::now_v7().to_string(), order.to_string()] };
+    let states = shop.client.clone().batch_get_order_states(shop.kit.service("inventory", ask())).await.expect("may");
+    let states = states.into_inner().orders;
+    assert_eq!((states.len(), states[0].state()), (1, OrderState::Pending));
+    let other = shop.client.clone().batch_get_order_states(shop.kit.service("payment", ask())).await.expect_err("no");
+    assert_eq!(other.code(), Code::PermissionDenied);
+}
