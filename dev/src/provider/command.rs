@@ -1,0 +1,119 @@
+//! What a POST asks for, parsed.
+
+use super::error::Error;
+use super::idempotency::Key;
+use super::intent::{CaptureMethod, IntentId};
+use super::metadata::Metadata;
+use super::outcome::{Operation, PaymentMethod};
+use super::params::Params;
+
+pub(super) struct Request {
+    pub(super) key: Option<Key>,
+    pub(super) command: Command,
+}
+
+pub(super) enum Command {
+    Create(NewIntent),
+    Confirm(IntentId, Confirmation),
+    Capture(IntentId, Option<u64>),
+    Cancel(IntentId, Option<String>),
+    Refund(NewRefund),
+}
+
+pub(super) struct NewIntent {
+    pub(super) amount: u64,
+    pub(super) currency: String,
+    pub(super) payment_method: Option<PaymentMethod>,
+    pub(super) capture_method: CaptureMethod,
+    pub(super) description: Option<String>,
+    pub(super) metadata: Metadata,
+    pub(super) confirm: Option<Confirmation>,
+}
+
+pub(super) struct Confirmation {
+    pub(super) payment_method: Option<PaymentMethod>,
+    /// Whether the cardholder is there to authenticate: neither `off_session` nor `error_on_requires_action` was set.
+    pub(super) somebody_can_act: bool,
+}
+
+pub(super) struct NewRefund {
+    pub(super) intent: IntentId,
+    pub(super) amount: Option<u64>,
+    pub(super) reason: Option<String>,
+    pub(super) metadata: Metadata,
+}
+
+impl Command {
+    pub(super) fn operation(&self) -> Operation {
+        match self {
+            Command::Create(NewIntent { confirm: None, .. }) => Operation::Create,
+            Command::Create(_) | Command::Confirm(..) => Operation::Confirm,
+            Command::Capture(..) => Operation::Capture,
+            Command::Cancel(..) => Operation::Cancel,
+            Command::Refund(_) => Operation::Refund,
+        }
+    }
+}
+
+impl NewIntent {
+    pub(super) fn parse(params: &mut Params) -> Result<NewIntent, Error> {
+        let amount = params.take_amount("amount")?.ok_or(Error::ParameterMissing("amount"))?;
+        let currency = params.take("currency").ok_or(Error::ParameterMissing("currency"))?;
+        if currency.len() != 3 || !currency.bytes().all(|letter| letter.is_ascii_lowercase()) {
+            let why = format!("Invalid currency: {currency}. It must be a three-letter ISO code in lower case.");
+            return Err(Error::ParameterInvalid { param: "currency", why });
+        }
+        let capture_method = match params.take_one_of("capture_method", &["automatic", "manual"])?.as_deref() {
+            Some("manual") => CaptureMethod::Manual,
+            _ => CaptureMethod::Automatic,
+        };
+        let confirmed = params.take_flag("confirm")?;
+        let confirmation = Confirmation::parse(params)?;
+        Ok(NewIntent {
+            amount,
+            currency,
+            payment_method: confirmation.payment_method,
+            capture_method,
+            description: params.take_text("description", 1_000)?,
+            metadata: params.take_metadata()?,
+            confirm: confirmed.then_some(confirmation),
+        })
+    }
+}
+
+impl Confirmation {
+    pub(super) fn parse(params: &mut Params) -> Result<Confirmation, Error> {
+        let payment_method = match params.take("payment_method") {
+            None => None,
+            Some(name) => Some(PaymentMethod::parse(&name).ok_or(Error::NotFound {
+                what: "PaymentMethod",
+                param: "payment_method",
+                id: name,
+            })?),
+        };
+        let off_session = params.take_flag("off_session")?;
+        let error_on_requires_action = params.take_flag("error_on_requires_action")?;
+        Ok(Confirmation { payment_method, somebody_can_act: !off_session && !error_on_requires_action })
+    }
+}
+
+pub(super) fn parse_cancellation(params: &mut Params) -> Result<Option<String>, Error> {
+    params.take_one_of("cancellation_reason", &["duplicate", "fraudulent", "requested_by_customer", "abandoned"])
+}
+
+impl NewRefund {
+    pub(super) fn parse(params: &mut Params) -> Result<NewRefund, Error> {
+        let intent = params.take("payment_intent").ok_or(Error::ParameterMissing("payment_intent"))?;
+        Ok(NewRefund {
+            intent: parse_intent_id(intent, "payment_intent")?,
+            amount: params.take_amount("amount")?,
+            reason: params.take_one_of("reason", &["duplicate", "fraudulent", "requested_by_customer"])?,
+            metadata: params.take_metadata()?,
+        })
+    }
+}
+
+/// An id that is not even shaped like one is simply not there, as at Stripe.
+pub(super) fn parse_intent_id(id: String, param: &'static str) -> Result<IntentId, Error> {
+    IntentId::parse(&id).ok_or(Error::NotFound { what: "payment_intent", param, id })
+}

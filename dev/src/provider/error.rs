@@ -1,0 +1,166 @@
+//! Errors in Stripe's shape. Those here are not kept under an idempotency key: nothing was carried out.
+
+use std::borrow::Cow;
+use std::io;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::http::Answer;
+
+#[derive(Debug)]
+pub(super) enum Error {
+    ApiKeyMissing,
+    ApiKeyInvalid,
+    UrlUnknown(String),
+    Malformed {
+        status: StatusCode,
+        why: String,
+    },
+    ParameterMissing(&'static str),
+    ParameterInvalid {
+        param: &'static str,
+        why: String,
+    },
+    ParameterUnknown(String),
+    AmountTooSmall(&'static str),
+    AmountTooLarge(&'static str),
+    NotFound {
+        what: &'static str,
+        param: &'static str,
+        id: String,
+    },
+    KeyLength,
+    KeyReused(String),
+    KeyInUse,
+    /// Asked for by the payment method: the effect is there, the answer is not.
+    Broken,
+    /// Asked for by the payment method, after the hang.
+    GaveUp,
+    Journal(io::Error),
+}
+
+/// The inside of `{"error": ...}`, and the status it comes with.
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) kind: &'static str,
+    pub(super) code: Option<&'static str>,
+    pub(super) decline_code: Option<&'static str>,
+    pub(super) param: Option<Cow<'static, str>>,
+    pub(super) message: Cow<'static, str>,
+    pub(super) intent: Option<Value>,
+}
+
+impl Problem {
+    pub(super) fn invalid_request(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem {
+            status: StatusCode::BAD_REQUEST,
+            kind: "invalid_request_error",
+            code: None,
+            decline_code: None,
+            param: None,
+            message: message.into(),
+            intent: None,
+        }
+    }
+
+    fn api_error(status: StatusCode, message: &'static str) -> Problem {
+        Problem { status, kind: "api_error", ..Problem::invalid_request(message) }
+    }
+
+    fn invalid_param(code: &'static str, param: &'static str, message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { code: Some(code), param: Some(param.into()), ..Problem::invalid_request(message) }
+    }
+
+    pub(super) fn answer(self) -> Answer {
+        let mut error = Map::new();
+        error.insert("type".into(), self.kind.into());
+        error.insert("message".into(), self.message.into());
+        let optional = [("code", self.code.map(Cow::from)), ("decline_code", self.decline_code.map(Cow::from))];
+        for (name, text) in optional.into_iter().chain([("param", self.param)]) {
+            if let Some(text) = text {
+                error.insert(name.into(), text.into());
+            }
+        }
+        if let Some(intent) = self.intent {
+            error.insert("payment_intent".into(), intent);
+        }
+        Answer::new(self.status, json!({ "error": error }))
+    }
+}
+
+impl Error {
+    fn explain(self) -> Problem {
+        match self {
+            Error::ApiKeyMissing => Problem {
+                status: StatusCode::UNAUTHORIZED,
+                ..Problem::invalid_request(
+                    "You did not provide an API key. Provide it in the Authorization header, using Bearer auth.",
+                )
+            },
+            Error::ApiKeyInvalid => Problem {
+                status: StatusCode::UNAUTHORIZED,
+                ..Problem::invalid_request("Invalid API Key provided: it must begin with sk_.")
+            },
+            Error::UrlUnknown(url) => Problem {
+                status: StatusCode::NOT_FOUND,
+                ..Problem::invalid_request(format!("Unrecognized request URL ({url})."))
+            },
+            Error::Malformed { status, why } => Problem { status, ..Problem::invalid_request(why) },
+            Error::ParameterMissing(param) => {
+                Problem::invalid_param("parameter_missing", param, format!("Missing required param: {param}."))
+            }
+            Error::ParameterInvalid { param, why } => Problem::invalid_param("parameter_invalid", param, why),
+            Error::ParameterUnknown(param) => Problem {
+                code: Some("parameter_unknown"),
+                ..Problem {
+                    param: Some(param.clone().into()),
+                    ..Problem::invalid_request(format!("Received unknown parameter: {param}"))
+                }
+            },
+            Error::AmountTooSmall(param) => {
+                Problem::invalid_param("amount_too_small", param, "Amount must be at least 1.")
+            }
+            Error::AmountTooLarge(param) => {
+                Problem::invalid_param("amount_too_large", param, "Amount must be no more than 99999999.")
+            }
+            Error::NotFound { what, param, id } => Problem {
+                status: StatusCode::NOT_FOUND,
+                ..Problem::invalid_param("resource_missing", param, format!("No such {what}: '{id}'"))
+            },
+            Error::KeyLength => Problem::invalid_request("An idempotency key has 1 to 255 characters."),
+            Error::KeyReused(key) => Problem {
+                kind: "idempotency_error",
+                ..Problem::invalid_request(format!(
+                    "Keys for idempotent requests can only be used with the same parameters they were first used \
+                     with. Try using a key other than '{key}' if you meant to execute a different request."
+                ))
+            },
+            Error::KeyInUse => Problem {
+                status: StatusCode::CONFLICT,
+                kind: "idempotency_error",
+                code: Some("idempotency_key_in_use"),
+                ..Problem::invalid_request("There is currently another in-progress request using this key.")
+            },
+            Error::Broken => Problem::api_error(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our end."),
+            Error::GaveUp => Problem::api_error(StatusCode::GATEWAY_TIMEOUT, "The request took too long."),
+            Error::Journal(error) => {
+                tracing::error!(%error, "the journal failed; nothing was done");
+                Problem::api_error(StatusCode::INTERNAL_SERVER_ERROR, "The journal cannot be written or read.")
+            }
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Journal(error)
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.explain().answer().into_response()
+    }
+}

@@ -1,0 +1,267 @@
+//! A payment intent: what it knows, and the only ways it changes. Pure: no clock, no journal, no HTTP.
+//!
+//! Whatever is called, in whatever order: it is captured at most once, and `captured + voided <= authorized`,
+//! `refunded <= captured`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::command::{Confirmation, NewIntent};
+use super::metadata::Metadata;
+use super::outcome::{Decline, Operation, PaymentMethod};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub(super) struct IntentId(Uuid);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Intent {
+    pub(super) id: IntentId,
+    /// Unix milliseconds.
+    pub(super) created: u64,
+    pub(super) amount: u64,
+    pub(super) currency: String,
+    pub(super) capture_method: CaptureMethod,
+    pub(super) payment_method: Option<PaymentMethod>,
+    pub(super) description: Option<String>,
+    pub(super) metadata: Metadata,
+    pub(super) status: Status,
+    /// The last decline, and the payment method it took from the intent.
+    pub(super) declined: Option<(Decline, PaymentMethod)>,
+    pub(super) canceled: Option<Cancellation>,
+    pub(super) authorized: Tally,
+    pub(super) captured: Tally,
+    pub(super) voided: Tally,
+    pub(super) refunded: Tally,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CaptureMethod {
+    Automatic,
+    Manual,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Status {
+    RequiresPaymentMethod,
+    RequiresConfirmation,
+    RequiresAction,
+    RequiresCapture,
+    Canceled,
+    Succeeded,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Cancellation {
+    /// Unix milliseconds.
+    pub(super) at: u64,
+    pub(super) reason: Option<String>,
+}
+
+/// How often money moved one way, and how much in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Tally {
+    pub(super) times: u32,
+    pub(super) amount: u64,
+}
+
+/// A definite no, kept under the idempotency key like any answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Refusal {
+    Declined(Decline),
+    UnexpectedState(Operation),
+    CaptureTooLarge,
+    AlreadyRefunded,
+    RefundTooLarge,
+}
+
+impl Intent {
+    pub(super) fn new(new: &NewIntent, now: u64) -> Intent {
+        let status = match new.payment_method {
+            Some(_) => Status::RequiresConfirmation,
+            None => Status::RequiresPaymentMethod,
+        };
+        Intent {
+            id: IntentId(Uuid::now_v7()),
+            created: now,
+            amount: new.amount,
+            currency: new.currency.clone(),
+            capture_method: new.capture_method,
+            payment_method: new.payment_method,
+            description: new.description.clone(),
+            metadata: new.metadata.clone(),
+            status,
+            declined: None,
+            canceled: None,
+            authorized: Tally::default(),
+            captured: Tally::default(),
+            voided: Tally::default(),
+            refunded: Tally::default(),
+        }
+    }
+
+    pub(super) fn confirm(&mut self, how: &Confirmation, now: u64) -> Result<(), Refusal> {
+        let Some(method) = how.payment_method.or(self.payment_method) else {
+            return Err(Refusal::UnexpectedState(Operation::Confirm));
+        };
+        if !self.status.allows(Operation::Confirm) {
+            return Err(Refusal::UnexpectedState(Operation::Confirm));
+        }
+        self.payment_method = Some(method);
+        match method {
+            PaymentMethod::Declined => return Err(self.decline(Decline::Generic, method)),
+            PaymentMethod::InsufficientFunds => return Err(self.decline(Decline::InsufficientFunds, method)),
+            PaymentMethod::AuthenticationRequired if how.somebody_can_act => {
+                self.status = Status::RequiresAction;
+                return Ok(());
+            }
+            PaymentMethod::AuthenticationRequired => {
+                return Err(self.decline(Decline::AuthenticationRequired, method));
+            }
+            _ => {}
+        }
+        self.declined = None;
+        self.authorized.add(self.amount);
+        self.status = Status::RequiresCapture;
+        match self.capture_method {
+            CaptureMethod::Manual => Ok(()),
+            CaptureMethod::Automatic => self.capture(None, now),
+        }
+    }
+
+    pub(super) fn capture(&mut self, amount: Option<u64>, now: u64) -> Result<(), Refusal> {
+        if !self.status.allows(Operation::Capture) {
+            return Err(Refusal::UnexpectedState(Operation::Capture));
+        }
+        let amount = amount.unwrap_or(self.amount);
+        if amount > self.amount {
+            return Err(Refusal::CaptureTooLarge);
+        }
+        if self.payment_method == Some(PaymentMethod::CaptureFails) {
+            self.declined = Some((Decline::CaptureRefused, PaymentMethod::CaptureFails));
+            self.void(Cancellation { at: now, reason: Some("automatic".into()) });
+            return Err(Refusal::Declined(Decline::CaptureRefused));
+        }
+        self.captured.add(amount);
+        self.voided.add(self.held());
+        self.status = Status::Succeeded;
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, reason: Option<String>, now: u64) -> Result<(), Refusal> {
+        if !self.status.allows(Operation::Cancel) {
+            return Err(Refusal::UnexpectedState(Operation::Cancel));
+        }
+        self.void(Cancellation { at: now, reason });
+        Ok(())
+    }
+
+    /// Gives back this much, or all that is left, and says how much that was.
+    pub(super) fn refund(&mut self, amount: Option<u64>) -> Result<u64, Refusal> {
+        if !self.status.allows(Operation::Refund) {
+            return Err(Refusal::UnexpectedState(Operation::Refund));
+        }
+        let left = self.captured.amount - self.refunded.amount;
+        if left == 0 {
+            return Err(Refusal::AlreadyRefunded);
+        }
+        let amount = amount.unwrap_or(left);
+        if amount > left {
+            return Err(Refusal::RefundTooLarge);
+        }
+        self.refunded.add(amount);
+        Ok(amount)
+    }
+
+    /// Authorized, and neither captured nor let go.
+    pub(super) fn held(&self) -> u64 {
+        self.authorized.amount - self.captured.amount - self.voided.amount
+    }
+
+    fn decline(&mut self, decline: Decline, method: PaymentMethod) -> Refusal {
+        self.status = Status::RequiresPaymentMethod;
+        self.payment_method = None;
+        self.declined = Some((decline, method));
+        Refusal::Declined(decline)
+    }
+
+    fn void(&mut self, cancellation: Cancellation) {
+        self.voided.add(self.held());
+        self.status = Status::Canceled;
+        self.canceled = Some(cancellation);
+    }
+}
+
+impl Status {
+    pub(super) fn allows(self, operation: Operation) -> bool {
+        Status::allowing(operation).contains(&self)
+    }
+
+    pub(super) fn allowing(operation: Operation) -> &'static [Status] {
+        use Status::{RequiresAction, RequiresCapture, RequiresConfirmation, RequiresPaymentMethod, Succeeded};
+        match operation {
+            Operation::Create => &[],
+            Operation::Confirm => &[RequiresPaymentMethod, RequiresConfirmation, RequiresAction],
+            Operation::Capture => &[RequiresCapture],
+            Operation::Cancel => &[RequiresPaymentMethod, RequiresConfirmation, RequiresAction, RequiresCapture],
+            Operation::Refund => &[Succeeded],
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Status::RequiresPaymentMethod => "requires_payment_method",
+            Status::RequiresConfirmation => "requires_confirmation",
+            Status::RequiresAction => "requires_action",
+            Status::RequiresCapture => "requires_capture",
+            Status::Canceled => "canceled",
+            Status::Succeeded => "succeeded",
+        }
+    }
+}
+
+impl Tally {
+    /// Nothing is not a movement.
+    fn add(&mut self, amount: u64) {
+        if amount > 0 {
+            self.times += 1;
+            self.amount += amount;
+        }
+    }
+}
+
+impl IntentId {
+    pub(super) fn parse(id: &str) -> Option<IntentId> {
+        id.strip_prefix("pi_").and_then(|uuid| Uuid::try_parse(uuid).ok()).map(IntentId)
+    }
+
+    /// An intent has at most one charge, so the one id gives the other.
+    pub(super) fn charge(self) -> String {
+        format!("ch_{}", self.0.simple())
+    }
+}
+
+impl fmt::Display for IntentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pi_{}", self.0.simple())
+    }
+}
+
+impl From<IntentId> for String {
+    fn from(id: IntentId) -> String {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for IntentId {
+    type Error = String;
+
+    fn try_from(id: String) -> Result<IntentId, String> {
+        IntentId::parse(&id).ok_or_else(|| format!("{id} is not the id of a payment intent"))
+    }
+}

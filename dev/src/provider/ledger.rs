@@ -1,0 +1,207 @@
+//! All that the provider knows. A call is carried out in one piece: decide on a copy of the intent, write that to the
+//! journal, then take it over in memory. Movements of money are read off what an intent's tallies gained, so the ledger
+//! and the intents cannot tell different stories.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::command::{Command, Request};
+use super::error::Error;
+use super::http::Answer;
+use super::idempotency::Keys;
+use super::intent::{Intent, IntentId, Refusal, Tally};
+use super::journal::{Journal, Place, Record};
+use super::outcome::Trouble;
+use super::refund::{Refund, RefundId};
+
+pub(super) struct Ledger {
+    journal: Journal,
+    books: Books,
+}
+
+/// What the journal says, replayed.
+#[derive(Default)]
+struct Books {
+    intents: Vec<Intent>,
+    intent_at: HashMap<IntentId, usize>,
+    refunds: Vec<Refund>,
+    refund_at: HashMap<RefundId, usize>,
+    movements: Vec<Movement>,
+    keys: Keys,
+}
+
+/// One movement of money; its number is its place in the list, from 1.
+pub(super) struct Movement {
+    pub(super) kind: &'static str,
+    pub(super) intent: IntentId,
+    pub(super) refund: Option<RefundId>,
+    pub(super) attempt: u32,
+    pub(super) amount: u64,
+    pub(super) at: u64,
+}
+
+pub(super) enum Begun {
+    Replay(Answer),
+    Done(Executed),
+    Slow(Duration),
+}
+
+pub(super) struct Executed {
+    pub(super) answer: Answer,
+    pub(super) trouble: Option<Trouble>,
+}
+
+impl Ledger {
+    pub(super) fn open(data: &Path) -> io::Result<Ledger> {
+        let mut books = Books::default();
+        let journal = Journal::open(data, |record, place| books.take_over(record, place))?;
+        Ok(Ledger { journal, books })
+    }
+
+    /// Replays, carries out, or says how long to wait before [`Ledger::finish`]; the key is taken meanwhile.
+    pub(super) fn begin(&mut self, request: &Request) -> Result<Begun, Error> {
+        if let Some(key) = &request.key
+            && let Some(place) = self.books.keys.find(key)?
+        {
+            return Ok(Begun::Replay(self.journal.read(place)?.answer().replayed()));
+        }
+        match self.slowness(&request.command) {
+            None => Ok(Begun::Done(self.execute(request)?)),
+            Some(wait) => {
+                if let Some(key) = &request.key {
+                    self.books.keys.claim(key);
+                }
+                Ok(Begun::Slow(wait))
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, request: &Request) -> Result<Executed, Error> {
+        let executed = self.execute(request);
+        if let (Err(_), Some(key)) = (&executed, &request.key) {
+            self.books.keys.release(key);
+        }
+        executed
+    }
+
+    pub(super) fn intent(&self, id: IntentId) -> Result<&Intent, Error> {
+        let place = self.books.intent_at.get(&id);
+        place.map(|&at| &self.books.intents[at]).ok_or(Error::NotFound {
+            what: "payment_intent",
+            param: "intent",
+            id: id.to_string(),
+        })
+    }
+
+    pub(super) fn refund(&self, id: RefundId) -> Result<&Refund, Error> {
+        let place = self.books.refund_at.get(&id);
+        place.map(|&at| &self.books.refunds[at]).ok_or(Error::NotFound {
+            what: "refund",
+            param: "id",
+            id: id.to_string(),
+        })
+    }
+
+    /// Oldest first.
+    pub(super) fn intents(&self) -> &[Intent] {
+        &self.books.intents
+    }
+
+    /// Oldest first.
+    pub(super) fn movements(&self) -> &[Movement] {
+        &self.books.movements
+    }
+
+    fn slowness(&self, command: &Command) -> Option<Duration> {
+        let method = match command {
+            Command::Create(new) => new.payment_method,
+            Command::Confirm(id, with) => with.payment_method.or(self.intent(*id).ok()?.payment_method),
+            Command::Capture(id, _) | Command::Cancel(id, _) => self.intent(*id).ok()?.payment_method,
+            Command::Refund(_) => None,
+        };
+        method?.slowness(command.operation())
+    }
+
+    fn execute(&mut self, request: &Request) -> Result<Executed, Error> {
+        let record = self.decide(request, now())?;
+        let place = self.journal.append(&record)?;
+        let trouble = match (record.refusal, record.intent.payment_method) {
+            (None, Some(method)) => method.trouble(request.command.operation()),
+            _ => None,
+        };
+        let answer = record.answer();
+        self.books.take_over(record, place);
+        Ok(Executed { answer, trouble })
+    }
+
+    fn decide(&self, request: &Request, at: u64) -> Result<Record, Error> {
+        let mut refund = None;
+        let (intent, result): (Intent, Result<(), Refusal>) = match &request.command {
+            Command::Create(new) => {
+                let mut intent = Intent::new(new, at);
+                let result = new.confirm.as_ref().map_or(Ok(()), |with| intent.confirm(with, at));
+                (intent, result)
+            }
+            Command::Confirm(id, with) => self.change(*id, |intent| intent.confirm(with, at))?,
+            Command::Capture(id, amount) => self.change(*id, |intent| intent.capture(*amount, at))?,
+            Command::Cancel(id, reason) => self.change(*id, |intent| intent.cancel(reason.clone(), at))?,
+            Command::Refund(new) => self.change(new.intent, |intent| {
+                let amount = intent.refund(new.amount)?;
+                let (reason, metadata) = (new.reason.clone(), new.metadata.clone());
+                refund = Some(Refund { id: RefundId::new(), intent: intent.id, created: at, amount, reason, metadata });
+                Ok(())
+            })?,
+        };
+        Ok(Record { at, key: request.key.clone(), intent, refund, refusal: result.err() })
+    }
+
+    fn change<R>(&self, id: IntentId, change: impl FnOnce(&mut Intent) -> R) -> Result<(Intent, R), Error> {
+        let mut intent = self.intent(id)?.clone();
+        let result = change(&mut intent);
+        Ok((intent, result))
+    }
+}
+
+impl Books {
+    fn take_over(&mut self, record: Record, place: Place) {
+        let Record { at, key, intent, refund, .. } = record;
+        let known = self.intent_at.get(&intent.id).copied();
+        let gains = gains(known.map(|at| &self.intents[at]), &intent);
+        for (kind, Tally { times: attempt, amount }) in gains {
+            let refund = refund.as_ref().filter(|_| kind == "refunded").map(|refund| refund.id);
+            self.movements.push(Movement { kind, intent: intent.id, refund, attempt, amount, at });
+        }
+        match known {
+            Some(at) => self.intents[at] = intent,
+            None => {
+                self.intent_at.insert(intent.id, self.intents.len());
+                self.intents.push(intent);
+            }
+        }
+        if let Some(refund) = refund {
+            self.refund_at.insert(refund.id, self.refunds.len());
+            self.refunds.push(refund);
+        }
+        if let Some(key) = key {
+            self.keys.store(&key, place);
+        }
+    }
+}
+
+/// What moved between these two: by kind, for the how-manyth time, and how much.
+fn gains(before: Option<&Intent>, after: &Intent) -> impl Iterator<Item = (&'static str, Tally)> + use<> {
+    let tallies = |intent: &Intent| [intent.authorized, intent.captured, intent.voided, intent.refunded];
+    let before = before.map(tallies).unwrap_or_default();
+    let kinds = ["authorized", "captured", "voided", "refunded"];
+    kinds.into_iter().zip(before).zip(tallies(after)).filter_map(|((kind, before), after)| {
+        let gained = Tally { times: after.times, amount: after.amount - before.amount };
+        (after.times > before.times).then_some((kind, gained))
+    })
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set to after 1970");
+    since.as_millis() as u64
+}

@@ -1,0 +1,160 @@
+//! Plays the payment provider on a laptop: Stripe's wire API over real HTTP, with a ledger of its own that ours can be
+//! compared to. It never loses an answered call, never moves money twice for one intent, and sends no webhooks.
+//!
+//! # Stripe's side
+//!
+//! Form-encoded requests, JSON answers, errors as `{"error": {type, code, decline_code, param, message,
+//! payment_intent}}`. `Authorization: Bearer sk_...` is required (any key that starts like that), `Idempotency-Key` is
+//! honoured on every POST, `Stripe-Version` is accepted, `Request-Id` is on every answer and
+//! `Idempotent-Replayed: true` on a replay. Parameters that are not known here are refused, so that a misspelt one is
+//! found on the laptop.
+//!
+//! | Call | Parameters |
+//! | --- | --- |
+//! | `POST /v1/payment_intents` | `amount`, `currency`, `payment_method`, `capture_method` (`automatic`, `manual`), `confirm`, `description`, `metadata[..]`, and those of confirm |
+//! | `POST /v1/payment_intents/{id}/confirm` | `payment_method`, `off_session`, `error_on_requires_action` |
+//! | `POST /v1/payment_intents/{id}/capture` | `amount_to_capture` (the rest is released) |
+//! | `POST /v1/payment_intents/{id}/cancel` | `cancellation_reason` |
+//! | `GET /v1/payment_intents/{id}` | |
+//! | `POST /v1/refunds` | `payment_intent`, `amount`, `reason`, `metadata[..]` |
+//! | `GET /v1/refunds/{id}` | |
+//!
+//! What happens is chosen by the payment method, see [`outcome`]. An answer is kept under its idempotency key once the
+//! call was carried out, refusals (declines, wrong states, nothing left to refund) included; a call that was malformed
+//! or named something unknown is not kept. A slow call takes effect at the end of its wait, whether or not its caller
+//! still listens; until then its key answers 409.
+//!
+//! # The ledger's side (no key needed)
+//!
+//! `GET /_ledger?after=N&limit=M` is every movement of money, oldest first; `seq` starts at 1 without gaps, `limit` is
+//! at most (and by default) 1,000, `next` is the `after` of the following page, `more` says whether that holds anything
+//! yet:
+//!
+//! ```json
+//! {"entries": [{"seq": 1, "kind": "authorized", "attempt": 1, "intent": "pi_...", "refund": null, "amount": 1250,
+//!               "currency": "eur", "metadata": {"order": "..."}, "at": 1767225600000}], "next": 1, "more": false}
+//! ```
+//!
+//! `kind` is `authorized`, `captured`, `voided` (an authorization, or what a partial capture left of it, let go) or
+//! `refunded`; `attempt` counts the movements of that kind on that intent, so a second capture would show as 2;
+//! `metadata` is the intent's; `refund` is the refund's id where there is one; `at` is in Unix milliseconds.
+//!
+//! `GET /_summary?after=N&limit=M` is every intent, oldest first, paged the same way (`after` counts intents):
+//!
+//! ```json
+//! {"intents": [{"intent": "pi_...", "metadata": {"order": "..."}, "status": "succeeded", "currency": "eur",
+//!               "amount": 1250, "authorized": 1250, "captured": 1250, "refunded": 0, "voided": 0,
+//!               "capture_calls_with_effect": 1}], "next": 1, "more": false}
+//! ```
+//!
+//! `status` is Stripe's. Money still held is `authorized - captured - voided`, money kept is `captured - refunded`.
+
+mod command;
+mod error;
+mod http;
+mod idempotency;
+mod intent;
+mod journal;
+mod ledger;
+mod listener;
+mod metadata;
+pub mod outcome;
+mod params;
+mod refund;
+mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use command::Request;
+use error::Error;
+use http::Answer;
+use ledger::{Begun, Executed, Ledger};
+use outcome::{HANG, Trouble};
+
+/// How long calls under way may take to finish once told to stop. What they did is in the journal already, so cutting
+/// one off looks to its caller like any lost connection.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The provider: a ledger behind one lock, which is held for one call's bookkeeping and never across a wait.
+#[derive(Clone)]
+pub struct Provider {
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+/// Plays the provider until SIGTERM or SIGINT.
+pub async fn serve(listen: SocketAddr, data: PathBuf) -> io::Result<()> {
+    let provider = Provider::open(data)?;
+    let listener = TcpListener::bind(listen).await?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let heard = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        heard.cancel();
+    });
+    tracing::info!(address = %listener.local_addr()?, "the payment provider is open");
+    provider.serve_on(listener, stop).await
+}
+
+impl Provider {
+    /// Opens the ledger in this folder, which is created if need be. Only one process may have it open.
+    pub fn open(data: impl AsRef<Path>) -> io::Result<Provider> {
+        Ok(Provider { ledger: Arc::new(Mutex::new(Ledger::open(data.as_ref())?)) })
+    }
+
+    pub fn router(&self) -> axum::Router {
+        http::router(self.clone())
+    }
+
+    /// Serves on an open socket until `stop` is cancelled.
+    pub async fn serve_on(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let server = axum::serve(listener::Bounded::new(listener), self.router())
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        tokio::select! {
+            served = async { server.await } => served,
+            () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        }
+    }
+
+    async fn perform(&self, request: Request) -> Result<Answer, Error> {
+        let begun = self.ledger().begin(&request)?;
+        let executed = match begun {
+            Begun::Replay(answer) => return Ok(answer),
+            Begun::Done(executed) => executed,
+            Begun::Slow(wait) => self.finish_after(wait, request).await?,
+        };
+        match executed.trouble {
+            None => Ok(executed.answer),
+            Some(Trouble::Error) => Err(Error::Broken),
+            Some(Trouble::Hang) => {
+                tokio::time::sleep(HANG).await;
+                Err(Error::GaveUp)
+            }
+        }
+    }
+
+    /// A task of its own, because a caller that hangs up does not stop a provider that has begun.
+    async fn finish_after(&self, wait: Duration, request: Request) -> Result<Executed, Error> {
+        let provider = self.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            provider.ledger().finish(&request)
+        });
+        task.await.unwrap_or(Err(Error::Broken))
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("a panic while the ledger was being changed leaves nothing to trust")
+    }
+}

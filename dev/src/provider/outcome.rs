@@ -1,0 +1,119 @@
+//! What a payment method makes happen: Stripe's test names, and ours for trouble.
+
+use std::time::Duration;
+
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Serialize};
+
+/// How long a slow call takes.
+pub const SLOW: Duration = Duration::from_secs(3);
+/// How long a connection hangs before the caller hears that nobody knows.
+pub const HANG: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PaymentMethod {
+    #[serde(rename = "pm_card_visa")]
+    Visa,
+    #[serde(rename = "pm_card_mastercard")]
+    Mastercard,
+    #[serde(rename = "pm_card_amex")]
+    Amex,
+    #[serde(rename = "pm_card_chargeDeclined")]
+    Declined,
+    #[serde(rename = "pm_card_chargeDeclinedInsufficientFunds")]
+    InsufficientFunds,
+    /// Confirming answers `requires_action`, or a decline if the caller says that nobody is there to act.
+    #[serde(rename = "pm_card_authenticationRequired")]
+    AuthenticationRequired,
+    /// Confirming takes [`SLOW`].
+    #[serde(rename = "pm_souk_slow")]
+    Slow,
+    /// Capturing takes [`SLOW`].
+    #[serde(rename = "pm_souk_slow_capture")]
+    SlowCapture,
+    /// Capturing is refused for good; the intent is canceled, so that no money can be kept.
+    #[serde(rename = "pm_souk_capture_fails")]
+    CaptureFails,
+    /// Confirming and capturing take effect, and the call that did it hangs for [`HANG`], then answers 504. Whoever
+    /// asks again under the same key is answered at once.
+    #[serde(rename = "pm_souk_timeout_after_success")]
+    TimeoutAfterSuccess,
+    /// Confirming and capturing take effect, and the call that did it answers 500. The same key then has the success.
+    #[serde(rename = "pm_souk_error_after_success")]
+    ErrorAfterSuccess,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decline {
+    Generic,
+    InsufficientFunds,
+    AuthenticationRequired,
+    CaptureRefused,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    Create,
+    Confirm,
+    Capture,
+    Cancel,
+    Refund,
+}
+
+/// What goes wrong after the effect, on the call that had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    Hang,
+    Error,
+}
+
+impl PaymentMethod {
+    pub fn parse(name: &str) -> Option<PaymentMethod> {
+        let name: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
+        PaymentMethod::deserialize(name).ok()
+    }
+
+    pub fn slowness(self, operation: Operation) -> Option<Duration> {
+        match (self, operation) {
+            (PaymentMethod::Slow, Operation::Confirm) | (PaymentMethod::SlowCapture, Operation::Capture) => Some(SLOW),
+            _ => None,
+        }
+    }
+
+    pub fn trouble(self, operation: Operation) -> Option<Trouble> {
+        match (self, operation) {
+            (PaymentMethod::TimeoutAfterSuccess, Operation::Confirm | Operation::Capture) => Some(Trouble::Hang),
+            (PaymentMethod::ErrorAfterSuccess, Operation::Confirm | Operation::Capture) => Some(Trouble::Error),
+            _ => None,
+        }
+    }
+}
+
+impl Decline {
+    pub fn code(self) -> &'static str {
+        match self {
+            Decline::AuthenticationRequired => "authentication_required",
+            Decline::Generic | Decline::InsufficientFunds | Decline::CaptureRefused => "card_declined",
+        }
+    }
+
+    pub fn decline_code(self) -> &'static str {
+        match self {
+            Decline::Generic => "generic_decline",
+            Decline::InsufficientFunds => "insufficient_funds",
+            Decline::AuthenticationRequired => "authentication_required",
+            Decline::CaptureRefused => "do_not_honor",
+        }
+    }
+
+    pub fn message(self) -> &'static str {
+        match self {
+            Decline::Generic => "Your card was declined.",
+            Decline::InsufficientFunds => "Your card has insufficient funds.",
+            Decline::AuthenticationRequired => "Your card was declined. This transaction requires authentication.",
+            Decline::CaptureRefused => "The card's bank refused the capture; the PaymentIntent was canceled.",
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What we know, as Stripe writes it.
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::error::Problem;
+use super::http::Answer;
+use super::intent::{Intent, Refusal, Status};
+use super::journal::Record;
+use super::outcome::{Decline, Operation, PaymentMethod};
+use super::refund::Refund;
+
+impl Record {
+    /// The same now and whenever it is replayed.
+    pub(super) fn answer(&self) -> Answer {
+        match (&self.refusal, &self.refund) {
+            (Some(refusal), _) => refusal.explain(&self.intent).answer(),
+            (None, Some(refund)) => Answer::new(StatusCode::OK, refund.to_json(&self.intent)),
+            (None, None) => Answer::new(StatusCode::OK, self.intent.to_json()),
+        }
+    }
+}
+
+impl Intent {
+    pub(super) fn to_json(&self) -> Value {
+        let next_action = match self.status {
+            Status::RequiresAction => json!({"type": "use_stripe_sdk", "use_stripe_sdk": {}}),
+            _ => Value::Null,
+        };
+        json!({
+            "id": self.id,
+            "object": "payment_intent",
+            "amount": self.amount,
+            "amount_capturable": self.held(),
+            "amount_received": self.captured.amount,
+            "canceled_at": self.canceled.as_ref().map(|canceled| canceled.at / 1_000),
+            "cancellation_reason": self.canceled.as_ref().and_then(|canceled| canceled.reason.as_deref()),
+            "capture_method": self.capture_method,
+            "client_secret": null,
+            "confirmation_method": "automatic",
+            "created": self.created / 1_000,
+            "currency": self.currency,
+            "customer": null,
+            "description": self.description,
+            "last_payment_error": self.declined.map(|(decline, method)| decline_json(decline, method)),
+            "latest_charge": (self.authorized.times > 0).then(|| self.id.charge()),
+            "livemode": false,
+            "metadata": self.metadata,
+            "next_action": next_action,
+            "payment_method": self.payment_method,
+            "payment_method_types": ["card"],
+            "status": self.status,
+        })
+    }
+}
+
+impl Refund {
+    pub(super) fn to_json(&self, intent: &Intent) -> Value {
+        json!({
+            "id": self.id,
+            "object": "refund",
+            "amount": self.amount,
+            "charge": self.intent.charge(),
+            "created": self.created / 1_000,
+            "currency": intent.currency,
+            "metadata": self.metadata,
+            "payment_intent": self.intent,
+            "reason": self.reason,
+            "status": "succeeded",
+        })
+    }
+}
+
+impl Refusal {
+    fn explain(self, intent: &Intent) -> Problem {
+        let problem = match self {
+            Refusal::Declined(decline) => Problem {
+                status: StatusCode::PAYMENT_REQUIRED,
+                kind: "card_error",
+                code: Some(decline.code()),
+                decline_code: Some(decline.decline_code()),
+                ..Problem::invalid_request(decline.message())
+            },
+            Refusal::UnexpectedState(operation) => Problem {
+                code: Some("payment_intent_unexpected_state"),
+                ..Problem::invalid_request(describe_state(operation, intent))
+            },
+            Refusal::CaptureTooLarge => Problem {
+                code: Some("amount_too_large"),
+                param: Some("amount_to_capture".into()),
+                ..Problem::invalid_request(format!(
+                    "The amount to capture is greater than the {} which can be captured.",
+                    intent.amount
+                ))
+            },
+            Refusal::AlreadyRefunded => Problem {
+                code: Some("charge_already_refunded"),
+                ..Problem::invalid_request(format!("Charge {} has already been refunded.", intent.id.charge()))
+            },
+            Refusal::RefundTooLarge => Problem {
+                code: Some("amount_too_large"),
+                param: Some("amount".into()),
+                ..Problem::invalid_request(format!(
+                    "Refund amount is greater than the unrefunded amount on charge ({}).",
+                    intent.captured.amount - intent.refunded.amount
+                ))
+            },
+        };
+        Problem { intent: Some(intent.to_json()), ..problem }
+    }
+}
+
+fn decline_json(decline: Decline, method: PaymentMethod) -> Value {
+    json!({
+        "type": "card_error",
+        "code": decline.code(),
+        "decline_code": decline.decline_code(),
+        "message": decline.message(),
+        "payment_method": {"id": method, "object": "payment_method", "type": "card"},
+    })
+}
+
+fn describe_state(operation: Operation, intent: &Intent) -> String {
+    let done = match operation {
+        Operation::Create => "created",
+        Operation::Confirm => "confirmed",
+        Operation::Capture => "captured",
+        Operation::Cancel => "canceled",
+        Operation::Refund => "refunded",
+    };
+    if intent.status.allows(operation) {
+        return format!("This PaymentIntent could not be {done} because it is missing a payment method.");
+    }
+    let allowing: Vec<_> = Status::allowing(operation).iter().map(|status| status.name()).collect();
+    format!(
+        "This PaymentIntent could not be {done} because it has a status of {}. Only a PaymentIntent with one of the \
+         following statuses may be {done}: {}.",
+        intent.status.name(),
+        allowing.join(", ")
+    )
+}
