@@ -23,10 +23,20 @@ pub(crate) struct Config {
     )]
     admin: Secret,
     /// Kafka's bootstrap servers, comma-separated.
-    #[arg(id = "SOUK_KAFKA_BROKERS", long = "kafka-brokers", env = "SOUK_KAFKA_BROKERS", default_value = "127.0.0.1:19092")]
+    #[arg(
+        id = "SOUK_KAFKA_BROKERS",
+        long = "kafka-brokers",
+        env = "SOUK_KAFKA_BROKERS",
+        default_value = "127.0.0.1:19092"
+    )]
     kafka_brokers: String,
     /// How many copies of each topic Kafka keeps: 3 in a cluster.
-    #[arg(id = "SOUK_KAFKA_REPLICATION", long = "kafka-replication", env = "SOUK_KAFKA_REPLICATION", default_value_t = 1)]
+    #[arg(
+        id = "SOUK_KAFKA_REPLICATION",
+        long = "kafka-replication",
+        env = "SOUK_KAFKA_REPLICATION",
+        default_value_t = 1
+    )]
     kafka_replication: i32,
     #[command(flatten)]
     databases: Databases,
@@ -36,19 +46,49 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Databases {
     /// The user service's database, with its role.
-    #[arg(id = "USER_DATABASE_URL", long = "user-database-url", env = "USER_DATABASE_URL", hide_env_values = true, default_value = "postgres://souk_user@127.0.0.1:15432/souk_user")]
+    #[arg(
+        id = "USER_DATABASE_URL",
+        long = "user-database-url",
+        env = "USER_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "postgres://souk_user@127.0.0.1:15432/souk_user"
+    )]
     pub(crate) user: Secret,
     /// The product service's database, with its role.
-    #[arg(id = "PRODUCT_DATABASE_URL", long = "product-database-url", env = "PRODUCT_DATABASE_URL", hide_env_values = true, default_value = "postgres://souk_product@127.0.0.1:15432/souk_product")]
+    #[arg(
+        id = "PRODUCT_DATABASE_URL",
+        long = "product-database-url",
+        env = "PRODUCT_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "postgres://souk_product@127.0.0.1:15432/souk_product"
+    )]
     pub(crate) product: Secret,
     /// The inventory service's database, with its role.
-    #[arg(id = "INVENTORY_DATABASE_URL", long = "inventory-database-url", env = "INVENTORY_DATABASE_URL", hide_env_values = true, default_value = "postgres://souk_inventory@127.0.0.1:15432/souk_inventory")]
+    #[arg(
+        id = "INVENTORY_DATABASE_URL",
+        long = "inventory-database-url",
+        env = "INVENTORY_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "postgres://souk_inventory@127.0.0.1:15432/souk_inventory"
+    )]
     pub(crate) inventory: Secret,
     /// The order service's database, with its role.
-    #[arg(id = "ORDER_DATABASE_URL", long = "order-database-url", env = "ORDER_DATABASE_URL", hide_env_values = true, default_value = "postgres://souk_order@127.0.0.1:15432/souk_order")]
+    #[arg(
+        id = "ORDER_DATABASE_URL",
+        long = "order-database-url",
+        env = "ORDER_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "postgres://souk_order@127.0.0.1:15432/souk_order"
+    )]
     pub(crate) order: Secret,
     /// The payment service's database, with its role.
-    #[arg(id = "PAYMENT_DATABASE_URL", long = "payment-database-url", env = "PAYMENT_DATABASE_URL", hide_env_values = true, default_value = "postgres://souk_payment@127.0.0.1:15432/souk_payment")]
+    #[arg(
+        id = "PAYMENT_DATABASE_URL",
+        long = "payment-database-url",
+        env = "PAYMENT_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "postgres://souk_payment@127.0.0.1:15432/souk_payment"
+    )]
     pub(crate) payment: Secret,
 }
 
@@ -132,7 +172,8 @@ async fn create(server: &mut PgConnection, target: &Target) -> sqlx::Result<()> 
         let quoted = quoted.fetch_one(&mut *server).await?;
         execute(server, format!("alter role {role} password {quoted}")).await?;
     }
-    let exists = sqlx::query_scalar!(r#"select exists(select from pg_database where datname = $1) as "exists!""#, database);
+    let exists =
+        sqlx::query_scalar!(r#"select exists(select from pg_database where datname = $1) as "exists!""#, database);
     if !exists.fetch_one(&mut *server).await? {
         execute(server, format!("create database {database}")).await?;
         execute(server, format!("revoke all on database {database} from public")).await?;

@@ -40,16 +40,8 @@ async fn the_same_key_is_one_order_even_if_the_product_went_meanwhile(db: PgPool
 async fn a_twin_of_a_request_in_progress_is_told_to_come_back(db: PgPool) {
     let shop = Shop::open(db).await;
     let request = shop.wanted("k1");
-    let twins = (0..8).map(|_| shop.create(request.clone())).collect::<Vec<_>>();
-    let mut orders = Vec::new();
-    for twin in twins {
-        orders.push(twin);
-    }
-    let (a, b, c) = {
-        let mut orders = orders.into_iter();
-        let mut next = || orders.next().expect("eight of them");
-        tokio::join!(next(), next(), next())
-    };
+    let twin = || shop.create(request.clone());
+    let (a, b, c) = tokio::join!(twin(), twin(), twin());
     let mut ids = Vec::new();
     for outcome in [a, b, c] {
         match outcome {

@@ -1,0 +1,97 @@
+//! What an order's events want of its payment: a goal, and nothing more. No call is made here.
+
+use std::sync::Arc;
+
+use chassis::consume::{HandleError, Handler, Record};
+use contracts::souk::order::v1::OrderEvent;
+use contracts::souk::order::v1::order_event::Event as Kind;
+use prost::Message;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::Service;
+
+pub(crate) struct Orders(pub(crate) Arc<Service>);
+
+const WANTED: [&str; 5] = [
+    "souk.order.v1.OrderReserved",
+    "souk.order.v1.OrderConfirmed",
+    "souk.order.v1.OrderPaymentFailed",
+    "souk.order.v1.OrderCancelled",
+    "souk.order.v1.OrderExpired",
+];
+
+#[tonic::async_trait]
+impl Handler for Orders {
+    fn wants(&self, kind: &str) -> bool {
+        WANTED.contains(&kind)
+    }
+
+    async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
+        let event = OrderEvent::decode(&*record.payload)?;
+        let order_id = parse_id(&event.order_id, "order_id")?;
+        match event.event {
+            Some(Kind::OrderReserved(reserved)) => {
+                let total = event.total.ok_or_else(|| poisoned("it has no total"))?;
+                let user_id = parse_id(&event.user_id, "user_id")?;
+                let now = self.0.clock.now();
+                sqlx::query!(
+                    "with begun as (
+                       insert into payment
+                         (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method,
+                          captured_minor, refunded_minor, refund_pending_minor, refund_count, failure_reason, version,
+                          cause_id, due_at, attempts, created_at, updated_at)
+                       values ($1, $2, $3, 'AUTHORIZED', 'PENDING', $4, $5, $6, 0, 0, 0, 0, '', 0, $7, $8, 0, $8, $8)
+                       on conflict on constraint payment_order do nothing returning payment_id
+                     )
+                     insert into payment_history (payment_id, state, at) select payment_id, 'PENDING', $8 from begun",
+                    self.0.clock.new_id(),
+                    order_id,
+                    user_id,
+                    total.currency,
+                    total.minor,
+                    reserved.payment_method,
+                    record.event_id,
+                    now,
+                )
+                .execute(tx)
+                .await?;
+                Ok(())
+            }
+            Some(Kind::OrderConfirmed(_)) => self.want(tx, order_id, "CAPTURED", record.event_id).await,
+            Some(Kind::OrderPaymentFailed(_) | Kind::OrderCancelled(_) | Kind::OrderExpired(_)) => {
+                self.want(tx, order_id, "RELEASED", record.event_id).await
+            }
+            other => Err(poisoned(&format!("{other:?} was not asked for"))),
+        }
+    }
+
+    fn committed(&self) {
+        self.0.work.wake();
+    }
+}
+
+impl Orders {
+    /// Sets the goal of an order's payment, if it has one. What is released stays so.
+    async fn want(&self, tx: &mut PgConnection, order_id: Uuid, goal: &str, cause: Uuid) -> Result<(), HandleError> {
+        sqlx::query!(
+            "update payment set goal = $2, cause_id = $3, due_at = $4, attempts = 0
+             where order_id = $1 and goal <> 'RELEASED' and goal <> $2",
+            order_id,
+            goal,
+            cause,
+            self.0.clock.now(),
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+fn poisoned(why: &str) -> HandleError {
+    HandleError::Poisoned(why.to_owned())
+}
+
+fn parse_id(text: &str, what: &str) -> Result<Uuid, HandleError> {
+    Uuid::parse_str(text).map_err(|_| poisoned(&format!("its {what} is not a UUID")))
+}

@@ -1,0 +1,34 @@
+use std::sync::Arc;
+
+use chassis::accept;
+use contracts::souk::payment::v1::payment_service_server::PaymentService;
+use contracts::souk::payment::v1::*;
+use tonic::{Request, Response, Status};
+
+use crate::error::Error;
+use crate::{Service, read};
+
+pub(crate) struct Rpc(pub(crate) Arc<Service>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl PaymentService for Rpc {
+    async fn get_payment(&self, request: Request<GetPaymentRequest>) -> Answer<GetPaymentResponse> {
+        let (caller, request) = accept(request);
+        Ok(Response::new(read::get(&self.0, &caller, request).await?))
+    }
+
+    async fn list_payments(&self, request: Request<ListPaymentsRequest>) -> Answer<ListPaymentsResponse> {
+        let (caller, request) = accept(request);
+        Ok(Response::new(read::list(&self.0, &caller, request).await?))
+    }
+
+    async fn get_ledger(&self, request: Request<GetLedgerRequest>) -> Answer<GetLedgerResponse> {
+        Ok(Response::new(read::get_ledger(&self.0, accept(request).1).await?))
+    }
+
+    async fn receive_webhook(&self, _: Request<ReceiveWebhookRequest>) -> Answer<ReceiveWebhookResponse> {
+        Err(Error::NotImplemented.into())
+    }
+}

@@ -1,0 +1,189 @@
+use std::time::Duration;
+
+use chassis::step::Did;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::Till;
+use crate::drive::drive;
+
+fn moved(kinds: &[&str]) -> Vec<(String, i64)> {
+    kinds.iter().map(|kind| ((*kind).to_owned(), 2_500)).collect()
+}
+
+impl Till {
+    /// Both ledgers say so, and so does what was published.
+    async fn expect(&self, order_id: Uuid, state: &str, ledger: &[&str], events: &[&str]) {
+        assert_eq!(self.state(order_id).await, state);
+        assert_eq!(self.ours(order_id).await, moved(ledger), "our ledger");
+        assert_eq!(self.theirs(order_id).await, moved(ledger), "the provider's ledger");
+        assert_eq!(self.published(order_id).await, events);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_payment_is_authorized_then_captured_once(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.expect(order, "AUTHORIZED", &["AUTHORIZATION"], &["PaymentAuthorized"]).await;
+    till.confirmed(order).await;
+    till.work().await;
+    till.work().await;
+    till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refused_card_is_a_decline_with_its_reason(db: PgPool) {
+    let till = Till::open(db).await;
+    for (method, reason) in [
+        ("pm_card_chargeDeclined", "CARD_DECLINED"),
+        ("pm_card_chargeDeclinedInsufficientFunds", "INSUFFICIENT_FUNDS"),
+        ("pm_card_authenticationRequired", "AUTHENTICATION_REQUIRED"),
+        ("pm_nobody_knows_it", "PAYMENT_METHOD_INVALID"),
+    ] {
+        let order = till.reserved(method).await;
+        till.work().await;
+        till.expect(order, "DECLINED", &[], &["PaymentDeclined"]).await;
+        let why = sqlx::query_scalar!("select failure_reason from payment where order_id = $1", order);
+        assert_eq!(why.fetch_one(&till.db).await.expect("a payment"), reason);
+        till.cancelled(order).await;
+        till.work().await;
+        assert_eq!(till.state(order).await, "DECLINED");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_capture_that_is_refused_keeps_nothing(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_souk_capture_fails").await;
+    till.work().await;
+    till.confirmed(order).await;
+    till.work().await;
+    till.expect(order, "FAILED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentCaptureFailed"]).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_answer_that_never_comes_is_looked_up_and_nothing_is_done_twice(db: PgPool) {
+    for method in ["pm_souk_timeout_after_success", "pm_souk_error_after_success"] {
+        let till = Till::open_patient(db.clone(), Duration::from_millis(300)).await;
+        let order = till.reserved(method).await;
+        till.work().await;
+        till.confirmed(order).await;
+        till.work().await;
+        till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_cancelled_order_keeps_nothing_whenever_it_is_cancelled(db: PgPool) {
+    let till = Till::open(db).await;
+    let before = till.reserved("pm_card_visa").await;
+    till.cancelled(before).await;
+    till.work().await;
+    till.expect(before, "VOIDED", &[], &[]).await;
+
+    let authorized = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.cancelled(authorized).await;
+    till.work().await;
+    till.expect(authorized, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentVoided"]).await;
+
+    let captured = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.confirmed(captured).await;
+    till.work().await;
+    till.cancelled(captured).await;
+    till.work().await;
+    let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
+    till.expect(captured, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_cancel_during_a_call_waits_for_its_end_and_undoes_it(db: PgPool) {
+    let till = Till::open(db).await;
+    let slow = till.reserved("pm_souk_slow").await;
+    let call = tokio::spawn(drive(till.service.clone()));
+    wait_for(&till, slow, "AUTHORIZING").await;
+    till.cancelled(slow).await;
+    call.await.expect("no panic").expect("driven");
+    till.work().await;
+    till.expect(slow, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentVoided"]).await;
+
+    let slow = till.reserved("pm_souk_slow_capture").await;
+    till.work().await;
+    till.confirmed(slow).await;
+    let call = tokio::spawn(drive(till.service.clone()));
+    wait_for(&till, slow, "CAPTURING").await;
+    till.cancelled(slow).await;
+    call.await.expect("no panic").expect("driven");
+    till.work().await;
+    let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
+    till.expect(slow, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
+}
+
+async fn wait_for(till: &Till, order: Uuid, state: &str) {
+    while till.state(order).await != state {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A worker that was killed: its lease runs out, and whoever takes the payment asks how its call ended.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_a_killed_worker_began_is_settled_by_asking(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.confirmed(order).await;
+    till.work().await;
+    // As if the process had died between the provider's answer and writing it down.
+    let until = till.kit.context.clock.now() + Duration::from_secs(25);
+    let mut tx = till.db.begin().await.expect("the database is there");
+    for change in [
+        "alter table ledger_transfer disable trigger user",
+        "delete from ledger_transfer where kind = 'CAPTURE'",
+        "alter table ledger_transfer enable trigger user",
+        "update payment set state = 'CAPTURING', captured_minor = 0, lease = gen_random_uuid()",
+    ] {
+        if change.starts_with("update") {
+            let change = format!("{change}, due_at = $1, leased_until = $1");
+            sqlx::query(sqlx::AssertSqlSafe(change)).bind(until).execute(&mut *tx).await.expect("set back");
+        } else {
+            sqlx::query(change).execute(&mut *tx).await.expect("a test may");
+        }
+    }
+    tx.commit().await.expect("committed");
+    assert_eq!(drive(till.service.clone()).await.expect("driven"), Did::Nothing, "it is leased");
+    till.work().await;
+    assert_eq!(till.state(order).await, "CAPTURED");
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn workers_share_the_work_and_never_a_payment(db: PgPool) {
+    let till = Till::open(db).await;
+    let mut orders = Vec::new();
+    for _ in 0..20 {
+        orders.push(till.reserved("pm_card_visa").await);
+    }
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let service = till.service.clone();
+        crowd.spawn(async move { while drive(service.clone()).await.expect("driven") == Did::Something {} });
+    }
+    crowd.join_all().await;
+    for order in orders {
+        till.expect(order, "AUTHORIZED", &["AUTHORIZATION"], &["PaymentAuthorized"]).await;
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_ledger_is_only_ever_added_to(db: PgPool) {
+    let till = Till::open(db).await;
+    till.reserved("pm_card_visa").await;
+    till.work().await;
+    for change in ["update ledger_transfer set minor = 1", "delete from ledger_transfer"] {
+        let refused = sqlx::query(sqlx::AssertSqlSafe(change)).execute(&till.db).await.expect_err(change);
+        assert!(refused.to_string().contains("only ever added"), "{refused}");
+    }
+}

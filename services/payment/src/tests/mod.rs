@@ -1,0 +1,159 @@
+mod drive;
+mod read;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::consume::Consumer;
+use chassis::outbox::Wake;
+use chassis::step::Did;
+use contracts::souk::order::v1::order_event::Event;
+use contracts::souk::order::v1::*;
+use contracts::souk::payment::v1::payment_service_client::PaymentServiceClient;
+use contracts::souk::r#type::v1::Money;
+use dev::provider::Provider;
+use prost::Message;
+use sqlx::PgPool;
+use testkit::Kit;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::drive::drive;
+use crate::stripe::Stripe;
+use crate::{Service, consumer, role};
+
+/// The payment service over the provider's simulator, which speaks real HTTP and keeps a ledger of its own.
+pub(super) struct Till {
+    pub(super) kit: Kit,
+    pub(super) db: PgPool,
+    pub(super) service: Arc<Service>,
+    pub(super) consumer: Consumer,
+    pub(super) client: PaymentServiceClient<Channel>,
+    pub(super) user: Uuid,
+    provider: String,
+    stop: CancellationToken,
+}
+
+impl Drop for Till {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Till {
+    pub(super) async fn open(db: PgPool) -> Self {
+        Self::open_patient(db, Duration::from_secs(10)).await
+    }
+
+    /// `patience`: how long a call to the provider may take.
+    pub(super) async fn open_patient(db: PgPool, patience: Duration) -> Self {
+        let folder = std::env::temp_dir().join(format!("souk-provider-{}", Uuid::now_v7()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let provider = format!("http://{}", listener.local_addr().expect("an address"));
+        let stop = CancellationToken::new();
+        let simulator = Provider::open(folder).expect("a fresh ledger");
+        tokio::spawn(simulator.serve_on(listener, stop.clone()));
+        let kit = Kit::new();
+        let service = Arc::new(Service {
+            db: db.clone(),
+            clock: kit.context.clock.clone(),
+            provider: Stripe::new(&provider, "sk_test_souk", patience).expect("a URL"),
+            lease: Duration::from_secs(25),
+            published: Wake::default(),
+            work: Wake::default(),
+        });
+        let channel = kit.serve(role(service.clone(), ([127, 0, 0, 1], 0).into(), 1, &kit.context)).await;
+        let (consumer, client) = (consumer(service.clone()), PaymentServiceClient::new(channel));
+        Self { kit, db, service, consumer, client, user: Uuid::now_v7(), provider, stop }
+    }
+
+    /// Told twice, as Kafka may.
+    pub(super) async fn hear(&self, order_id: Uuid, version: i64, event: Event) {
+        let name = match &event {
+            Event::OrderReserved(_) => "souk.order.v1.OrderReserved",
+            Event::OrderConfirmed(_) => "souk.order.v1.OrderConfirmed",
+            Event::OrderCancelled(_) => "souk.order.v1.OrderCancelled",
+            other => panic!("no test tells {other:?}"),
+        };
+        let total = Some(Money::new("EUR", 2_500));
+        let event =
+            OrderEvent { order_id: order_id.to_string(), user_id: self.user.to_string(), total, event: Some(event) };
+        let record = testkit::record(name, order_id, version, event.encode_to_vec());
+        testkit::hear(&self.consumer, &self.kit.context.clock, &[record.clone(), record]).await;
+    }
+
+    pub(super) async fn reserved(&self, payment_method: &str) -> Uuid {
+        let order_id = Uuid::now_v7();
+        let reserved = OrderReserved { payment_method: payment_method.to_owned() };
+        self.hear(order_id, 2, Event::OrderReserved(reserved)).await;
+        order_id
+    }
+
+    pub(super) async fn confirmed(&self, order_id: Uuid) {
+        self.hear(order_id, 3, Event::OrderConfirmed(OrderConfirmed::default())).await;
+    }
+
+    pub(super) async fn cancelled(&self, order_id: Uuid) {
+        self.hear(order_id, 4, Event::OrderCancelled(OrderCancelled::default())).await;
+    }
+
+    /// Works until nothing is due, letting time pass where something was put off.
+    pub(super) async fn work(&self) {
+        for _ in 0..20 {
+            while drive(self.service.clone()).await.expect("the database is there") == Did::Something {}
+            let due = sqlx::query_scalar!(r#"select count(*) as "n!" from payment where due_at is not null"#);
+            if due.fetch_one(&self.db).await.expect("a count") == 0 {
+                return;
+            }
+            self.kit.context.clock.advance(Duration::from_secs(31));
+        }
+        panic!("it never comes to rest");
+    }
+
+    pub(super) async fn state(&self, order_id: Uuid) -> String {
+        let state = sqlx::query_scalar!("select state from payment where order_id = $1", order_id);
+        state.fetch_one(&self.db).await.expect("a payment")
+    }
+
+    /// What was published about an order's payment, in versions without gaps.
+    pub(super) async fn published(&self, order_id: Uuid) -> Vec<String> {
+        let id = sqlx::query_scalar!("select payment_id from payment where order_id = $1", order_id);
+        let id = id.fetch_one(&self.db).await.expect("a payment");
+        let records = testkit::published(&self.db).await.into_iter().filter(|record| record.key == id);
+        let named = records.enumerate().map(|(at, record)| {
+            assert_eq!(record.version, at as i64 + 1);
+            record.kind.rsplit('.').next().unwrap_or_default().to_owned()
+        });
+        named.collect()
+    }
+
+    /// Kinds and amounts in our ledger.
+    pub(super) async fn ours(&self, order_id: Uuid) -> Vec<(String, i64)> {
+        let rows = sqlx::query!(
+            "select ledger_transfer.kind, minor from ledger_transfer join payment using (payment_id)
+             where order_id = $1 order by id",
+            order_id,
+        );
+        rows.fetch_all(&self.db).await.expect("rows").into_iter().map(|row| (row.kind, row.minor)).collect()
+    }
+
+    /// The same of the provider's, in the same words.
+    pub(super) async fn theirs(&self, order_id: Uuid) -> Vec<(String, i64)> {
+        let page = reqwest::get(format!("{}/_ledger", self.provider)).await.expect("the provider is there");
+        let page: serde_json::Value = serde_json::from_slice(&page.bytes().await.expect("a body")).expect("JSON");
+        let entries = page["entries"].as_array().expect("entries").iter();
+        let own = entries.filter(|entry| entry["metadata"]["order_id"] == order_id.to_string());
+        let named = own.map(|entry| {
+            let kind = match entry["kind"].as_str().expect("a kind") {
+                "authorized" => "AUTHORIZATION",
+                "captured" => "CAPTURE",
+                "voided" => "VOID",
+                _ => "REFUND",
+            };
+            (kind.to_owned(), entry["amount"].as_i64().expect("an amount"))
+        });
+        named.collect()
+    }
+}

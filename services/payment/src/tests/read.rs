@@ -1,0 +1,47 @@
+use contracts::souk::payment::v1::*;
+use sqlx::PgPool;
+use testkit::reason;
+use tonic::Code;
+use uuid::Uuid;
+
+use super::Till;
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn people_see_their_own_payments_and_operators_the_ledger(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    till.work().await;
+    let list = |order_id: String| ListPaymentsRequest { order_id, ..Default::default() };
+    let mine =
+        till.client.clone().list_payments(till.kit.customer(till.user, list(String::new()))).await.expect("theirs");
+    let mine = mine.into_inner().payments;
+    assert_eq!((mine.len(), mine[0].state()), (1, PaymentState::Authorized));
+    let by_order = list(order.to_string());
+    let same = till.client.clone().list_payments(till.kit.customer(till.user, by_order.clone())).await.expect("theirs");
+    assert_eq!(same.into_inner().payments, mine);
+    let operators = till.client.clone().list_payments(till.kit.operator(by_order.clone())).await.expect("may");
+    assert_eq!(operators.into_inner().payments, mine);
+    let none = till.client.clone().list_payments(till.kit.customer(Uuid::now_v7(), by_order)).await.expect("empty");
+    assert_eq!(none.into_inner().payments, []);
+
+    let ask = GetPaymentRequest { payment_id: mine[0].payment_id.clone() };
+    let stranger =
+        till.client.clone().get_payment(till.kit.customer(Uuid::now_v7(), ask.clone())).await.expect_err("no");
+    assert_eq!((stranger.code(), reason(&stranger)), (Code::NotFound, "PAYMENT_NOT_FOUND@souk.payment".into()));
+    till.client.clone().get_payment(till.kit.customer(till.user, ask)).await.expect("theirs");
+
+    let ask = GetLedgerRequest { payment_id: mine[0].payment_id.clone() };
+    let ledger = till.client.clone().get_ledger(till.kit.operator(ask.clone())).await.expect("may").into_inner();
+    let customer = format!("customer:{}", till.user);
+    assert_eq!(ledger.transfers[0].debit_account, customer);
+    let refused = till.client.clone().get_ledger(till.kit.customer(till.user, ask)).await.expect_err("operators only");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn webhooks_have_their_shape_and_wait_for_their_work(db: PgPool) {
+    let till = Till::open(db).await;
+    let ask = ReceiveWebhookRequest { provider: "stripe".into(), body: None };
+    let refused = till.client.clone().receive_webhook(ask).await.expect_err("not yet");
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unimplemented, "NOT_IMPLEMENTED@souk.payment".into()));
+}
