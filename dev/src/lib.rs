@@ -1,4 +1,13 @@
-//! One machine, one command: installs, starts and supervises everything real, plays the payment provider, and drives the
-//! end-to-end tests.
+//! One machine, one command: installs what is missing, starts the real Postgres, Kafka, Envoy and `souk` under one
+//! supervisor, plays the payment provider, and drives the end-to-end tests. No part is imitated, except the bank.
 
+pub mod install;
+pub mod layout;
+pub mod parts;
+pub mod prepare;
 pub mod provider;
+pub mod shop;
+pub mod stack;
+pub mod supervisor;
+pub mod test;
+pub mod up;

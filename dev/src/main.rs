@@ -1,1 +1,57 @@
-fn main() {}
+//! `dev`: what `make` calls.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use dev::{prepare, provider, stack, test, up};
+
+#[derive(Debug, Parser)]
+#[command(name = "dev", about = "Runs all of Souk, and its tests, on this machine")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts everything, seeds a catalogue, buys something as a proof, and stays until Ctrl-C.
+    Up(up::Options),
+    /// Starts everything on the ports of the tests, controlled by lines on standard input.
+    Stack(stack::Options),
+    /// Checks and tests everything.
+    Test,
+    /// Writes `.sqlx` anew: what the queries mean.
+    Prepare,
+    /// Plays the payment provider.
+    Provider {
+        /// Where it listens.
+        #[arg(long, default_value = "127.0.0.1:9201")]
+        listen: SocketAddr,
+        /// Where its ledger is.
+        #[arg(long)]
+        data: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Up(options) => up::run(&options).await,
+        Command::Stack(options) => stack::run(&options).await,
+        Command::Test => test::run().await,
+        Command::Prepare => prepare::run().await,
+        Command::Provider { listen, data } => {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            provider::serve(listen, data).await.map_err(Into::into)
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dev: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

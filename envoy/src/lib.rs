@@ -22,6 +22,7 @@ pub use errors::REASONS;
 
 /// The edge.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Config {
     /// Where clients connect.
     #[arg(id = "EDGE_LISTEN", long = "listen", env = "EDGE_LISTEN", default_value = "127.0.0.1:8080")]

@@ -11,6 +11,7 @@ use prost_types::FileDescriptorSet;
 
 /// The gateway.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
     #[arg(id = "GATEWAY_LISTEN", long = "gateway-listen", env = "GATEWAY_LISTEN", default_value = "127.0.0.1:9001")]

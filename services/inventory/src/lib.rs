@@ -36,6 +36,7 @@ pub static SCHEMA: Schema = Schema { service: "inventory", migrator: &MIGRATOR, 
 
 /// The inventory service.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
     #[arg(

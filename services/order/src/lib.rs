@@ -50,6 +50,7 @@ pub static SCHEMA: Schema = Schema { service: "order", migrator: &MIGRATOR, appe
 
 /// The order service.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
     #[arg(id = "ORDER_LISTEN", long = "order-listen", env = "ORDER_LISTEN", default_value = "127.0.0.1:9005")]

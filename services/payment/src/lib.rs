@@ -39,6 +39,7 @@ pub static SCHEMA: Schema =
 
 /// The payment service.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
     #[arg(id = "PAYMENT_LISTEN", long = "payment-listen", env = "PAYMENT_LISTEN", default_value = "127.0.0.1:9006")]

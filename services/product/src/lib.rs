@@ -28,6 +28,7 @@ pub static SCHEMA: Schema = Schema { service: "product", migrator: &MIGRATOR, ap
 
 /// The product service.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
     #[arg(id = "PRODUCT_LISTEN", long = "product-listen", env = "PRODUCT_LISTEN", default_value = "127.0.0.1:9003")]

@@ -36,13 +36,11 @@ fn prepare(
     make: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
 ) -> Result<(Vec<Role>, Context), String> {
     let context = Context::new(common, contracts::DESCRIPTORS).map_err(|error| error.to_string())?;
+    // Everything is parsed before the first socket opens.
+    let roles = make(&context)?;
     let bus = Bus::new(common).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
-    let attach = |role: Role| {
-        let role = Ops::serve(role, &context);
-        bus.attach(role, &context)
-    };
-    let roles = make(&context)?.into_iter().map(attach).collect();
-    Ok((roles, context))
+    let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context)).collect();
+    Ok((attached, context))
 }
 
 /// Every role, in the order in which requests meet them.

@@ -40,6 +40,7 @@ pub static SCHEMA: Schema = Schema { service: "user", migrator: &MIGRATOR, appen
 
 /// The user service.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
     #[arg(id = "USER_LISTEN", long = "user-listen", env = "USER_LISTEN", default_value = "127.0.0.1:9002")]

@@ -1,0 +1,33 @@
+# What people type. Everything else is in `dev`.
+
+.PHONY: help up test prepare fmt
+
+help:
+	@echo "make up       start everything on this machine, and buy something"
+	@echo "make test     check and test everything"
+	@echo "make prepare  write .sqlx anew, after a query or a migration changed"
+	@echo "make fmt      format the code"
+
+# The contracts need protoc to build, so it cannot be installed by what they build.
+PROTOC := $(shell command -v protoc 2>/dev/null)
+define ensure_protoc
+	$(if $(PROTOC),,@echo "installing protoc"; apt-get update -qq && apt-get install -y -qq --no-install-recommends protobuf-compiler libprotobuf-dev)
+endef
+
+up:
+	$(ensure_protoc)
+	cargo build --release -p souk -p dev
+	@exec target/release/dev up
+
+test:
+	$(ensure_protoc)
+	cargo build -q -p dev
+	@target/debug/dev test
+
+prepare:
+	$(ensure_protoc)
+	cargo build -q -p dev
+	@target/debug/dev prepare
+
+fmt:
+	cargo fmt --all

@@ -1,0 +1,76 @@
+//! `make prepare`: `.sqlx`, written anew. The macros say what they learn about each query from a database that has just
+//! been migrated, so that builds need none.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::process::Command;
+
+use crate::install;
+use crate::layout::{Ports, root};
+use crate::parts::{self, Fsync, SERVICES, answers};
+use crate::supervisor::Supervisor;
+
+const SERVER: &str = "postgres://postgres@127.0.0.1:25432";
+
+/// Where `#[sqlx::test]` makes its databases.
+pub fn unit_database() -> String {
+    format!("{SERVER}/postgres")
+}
+
+/// The Postgres of unit tests, unless it is there already.
+pub async fn start_postgres(supervisor: &mut Supervisor) -> Result<()> {
+    if answers(Ports::UNIT_POSTGRES) {
+        return Ok(());
+    }
+    install::ensure_postgres().await?;
+    let home = root().join(".dev/unit");
+    let log = home.join("log/postgres.log");
+    supervisor.start(parts::postgres(&home, Ports::UNIT_POSTGRES, log, Fsync::Off).await?).await
+}
+
+pub async fn run() -> Result<()> {
+    let mut supervisor = Supervisor::default();
+    start_postgres(&mut supervisor).await?;
+    let outcome = prepare().await;
+    supervisor.stop().await;
+    outcome
+}
+
+async fn prepare() -> Result<()> {
+    let mut environment = vec![("SQLX_OFFLINE".to_owned(), "false".to_owned())];
+    for service in SERVICES {
+        let name = format!("prepare_{service}");
+        let mut server = PgConnection::connect(&unit_database()).await?;
+        server.execute(AssertSqlSafe(format!("drop database if exists {name}"))).await?;
+        server.execute(AssertSqlSafe(format!("create database {name}"))).await?;
+        let url = format!("{SERVER}/{name}");
+        let mut db = PgConnection::connect(&url).await?;
+        let migrator = Migrator::new(root().join("migrations").join(service)).await?;
+        migrator.run_direct(None, &mut db, false).await.with_context(|| format!("the migrations of {service}"))?;
+        db.close().await?;
+        environment.push((format!("{}_DATABASE_URL", service.to_uppercase()), url));
+    }
+    // Each query is one file, named by its text. What is not asked for any more goes.
+    let cache = root().join(".sqlx");
+    if cache.exists() {
+        std::fs::remove_dir_all(&cache)?;
+    }
+    std::fs::create_dir(&cache)?;
+    for entry in std::fs::read_dir(root().join("services"))? {
+        // Stable Rust does not know that the macros read the environment.
+        let library = entry?.path().join("src");
+        for file in ["lib.rs", "main.rs"].map(|file| library.join(file)).into_iter().filter(|file| file.exists()) {
+            std::fs::File::open(file)?.set_modified(std::time::SystemTime::now())?;
+        }
+    }
+    let mut check = Command::new("cargo");
+    check.args(["check", "-q", "--workspace", "--all-targets"]).current_dir(root()).stdin(Stdio::null());
+    check.envs(environment).env("SQLX_OFFLINE_DIR", cache.canonicalize()?);
+    ensure!(check.status().await?.success(), "the workspace does not compile");
+    let count = std::fs::read_dir(&cache)?.count();
+    println!("{count} queries in .sqlx");
+    Ok(())
+}

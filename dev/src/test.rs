@@ -1,0 +1,74 @@
+//! `make test`: format, lints, contracts, then all tests, against everything real.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::process::Command;
+
+use crate::install;
+use crate::layout::{Layout, root};
+use crate::prepare::{start_postgres, unit_database};
+use crate::supervisor::Supervisor;
+
+pub async fn run() -> Result<()> {
+    let layout = Layout::test();
+    install::ensure(&layout.tools).await?;
+    let buf = install::ensure_buf(&layout.tools).await?;
+    step("format", "cargo", &["fmt", "--all", "--check"], &[]).await?;
+    lint_contracts(&buf).await?;
+    let clippy = ["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    step("lints", "cargo", &clippy, &[]).await?;
+    step("build", "cargo", &["build", "-q", "--workspace"], &[]).await?;
+
+    let mut supervisor = Supervisor::default();
+    start_postgres(&mut supervisor).await?;
+    let envoy = install::envoy(&layout.tools)?.to_string_lossy().into_owned();
+    let environment = [("DATABASE_URL", unit_database().as_str()), ("SOUK_ENVOY", &envoy)]
+        .map(|(name, value)| (name, value.to_owned()));
+    let outcome = step("tests", "cargo", &["test", "--workspace", "--no-fail-fast"], &environment).await;
+    supervisor.stop().await;
+    outcome
+}
+
+async fn step(name: &str, program: &str, arguments: &[&str], environment: &[(&str, String)]) -> Result<()> {
+    let begun = Instant::now();
+    println!("== {name}");
+    let mut command = Command::new(program);
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).current_dir(root());
+    let status = command.stdin(Stdio::null()).status().await.with_context(|| format!("{program} cannot be run"))?;
+    println!("== {name}: {} in {:.0} s", if status.success() { "ok" } else { "failed" }, begun.elapsed().as_secs_f64());
+    ensure!(status.success(), "{name} failed");
+    Ok(())
+}
+
+/// buf's STANDARD lint without exceptions, and nothing broken since the last release.
+async fn lint_contracts(buf: &Path) -> Result<()> {
+    // buf wants what is imported on disk. The rules come from the crate that carries them, in the version that is built.
+    let imports = root().join(".dev/buf");
+    let rules = imports.join("buf/validate");
+    std::fs::create_dir_all(&rules)?;
+    std::fs::copy(find_rules().await?, rules.join("validate.proto"))?;
+    let (buf, released) = (buf.to_string_lossy(), root().join("proto/released.binpb"));
+    step("contracts: lint", &buf, &["lint", "proto"], &[]).await?;
+    if released.exists() {
+        let against = ["breaking", "proto", "--against", "proto/released.binpb"];
+        step("contracts: nothing is broken", &buf, &against, &[]).await?;
+    }
+    Ok(())
+}
+
+async fn find_rules() -> Result<std::path::PathBuf> {
+    let mut metadata = Command::new("cargo");
+    metadata.args(["metadata", "--format-version", "1"]).current_dir(root()).stdin(Stdio::null());
+    let metadata = metadata.output().await?.stdout;
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).context("cargo metadata is JSON")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
+    let carrier = packages.iter().find(|package| package["name"] == "prost-protovalidate-types");
+    let manifest = carrier.and_then(|package| package["manifest_path"].as_str()).map(Path::new);
+    match manifest.and_then(Path::parent) {
+        Some(folder) => Ok(folder.join("proto/buf/validate/validate.proto")),
+        None => bail!("the crate that carries buf/validate/validate.proto is not among the dependencies"),
+    }
+}
