@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::install::{self, run};
 use crate::layout::{Layout, root};
-use crate::supervisor::{Spec, Supervisor};
+use crate::supervisor::{Ready, Spec, Supervisor};
 
 pub const SERVICES: [&str; 5] = ["user", "product", "inventory", "order", "payment"];
 const ROLES: [&str; 6] = ["gateway", "user", "product", "inventory", "order", "payment"];
@@ -67,6 +67,7 @@ pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Res
         environment: vec![],
         user,
         port,
+        ready: Ready::TakesQueries,
         log,
         stop: Signal::INT,
     })
@@ -108,6 +109,7 @@ async fn kafka(layout: &Layout) -> Result<Spec> {
         environment: vec![],
         user: None,
         port: ports.kafka(),
+        ready: Ready::Listening,
         log: layout.log("kafka"),
         stop: Signal::TERM,
     })
@@ -123,6 +125,7 @@ fn provider(layout: &Layout) -> Result<Spec> {
         environment: vec![],
         user: None,
         port,
+        ready: Ready::Listening,
         log: layout.log("provider"),
         stop: Signal::TERM,
     })
@@ -216,6 +219,7 @@ pub async fn start_all(
             environment: [environment(layout), settings.to_vec()].concat(),
             user: None,
             port: ports.admin(),
+            ready: Ready::Listening,
             log: layout.log("souk"),
             stop: Signal::TERM,
         })
@@ -235,6 +239,7 @@ pub async fn start_all(
             environment: vec![],
             user: None,
             port: ports.edge(),
+            ready: Ready::Listening,
             log: layout.log("envoy"),
             stop: Signal::TERM,
         })

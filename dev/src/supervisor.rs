@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use sqlx::{Connection, PgConnection};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -30,11 +31,39 @@ pub struct Spec {
     pub environment: Vec<(String, String)>,
     /// The account to run as; none is ours.
     pub user: Option<&'static str>,
-    /// Ready when somebody listens here.
+    /// Where it listens once it is ready.
     pub port: u16,
+    pub ready: Ready,
     pub log: PathBuf,
     /// How it is asked to stop.
     pub stop: Signal,
+}
+
+/// When a child can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    Listening,
+    /// Postgres listens before it has recovered.
+    TakesQueries,
+}
+
+impl Ready {
+    async fn is(self, port: u16) -> bool {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_err() {
+            return false;
+        }
+        match self {
+            Self::Listening => true,
+            Self::TakesQueries => {
+                let url = format!("postgres://postgres@{address}/postgres");
+                match PgConnection::connect(&url).await {
+                    Ok(connection) => connection.close().await.is_ok(),
+                    Err(_) => false,
+                }
+            }
+        }
+    }
 }
 
 /// What may be asked of a child.
@@ -129,16 +158,15 @@ fn spawn(spec: &Spec) -> Result<Child> {
     command.spawn().with_context(|| format!("{} cannot be started ({})", spec.name, spec.program.display()))
 }
 
-/// Waits until somebody listens on the child's port, or the child is gone.
+/// Waits until the child can be used, or is gone.
 async fn spawn_ready(spec: &Spec) -> Result<Child> {
     let mut child = spawn(spec)?;
-    let address = SocketAddr::from(([127, 0, 0, 1], spec.port));
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             bail!("{} ended at once ({status}). It said:\n{}", spec.name, last_lines(spec));
         }
-        if TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok() {
+        if spec.ready.is(spec.port).await {
             return Ok(child);
         }
         if begun.elapsed() > READY_WITHIN {

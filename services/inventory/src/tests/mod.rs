@@ -97,7 +97,7 @@ pub(super) fn told(order: Uuid, version: i64, event: Event) -> Record {
 pub(super) fn placed(order: Uuid, lines: &[(&str, i32)]) -> Record {
     let line =
         |(sku, quantity): &(&str, i32)| OrderLine { sku: (*sku).into(), quantity: *quantity, ..Default::default() };
-    told(order, 1, Event::OrderPlaced(OrderPlaced { lines: lines.iter().map(line).collect() }))
+    told(order, 1, Event::OrderPlaced(OrderPlaced { lines: lines.iter().map(line).collect(), ..Default::default() }))
 }
 
 pub(super) fn confirmed(order: Uuid) -> Record {
