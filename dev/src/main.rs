@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
         Command::Test => test::run().await,
         Command::Prepare => prepare::run().await,
         Command::Provider { listen, data } => {
-            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
             provider::serve(listen, data).await.map_err(Into::into)
         }
     };

@@ -1,0 +1,74 @@
+//! An event that cannot be handled holds up its own order only, and operators see and redrive it on the role's own port.
+
+use anyhow::{Context, Result, ensure};
+use contracts::souk::inventory::v1::{InventoryEvent, StockReserved, inventory_event};
+use contracts::souk::ops::v1::ops_service_client::OpsServiceClient;
+use contracts::souk::ops::v1::*;
+use prost::Message;
+use sqlx::{Connection, PgConnection};
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use crate::{Market, alone, wait};
+
+fn signed<T>(market: &Market, message: T) -> Result<Request<T>> {
+    let mut request = Request::new(message);
+    let bearer = format!("Bearer {}", market.operator.token());
+    request.metadata_mut().insert("authorization", bearer.parse()?);
+    Ok(request)
+}
+
+async fn letters(ops: &OpsServiceClient<Channel>, market: &Market, key: &str) -> Result<Vec<DeadLetter>> {
+    let request = ListDeadLettersRequest { page_size: 200, ..Default::default() };
+    let page = ops.clone().list_dead_letters(signed(market, request)?).await?.into_inner();
+    Ok(page.dead_letters.into_iter().filter(|letter| letter.key == key).collect())
+}
+
+#[test]
+fn a_poisoned_event_parks_its_order_only_until_it_is_redriven() -> Result<()> {
+    alone(async |stack| {
+        let market = Market::open(stack, 10).await?;
+        let ops = OpsServiceClient::connect(format!("http://127.0.0.1:{}", stack.ports().grpc(5))).await?;
+        let url = format!("postgres://postgres@127.0.0.1:{}/souk_inventory", stack.ports().postgres());
+        let mut inventory = PgConnection::connect(&url).await?;
+
+        // Inventory claims that an order which does not exist was reserved.
+        let key = Uuid::now_v7();
+        sqlx::query(
+            "insert into outbox (event_id, topic, key, version, type, payload, actor, created_at)
+             values (gen_random_uuid(), 'souk.inventory.v1', $1, 1, 'souk.inventory.v1.StockReserved', '\\x00', 'test', now())",
+        )
+        .bind(key)
+        .execute(&mut inventory)
+        .await?;
+        let key = key.to_string();
+        wait("the event to be put aside", async || Ok(letters(&ops, &market, &key).await?.len() == 1)).await?;
+        let letter = letters(&ops, &market, &key).await?.remove(0);
+        ensure!(letter.consumer == "order" && letter.error.contains("does not decode"), "{letter:?}");
+
+        let order = market.buy(1, "pm_card_visa").await?;
+        market.customer.wait_for_state(&order, "CONFIRMED").await.context("others go on")?;
+
+        let redrive = RedriveDeadLettersRequest { consumer: "order".to_owned(), key: key.clone() };
+        let still = ops.clone().redrive_dead_letters(signed(&market, redrive.clone())?).await;
+        let status = still.err().context("it is as poisoned as before")?;
+        let reason = status.get_details_error_info().map(|info| info.reason);
+        ensure!(status.code() == Code::FailedPrecondition && reason.as_deref() == Some("REDRIVE_FAILED"), "{status:?}");
+
+        // Mended by hand: it is about an order that is long past being reserved, so there is nothing to do about it.
+        let event = Some(inventory_event::Event::StockReserved(StockReserved {}));
+        let fixed = InventoryEvent { order_id: order.clone(), event }.encode_to_vec();
+        let url = format!("postgres://postgres@127.0.0.1:{}/souk_order", stack.ports().postgres());
+        let mut orders = PgConnection::connect(&url).await?;
+        let update = "update dead_letter set payload = $1 where key = $2::uuid";
+        sqlx::query(update).bind(fixed).bind(&key).execute(&mut orders).await?;
+        let done = ops.clone().redrive_dead_letters(signed(&market, redrive)?).await?.into_inner();
+        ensure!(done.redriven_count == 1 && letters(&ops, &market, &key).await?.is_empty());
+
+        let nobody = ops.clone().list_dead_letters(ListDeadLettersRequest::default()).await;
+        ensure!(nobody.err().map(|status| status.code()) == Some(Code::Unauthenticated));
+        Ok(())
+    })
+}

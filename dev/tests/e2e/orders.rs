@@ -1,0 +1,145 @@
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::{Market, expect_ledgers, order_id, shared};
+
+#[test]
+fn an_order_is_reserved_authorized_confirmed_and_captured() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 10).await?;
+        let order = market.buy(2, "pm_card_visa").await?;
+        market.customer.wait_for_state(&order, "CONFIRMED").await?;
+        let paid = |order: &serde_json::Value| order["payment"]["captured"] == true;
+        let found = market.customer.wait_for(&order, Duration::from_secs(30), "paid", paid).await?;
+        ensure!(found["total"] == json!({"currency": "EUR", "minor": "2500"}), "{found}");
+        ensure!(market.available().await? == 8);
+        expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "CAPTURE"]).await?;
+
+        let story = market.customer.get(&format!("/v1/orders/{order}/events")).await?.ok()?;
+        let types: Vec<_> = story["events"].as_array().context("a list")?.iter().map(|event| &event["type"]).collect();
+        ensure!(types == ["OrderPlaced", "OrderReserved", "OrderConfirmed", "OrderPaid"], "{story}");
+
+        let fulfilled = json!({"carrier": "Camel Express", "trackingNumber": "CX-1"});
+        let fulfilled = market.operator.post(&format!("/v1/orders/{order}:fulfill"), fulfilled).await?.ok()?;
+        ensure!(fulfilled["order"]["state"] == "ORDER_STATE_FULFILLED", "{fulfilled}");
+        Ok(())
+    })
+}
+
+#[test]
+fn without_enough_stock_an_order_is_rejected_and_holds_nothing() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 1).await?;
+        let order = market.buy(2, "pm_card_visa").await?;
+        let found = market.customer.wait_for_state(&order, "REJECTED").await?;
+        ensure!(found["exitReason"] == "STOCK_SHORT", "{found}");
+        ensure!(market.reservation(&order).await? == "RESERVATION_STATE_REJECTED");
+        ensure!(market.available().await? == 1);
+        expect_ledgers(stack, &market, &order, &[]).await
+    })
+}
+
+#[test]
+fn a_declined_card_fails_the_order_and_releases_its_stock() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 5).await?;
+        for (method, reason) in
+            [("pm_card_chargeDeclined", "CARD_DECLINED"), ("pm_card_authenticationRequired", "AUTHENTICATION_REQUIRED")]
+        {
+            let order = market.buy(2, method).await?;
+            let found = market.customer.wait_for_state(&order, "PAYMENT_FAILED").await?;
+            ensure!(found["exitReason"] == reason, "{found}");
+            market.wait_for_available(5).await?;
+            expect_ledgers(stack, &market, &order, &[]).await?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_capture_that_is_refused_gives_everything_back() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 5).await?;
+        let order = market.buy(2, "pm_souk_capture_fails").await?;
+        market.customer.wait_for_state(&order, "PAYMENT_FAILED").await?;
+        market.wait_for_available(5).await?;
+        expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "VOID"]).await
+    })
+}
+
+#[test]
+fn an_answer_that_is_lost_leads_to_one_authorization_and_one_capture() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 5).await?;
+        let slow = market.buy(1, "pm_souk_timeout_after_success").await?;
+        let broken = market.buy(1, "pm_souk_error_after_success").await?;
+        for order in [slow, broken] {
+            market.customer.wait_for_state(&order, "CONFIRMED").await?;
+            expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "CAPTURE"]).await?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_same_key_is_one_order_even_if_the_product_is_archived_in_between() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 5).await?;
+        let items = json!([{"productId": market.product_id, "quantity": 1}]);
+        let body = json!({"items": items, "paymentMethod": "pm_card_visa"});
+        let key = crate::new_sku();
+        let send = || market.customer.send(reqwest::Method::POST, "/v1/orders", &key, Some(body.clone()));
+        let first = send().await?.ok()?;
+        market.operator.post(&format!("/v1/products/{}:archive", market.product_id), json!({})).await?.ok()?;
+        let again = send().await?.ok()?;
+        ensure!(first == again, "{first} {again}");
+        let orders = market.customer.get("/v1/orders").await?.ok()?;
+        ensure!(orders["orders"].as_array().map(Vec::len) == Some(1), "{orders}");
+
+        let other = json!({"items": items, "paymentMethod": "pm_card_amex"});
+        let reused = market.customer.send(reqwest::Method::POST, "/v1/orders", &key, Some(other)).await?;
+        ensure!((reused.status.as_u16(), reused.reason()) == (400, "IDEMPOTENCY_KEY_REUSED"), "{reused:?}");
+        let fresh = market.customer.order(&market.product_id, 1, "pm_card_visa").await?;
+        ensure!((fresh.status.as_u16(), fresh.reason()) == (400, "PRODUCT_UNAVAILABLE"), "{fresh:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_price_or_a_state_in_the_body_changes_nothing() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 5).await?;
+        let cheap = json!({"currency": "EUR", "minor": "1"});
+        let body = json!({
+            "items": [{"productId": market.product_id, "quantity": 1, "unitPrice": cheap, "price": cheap}],
+            "paymentMethod": "pm_card_visa",
+            "total": cheap,
+            "state": "ORDER_STATE_CONFIRMED",
+        });
+        let order = market.customer.post("/v1/orders", body).await?.ok()?;
+        ensure!(order["order"]["total"]["minor"] == "1250", "{order}");
+        ensure!(order["order"]["state"] == "ORDER_STATE_PENDING", "{order}");
+        Ok(())
+    })
+}
+
+#[test]
+fn somebody_elses_order_is_not_there() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 5).await?;
+        let order = order_id(&market.customer.order(&market.product_id, 1, "pm_card_visa").await?)?;
+        let stranger = stack.customer().await?;
+        for path in [format!("/v1/orders/{order}"), format!("/v1/orders/{order}/events")] {
+            let answer = stranger.get(&path).await?;
+            ensure!((answer.status.as_u16(), answer.reason()) == (404, "ORDER_NOT_FOUND"), "{path}: {answer:?}");
+        }
+        let cancel = stranger.cancel(&order).await?;
+        ensure!((cancel.status.as_u16(), cancel.reason()) == (404, "ORDER_NOT_FOUND"), "{cancel:?}");
+        let fulfil = json!({"carrier": "x", "trackingNumber": "y"});
+        let fulfil = market.customer.post(&format!("/v1/orders/{order}:fulfill"), fulfil).await?;
+        ensure!((fulfil.status.as_u16(), fulfil.reason()) == (403, "PERMISSION_DENIED"), "{fulfil:?}");
+        Ok(())
+    })
+}
