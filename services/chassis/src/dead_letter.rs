@@ -1,7 +1,6 @@
 //! Events that could not be handled. While a key has one, its later events are put behind it, so that their order holds;
 //! redriving hands them to the consumer in that order, and the key is free again when none is left.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use prometheus_client::metrics::counter::Counter;
@@ -49,37 +48,16 @@ pub async fn list(
     after_id: i64,
     limit: i64,
 ) -> Result<Vec<DeadLetter>, Unexpected> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         "select id, consumer, key, topic, partition, partition_offset, event_id, version, type as kind, payload, actor,
            causation_id, occurred_at, error, created_at
          from dead_letter where id > $1 and ($2::text is null or consumer = $2) order by id limit $3",
         after_id,
         consumer,
         limit,
-    )
-    .fetch_all(db)
-    .await?;
-    let letters = rows.into_iter().map(|row| DeadLetter {
-        id: row.id,
-        consumer: row.consumer,
-        error: row.error,
-        created_at: row.created_at,
-        record: Record {
-            topic: row.topic,
-            partition: row.partition,
-            offset: row.partition_offset,
-            key: row.key,
-            version: row.version,
-            event_id: row.event_id,
-            kind: row.kind,
-            payload: row.payload,
-            actor: row.actor,
-            causation_id: row.causation_id,
-            occurred_at: row.occurred_at,
-            traceparent: None,
-        },
-    });
-    Ok(letters.collect())
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(DeadLetter::from).collect())
 }
 
 /// Hands the letters of a key to the consumer, each in a transaction of its own. How many were handled.
@@ -88,13 +66,12 @@ pub async fn redrive(consumer: &Consumer, clock: &Clock, key: Uuid) -> Result<i3
     loop {
         let mut tx = consumer.db.begin().await?;
         lock(&mut tx, consumer.name, key).await?;
-        let Some(letter) = first(&mut tx, consumer.name, key).await? else { break };
-        let failed = |error: HandleError| RedriveError::Failed { redriven, error: error.to_string() };
+        let Some(letter) = take_first(&mut tx, consumer.name, key).await? else { break };
+        let failed = |error| match error {
+            HandleError::Unexpected(error) if error.will_pass() => RedriveError::Unexpected(error),
+            error => RedriveError::Failed { redriven, error: error.to_string() },
+        };
         inbox::handle(consumer, &mut tx, &letter.record).await.map_err(failed)?;
-        let before = version(&mut tx, consumer.name, key).await?;
-        let versions = HashMap::from([(key, letter.record.version)]);
-        inbox::advance(&mut tx, consumer.name, &versions, |_| before).await?;
-        sqlx::query!("delete from dead_letter where id = $1", letter.id).execute(&mut *tx).await?;
         tx.commit().await?;
         consumer.handler.committed();
         redriven += 1;
@@ -105,7 +82,7 @@ pub async fn redrive(consumer: &Consumer, clock: &Clock, key: Uuid) -> Result<i3
     Ok(redriven)
 }
 
-/// Puts an event aside, and its key with it.
+/// Puts an event aside, and its key with it. One without a key is no event of ours, and may come again.
 pub async fn insert(
     db: &mut PgConnection,
     consumer: &str,
@@ -113,7 +90,7 @@ pub async fn insert(
     record: &Record,
     error: &str,
 ) -> Result<(), Unexpected> {
-    sqlx::query!(
+    let inserted = sqlx::query!(
         "insert into dead_letter
            (consumer, key, topic, partition, partition_offset, event_id, version, type, payload, actor, causation_id,
             occurred_at, error, created_at)
@@ -136,11 +113,16 @@ pub async fn insert(
     )
     .execute(db)
     .await?;
-    DEAD.get_or_create(&Of::new(consumer)).inc();
+    if inserted.rows_affected() == 0 && !record.key.is_nil() {
+        // The inbox keeps repeats away from here, so this would be another event, and it must not get lost.
+        let text = format!("{} {} {} has a dead letter already", record.topic, record.partition, record.offset);
+        return Err(Unexpected::Broken(text));
+    }
+    DEAD.get_or_create(&Of::new(consumer)).inc_by(inserted.rows_affected());
     Ok(())
 }
 
-/// Whether the key is parked, once whoever redrives it is done.
+/// Whether the key is parked still, once whoever redrives it is done with the letter at hand.
 pub(crate) async fn is_parked(tx: &mut PgConnection, consumer: &str, key: Uuid) -> Result<bool, sqlx::Error> {
     lock(tx, consumer, key).await?;
     sqlx::query_scalar!(
@@ -159,31 +141,44 @@ async fn lock(tx: &mut PgConnection, consumer: &str, key: Uuid) -> Result<(), sq
     Ok(())
 }
 
-async fn version(tx: &mut PgConnection, consumer: &str, key: Uuid) -> Result<i64, sqlx::Error> {
-    let version = sqlx::query_scalar!("select version from inbox where consumer = $1 and stream = $2", consumer, key);
-    Ok(version.fetch_optional(tx).await?.unwrap_or(0))
-}
-
-async fn first(tx: &mut PgConnection, consumer: &str, key: Uuid) -> Result<Option<DeadLetter>, sqlx::Error> {
-    let row = sqlx::query!(
-        "select id, topic, partition, partition_offset, event_id, version, type as kind, payload, actor, causation_id,
-           occurred_at, error, created_at
-         from dead_letter where consumer = $1 and key = $2 order by id limit 1",
+async fn take_first(tx: &mut PgConnection, consumer: &str, key: Uuid) -> Result<Option<DeadLetter>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Row,
+        "delete from dead_letter
+         where id = (select id from dead_letter where consumer = $1 and key = $2 order by id limit 1)
+         returning id, consumer, key, topic, partition, partition_offset, event_id, version, type as kind, payload, actor,
+           causation_id, occurred_at, error, created_at",
         consumer,
         key,
-    )
-    .fetch_optional(tx)
-    .await?;
-    Ok(row.map(|row| DeadLetter {
-        id: row.id,
-        consumer: consumer.to_owned(),
-        error: row.error,
-        created_at: row.created_at,
-        record: Record {
+    );
+    Ok(row.fetch_optional(tx).await?.map(DeadLetter::from))
+}
+
+struct Row {
+    id: i64,
+    consumer: String,
+    key: Uuid,
+    topic: String,
+    partition: i32,
+    partition_offset: i64,
+    event_id: Uuid,
+    version: i64,
+    kind: String,
+    payload: Vec<u8>,
+    actor: String,
+    causation_id: Option<Uuid>,
+    occurred_at: OffsetDateTime,
+    error: String,
+    created_at: OffsetDateTime,
+}
+
+impl From<Row> for DeadLetter {
+    fn from(row: Row) -> Self {
+        let record = Record {
             topic: row.topic,
             partition: row.partition,
             offset: row.partition_offset,
-            key,
+            key: row.key,
             version: row.version,
             event_id: row.event_id,
             kind: row.kind,
@@ -192,6 +187,7 @@ async fn first(tx: &mut PgConnection, consumer: &str, key: Uuid) -> Result<Optio
             causation_id: row.causation_id,
             occurred_at: row.occurred_at,
             traceparent: None,
-        },
-    }))
+        };
+        Self { id: row.id, consumer: row.consumer, record, error: row.error, created_at: row.created_at }
+    }
 }

@@ -1,17 +1,31 @@
 //! Taking events in: once each, in order, and past those that cannot be handled.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chassis::consume::{Consumer, HandleError, Handler, Record};
 use chassis::dead_letter::{self, RedriveError};
 use chassis::{Clock, inbox};
 use sqlx::{PgConnection, PgPool};
 use testkit::record;
+use tokio::sync::RwLock;
 use uuid::Uuid;
 
-/// Writes down what it hears, in a table of its own; what it is told to refuse it refuses.
+/// Writes down what it hears, in a table of its own that takes nothing twice. Some of it it refuses, when told to.
+#[derive(Default)]
 struct Scribe {
-    refused: Mutex<Vec<(Uuid, i64)>>,
+    trouble: Mutex<HashMap<(Uuid, i64), Trouble>>,
+    /// It writes while this can be had.
+    pen: RwLock<()>,
+}
+
+#[derive(Clone, Copy)]
+enum Trouble {
+    Poison,
+    Panic,
+    /// Gone when it is tried again.
+    Passing,
 }
 
 #[tonic::async_trait]
@@ -26,8 +40,18 @@ impl Handler for Scribe {
             .bind(record.version)
             .execute(tx)
             .await?;
-        let refused = self.refused.lock().expect("no panics").contains(&(record.key, record.version));
-        if refused { Err(HandleError::Poisoned("refused".to_owned())) } else { Ok(()) }
+        let _pen = self.pen.read().await;
+        let event = (record.key, record.version);
+        let trouble = self.trouble.lock().expect("no panics").get(&event).copied();
+        match trouble {
+            None => Ok(()),
+            Some(Trouble::Poison) => Err(HandleError::Poisoned("refused".to_owned())),
+            Some(Trouble::Panic) => panic!("the scribe faints, as the test wants"),
+            Some(Trouble::Passing) => {
+                self.trouble.lock().expect("no panics").remove(&event);
+                Err(sqlx::Error::PoolTimedOut.into())
+            }
+        }
     }
 }
 
@@ -40,12 +64,16 @@ struct Desk {
 
 impl Desk {
     async fn open(db: PgPool) -> Self {
-        let table = "create table heard (id bigint generated always as identity, key uuid, version bigint)";
+        let table = "create table heard (id bigint generated always as identity, key uuid, version bigint, unique (key, version))";
         sqlx::query(table).execute(&db).await.expect("a table for the scribe");
-        let scribe = Arc::new(Scribe { refused: Mutex::default() });
+        let scribe = Arc::<Scribe>::default();
         let topics = &["souk.test.v1"];
         let consumer = Consumer { name: "scribe", topics, db: db.clone(), handler: scribe.clone() };
         Self { db, clock: Clock::System, scribe, consumer }
+    }
+
+    fn trouble(&self, key: Uuid, version: i64, trouble: Trouble) {
+        self.scribe.trouble.lock().expect("no panics").insert((key, version), trouble);
     }
 
     async fn hear(&self, records: &[Record]) {
@@ -55,6 +83,16 @@ impl Desk {
     async fn heard(&self) -> Vec<(Uuid, i64)> {
         let rows = sqlx::query_as("select key, version from heard order by id");
         rows.fetch_all(&self.db).await.expect("the scribe's table")
+    }
+
+    /// Until somebody has the advisory lock of a key, and so many wait for one.
+    async fn waits_for_a_lock(&self, waiting: i64) {
+        let sql = "select count(*) filter (where granted), count(*) filter (where not granted) from pg_locks
+                   where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())";
+        let seen = async {
+            while sqlx::query_as::<_, (i64, i64)>(sql).fetch_one(&self.db).await.expect("locks") != (1, waiting) {}
+        };
+        tokio::time::timeout(Duration::from_secs(10), seen).await.expect("the lock is asked for");
     }
 
     async fn parked(&self) -> Vec<(i64, String)> {
@@ -91,7 +129,7 @@ async fn what_nobody_wants_is_skipped(db: PgPool) {
 async fn a_poisoned_event_parks_its_key_only_until_it_is_redriven(db: PgPool) {
     let desk = Desk::open(db).await;
     let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    desk.scribe.refused.lock().expect("no panics").push((a, 2));
+    desk.trouble(a, 2, Trouble::Poison);
     desk.hear(&[said(a, 1), said(a, 2), said(b, 1), said(a, 3), said(b, 2)]).await;
     desk.hear(&[said(a, 4), said(a, 3), said(a, 1)]).await;
     assert_eq!(
@@ -100,11 +138,13 @@ async fn a_poisoned_event_parks_its_key_only_until_it_is_redriven(db: PgPool) {
         "the other key goes on, and no effect of a refused one stays"
     );
     let parked = |version| (version, "parked".to_owned());
-    assert_eq!(desk.parked().await[1..], [parked(3), parked(4)][..]);
+    assert_eq!(desk.parked().await, [(2, "refused".to_owned()), parked(3), parked(4)]);
+    desk.hear(&[said(a, 2), said(a, 3), said(a, 4)]).await;
+    assert_eq!(desk.parked().await.len(), 3, "repeats of dead letters are repeats");
 
     let still = dead_letter::redrive(&desk.consumer, &desk.clock, a).await;
     assert!(matches!(still, Err(RedriveError::Failed { redriven: 0, .. })), "{still:?}");
-    desk.scribe.refused.lock().expect("no panics").clear();
+    desk.scribe.trouble.lock().expect("no panics").clear();
     assert_eq!(dead_letter::redrive(&desk.consumer, &desk.clock, a).await.expect("mended"), 3);
     desk.hear(&[said(a, 5)]).await;
     assert_eq!(desk.heard().await[3..], [(a, 2), (a, 3), (a, 4), (a, 5)][..]);
@@ -121,4 +161,68 @@ async fn two_who_take_in_the_same_events_have_one_effect(db: PgPool) {
     };
     tokio::join!(take(), take(), take());
     assert_eq!(desk.heard().await.len(), 20);
+    assert_eq!(desk.parked().await, [], "to meet somebody at the same work is no failure");
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn one_event_after_the_other_by_two_at_once_has_one_effect_each(db: PgPool) {
+    let desk = Desk::open(db).await;
+    for version in 1..=30 {
+        // One alone never shares a transaction, so whatever its handler says would be its end.
+        let event = [said(Uuid::from_u128(1), version)];
+        let take = || async { while inbox::take_in(&desk.consumer, &desk.clock, &event).await.is_err() {} };
+        tokio::join!(take(), take(), take());
+    }
+    assert_eq!(desk.heard().await.len(), 30);
+    assert_eq!(desk.parked().await, []);
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn a_handler_that_panics_loses_one_event_and_no_more(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    desk.trouble(a, 1, Trouble::Panic);
+    desk.hear(&[said(a, 1), said(b, 1)]).await;
+    assert_eq!(desk.heard().await, [(b, 1)]);
+    assert_eq!(desk.parked().await, [(1, "the handler panicked".to_owned())]);
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn a_failure_that_will_pass_parks_nothing_and_keeps_what_came_before(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let story = [said(a, 1), said(b, 1), said(a, 2)];
+    // Once for all together, once for this one alone.
+    desk.trouble(b, 1, Trouble::Passing);
+    let alone = &story[1..2];
+    inbox::take_in(&desk.consumer, &desk.clock, alone).await.expect_err("it passes, but not yet");
+    desk.hear(&story).await;
+    assert_eq!(desk.heard().await, [(a, 1), (b, 1), (a, 2)]);
+    assert_eq!(desk.parked().await, []);
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn an_event_that_comes_while_its_key_is_redriven_stays_behind(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let a = Uuid::from_u128(1);
+    desk.trouble(a, 1, Trouble::Poison);
+    desk.hear(&[said(a, 1), said(a, 2)]).await;
+    desk.scribe.trouble.lock().expect("no panics").clear();
+
+    let pen = desk.scribe.pen.write().await;
+    let redrive = dead_letter::redrive(&desk.consumer, &desk.clock, a);
+    let (third, fourth) = ([said(a, 3)], [said(a, 4)]);
+    let late = async {
+        desk.waits_for_a_lock(0).await;
+        tokio::join!(desk.hear(&third), async {
+            desk.waits_for_a_lock(1).await;
+            drop(pen);
+        });
+        desk.hear(&fourth).await;
+    };
+    let (redriven, ()) = tokio::join!(redrive, late);
+    assert!(redriven.expect("mended") >= 2);
+    // What came after the last letter was gone went the usual way, what came before was redriven with it.
+    dead_letter::redrive(&desk.consumer, &desk.clock, a).await.expect("nothing is left, or what came in between");
+    assert_eq!(desk.heard().await, [(a, 1), (a, 2), (a, 3), (a, 4)]);
 }
