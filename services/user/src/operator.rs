@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use chassis::{Clock, Unexpected};
+use chassis::Clock;
+use sqlx::PgPool;
 
 use crate::Config;
 use crate::account::Account;
@@ -14,20 +15,29 @@ pub async fn create_operator(config: &Config, email: &str, password_file: &Path)
     let read = std::fs::read_to_string(password_file);
     let text = read.map_err(|error| format!("--password-file {}: {error}", password_file.display()))?;
     let password = text.lines().next().unwrap_or_default();
-    if password.chars().count() < 15 {
-        return Err("--password-file: a password has at least 15 characters".to_owned());
+    // The bounds of the contract: with any other password or address nobody could sign in.
+    if !(15..=128).contains(&password.chars().count()) {
+        return Err("--password-file: a password has 15 to 128 characters".to_owned());
     }
     let email = email.to_lowercase();
-    if !email.contains('@') {
-        return Err(format!("--email: `{email}` is not an e-mail address"));
+    if !email.contains('@') || email.chars().count() > 254 {
+        return Err(format!("--email: `{email}` is not an e-mail address of at most 254 characters"));
     }
-    create(config, &email, password).await.map_err(|error| error.to_string())
+    match create(&config.pool()?, &email, password).await.map_err(|error| error.to_string())?.as_deref() {
+        None => Ok(format!("the operator {email} was created")),
+        Some("OPERATOR") => Ok(format!("the operator {email} exists; the password was left as it is")),
+        Some(role) => Err(format!("--email: the account {email} exists as {role}; it was left as it is")),
+    }
 }
 
-async fn create(config: &Config, email: &str, password: &str) -> Result<String, Error> {
-    let pool = config.pool().map_err(|error| chassis::Error::from(Unexpected::Broken(error)))?;
+/// The role of the account that was there already, if any.
+async fn create(db: &PgPool, email: &str, password: &str) -> Result<Option<String>, Error> {
     let password_hash = Passwords::new(1).hash(password.to_owned()).await?;
-    let (clock, mut tx) = (Clock::System, pool.begin().await?);
+    let (clock, mut tx) = (Clock::System, db.begin().await?);
+    let role = sqlx::query_scalar!("select role from account where email = $1", email).fetch_optional(&mut *tx).await?;
+    if role.is_some() {
+        return Ok(role);
+    }
     let now = clock.now();
     let account = Account {
         user_id: clock.new_id(),
@@ -38,14 +48,7 @@ async fn create(config: &Config, email: &str, password: &str) -> Result<String, 
         created_at: now,
         updated_at: now,
     };
-    let exists = sqlx::query_scalar!("select role from account where email = $1", email);
-    match exists.fetch_optional(&mut *tx).await?.as_deref() {
-        Some("OPERATOR") => Ok(format!("the operator {email} exists; the password was left as it is")),
-        Some(_) => Err(Error::EmailTaken),
-        None => {
-            account.insert(&mut tx, &password_hash).await?;
-            tx.commit().await?;
-            Ok(format!("the operator {email} was created"))
-        }
-    }
+    account.insert(&mut tx, &password_hash).await?;
+    tx.commit().await?;
+    Ok(None)
 }

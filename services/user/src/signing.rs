@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chassis::Unexpected;
 use chassis::token::{Claims, RoleClaim};
-use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -43,7 +43,8 @@ pub(crate) enum KeyError {
 impl Signer {
     pub(crate) fn read(files: &[PathBuf], issuer: &str, audience: &str) -> Result<Self, KeyError> {
         let mut read = Vec::new();
-        for path in files {
+        // A variable that is set to nothing, or ends with a comma, names no file there.
+        for path in files.iter().filter(|path| !path.as_os_str().is_empty()) {
             let pem = std::fs::read(path).map_err(|source| KeyError::Unreadable { path: path.clone(), source })?;
             read.push(parse(&pem, path)?);
         }
@@ -88,7 +89,6 @@ fn parse(pem: &[u8], path: &Path) -> Result<(EncodingKey, Jwk), KeyError> {
     let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).map_err(unusable)?;
     public.common.key_id = Some(public.thumbprint(ThumbprintHash::SHA256).map_err(unusable)?);
     public.common.public_key_use = Some(PublicKeyUse::Signature);
-    public.common.key_operations = Some(vec![KeyOperations::Verify]);
     Ok((key, public))
 }
 

@@ -27,7 +27,8 @@ pub(crate) async fn update(
     let mut tx = service.db.begin().await?;
     let mut account = Account::lock(&mut tx, user_id, caller.owner()?).await?.ok_or(Error::UserNotFound)?;
     check_etag(&user.etag, account.version)?;
-    if let Some(display_name) = display_name {
+    // Without a change there is no new version: nobody's etag becomes stale for nothing.
+    if let Some(display_name) = display_name.filter(|name| *name != account.display_name) {
         account.display_name = display_name;
         account.save(&mut tx, service.clock.now()).await?;
     }

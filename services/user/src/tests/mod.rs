@@ -1,14 +1,17 @@
 mod operator;
 mod register;
 mod session;
+mod signing;
 mod update;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm};
+use axum::Router;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use chassis::Clock;
 use contracts::souk::user::v1::session_service_client::SessionServiceClient;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use contracts::souk::user::v1::*;
@@ -18,7 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::password::Passwords;
-use crate::signing::Signer;
+use crate::signing::{Signer, pages};
 use crate::{Service, role};
 
 pub(super) const PASSWORD: &str = "correct horse battery";
@@ -27,17 +30,24 @@ pub(super) const PASSWORD: &str = "correct horse battery";
 pub(super) struct Desk {
     pub(super) kit: Kit,
     pub(super) db: PgPool,
+    /// Its admin port.
+    pub(super) pages: Router,
     channel: Channel,
 }
 
 impl Desk {
     pub(super) async fn open(db: PgPool) -> Self {
         let kit = Kit::new();
-        let signer = Signer::read(&[key_file()], "https://souk.test", "souk").expect("the key is good");
-        let service =
-            Service { db: db.clone(), clock: kit.context.clock.clone(), passwords: Passwords::new(2), signer };
+        let clock = kit.context.clock.clone();
+        Self::open_at(db, kit, clock).await
+    }
+
+    pub(super) async fn open_at(db: PgPool, kit: Kit, clock: Clock) -> Self {
+        let signer = signer(&[&key_file()]);
+        let pages = pages(&signer);
+        let service = Service { db: db.clone(), clock, passwords: Passwords::new(2), signer };
         let channel = kit.serve(role(service, ([127, 0, 0, 1], 0).into(), &kit.context)).await;
-        Self { kit, db, channel }
+        Self { kit, db, pages, channel }
     }
 
     pub(super) fn users(&self) -> UserServiceClient<Channel> {
@@ -67,12 +77,40 @@ pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest
     Request::new(CreateSessionRequest { email: email.to_owned(), password: password.to_owned() })
 }
 
+/// A file that is gone when the test is over.
+pub(super) struct File(PathBuf);
+
+impl File {
+    pub(super) fn new(name: &str, content: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("souk-{name}-{}", uuid::Uuid::now_v7()));
+        std::fs::write(&path, content).expect("the folder for temporary files can be written");
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // Whoever took it away already did what is wanted.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A fresh key, as an administrator would have put it there.
-pub(super) fn key_file() -> PathBuf {
-    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+pub(super) fn key_file() -> File {
+    key_file_of(&ECDSA_P256_SHA256_FIXED_SIGNING)
+}
+
+pub(super) fn key_file_of(curve: &'static EcdsaSigningAlgorithm) -> File {
+    let key = EcdsaKeyPair::generate_pkcs8(curve, &SystemRandom::new());
     let body = STANDARD.encode(key.expect("a key can be made").as_ref());
-    let path = std::env::temp_dir().join(format!("souk-key-{}.pem", uuid::Uuid::now_v7()));
-    std::fs::write(&path, format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
-        .expect("the folder for temporary files can be written");
-    path
+    File::new("key", &format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
+}
+
+pub(super) fn signer(files: &[&File]) -> Signer {
+    let paths: Vec<_> = files.iter().map(|file| file.path().to_owned()).collect();
+    Signer::read(&paths, "https://souk.test", "souk").expect("the keys are good")
 }

@@ -1,7 +1,7 @@
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
 
-use super::key_file;
+use super::{Desk, File, PASSWORD, login};
 use crate::{Config, create_operator};
 
 fn config(url: &str) -> Config {
@@ -9,29 +9,51 @@ fn config(url: &str) -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         database_url: url.parse().expect("any text"),
         database_connections: 2,
-        signing_key_files: vec![key_file()],
+        signing_key_files: vec![],
         password_slots: 1,
     }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_operator_is_made_once(_: PgPoolOptions, options: sqlx::postgres::PgConnectOptions) {
-    let url = sqlx::ConnectOptions::to_url_lossy(&options).to_string();
-    let file = std::env::temp_dir().join(format!("souk-password-{}", uuid::Uuid::now_v7()));
-    std::fs::write(&file, "correct horse battery\n").expect("written");
-    let first = create_operator(&config(&url), "Op@Example.com", &file).await.expect("created");
+async fn an_operator_is_made_once_and_can_sign_in(_: PgPoolOptions, options: PgConnectOptions) {
+    let config = config(options.to_url_lossy().as_str());
+    let file = File::new("password", &format!("{PASSWORD}\n"));
+    let first = create_operator(&config, "Op@Example.com", file.path()).await.expect("created");
     assert_eq!(first, "the operator op@example.com was created");
-    let again = create_operator(&config(&url), "op@example.com", &file).await.expect("there");
-    assert!(again.contains("exists"), "{again}");
+
+    let other = File::new("password", "quite another password\n");
+    let again = create_operator(&config, "op@example.com", other.path()).await.expect("there");
+    assert!(again.contains("exists") && again.contains("left as it is"), "{again}");
+
     let db = PgPool::connect_with(options).await.expect("the database is there");
     let role = sqlx::query_scalar!("select role from account").fetch_one(&db).await.expect("one account");
     assert_eq!(role, "OPERATOR");
+    let desk = Desk::open(db).await;
+    desk.sessions().create_session(login("op@example.com", PASSWORD)).await.expect("the first password");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_customer_does_not_become_an_operator(_: PgPoolOptions, options: PgConnectOptions) {
+    let config = config(options.to_url_lossy().as_str());
+    let desk = Desk::open(PgPool::connect_with(options).await.expect("the database is there")).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    let file = File::new("password", PASSWORD);
+    let refused = create_operator(&config, "ada@example.com", file.path()).await.expect_err("a customer's");
+    assert!(refused.contains("ada@example.com") && refused.contains("CUSTOMER"), "{refused}");
 }
 
 #[tokio::test]
-async fn a_short_password_is_refused() {
-    let file = std::env::temp_dir().join(format!("souk-short-{}", uuid::Uuid::now_v7()));
-    std::fs::write(&file, "short").expect("written");
-    let refused = create_operator(&config("postgres://127.0.0.1:1/x"), "op@example.com", &file).await;
-    assert!(refused.expect_err("too short").contains("15 characters"));
+async fn what_could_never_sign_in_is_refused() {
+    let config = config("postgres://127.0.0.1:1/x");
+    for password in ["short".to_owned(), "x".repeat(129)] {
+        let file = File::new("password", &password);
+        let refused = create_operator(&config, "op@example.com", file.path()).await.expect_err("not 15 to 128");
+        assert!(refused.contains("--password-file") && refused.contains("15 to 128"), "{refused}");
+        assert!(!refused.contains(&password), "a password is not repeated");
+    }
+    let file = File::new("password", PASSWORD);
+    for email in ["op".to_owned(), format!("{}@example.com", "x".repeat(254))] {
+        let refused = create_operator(&config, &email, file.path()).await.expect_err("no e-mail address");
+        assert!(refused.contains("--email"), "{refused}");
+    }
 }

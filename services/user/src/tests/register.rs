@@ -56,6 +56,8 @@ async fn all_bad_fields_are_named_at_once(db: PgPool) {
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert_eq!(fields(&refused), ["email", "password", "display_name"]);
     assert!(!refused.message().contains("short"), "a password is not repeated");
+    let nul = RegisterUserRequest { display_name: "A\0a".into(), ..registration("k", "ada@example.com") };
+    assert_eq!(fields(&desk.users().register_user(nul).await.expect_err("a NUL")), ["display_name"]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -1,15 +1,13 @@
-use axum::body::Body;
-use axum::http::Request as HttpRequest;
-use chassis::token::Verifier;
-use http_body_util::BodyExt;
-use jsonwebtoken::jwk::JwkSet;
+use contracts::souk::user::v1::CreateSessionRequest;
 use sqlx::PgPool;
-use testkit::reason;
-use tonic::Code;
-use tower::ServiceExt;
+use testkit::{fields, reason};
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
-use super::{Desk, PASSWORD, key_file, login};
-use crate::signing::{Signer, pages};
+use super::{Desk, PASSWORD, login};
+use crate::error::Error;
+use crate::password::{NOBODY, Passwords};
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_unknown_and_the_wrong_get_the_same_answer(db: PgPool) {
@@ -22,6 +20,18 @@ async fn the_unknown_and_the_wrong_get_the_same_answer(db: PgPool) {
         (wrong.code(), wrong.message(), wrong.details()),
         (unknown.code(), unknown.message(), unknown.details())
     );
+    let sessions = sqlx::query_scalar!(r#"select count(*) as "count!" from session"#).fetch_one(&desk.db).await;
+    assert_eq!(sessions.expect("counted"), 0);
+}
+
+/// Not the time is compared, as a busy machine has its own, but what takes it.
+#[tokio::test]
+async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
+    let real = Passwords::new(1).hash(PASSWORD.to_owned()).await.expect("hashed");
+    let parameters = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
+    assert_eq!(parameters(NOBODY), parameters(&real));
+    assert_eq!(NOBODY.len(), real.len(), "salt and output have the same lengths");
+    assert!(!Passwords::new(1).verify(PASSWORD.to_owned(), None).await.expect("it can be checked"));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -31,49 +41,38 @@ async fn a_session_has_tokens_and_keeps_only_the_hash_of_one(db: PgPool) {
     let session = desk.sessions().create_session(login("ADA@example.com", PASSWORD)).await.expect("signed in");
     let session = session.into_inner();
     assert_eq!(session.access_token.split('.').count(), 3);
+    assert_eq!(session.refresh_token.len(), 43, "32 bytes");
     let stored = sqlx::query_scalar!("select refresh_hash from session").fetch_one(&desk.db).await.expect("one row");
     assert_eq!(stored.len(), 32);
     assert_ne!(stored, session.refresh_token.as_bytes());
+    let other = desk.sessions().create_session(login("ada@example.com", PASSWORD)).await.expect("signed in again");
+    let other = other.into_inner();
+    assert_ne!(other.refresh_token, session.refresh_token);
+    assert_ne!(other.session, session.session);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_cannot_be_an_address_or_a_password_is_named(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let none = desk.sessions().create_session(CreateSessionRequest::default()).await.expect_err("nothing");
+    assert_eq!(fields(&none), ["email", "password"]);
+    let nul = desk.sessions().create_session(login("a\0@example.com", PASSWORD)).await.expect_err("a NUL");
+    assert_eq!((nul.code(), fields(&nul)), (Code::InvalidArgument, vec!["email".to_owned()]));
 }
 
 #[tokio::test]
-async fn the_published_keys_verify_what_was_signed_and_nothing_else() {
-    let signer = Signer::read(&[key_file(), key_file()], "https://souk.test", "souk").expect("good keys");
-    let response =
-        pages(&signer).oneshot(HttpRequest::get("/.well-known/jwks.json").body(Body::empty()).expect("a request"));
-    let response = response.await.expect("a page");
-    let etag = response.headers()["etag"].clone();
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
-    let keys: JwkSet = serde_json::from_slice(&body).expect("a key set");
-    assert_eq!(keys.keys.len(), 2);
-    assert!(!String::from_utf8_lossy(&body).contains("\"d\""), "no private key");
-
-    let (user, session) = (uuid::Uuid::now_v7(), uuid::Uuid::now_v7());
-    let sign =
-        |signer: &Signer, at| signer.sign(user, session, chassis::token::RoleClaim::Customer, at).expect("signed").0;
-    let now = time::OffsetDateTime::now_utc();
-    let verifier = |issuer: &str| {
-        let verifier = Verifier::new(issuer, "souk");
-        verifier.set_keys(&keys);
-        verifier
-    };
-    let good = sign(&signer, now);
-    assert!(verifier("https://souk.test").verify(&good).is_ok());
-    assert!(verifier("https://elsewhere.test").verify(&good).is_err(), "another issuer");
-    assert!(verifier("https://souk.test").verify(&sign(&signer, now - time::Duration::hours(1))).is_err(), "expired");
-    let stranger = Signer::read(&[key_file()], "https://souk.test", "souk").expect("a good key");
-    assert!(verifier("https://souk.test").verify(&sign(&stranger, now)).is_err(), "another key");
-
-    let known = HttpRequest::get("/.well-known/jwks.json").header("if-none-match", etag).body(Body::empty());
-    let response = pages(&signer).oneshot(known.expect("a request")).await.expect("a page");
-    assert_eq!(response.status(), 304);
-}
-
-#[test]
-fn a_bad_key_file_is_named_and_not_shown() {
-    let path = std::env::temp_dir().join(format!("souk-bad-{}.pem", uuid::Uuid::now_v7()));
-    std::fs::write(&path, "not a key").expect("written");
-    let error = Signer::read(std::slice::from_ref(&path), "i", "a").err().expect("refused").to_string();
-    assert!(error.contains("souk-bad-") && !error.contains("not a key"), "{error}");
-    assert!(Signer::read(&[], "i", "a").is_err(), "none is none");
+async fn a_crowd_that_is_too_large_is_told_to_come_back() {
+    let passwords = std::sync::Arc::new(Passwords::new(1));
+    let mut crowd = JoinSet::new();
+    for _ in 0..60 {
+        let passwords = passwords.clone();
+        crowd.spawn(async move { passwords.verify(PASSWORD.to_owned(), None).await });
+    }
+    let mut busy: Vec<Error> = crowd.join_all().await.into_iter().filter_map(Result::err).collect();
+    let served = 60 - busy.len();
+    assert!((50..60).contains(&served), "{served} were let into the line");
+    let status = Status::from(busy.remove(0));
+    assert_eq!((status.code(), reason(&status)), (Code::ResourceExhausted, "PASSWORD_CHECKS_BUSY@souk.user".into()));
+    assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
+    assert!(passwords.verify(PASSWORD.to_owned(), None).await.is_ok(), "the line is free again");
 }

@@ -6,6 +6,27 @@ use uuid::Uuid;
 
 use super::Desk;
 
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_update_that_changes_nothing_keeps_the_etag(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    assert_eq!(rename(&desk, &ada, ada.clone(), &["display_name"]).await.expect("the same"), ada);
+    let forged = User { role: Role::Operator.into(), email: "eve@example.com".into(), ..ada.clone() };
+    assert_eq!(rename(&desk, &ada, forged, &[]).await.expect("what only we say is not taken over"), ada);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_operator_renames_anybody_and_me_is_oneself(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let wanted = User { display_name: "Countess".into(), etag: String::new(), ..ada.clone() };
+    let request = UpdateUserRequest { user: Some(wanted), update_mask: None };
+    let renamed = desk.users().update_user(desk.kit.operator(request)).await.expect("anybody").into_inner().user;
+    assert_eq!(renamed.map(|user| user.display_name), Some("Countess".to_owned()));
+    let me = User { user_id: "me".into(), display_name: "Ada".into(), ..Default::default() };
+    assert_eq!(rename(&desk, &ada, me, &[]).await.expect("oneself").user_id, ada.user_id);
+}
+
 async fn rename(desk: &Desk, by: &User, user: User, paths: &[&str]) -> Result<User, Status> {
     let by = Uuid::parse_str(&by.user_id).expect("a UUID");
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
