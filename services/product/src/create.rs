@@ -8,13 +8,14 @@ use crate::product::{Product, parse_price};
 
 pub(crate) async fn create(service: &Service, request: CreateProductRequest) -> Result<CreateProductResponse, Error> {
     let wanted = request.product.unwrap_or_default();
-    if wanted.sku.is_empty() {
-        return Err(chassis::Error::field("product.sku", "is required").into());
+    let mut violations = Vec::new();
+    for (field, text) in [("product.sku", &wanted.sku), ("product.title", &wanted.title)] {
+        if text.is_empty() {
+            violations.push((field, "is required".to_owned()));
+        }
     }
-    if wanted.title.is_empty() {
-        return Err(chassis::Error::field("product.title", "is required").into());
-    }
-    let price = parse_price(wanted.price)?;
+    let price = parse_price(wanted.price).map_err(|violation| violations.push(violation));
+    let Some(price) = price.ok().filter(|_| violations.is_empty()) else { return Err(Error::Invalid(violations)) };
 
     let now = service.clock.now();
     let product = Product {

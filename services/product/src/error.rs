@@ -1,6 +1,9 @@
 use chassis::{Explain, Refusal, Unexpected};
 use tonic::{Code, Status};
 
+/// The field of a request, and what is wrong with it.
+pub(crate) type Violation = (&'static str, String);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("there is no such product")]
@@ -9,6 +12,9 @@ pub(crate) enum Error {
     SkuTaken { sku: String },
     #[error("the product is archived")]
     ProductArchived,
+    /// All that is wrong with what was sent, by field.
+    #[error("{}", describe(.0))]
+    Invalid(Vec<Violation>),
     #[error(transparent)]
     Chassis(#[from] chassis::Error),
 }
@@ -26,9 +32,18 @@ impl Explain for Error {
             Self::ProductArchived => {
                 Refusal::new(Code::FailedPrecondition, "PRODUCT_ARCHIVED", &text).precondition("product", text)
             }
+            Self::Invalid(violations) => violations
+                .into_iter()
+                .fold(Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text), |refusal, (field, description)| {
+                    refusal.field(field, description)
+                }),
             Self::Chassis(error) => return error.explain(),
         })
     }
+}
+
+fn describe(violations: &[Violation]) -> String {
+    violations.iter().map(|(field, description)| format!("{field}: {description}")).collect::<Vec<_>>().join("; ")
 }
 
 impl From<sqlx::Error> for Error {

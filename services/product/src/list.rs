@@ -10,12 +10,16 @@ use crate::product::Product;
 
 pub(crate) async fn list(service: &Service, request: ListProductsRequest) -> Result<ListProductsResponse, Error> {
     let page = Page::<(String, Uuid)>::parse(request.page_size, &request.page_token, "products")?;
-    let (title, product_id) = page.after.clone().unzip();
+    // Every title is behind the empty one, so that the first page is a range of the index like all others.
+    let (title, product_id) = page.after.clone().unwrap_or_default();
+    if title.contains('\0') {
+        return Err(chassis::Error::PageTokenInvalid.into());
+    }
     let mut products = sqlx::query_as!(
         Product,
         r#"select product_id, sku, title, description, currency, price_minor, state, version, created_at, updated_at
          from product
-         where state = 'ACTIVE' and ($1::text is null or (title collate "C", product_id) > ($1, $2::uuid))
+         where state = 'ACTIVE' and (title collate "C", product_id) > ($1, $2)
          order by title collate "C", product_id limit $3"#,
         title,
         product_id,

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{Error, Violation};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Product {
@@ -31,11 +31,11 @@ pub(crate) fn parse_id(text: &str, field: &str) -> Result<Uuid, Error> {
 }
 
 /// A price that may be asked: the error names which half of it is wrong.
-pub(crate) fn parse_price(price: Option<Money>) -> Result<Money, Error> {
-    let price = price.ok_or_else(|| chassis::Error::field("product.price", "is required"))?;
+pub(crate) fn parse_price(price: Option<Money>) -> Result<Money, Violation> {
+    let price = price.ok_or_else(|| ("product.price", "is required".to_owned()))?;
     price.checked().map_err(|invalid| {
         let field = if invalid == Invalid::Currency { "product.price.currency" } else { "product.price.minor" };
-        chassis::Error::field(field, invalid.to_string()).into()
+        (field, invalid.to_string())
     })
 }
 

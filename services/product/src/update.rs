@@ -12,11 +12,15 @@ pub(crate) async fn update(service: &Service, request: UpdateProductRequest) -> 
     let product_id = parse_id(&wanted.product_id, "product.product_id")?;
     let mask = Mask::parse(request.update_mask, &["title", "description", "price"])?;
     let title = mask.pick("title", Some(wanted.title).filter(|it| !it.is_empty()));
-    if title.as_deref() == Some("") {
-        return Err(chassis::Error::field("product.title", "must have 1 to 200 characters").into());
-    }
     let description = mask.pick("description", Some(wanted.description).filter(|it| !it.is_empty()));
-    let price = mask.pick("price", wanted.price.map(Some)).map(parse_price).transpose()?;
+    let price = mask.pick("price", wanted.price.map(Some)).map(parse_price);
+    let empty = title.as_deref() == Some("");
+    let mut violations: Vec<_> =
+        empty.then(|| ("product.title", "must have 1 to 200 characters".to_owned())).into_iter().collect();
+    let price = price.and_then(|price| price.map_err(|violation| violations.push(violation)).ok());
+    if !violations.is_empty() {
+        return Err(Error::Invalid(violations));
+    }
 
     let mut tx = service.db.begin().await?;
     let mut product = Product::lock(&mut tx, product_id).await?.ok_or(Error::ProductNotFound)?;
@@ -24,12 +28,16 @@ pub(crate) async fn update(service: &Service, request: UpdateProductRequest) -> 
     if product.is_archived() {
         return Err(Error::ProductArchived);
     }
+    let before = product.clone();
     product.title = title.unwrap_or(product.title);
     product.description = description.unwrap_or(product.description);
     if let Some(price) = price {
         (product.currency, product.price_minor) = (price.currency, price.minor);
     }
-    product.save(&mut tx, service.clock.now()).await?;
+    // Without a change there is no new version: nobody's etag becomes stale for nothing.
+    if product != before {
+        product.save(&mut tx, service.clock.now()).await?;
+    }
     tx.commit().await?;
     Ok(UpdateProductResponse { product: Some(product.into_proto()) })
 }

@@ -1,0 +1,25 @@
+use contracts::souk::product::v1::*;
+use sqlx::PgPool;
+use testkit::reason;
+use uuid::Uuid;
+
+use super::{Shelf, mug};
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_archived_product_is_read_but_neither_listed_nor_changed(db: PgPool) {
+    let shelf = Shelf::open(db).await;
+    let product = shelf.create(mug("MUG-1", "Mug")).await.expect("created");
+    let archived = shelf.archive(&product.product_id).await.expect("archived");
+    assert_eq!(archived.state(), ProductState::Archived);
+    assert_eq!(shelf.archive(&product.product_id).await.expect("again"), archived);
+    assert_eq!(shelf.titles(0, "").await.0, Vec::<String>::new());
+    let late = Product { etag: String::new(), ..product };
+    assert_eq!(reason(&shelf.update(late, &["title"]).await.expect_err("archived")), "PRODUCT_ARCHIVED@souk.product");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_unknown_product_is_not_archived(db: PgPool) {
+    let shelf = Shelf::open(db).await;
+    let refused = shelf.archive(&Uuid::now_v7().to_string()).await.expect_err("unknown");
+    assert_eq!(reason(&refused), "PRODUCT_NOT_FOUND@souk.product");
+}

@@ -1,0 +1,57 @@
+use contracts::souk::product::v1::*;
+use contracts::souk::r#type::v1::Money;
+use sqlx::PgPool;
+use testkit::{fields, reason};
+use uuid::Uuid;
+
+use super::{Shelf, mug};
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_update_changes_what_its_mask_says(db: PgPool) {
+    let shelf = Shelf::open(db).await;
+    let product = shelf.create(mug("MUG-1", "Mug")).await.expect("created");
+    let wanted = Product { title: "Big mug".into(), price: Some(Money::new("EUR", 2_000)), ..product.clone() };
+    let priced = shelf.update(wanted.clone(), &["price"]).await.expect("updated");
+    assert_eq!((priced.title.as_str(), priced.price), ("Mug", Some(Money::new("EUR", 2_000))));
+    let stale = shelf.update(wanted.clone(), &["title"]).await.expect_err("the etag is old");
+    assert_eq!(reason(&stale), "ETAG_MISMATCH@souk.product");
+    let all = shelf.update(Product { etag: String::new(), ..wanted.clone() }, &[]).await.expect("updated");
+    assert_eq!(all.title, "Big mug");
+    let sku = shelf.update(wanted, &["sku"]).await.expect_err("immutable");
+    assert_eq!(reason(&sku), "UPDATE_MASK_INVALID@souk.product");
+    let nobody = Product { product_id: Uuid::now_v7().to_string(), ..Default::default() };
+    assert_eq!(reason(&shelf.update(nobody, &[]).await.expect_err("unknown")), "PRODUCT_NOT_FOUND@souk.product");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn all_that_is_wrong_with_an_update_is_named_at_once(db: PgPool) {
+    let shelf = Shelf::open(db).await;
+    let product = shelf.create(mug("MUG-1", "Mug")).await.expect("created");
+    let bad = Product { title: String::new(), price: Some(Money::new("EUR", 0)), ..product.clone() };
+    let refused = shelf.update(bad, &["title", "price"]).await.expect_err("both are wrong");
+    assert_eq!(fields(&refused), ["product.title", "product.price.minor"]);
+    let ask = GetProductRequest { product_id: product.product_id.clone() };
+    let read = shelf.client.clone().get_product(ask).await.expect("public").into_inner().product;
+    assert_eq!(read, Some(product), "nothing changed");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_update_that_changes_nothing_keeps_the_etag(db: PgPool) {
+    let shelf = Shelf::open(db).await;
+    let product = shelf.create(mug("MUG-1", "Mug")).await.expect("created");
+    assert_eq!(shelf.update(product.clone(), &["title"]).await.expect("the same"), product);
+    let described = Product { description: "Of clay".into(), ..product };
+    let described = shelf.update(described, &["description"]).await.expect("described");
+    let cleared = Product { description: String::new(), ..described };
+    assert_eq!(shelf.update(cleared, &["description"]).await.expect("cleared").description, "");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn of_two_updates_from_one_etag_one_wins(db: PgPool) {
+    let shelf = Shelf::open(db).await;
+    let product = shelf.create(mug("MUG-1", "Mug")).await.expect("created");
+    let named = |title: &str| Product { title: title.into(), ..product.clone() };
+    let (a, b) = tokio::join!(shelf.update(named("A"), &["title"]), shelf.update(named("B"), &["title"]));
+    assert_eq!([&a, &b].iter().filter(|it| it.is_ok()).count(), 1);
+    assert_eq!(reason(&a.err().or(b.err()).expect("one lost")), "ETAG_MISMATCH@souk.product");
+}
