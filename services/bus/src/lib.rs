@@ -6,6 +6,7 @@
 
 mod consumer;
 mod relay;
+mod replay;
 pub mod topics;
 mod wire;
 
@@ -19,6 +20,7 @@ use rdkafka::producer::FutureProducer;
 
 pub use consumer::consume;
 pub use relay::publish;
+pub use replay::{Story, replay};
 pub use wire::{Unreadable, parse};
 
 #[derive(Debug, thiserror::Error)]

@@ -40,7 +40,8 @@ pub fn init(config: &Common, name: &str) -> Result<Telemetry, TelemetryError> {
     let provider = config.otlp_endpoint.as_deref().map(|endpoint| export(endpoint, name)).transpose()?;
     TRACING.store(provider.is_some(), Ordering::Relaxed);
     let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("souk")));
-    let lines = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     let lines = match config.log_format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

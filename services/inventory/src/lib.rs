@@ -4,6 +4,7 @@
 //! into sold, and every other end gives it back. A hold is let go of only because of what happened to its order, never
 //! because of a clock here. No unit is ever promised twice: the table would refuse it.
 
+pub mod check;
 mod error;
 mod get;
 mod move_stock;

@@ -10,6 +10,7 @@
 
 mod address;
 mod cancel;
+pub mod check;
 mod create;
 mod error;
 mod event;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use chassis::config::Common;
 use clap::{Args, Parser, Subcommand};
 
-use crate::migrate;
+use crate::{check, migrate};
 
 #[derive(Debug, Parser)]
 #[command(name = "souk", version, about = "A commerce backend: every role, and the commands around them")]
@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Payment(One<payment::Config>),
     /// Creates databases, database roles, tables and topics, or brings them up to date.
     Migrate(migrate::Config),
+    /// Checks whether the promises hold, over all databases, topics and the provider's ledger.
+    Check(check::Config),
     /// Prints the edge's configuration for Envoy.
     Envoy(Box<edge::Config>),
     /// Prints the contracts as a FileDescriptorSet.

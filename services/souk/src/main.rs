@@ -1,6 +1,7 @@
 //! `souk`: every role of the shop, and the commands around them, in one binary. A role is data; this selects which to
 //! run and hands them to chassis.
 
+mod check;
 mod cli;
 mod migrate;
 mod ops;
@@ -41,6 +42,11 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Migrate(config) => match migrate::run(&config).await {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) => say(&error, 1),
+        },
+        Command::Check(config) => match check::run(&config).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
             Err(error) => say(&error, 1),
         },
         Command::Envoy(config) => match edge::render(&config, contracts::DESCRIPTORS) {

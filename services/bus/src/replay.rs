@@ -1,0 +1,51 @@
+//! Reads whole topics, from their beginning to where they end now.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Message, Offset, TopicPartitionList};
+use uuid::Uuid;
+
+use crate::{Error, consumer_config, wire};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a topic says of one key: the versions of its events, in the order in which each first came.
+pub type Story = HashMap<Uuid, Vec<i64>>;
+
+/// Blocks; call it where blocking is allowed.
+pub fn replay(brokers: &str, topic: &str) -> Result<Story, Error> {
+    let mut config = consumer_config(brokers);
+    let consumer: BaseConsumer = config
+        .set("group.id", "souk-check")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "false")
+        .create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let partitions = metadata.topics().first().map(|topic| topic.partitions().len()).unwrap_or_default();
+    let (mut assignment, mut ends) = (TopicPartitionList::new(), HashMap::new());
+    for partition in 0..i32::try_from(partitions).unwrap_or_default() {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, PATIENCE)?;
+        if high > low {
+            assignment.add_partition_offset(topic, partition, Offset::Offset(low))?;
+            ends.insert(partition, high);
+        }
+    }
+    consumer.assign(&assignment)?;
+    let mut story = Story::new();
+    while !ends.is_empty() {
+        let message = consumer.poll(PATIENCE).ok_or(Error::Slow)??;
+        if let Ok(record) = wire::parse(&message) {
+            let versions = story.entry(record.key).or_default();
+            if !versions.contains(&record.version) {
+                versions.push(record.version);
+            }
+        }
+        let end = ends.get(&message.partition()).copied();
+        if end.is_some_and(|end| message.offset() + 1 >= end) {
+            ends.remove(&message.partition());
+        }
+    }
+    Ok(story)
+}

@@ -1,0 +1,92 @@
+//! The invariants of money, asked of the tables.
+
+use std::collections::HashMap;
+
+use chassis::{Finding, Unexpected};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::goal::State;
+
+/// What our books say of one order's payment, in minor units.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Books {
+    pub payment_id: Uuid,
+    pub authorized: i64,
+    pub captured: i64,
+    pub voided: i64,
+    pub refunded: i64,
+    /// Whether nothing is under way.
+    pub at_rest: bool,
+    /// Whether the order wants nothing held and nothing kept.
+    pub released: bool,
+}
+
+/// By order.
+pub async fn books(db: &PgPool) -> Result<HashMap<Uuid, Books>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, payment_id, goal = 'RELEASED' as "released!", due_at is null as "at_rest!",
+             coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
+             coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
+             coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
+             coalesce(sum(minor) filter (where kind = 'REFUND'), 0)::bigint as "refunded!"
+           from payment left join ledger_transfer using (payment_id) group by payment.payment_id"#,
+    );
+    let books = rows.fetch_all(db).await?.into_iter().map(|row| {
+        let books = Books {
+            payment_id: row.payment_id,
+            authorized: row.authorized,
+            captured: row.captured,
+            voided: row.voided,
+            refunded: row.refunded,
+            at_rest: row.at_rest,
+            released: row.released,
+        };
+        (row.order_id, books)
+    });
+    Ok(books.collect())
+}
+
+/// I3: what was captured and given back is what the ledger moved, in the payment's currency, and no account of a payment
+/// ever gave more than it had.
+pub async fn check_ledger(db: &PgPool) -> Result<Finding, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select payment_id, captured_minor, refunded_minor, refund_pending_minor, amount_minor,
+             coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
+             coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
+             coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
+             coalesce(sum(minor) filter (where kind = 'REFUND'), 0)::bigint as "refunded!",
+             coalesce(bool_or(ledger_transfer.currency <> payment.currency), false) as "foreign!"
+           from payment left join ledger_transfer using (payment_id) group by payment.payment_id"#,
+    );
+    let mut finding = Finding::new("I3", "payments");
+    for row in rows.fetch_all(db).await? {
+        let moved = (row.captured, row.refunded) == (row.captured_minor, row.refunded_minor);
+        let held = row.authorized - row.voided - row.captured >= 0 && row.authorized <= row.amount_minor;
+        let kept = row.refunded + row.refund_pending_minor <= row.captured;
+        finding.look((!moved || !held || !kept || row.foreign).then(|| format!("{row:?}")));
+    }
+    Ok(finding)
+}
+
+/// I9: every payment went only where it may, and is where its history ends.
+pub async fn check_payments(db: &PgPool) -> Result<Finding, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select payment_id, payment.state as "state!", array_agg(history.state order by history.id) as "past!"
+           from payment join payment_history as history using (payment_id) group by payment_id, payment.state"#,
+    );
+    let mut finding = Finding::new("I9", "payments");
+    for row in rows.fetch_all(db).await? {
+        let past = row.past.iter().map(|state| State::parse(state)).collect::<Result<Vec<_>, _>>()?;
+        let legal = past.windows(2).all(|step| step[0].may_become(step[1]));
+        let whole = past.first() == Some(&State::Pending) && row.past.last() == Some(&row.state);
+        finding.look((!legal || !whole).then(|| format!("{}: {:?}, now {}", row.payment_id, row.past, row.state)));
+    }
+    Ok(finding)
+}
+
+/// How many events each payment has recorded.
+pub async fn versions(db: &PgPool) -> Result<HashMap<Uuid, i64>, Unexpected> {
+    let rows = sqlx::query!("select payment_id, version from payment where version > 0").fetch_all(db).await?;
+    Ok(rows.into_iter().map(|row| (row.payment_id, row.version)).collect())
+}
