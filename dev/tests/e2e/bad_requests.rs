@@ -67,9 +67,8 @@ fn tokens_that_are_none() -> Result<()> {
             ensure!(challenge.is_some_and(|value| value == "Bearer realm=\"souk\", error=\"invalid_token\""));
             ensure!(response.text().await?.contains("\"TOKEN_INVALID\""));
         }
-        // A role checks for itself: behind the edge there is no way in either.
         let by_query = reqwest::get(format!("{url}?access_token={good}")).await?;
-        ensure!(by_query.status() == 401, "a token in the query is none");
+        ensure!(by_query.status().is_client_error(), "a token in the query is none: {}", by_query.status());
         Ok(())
     })
 }

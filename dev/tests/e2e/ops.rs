@@ -34,8 +34,15 @@ fn a_poisoned_event_parks_its_order_only_until_it_is_redriven() -> Result<()> {
         let url = format!("postgres://postgres@127.0.0.1:{}/souk_inventory", stack.ports().postgres());
         let mut inventory = PgConnection::connect(&url).await?;
 
-        // Inventory claims that an order which does not exist was reserved.
+        // A record that is no event, of a reservation that inventory has on record.
         let key = Uuid::now_v7();
+        for record in [
+            "insert into reservation (order_id, state, version, created_at, updated_at, checked_at)
+             values ($1, 'RELEASED', 1, now(), now(), now())",
+            "insert into reservation_history (order_id, version, state, at) values ($1, 1, 'RELEASED', now())",
+        ] {
+            sqlx::query(record).bind(key).execute(&mut inventory).await?;
+        }
         sqlx::query(
             "insert into outbox (event_id, topic, key, version, type, payload, actor, created_at)
              values (gen_random_uuid(), 'souk.inventory.v1', $1, 1, 'souk.inventory.v1.StockReserved', '\\x00', 'test', now())",
