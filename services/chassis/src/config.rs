@@ -12,7 +12,12 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Clone, Args)]
 pub struct Common {
     /// What is logged, as a tracing filter such as `info,sqlx=warn`.
-    #[arg(id = "SOUK_LOG", long = "log", env = "SOUK_LOG", default_value = "info,sqlx=warn,rdkafka=off,librdkafka=off")]
+    #[arg(
+        id = "SOUK_LOG",
+        long = "log",
+        env = "SOUK_LOG",
+        default_value = "info,sqlx=warn,rdkafka=off,librdkafka=off"
+    )]
     pub log: String,
     /// How it is logged.
     #[arg(id = "SOUK_LOG_FORMAT", long = "log-format", env = "SOUK_LOG_FORMAT", default_value = "text")]

@@ -5,6 +5,8 @@ mod check;
 mod cli;
 mod migrate;
 mod ops;
+#[cfg(test)]
+mod query_cache;
 mod roles;
 
 use std::fmt::Display;

@@ -1,0 +1,41 @@
+//! `.sqlx` is what the migrations say. That no query is missing from it is what every offline build checks.
+
+use serde_json::Value;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqlSafeStr};
+
+#[sqlx::test(migrations = false)]
+async fn the_query_cache_is_fresh(_: PgPoolOptions, database: PgConnectOptions) {
+    let migrators: [(&str, &Migrator); 5] = [
+        ("users", &user::MIGRATOR),
+        ("products", &product::MIGRATOR),
+        ("inventory", &inventory::MIGRATOR),
+        ("orders", &order::MIGRATOR),
+        ("payments", &payment::MIGRATOR),
+    ];
+    let mut services = Vec::new();
+    for (name, migrator) in migrators {
+        // A schema for each service stands in for its database.
+        let options = database.clone().options([("search_path", name)]);
+        let mut db = PgConnection::connect_with(&options).await.expect("Postgres is there");
+        db.execute(AssertSqlSafe(format!("create schema {name}"))).await.expect("a schema");
+        migrator.run_direct(None, &mut db, false).await.expect("the migrations apply");
+        services.push(db);
+    }
+    let mut checked = 0;
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.sqlx")).expect("the cache is there") {
+        let text = std::fs::read(file.expect("an entry").path()).expect("a file");
+        let cached: Value = serde_json::from_slice(&text).expect("JSON");
+        let sql = cached["query"].as_str().expect("a query").to_owned();
+        let mut answers = Vec::new();
+        for db in &mut services {
+            let described = db.describe(AssertSqlSafe(sql.clone()).into_sql_str()).await;
+            answers
+                .push(described.map(|it| serde_json::to_value(it).expect("plain data")).map_err(|it| it.to_string()));
+        }
+        assert!(answers.contains(&Ok(cached["describe"].clone())), "stale, run `make prepare`: {sql}\n{answers:#?}");
+        checked += 1;
+    }
+    assert!(checked > 50, "the cache has {checked} queries");
+}
