@@ -5,6 +5,9 @@
 //! crash some may be repeated, which the inbox on the other side makes harmless.
 
 mod consumer;
+mod leader;
+mod low_water;
+mod partition;
 mod relay;
 mod replay;
 pub mod topics;
@@ -81,7 +84,8 @@ pub fn producer(brokers: &str) -> Result<FutureProducer, Error> {
     Ok(config.create()?)
 }
 
-/// For consumers; each sets its own group.
+/// For consumers; each sets its own group. The classic protocol with cooperative rebalancing: with the newer one it is
+/// brokers who say after how long a silent member is given up, and by default that is 45 seconds.
 pub fn consumer_config(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -91,12 +95,15 @@ pub fn consumer_config(brokers: &str) -> ClientConfig {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", "10000")
-        .set("heartbeat.interval.ms", "3000")
-        // A database may be away for long; the group is not left for that.
-        .set("max.poll.interval.ms", "86400000")
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "1000")
         .set("fetch.wait.max.ms", "100")
+        .set("fetch.queue.backoff.ms", "10")
+        .set("fetch.error.backoff.ms", "100")
         .set("queued.max.messages.kbytes", "8192")
+        // Topics may be made after we begin.
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        .set("statistics.interval.ms", "5000")
         .set("reconnect.backoff.max.ms", "1000")
         .set("log.connection.close", "false");
     config

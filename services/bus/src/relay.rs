@@ -1,11 +1,8 @@
-//! Publishes what stands in the outbox of one service.
+//! Publishes what stands in the outbox of one service, in the order of its ids, and deletes what was acknowledged.
 //!
-//! One relay is active per database: the one whose connection holds an advisory lock. That same connection reads the
-//! outbox and deletes from it, so whoever lost the lock cannot read on; and Postgres ends the connection when it was
-//! silent for three seconds, so a relay that was frozen wakes up without it.
-//!
-//! Rows are always read from the start. Ids are drawn before transactions commit, so a reader that remembered the last id
-//! would miss those that commit late.
+//! The session that holds the lock is the one that reads and deletes, so whoever lost the lock cannot read on. What was
+//! read is handed to the producer at once or not at all. Events that a former leader left in its producer may still arrive,
+//! late: as repeats, for they were in the table for whoever led next.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -18,37 +15,57 @@ use futures_util::future::join_all;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
-use sqlx::postgres::PgListener;
-use sqlx::{Connection, PgConnection, PgPool};
+use rdkafka::types::RDKafkaErrorCode;
+use sqlx::{Connection, PgConnection};
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::leader::{self, in_time};
+use crate::low_water::LowWater;
 use crate::wire;
 
 /// How many events are on their way at once.
-const BATCH: i64 = 500;
-/// A net under the wake-ups, and the sign of life that keeps the connection.
+const BATCH: usize = 500;
+/// A net under the wake-ups, and the sign of life that keeps the session.
 const TICK: Duration = Duration::from_secs(1);
 /// How old what was read may be when it is sent: younger than the silence after which the lock is lost.
 const FRESH: Duration = Duration::from_secs(2);
-const FOLLOW: Duration = Duration::from_millis(250);
-/// Replicas that do not lead tell the one that does, this often at most.
-const NOTIFY_EVERY: Duration = Duration::from_millis(5);
+/// How many ticks a relay that is told to stop waits for a broker that does not answer. The outbox keeps what is left.
+const LAST_TICKS: u32 = 2;
 
 static PUBLISHED: LazyLock<Family<Of, Counter>> =
     LazyLock::new(|| metrics::register("outbox_published", "Events that the broker acknowledged", Family::default()));
 static FAILED: LazyLock<Family<Of, Counter>> =
     LazyLock::new(|| metrics::register("outbox_failures", "Rounds of the relay that failed", Family::default()));
+static REFUSED: LazyLock<Family<Of, Counter>> = LazyLock::new(|| {
+    metrics::register(
+        "outbox_refused",
+        "Events that the broker did not take, and that are sent again",
+        Family::default(),
+    )
+});
 static LEADS: LazyLock<Family<Of, Gauge>> =
     LazyLock::new(|| metrics::register("outbox_leader", "Whether this process publishes", Family::default()));
+static PENDING: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
+    metrics::register("outbox_pending", "Events that wait to be published, as the leader sees it", Family::default())
+});
+static AGE: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
+    metrics::register("outbox_age_seconds", "How long the oldest of them has waited", Family::default())
+});
 
 #[derive(Debug, thiserror::Error)]
-enum RelayError {
+pub(crate) enum RelayError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error("the broker refused an event: {0}")]
-    Refused(rdkafka::error::KafkaError),
+    #[error("the database does not answer")]
+    Silent,
+    #[error("the broker took none of {0} events")]
+    Refused(usize),
+    #[error("the broker does not answer; {0} events stay in the outbox")]
+    Unsent(usize),
     #[error("too long passed between reading and sending")]
     Stale,
     #[error("the producer cannot go on: {0}")]
@@ -59,63 +76,41 @@ enum RelayError {
 pub async fn publish(outbox: Outbox, service: &'static str, producer: FutureProducer, stop: CancellationToken) {
     let mut failures = 0_u32;
     while !stop.is_cancelled() {
-        let ended = match lead(&outbox.db).await {
-            Ok(Some(session)) => {
-                tracing::info!(service, "this process publishes the outbox");
-                LEADS.get_or_create(&Of::new(service)).set(1);
-                let ended = Relay { outbox: &outbox, service, producer: &producer, session }.run(&stop).await;
-                LEADS.get_or_create(&Of::new(service)).set(0);
-                ended
-            }
-            Ok(None) => follow(&outbox, &stop).await,
-            Err(error) => Err(error.into()),
-        };
-        match ended {
-            Ok(()) => failures = 0,
-            Err(error) => {
-                failures += 1;
-                FAILED.get_or_create(&Of::new(service)).inc();
-                tracing::error!(service, %error, failures, "the outbox is not being published; it is tried again");
-                if matches!(error, RelayError::Fatal(_)) {
-                    // Only a new process gets a new producer.
-                    return;
-                }
-                let rest = Duration::from_millis(50 << failures.min(6));
-                tokio::select! {
-                    () = tokio::time::sleep(rest) => {}
-                    () = stop.cancelled() => {}
-                }
-            }
+        let begun = Instant::now();
+        let Err(error) = lead(&outbox, service, &producer, &stop).await else { continue };
+        // One that went well for a while begins anew.
+        failures = if begun.elapsed() > 2 * TICK { 1 } else { failures + 1 };
+        FAILED.get_or_create(&Of::new(service)).inc();
+        tracing::error!(service, %error, failures, "the outbox is not being published; it is tried again");
+        if matches!(error, RelayError::Fatal(_)) {
+            // Only a new process gets a new producer.
+            return;
         }
-    }
-}
-
-/// The connection that holds the lock, or none if another process has it.
-async fn lead(db: &PgPool) -> Result<Option<PgConnection>, sqlx::Error> {
-    let options = db.connect_options().as_ref().clone();
-    // What is deleted twice was published twice, which is allowed; so nobody waits for the disk here.
-    let options = options.options([("idle_session_timeout", "3s"), ("synchronous_commit", "off")]);
-    let mut session = PgConnection::connect_with(&options).await?;
-    let lock = sqlx::query_scalar!(r#"select pg_try_advisory_lock(hashtextextended('outbox relay', 0)) as "leads!""#);
-    if lock.fetch_one(&mut session).await? {
-        return Ok(Some(session));
-    }
-    session.close().await?;
-    Ok(None)
-}
-
-/// Passes wake-ups on to whoever leads, until it is time to try again.
-async fn follow(outbox: &Outbox, stop: &CancellationToken) -> Result<(), RelayError> {
-    let until = tokio::time::Instant::now() + FOLLOW;
-    loop {
         tokio::select! {
-            () = outbox.wake.woken() => {}
-            () = tokio::time::sleep_until(until) => return Ok(()),
-            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_millis(50 << failures.min(6))) => {}
+            () = stop.cancelled() => {}
         }
-        sqlx::query!("select pg_notify('outbox', '')").execute(&outbox.db).await?;
-        tokio::time::sleep(NOTIFY_EVERY).await;
     }
+}
+
+async fn lead(
+    outbox: &Outbox,
+    service: &'static str,
+    producer: &FutureProducer,
+    stop: &CancellationToken,
+) -> Result<(), RelayError> {
+    let mut session = leader::connect(&outbox.db).await?;
+    if !leader::follow(&mut session, outbox, stop).await? {
+        return in_time(session.close()).await;
+    }
+    tracing::info!(service, "this process publishes the outbox");
+    LEADS.get_or_create(&Of::new(service)).set(1);
+    let relay = Relay { outbox, service, producer, session, water: LowWater::default(), observed: None };
+    let ended = relay.run(stop).await;
+    for gauge in [&LEADS, &PENDING, &AGE] {
+        gauge.get_or_create(&Of::new(service)).set(0);
+    }
+    ended
 }
 
 struct Relay<'a> {
@@ -123,26 +118,33 @@ struct Relay<'a> {
     service: &'static str,
     producer: &'a FutureProducer,
     session: PgConnection,
+    water: LowWater,
+    observed: Option<Instant>,
 }
 
 impl Relay<'_> {
     async fn run(mut self, stop: &CancellationToken) -> Result<(), RelayError> {
-        let heard = self.listen().await?;
+        let _listening = leader::listen(&self.outbox.db, self.outbox.wake.clone()).await?;
         let mut acknowledged = Vec::new();
         loop {
             let read_at = Instant::now();
             let rows = self.read(&acknowledged).await?;
-            acknowledged = self.send(rows, read_at).await?;
+            let more = rows.len() == BATCH;
+            acknowledged = self.send(rows, read_at, stop).await?;
+            PUBLISHED.get_or_create(&Of::new(self.service)).inc_by(acknowledged.len() as u64);
             if let Some((_, why)) = self.producer.client().fatal_error() {
                 return Err(RelayError::Fatal(why));
             }
-            if !acknowledged.is_empty() {
-                PUBLISHED.get_or_create(&Of::new(self.service)).inc_by(acknowledged.len() as u64);
-                continue;
+            if self.observed.is_none_or(|at| at.elapsed() >= TICK) {
+                self.observe().await?;
             }
-            if stop.is_cancelled() {
-                heard.cancel();
-                return Ok(self.session.close().await?);
+            if stop.is_cancelled() && !more {
+                // What this process committed has been read by now; others have relays of their own.
+                self.read(&acknowledged).await?;
+                return in_time(self.session.close()).await;
+            }
+            if !acknowledged.is_empty() {
+                continue;
             }
             tokio::select! {
                 () = self.outbox.wake.woken() => {}
@@ -152,125 +154,137 @@ impl Relay<'_> {
         }
     }
 
-    /// What other replicas say becomes a wake-up of our own, until the token is cancelled or dropped with the relay.
-    async fn listen(&self) -> Result<Listening, sqlx::Error> {
-        let mut listener = PgListener::connect_with(&self.outbox.db).await?;
-        listener.listen("outbox").await?;
-        let (wake, token) = (self.outbox.wake.clone(), CancellationToken::new());
-        let stop = token.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    heard = listener.recv() => match heard {
-                        Ok(_) => wake.wake(),
-                        // The tick goes on without it; the next leader listens anew.
-                        Err(error) => return tracing::warn!(%error, "other replicas are not heard any more"),
-                    },
-                    () = stop.cancelled() => return,
-                }
-            }
-        });
-        Ok(Listening(token))
-    }
-
     /// Deletes what was acknowledged, and reads what is there besides.
-    async fn read(&mut self, acknowledged: &[i64]) -> Result<Vec<(i64, Record)>, sqlx::Error> {
+    async fn read(&mut self, acknowledged: &[i64]) -> Result<Vec<Record>, RelayError> {
         let rows = sqlx::query!(
             "with gone as (delete from outbox where id = any($1))
              select id, event_id, topic, key, version, type as kind, payload, actor, causation_id, traceparent, created_at
-             from outbox where id <> all($1) order by id limit $2",
+             from outbox where id > $2 and id <> all($1) order by id limit $3",
             acknowledged,
-            BATCH,
-        )
-        .fetch_all(&mut self.session)
-        .await?;
-        let records = rows.into_iter().map(|row| {
-            let record = Record {
-                topic: row.topic,
-                partition: 0,
-                offset: row.id,
-                key: row.key,
-                version: row.version,
-                event_id: row.event_id,
-                kind: row.kind,
-                payload: row.payload,
-                actor: row.actor,
-                causation_id: row.causation_id,
-                occurred_at: row.created_at,
-                traceparent: row.traceparent,
-            };
-            (row.id, record)
+            self.water.mark(),
+            BATCH as i64,
+        );
+        let rows = in_time(rows.fetch_all(&mut self.session)).await?;
+        let records = rows.into_iter().map(|row| Record {
+            topic: row.topic,
+            partition: 0,
+            offset: row.id,
+            key: row.key,
+            version: row.version,
+            event_id: row.event_id,
+            kind: row.kind,
+            payload: row.payload,
+            actor: row.actor,
+            causation_id: row.causation_id,
+            occurred_at: row.created_at,
+            traceparent: row.traceparent,
         });
         Ok(records.collect())
     }
 
-    /// Hands everything to the producer in order, waits for all, and says which may go. Behind a record that failed,
+    /// Hands everything to the producer in order, waits for all, and says which rows may go. Behind a record that failed,
     /// nothing of its key may: it is all read again.
-    async fn send(&mut self, rows: Vec<(i64, Record)>, read_at: Instant) -> Result<Vec<i64>, RelayError> {
-        let mut deliveries = Vec::new();
-        for (id, record) in &rows {
+    async fn send(
+        &mut self,
+        records: Vec<Record>,
+        read_at: Instant,
+        stop: &CancellationToken,
+    ) -> Result<Vec<i64>, RelayError> {
+        let (mut deliveries, mut broken) = (Vec::with_capacity(records.len()), HashSet::<Uuid>::new());
+        for record in &records {
             if read_at.elapsed() > FRESH {
                 return Err(RelayError::Stale);
             }
+            if broken.contains(&record.key) {
+                continue;
+            }
             match self.produce(record) {
-                Ok(delivery) => deliveries.push((*id, record.key, delivery)),
-                // The producer's queue is full: the rest has time.
-                Err(rdkafka::error::KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::QueueFull)) => {
-                    break;
+                Ok(delivery) => deliveries.push(async move { (record, delivery.await) }),
+                // The rest has time.
+                Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => break,
+                Err(error) => {
+                    self.complain(record, &error);
+                    broken.insert(record.key);
                 }
-                Err(error) => return Err(RelayError::Refused(error)),
             }
         }
-        let outcomes =
-            join_all(deliveries.into_iter().map(|(id, key, delivery)| async move { (id, key, delivery.await) }));
-        tokio::pin!(outcomes);
-        let outcomes = loop {
-            tokio::select! {
-                outcomes = &mut outcomes => break outcomes,
-                () = tokio::time::sleep(TICK) => {}
-            }
-            // The broker is away. The lock is kept meanwhile, for nobody else could do better.
-            self.session.ping().await?;
-        };
-        let (mut acknowledged, mut broken) = (Vec::new(), HashSet::<Uuid>::new());
-        for (id, key, outcome) in outcomes {
+        let outcomes = self.wait(join_all(deliveries), records.len(), stop).await?;
+        let mut acknowledged = Vec::with_capacity(outcomes.len());
+        for (record, outcome) in outcomes {
             match outcome {
-                Ok(Ok(_)) if !broken.contains(&key) => acknowledged.push(id),
+                Ok(Ok(_)) if !broken.contains(&record.key) => acknowledged.push(record.offset),
                 Ok(Ok(_)) => {}
                 Ok(Err((error, _))) => {
-                    tracing::error!(service = self.service, %key, %error, "an event was not acknowledged");
-                    broken.insert(key);
+                    self.complain(record, &error);
+                    broken.insert(record.key);
                 }
-                Err(_) => {
-                    broken.insert(key);
+                Err(gone) => {
+                    tracing::error!(service = self.service, %gone, "the producer forgot an event");
+                    broken.insert(record.key);
                 }
             }
         }
-        if broken.is_empty() || !acknowledged.is_empty() {
-            return Ok(acknowledged);
+        if acknowledged.is_empty() && !broken.is_empty() {
+            return Err(RelayError::Refused(records.len()));
         }
-        Err(RelayError::Refused(rdkafka::error::KafkaError::Canceled))
+        self.water.published(acknowledged.iter().copied().max());
+        Ok(acknowledged)
     }
 
-    fn produce(&self, record: &Record) -> Result<DeliveryFuture, rdkafka::error::KafkaError> {
+    /// While the broker is away the lock is kept, for nobody else could do better.
+    async fn wait<T>(
+        &mut self,
+        outcomes: impl Future<Output = T>,
+        count: usize,
+        stop: &CancellationToken,
+    ) -> Result<T, RelayError> {
+        tokio::pin!(outcomes);
+        let (mut ticks, mut last_ticks) = (0_u32, 0);
+        loop {
+            tokio::select! {
+                outcomes = &mut outcomes => return Ok(outcomes),
+                () = tokio::time::sleep(TICK) => ticks += 1,
+            }
+            self.observe().await?;
+            if ticks == 2 {
+                FAILED.get_or_create(&Of::new(self.service)).inc();
+                tracing::warn!(service = self.service, count, "the broker acknowledges nothing; events wait");
+            }
+            last_ticks += u32::from(stop.is_cancelled());
+            if last_ticks >= LAST_TICKS {
+                return Err(RelayError::Unsent(count));
+            }
+        }
+    }
+
+    fn produce(&self, record: &Record) -> Result<DeliveryFuture, KafkaError> {
         let key = record.key.to_string();
         let message = FutureRecord::to(&record.topic).key(&key).payload(&record.payload);
         let message = message.headers(wire::headers(record, self.service));
         self.producer.send_result(message).map_err(|(error, _)| error)
     }
-}
 
-/// Ends the listening when the relay ends.
-struct Listening(CancellationToken);
-
-impl Listening {
-    fn cancel(&self) {
-        self.0.cancel();
+    fn complain(&self, record: &Record, error: &KafkaError) {
+        REFUSED.get_or_create(&Of::new(self.service)).inc();
+        tracing::error!(service = self.service, key = %record.key, version = record.version, %error, "an event was not taken");
     }
-}
 
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.0.cancel();
+    /// What is waiting, for the metrics; and how far reading can begin.
+    async fn observe(&mut self) -> Result<(), RelayError> {
+        let seen = sqlx::query!(
+            r#"select pg_snapshot_xmin(snapshot)::text::bigint as "running!", pg_snapshot_xmax(snapshot)::text::bigint as "next!",
+                 (select min(id) from outbox where id > $1) as first,
+                 (select created_at from outbox where id > $1 order by id limit 1) as since,
+                 (select count(*) from (select from outbox where id > $1 limit 100000) as waiting) as "pending!"
+               from pg_current_snapshot() as snapshot"#,
+            self.water.mark(),
+        );
+        let seen = in_time(seen.fetch_one(&mut self.session)).await?;
+        self.water.settle(seen.running, seen.next, seen.first);
+        let age = seen.since.map_or(0, |since| (OffsetDateTime::now_utc() - since).whole_seconds());
+        PENDING.get_or_create(&Of::new(self.service)).set(seen.pending);
+        AGE.get_or_create(&Of::new(self.service)).set(age);
+        self.observed = Some(Instant::now());
+        Ok(())
     }
 }

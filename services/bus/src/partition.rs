@@ -1,0 +1,172 @@
+//! The work on one partition: its events in their order, with those that wait sharing a transaction.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use chassis::consume::{Consumer, Record};
+use chassis::metrics::{self, Of};
+use chassis::{Clock, Unexpected, inbox};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use rdkafka::consumer::{Consumer as _, ConsumerContext, StreamConsumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{ClientContext, TopicPartitionList};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio_util::sync::CancellationToken;
+
+/// How many events of a partition may wait in memory before it is paused, and how few before it goes on.
+const FULL: usize = 256;
+const LOW: usize = 64;
+/// How many of them are taken in at once.
+const TOGETHER: usize = 32;
+const SLOWEST_RETRY: Duration = Duration::from_secs(5);
+
+static RETRIED: LazyLock<Family<Of, Counter>> = LazyLock::new(|| {
+    metrics::register("events_retried", "Times that events had to wait to be handled", Family::default())
+});
+static SECONDS: LazyLock<Family<Of, Histogram>> = LazyLock::new(|| {
+    let make: fn() -> Histogram = || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0, 60.0]);
+    metrics::register("events_seconds", "From when events occurred to their effect", Family::new_with_constructor(make))
+});
+
+/// What waits: an event, or how far to store when there is nothing to do.
+pub(crate) struct Item {
+    pub(crate) offset: i64,
+    pub(crate) record: Option<Record>,
+}
+
+/// The reader's end of one partition.
+pub(crate) struct Partition {
+    topic: String,
+    number: i32,
+    queue: Sender<Item>,
+    paused: AtomicBool,
+    /// Set when the partition is given up: what waits is somebody else's now.
+    given_up: CancellationToken,
+}
+
+impl Partition {
+    /// With the job that must be run for it.
+    pub(crate) fn open(
+        topic: &str,
+        number: i32,
+        consumer: Consumer,
+        clock: Clock,
+        stop: CancellationToken,
+    ) -> (Arc<Self>, Job) {
+        // Pausing takes effect before the next event is read; the room above is a net.
+        let (queue, waiting) = mpsc::channel(2 * FULL);
+        let (paused, given_up) = (AtomicBool::new(false), CancellationToken::new());
+        let partition = Arc::new(Self { topic: topic.to_owned(), number, queue, paused, given_up });
+        let job = Job { partition: partition.clone(), consumer, clock, waiting, stop };
+        (partition, job)
+    }
+
+    pub(crate) fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
+    /// Adds to what waits, and pauses the partition when that is much. The others go on.
+    pub(crate) async fn push<C: ConsumerContext>(&self, item: Item, source: &StreamConsumer<C>) {
+        // One whose job is gone was given up; whoever has it now reads this again.
+        let _ = self.queue.send(item).await;
+        if self.waiting() < FULL || self.paused.load(Ordering::Acquire) {
+            return;
+        }
+        self.report(source.pause(&self.list()));
+        self.paused.store(true, Ordering::Release);
+        // The job may have emptied the queue before it could see this.
+        self.resume_when_low(source);
+    }
+
+    fn resume_when_low<C: ConsumerContext>(&self, source: &StreamConsumer<C>) {
+        if self.waiting() <= LOW && self.paused.swap(false, Ordering::AcqRel) {
+            self.report(source.resume(&self.list()));
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    fn list(&self) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(&self.topic, self.number);
+        list
+    }
+
+    /// These fail when the partition is somebody else's now, who reads again what we had.
+    fn report(&self, outcome: KafkaResult<()>) {
+        if let Err(error) = outcome {
+            tracing::debug!(topic = self.topic, partition = self.number, %error, "the partition is not ours any more");
+        }
+    }
+}
+
+pub(crate) struct Job {
+    partition: Arc<Partition>,
+    consumer: Consumer,
+    clock: Clock,
+    waiting: Receiver<Item>,
+    stop: CancellationToken,
+}
+
+impl Job {
+    /// Until told to stop or to give up. What was begun is finished.
+    pub(crate) async fn run<C: ClientContext + ConsumerContext>(mut self, source: Arc<StreamConsumer<C>>) {
+        let mut items = Vec::with_capacity(TOGETHER);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.partition.given_up.cancelled() => return,
+                () = self.stop.cancelled() => return,
+                // It never ends by itself: the job holds a sender too.
+                _ = self.waiting.recv_many(&mut items, TOGETHER) => {}
+            }
+            let last = items.last().map(|item| item.offset);
+            let records: Vec<_> = items.drain(..).filter_map(|item| item.record).collect();
+            if !self.take_in(&records).await || self.partition.given_up.is_cancelled() {
+                return;
+            }
+            if let Some(offset) = last {
+                let Partition { topic, number, .. } = &*self.partition;
+                self.partition.report(source.store_offset(topic, *number, offset));
+            }
+            self.partition.resume_when_low(&source);
+        }
+    }
+
+    /// Tries until it succeeds. False: it was told to stop, or to give the partition up.
+    async fn take_in(&self, records: &[Record]) -> bool {
+        let mut failures = 0_u32;
+        while let Err(error) = inbox::take_in(&self.consumer, &self.clock, records).await {
+            failures += 1;
+            self.complain(&error, failures);
+            tokio::select! {
+                () = tokio::time::sleep(SLOWEST_RETRY.min(Duration::from_millis(10 << failures.min(10)))) => {}
+                () = self.partition.given_up.cancelled() => return false,
+                () = self.stop.cancelled() => return false,
+            }
+        }
+        let (seconds, now) = (SECONDS.get_or_create_owned(&Of::new(self.consumer.name)), self.clock.now());
+        for record in records {
+            seconds.observe((now - record.occurred_at).as_seconds_f64().max(0.0));
+        }
+        true
+    }
+
+    fn complain(&self, error: &Unexpected, failures: u32) {
+        RETRIED.get_or_create(&Of::new(self.consumer.name)).inc();
+        let Partition { topic, number, .. } = &*self.partition;
+        tracing::warn!(
+            consumer = self.consumer.name,
+            topic,
+            partition = number,
+            %error,
+            failures,
+            "events wait and are tried again"
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! From the outbox to the topic.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use chassis::consume::Record;
+use chassis::outbox::{Outbox, Wake};
+use rustix::process::{Pid, Signal, kill_process};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+use uuid::Uuid;
+
+use crate::ground::{Ground, Running, SAID, brokers, eventually, metric};
+
+fn relay(ground: &Ground, service: &'static str) -> Running {
+    let (outbox, producer) = (ground.outbox.clone(), ground.producer.clone());
+    Running::start(|stop| bus::publish(outbox, service, producer, stop))
+}
+
+/// Versions without their repeats. One that comes after a later one is missing.
+fn firsts(records: &[Record]) -> Vec<i64> {
+    let mut firsts = Vec::new();
+    for record in records {
+        if firsts.last().is_none_or(|last| record.version > *last) {
+            firsts.push(record.version);
+        }
+    }
+    firsts
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn an_event_is_published_if_and_only_if_its_transaction_committed(db: PgPool) {
+    let ground = Ground::open(db).await;
+    let relay = relay(&ground, "iff");
+    let mut committed = BTreeMap::<Uuid, Vec<i64>>::new();
+    for round in 0..120_u128 {
+        let key = Uuid::from_u128(round % 7);
+        let (tx, version) = ground.change(key).await;
+        if round % 3 == 0 {
+            tx.rollback().await.expect("the database is there");
+        } else {
+            tx.commit().await.expect("the database is there");
+            ground.outbox.wake.wake();
+            committed.entry(key).or_default().push(version);
+        }
+    }
+    ground.published().await;
+    relay.stop().await;
+    let read = ground.read().await;
+    let versions = read.iter().map(|(key, records)| (*key, records.iter().map(|it| it.version).collect())).collect();
+    assert_eq!(committed, versions);
+
+    let one = &read[&Uuid::from_u128(1)][0];
+    assert_eq!((one.kind.as_str(), one.actor.as_str()), (SAID, "service:test"));
+    assert_eq!((one.payload.as_slice(), one.causation_id), (&1_i64.to_be_bytes()[..], Some(Uuid::from_u128(7))));
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn a_transaction_that_commits_late_loses_nothing(db: PgPool) {
+    let ground = Ground::open(db).await;
+    let relay = relay(&ground, "late");
+    let (late, early) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let (tx, _) = ground.change(late).await;
+    ground.commit(early).await;
+    ground.published().await;
+    // Several ticks, in which the place where reading begins would move, if it dared.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(3_500) {
+        ground.commit(early).await;
+        ground.published().await;
+    }
+    tx.commit().await.expect("the database is there");
+    ground.commit(late).await;
+    ground.published().await;
+    relay.stop().await;
+    assert_eq!(firsts(&ground.read().await[&late]), [1, 2]);
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn another_replica_is_heard_at_once(db: PgPool) {
+    let ground = Ground::open(db).await;
+    let leader = relay(&ground, "leader");
+    eventually("a leader", async || (metric("outbox_leader", "leader") > 0.0).then_some(())).await;
+    let other = Ground { outbox: Outbox { db: ground.db.clone(), wake: Wake::default() }, ..ground };
+    let follower = relay(&other, "follower");
+    let begun = Instant::now();
+    for _ in 0..20 {
+        other.commit(Uuid::from_u128(1)).await;
+        other.published().await;
+    }
+    // Were it for the ticks, it would take ten seconds on average.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(metric("outbox_published_total", "follower"), 0.0);
+    follower.stop().await;
+    leader.stop().await;
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn a_relay_whose_broker_is_away_stops_in_time_and_keeps_its_events(db: PgPool) {
+    let ground = Ground::open(db).await;
+    // Nothing listens there.
+    let producer = bus::producer("127.0.0.1:1").expect("the settings are right");
+    let outbox = ground.outbox.clone();
+    let relay = Running::start(|stop| bus::publish(outbox, "away", producer, stop));
+    ground.commit(Uuid::from_u128(1)).await;
+    eventually("a count of what waits", async || (metric("outbox_pending", "away") > 0.0).then_some(())).await;
+    relay.stop().await;
+    let left: i64 = sqlx::query_scalar("select count(*) from outbox").fetch_one(&ground.db).await.expect("a count");
+    assert_eq!(left, 1);
+}
+
+/// A relay in a process of its own, so that it can be killed and frozen.
+struct Process(Child);
+
+impl Process {
+    fn start(ground: &Ground, name: &str) -> Self {
+        let child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "relay::the_process_of_a_relay", "--nocapture"])
+            .env("SOUK_TEST_RELAY_OF", ground.db.connect_options().to_url_lossy().as_str())
+            .env("PGAPPNAME", name)
+            .spawn();
+        Self(child.expect("this test can be run"))
+    }
+
+    fn send(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.0.id().cast_signed()).expect("a process has an id");
+        kill_process(pid, signal).expect("it is our child");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.send(Signal::KILL);
+        self.0.wait().expect("it is our child");
+    }
+}
+
+/// Not a test: what [`Process`] runs. Without being asked to, it does nothing.
+#[tokio::test]
+async fn the_process_of_a_relay() {
+    let Ok(url) = std::env::var("SOUK_TEST_RELAY_OF") else { return };
+    let options: PgConnectOptions = url.parse().expect("a URL");
+    let db = PgPoolOptions::new().max_connections(3).connect_lazy_with(options);
+    let producer = bus::producer(&brokers()).expect("the settings are right");
+    bus::publish(Outbox { db, wake: Wake::default() }, "process", producer, Default::default()).await;
+}
+
+async fn leader(ground: &Ground, other_than: &str) -> String {
+    eventually("a leader", async || {
+        let name = sqlx::query_scalar::<_, String>(
+            "select application_name from pg_locks join pg_stat_activity using (pid)
+             where locktype = 'advisory' and granted and datname = current_database()",
+        );
+        let name = name.fetch_optional(&ground.db).await.expect("locks")?;
+        (name != other_than).then_some(name)
+    })
+    .await
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn events_stay_in_order_while_leaders_are_killed_and_frozen(db: PgPool) {
+    let ground = Ground::open(db).await;
+    let write = async |writer: u128, stop: &std::cell::Cell<bool>| {
+        let mut round = writer;
+        while !stop.get() {
+            round += 1;
+            let (tx, _) = ground.change(Uuid::from_u128(round % 5)).await;
+            if round.is_multiple_of(11) { tx.rollback().await } else { tx.commit().await }
+                .expect("the database is there");
+        }
+    };
+    let stop = std::cell::Cell::new(false);
+    let unrest = async {
+        let mut processes: BTreeMap<String, Process> =
+            ["a", "b"].map(|name| (name.to_owned(), Process::start(&ground, name))).into();
+        for round in 0..4 {
+            let leads = leader(&ground, "").await;
+            let process = processes.remove(&leads).expect("one of ours leads");
+            if round % 2 == 0 {
+                // Killed: drops the process.
+                drop(process);
+                leader(&ground, &leads).await;
+            } else {
+                process.send(Signal::STOP);
+                leader(&ground, &leads).await;
+                process.send(Signal::CONT);
+            }
+            let name = format!("{leads}{round}");
+            processes.insert(name.clone(), Process::start(&ground, &name));
+        }
+        stop.set(true);
+        ground.published().await;
+    };
+    tokio::join!(unrest, write(0, &stop), write(1, &stop), write(2, &stop), write(3, &stop));
+
+    let aggregates = sqlx::query_as::<_, (Uuid, i64)>("select key, version from aggregate");
+    let read = ground.read().await;
+    for (key, version) in aggregates.fetch_all(&ground.db).await.expect("the aggregates") {
+        let expected: Vec<_> = (1..=version).collect();
+        assert_eq!(firsts(&read[&key]), expected, "{key}");
+    }
+}
