@@ -15,8 +15,8 @@ pub struct Ports {
 impl Ports {
     pub const UP: Self = Self { offset: 0 };
     pub const TEST: Self = Self { offset: 5_000 };
-    /// The Postgres of unit tests, beside that of the whole set.
-    pub const UNIT_POSTGRES: u16 = 25_432;
+    /// Postgres and Kafka alone, for the tests of single crates.
+    pub const UNIT: Self = Self { offset: 10_000 };
 
     pub fn edge(self) -> u16 {
         8_080 + self.offset
@@ -107,6 +107,10 @@ impl Layout {
 
     pub fn test() -> Self {
         Self::new("test", Ports::TEST, "debug")
+    }
+
+    pub fn unit() -> Self {
+        Self::new("unit", Ports::UNIT, "debug")
     }
 
     fn new(name: &str, ports: Ports, profile: &str) -> Self {

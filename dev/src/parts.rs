@@ -84,7 +84,8 @@ fn open_parents(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn kafka(layout: &Layout) -> Result<Spec> {
+/// One node that is broker and controller.
+pub async fn kafka(layout: &Layout) -> Result<Spec> {
     let (home, ports) = (layout.home.join("kafka"), layout.ports);
     std::fs::create_dir_all(&home)?;
     let classes = format!("{}/*", layout.tools.join("kafka/libs").display());

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::process::Command;
 
 use crate::install;
-use crate::layout::{Ports, root};
+use crate::layout::{Layout, Ports, root};
 use crate::parts::{self, Fsync, SERVICES, answers};
 use crate::supervisor::Supervisor;
 
@@ -22,13 +22,12 @@ pub fn unit_database() -> String {
 
 /// The Postgres of unit tests, unless it is there already.
 pub async fn start_postgres(supervisor: &mut Supervisor) -> Result<()> {
-    if answers(Ports::UNIT_POSTGRES) {
+    let (layout, port) = (Layout::unit(), Ports::UNIT.postgres());
+    if answers(port) {
         return Ok(());
     }
     install::ensure_postgres().await?;
-    let home = root().join(".dev/unit");
-    let log = home.join("log/postgres.log");
-    supervisor.start(parts::postgres(&home, Ports::UNIT_POSTGRES, log, Fsync::Off).await?).await
+    supervisor.start(parts::postgres(&layout.home, port, layout.log("postgres"), Fsync::Off).await?).await
 }
 
 pub async fn run() -> Result<()> {

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::install;
 use crate::layout::{Layout, root};
+use crate::parts;
 use crate::prepare::{start_postgres, unit_database};
 use crate::supervisor::Supervisor;
 
@@ -22,11 +23,16 @@ pub async fn run() -> Result<()> {
     step("lints", "cargo", &clippy, &[]).await?;
     step("build", "cargo", &["build", "-q", "--workspace"], &[]).await?;
 
-    let mut supervisor = Supervisor::default();
+    let (mut supervisor, unit) = (Supervisor::default(), Layout::unit());
     start_postgres(&mut supervisor).await?;
-    let envoy = install::envoy(&layout.tools)?.to_string_lossy().into_owned();
-    let environment = [("DATABASE_URL", unit_database().as_str()), ("SOUK_ENVOY", &envoy)]
-        .map(|(name, value)| (name, value.to_owned()));
+    // What it holds is of earlier runs, and of no use.
+    std::fs::remove_dir_all(unit.home.join("kafka")).ok();
+    supervisor.start(parts::kafka(&unit).await?).await?;
+    let environment = [
+        ("DATABASE_URL", unit_database()),
+        ("SOUK_TEST_KAFKA", format!("127.0.0.1:{}", unit.ports.kafka())),
+        ("SOUK_ENVOY", install::envoy(&layout.tools)?.to_string_lossy().into_owned()),
+    ];
     let outcome = step("tests", "cargo", &["test", "--workspace", "--no-fail-fast"], &environment).await;
     supervisor.stop().await;
     outcome

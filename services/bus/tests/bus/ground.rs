@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SAID: &str = "souk.test.v1.Said";
 
 pub(crate) fn brokers() -> String {
-    std::env::var("SOUK_TEST_KAFKA").unwrap_or_else(|_| "127.0.0.1:24092".to_owned())
+    std::env::var("SOUK_TEST_KAFKA").unwrap_or_else(|_| "127.0.0.1:29092".to_owned())
 }
 
 /// Looks until it is so.
