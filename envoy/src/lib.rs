@@ -120,7 +120,8 @@ pub struct Config {
         id = "SOUK_LIMIT_READ_RATE",
         long = "limit-read-rate",
         env = "SOUK_LIMIT_READ_RATE",
-        default_value_t = 1_000
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     read_rate: u32,
     /// Reads at once.
@@ -128,7 +129,8 @@ pub struct Config {
         id = "SOUK_LIMIT_READ_BURST",
         long = "limit-read-burst",
         env = "SOUK_LIMIT_READ_BURST",
-        default_value_t = 2_000
+        default_value_t = 2_000,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     read_burst: u32,
     /// Writes per second and client address.
@@ -136,7 +138,8 @@ pub struct Config {
         id = "SOUK_LIMIT_WRITE_RATE",
         long = "limit-write-rate",
         env = "SOUK_LIMIT_WRITE_RATE",
-        default_value_t = 500
+        default_value_t = 500,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     write_rate: u32,
     /// Writes at once.
@@ -144,25 +147,33 @@ pub struct Config {
         id = "SOUK_LIMIT_WRITE_BURST",
         long = "limit-write-burst",
         env = "SOUK_LIMIT_WRITE_BURST",
-        default_value_t = 1_000
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     write_burst: u32,
-    /// Registrations and logins per window and client address.
+    /// Registrations and logins at once and client address; as many again come back evenly over the window.
     #[arg(
         id = "SOUK_LIMIT_ACCOUNT_COUNT",
         long = "limit-account-count",
         env = "SOUK_LIMIT_ACCOUNT_COUNT",
-        default_value_t = 100
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     account_count: u32,
-    /// The window of that.
-    #[arg(id = "SOUK_LIMIT_ACCOUNT_WINDOW", long = "limit-account-window", env = "SOUK_LIMIT_ACCOUNT_WINDOW", default_value = "15m", value_parser = parse_duration)]
+    /// The window of these.
+    #[arg(id = "SOUK_LIMIT_ACCOUNT_WINDOW", long = "limit-account-window", env = "SOUK_LIMIT_ACCOUNT_WINDOW", default_value = "15m", value_parser = parse_time)]
     account_window: Duration,
     /// How long a call may take.
-    #[arg(id = "EDGE_TIMEOUT", long = "timeout", env = "EDGE_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    #[arg(id = "EDGE_TIMEOUT", long = "timeout", env = "EDGE_TIMEOUT", default_value = "5s", value_parser = parse_time)]
     timeout: Duration,
     /// The longest request body, in bytes.
-    #[arg(id = "EDGE_MAX_BODY", long = "max-body", env = "EDGE_MAX_BODY", default_value_t = 1 << 20)]
+    #[arg(
+        id = "EDGE_MAX_BODY",
+        long = "max-body",
+        env = "EDGE_MAX_BODY",
+        default_value_t = 1 << 20,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     max_body: u32,
 }
 
@@ -279,6 +290,12 @@ fn endpoint(variable: &str, text: &str) -> Result<Endpoint, Error> {
 
 fn address(listen: SocketAddr) -> Endpoint {
     Endpoint { host: listen.ip().to_string(), port: listen.port() }
+}
+
+/// To Envoy none at all means for ever, and buckets are filled every 50 ms at most.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if duration < Duration::from_millis(50) { Err(format!("`{text}` is below 50ms")) } else { Ok(duration) }
 }
 
 fn seconds(duration: Duration) -> String {

@@ -49,3 +49,18 @@ fn an_endpoint_that_is_none_is_named_with_its_variable() {
     let error = render(&bad, contracts::DESCRIPTORS).expect_err("no port");
     assert_eq!(error.to_string(), "EDGE_ORDER_ENDPOINTS: `order` is not host:port");
 }
+
+#[test]
+fn limits_and_times_that_would_mean_none_are_refused() {
+    let arguments = [
+        "--limit-read-rate=0",
+        "--limit-write-burst=0",
+        "--limit-account-count=0",
+        "--limit-account-window=0s",
+        "--timeout=0s",
+        "--max-body=0",
+    ];
+    for argument in arguments {
+        assert!(Cli::try_parse_from(["edge", argument]).is_err(), "{argument}");
+    }
+}

@@ -1,0 +1,302 @@
+//! One test's Envoy, on ports of its own, and how clients ask it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use clap::Parser;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::process::Child;
+use tokio::time::{Instant, sleep};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use crate::upstream::{self, Upstream};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Nobody listens there.
+pub(crate) const NOWHERE: &str = "127.0.0.1:1";
+pub(crate) const SHOP: &str = "https://shop.example";
+
+pub(crate) struct Edge {
+    pub(crate) upstream: Upstream,
+    pub(crate) address: SocketAddr,
+    key: EncodingKey,
+    admin: String,
+    client: reqwest::Client,
+    folder: Folder,
+    _envoy: Child,
+}
+
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What stays is a few files in the folder for temporary ones.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    config: edge::Config,
+}
+
+/// The configuration with these settings.
+pub(crate) fn render(settings: &[&str]) -> String {
+    let cli = Cli::parse_from([&["edge"], settings].concat());
+    edge::render(&cli.config, contracts::DESCRIPTORS).expect("the settings are good")
+}
+
+pub(crate) fn envoy() -> PathBuf {
+    let path = std::env::var_os("SOUK_ENVOY");
+    path.map(PathBuf::from).expect("SOUK_ENVOY names the program envoy 1.40, as `make test` does")
+}
+
+/// What Envoy says about a configuration that it does not like.
+pub(crate) fn validate(yaml: &str) -> Result<(), String> {
+    let folder = make_folder();
+    let command = Command::new(envoy()).args(["--mode", "validate", "-c"]).arg(write(&folder.0, yaml)).output();
+    let output = command.expect("SOUK_ENVOY can be run");
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+fn make_folder() -> Folder {
+    let folder = std::env::temp_dir().join(format!("souk-edge-{}", Uuid::now_v7()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
+    Folder(folder)
+}
+
+fn write(folder: &Path, yaml: &str) -> PathBuf {
+    let path = folder.join("envoy.yaml");
+    std::fs::write(&path, yaml).expect("the folder is ours");
+    path
+}
+
+impl Edge {
+    /// All roles are one upstream. Settings may say otherwise.
+    pub(crate) async fn start(settings: &[&str]) -> Edge {
+        let key = make_key();
+        let upstream = upstream::start(publish(&key)).await;
+        let (grpc, keys) = (upstream.grpc.to_string(), upstream.keys.to_string());
+        let mut all = vec!["--listen=127.0.0.1:0".to_owned(), "--admin-listen=127.0.0.1:0".to_owned()];
+        all.push(format!("--cors-origins={SHOP}"));
+        for (role, address) in [
+            ("gateway", grpc.as_str()),
+            ("user", &grpc),
+            ("product", &grpc),
+            ("inventory", &grpc),
+            ("order", &grpc),
+            ("payment", &grpc),
+            ("jwks", &keys),
+        ] {
+            let name = format!("--{role}-endpoints=");
+            if !settings.iter().any(|setting| setting.starts_with(&name)) {
+                all.push(name + address);
+            }
+        }
+        let all: Vec<&str> = all.iter().map(String::as_str).chain(settings.iter().copied()).collect();
+
+        let folder = make_folder();
+        let log = std::fs::File::create(folder.0.join("log")).expect("the folder is ours");
+        let envoy = tokio::process::Command::new(envoy())
+            .arg("-c")
+            .arg(write(&folder.0, &render(&all)))
+            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
+            .args(["--file-flush-interval-msec", "50", "--admin-address-path"])
+            .arg(folder.0.join("admin"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file can be opened twice"))
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn();
+        let envoy = envoy.expect("SOUK_ENVOY can be run");
+        let client = reqwest::Client::new();
+        let (admin, address) = find_ports(&client, &folder.0).await;
+        Edge { upstream, address, key, admin, client, folder, _envoy: envoy }
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address)).expect("an address is a URL").connect_lazy()
+    }
+
+    /// What our user service signs for a customer.
+    pub(crate) fn token(&self) -> String {
+        self.sign(json!({}))
+    }
+
+    /// The same with other claims; null leaves one out.
+    pub(crate) fn sign(&self, claims: Value) -> String {
+        sign(&self.key, claims)
+    }
+
+    pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
+        self.call(Method::GET, path, &[("authorization", &format!("Bearer {token}"))], None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, token: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let headers = [("authorization", &*format!("Bearer {token}")), ("content-type", "application/json")];
+        self.call(Method::POST, path, &headers, Some(body.into())).await
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<reqwest::Body>,
+    ) -> Answer {
+        let mut request = self.client.request(method, format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = request.send().await.expect("Envoy answers");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+        Answer { status, headers: headers.collect(), body: response.text().await.expect("the answer is whole") }
+    }
+
+    /// What Envoy says about itself.
+    pub(crate) async fn ask_admin(&self, path: &str) -> Value {
+        let answer = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("it answers");
+        answer.json().await.expect("it answers JSON")
+    }
+
+    /// All that it logged so far.
+    pub(crate) fn read_log(&self) -> String {
+        std::fs::read_to_string(self.folder.0.join("log")).expect("the folder is ours")
+    }
+
+    pub(crate) async fn find_in_log(&self, text: &str) {
+        wait(&format!("a line with {text}"), async || self.read_log().contains(text).then_some(())).await;
+    }
+}
+
+/// Both ports are any that was free: Envoy says which.
+async fn find_ports(client: &reqwest::Client, folder: &Path) -> (String, SocketAddr) {
+    let admin = async || {
+        let admin = std::fs::read_to_string(folder.join("admin")).ok()?;
+        let ready = client.get(format!("http://{admin}/ready")).send().await.ok()?;
+        ready.error_for_status().ok().map(|_| admin)
+    };
+    let log = folder.join("log");
+    let admin = wait(&format!("a ready Envoy, see {}", log.display()), admin).await;
+    let listeners = client.get(format!("http://{admin}/listeners?format=json")).send().await.expect("it answers");
+    let listeners: Value = listeners.json().await.expect("it answers JSON");
+    let port = listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"].as_u64();
+    let port = port.and_then(|port| u16::try_from(port).ok()).expect("it listens");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    (admin, address)
+}
+
+pub(crate) async fn wait<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < until, "after {PATIENCE:?} there is not: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) fn make_key() -> EncodingKey {
+    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+    EncodingKey::from_ec_der(key.expect("a key can be made").as_ref())
+}
+
+fn publish(key: &EncodingKey) -> JwkSet {
+    let mut key = Jwk::from_encoding_key(key, Algorithm::ES256).expect("the key is an EC key");
+    key.common.key_id = Some("test".to_owned());
+    JwkSet { keys: vec![key] }
+}
+
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs()
+}
+
+pub(crate) fn claims(changes: Value) -> Value {
+    let mut claims = json!({
+        "iss": "https://souk.local", "aud": "souk", "sub": Uuid::now_v7(), "sid": Uuid::now_v7(), "role": "customer",
+        "iat": now(), "exp": now() + 300,
+    });
+    for (name, value) in changes.as_object().into_iter().flatten() {
+        claims[name] = value.clone();
+    }
+    let kept = claims.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+pub(crate) fn sign(key: &EncodingKey, changes: Value) -> String {
+    let mut header = Header::new(Algorithm::ES256);
+    header.typ = Some("at+jwt".to_owned());
+    header.kid = Some("test".to_owned());
+    jsonwebtoken::encode(&header, &claims(changes), key).expect("claims can be signed")
+}
+
+/// A request over gRPC with this access token.
+pub(crate) fn signed<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a token is visible text"));
+    request
+}
+
+/// What a REST client gets.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// It is the edge that refuses, in the one shape and with these.
+    #[track_caller]
+    pub(crate) fn assert_refused(&self, status: u16, code: Code, reason: &str) {
+        let body = self.json();
+        assert_eq!((self.status, body["code"].as_i64()), (status, Some(code as i64)), "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        assert!(body["message"].as_str().is_some_and(|text| !text.is_empty()), "it says why: {self:?}");
+        let info = json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "souk.edge",
+        });
+        assert_eq!(body["details"], json!([info]), "{self:?}");
+    }
+}
+
+/// It is the edge that refuses over gRPC, in the one shape and with these.
+#[track_caller]
+pub(crate) fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, reason: &str) {
+    let status = answer.expect_err(reason);
+    assert_eq!((status.code(), find_reason(&status)), (code, format!("{reason}@souk.edge")), "{status:?}");
+    assert!(!status.message().is_empty(), "it says why: {status:?}");
+}
+
+/// Such as `TOKEN_MISSING@souk.edge`, or nothing.
+pub(crate) fn find_reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.map(|info| format!("{}@{}", info.reason, info.domain)).unwrap_or_default()
+}

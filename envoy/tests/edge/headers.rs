@@ -1,0 +1,89 @@
+//! What clients say about themselves, and what browsers ask first.
+
+use contracts::souk::user::v1::GetUserRequest;
+use contracts::souk::user::v1::user_service_client::UserServiceClient;
+use reqwest::Method;
+use tonic::metadata::{MetadataKey, MetadataMap};
+
+use crate::ground::{Edge, SHOP, signed};
+
+const FORGED: [(&str, &str); 15] = [
+    ("x-souk-service", "forged"),
+    ("x-envoy-original-path", "/forged"),
+    ("x-envoy-internal", "true"),
+    ("x-envoy-retry-on", "5xx"),
+    ("x-envoy-upstream-rq-timeout-ms", "1"),
+    ("x-envoy-external-address", "6.6.6.6"),
+    ("x-forwarded-for", "6.6.6.6"),
+    ("x-forwarded-host", "forged"),
+    ("forwarded", "for=6.6.6.6"),
+    ("x-real-ip", "6.6.6.6"),
+    ("x-request-id", "11111111-1111-4111-8111-111111111111"),
+    ("x-client-trace-id", "forged"),
+    ("traceparent", "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-01"),
+    ("baggage", "forged=1"),
+    ("b3", "1"),
+];
+
+#[track_caller]
+fn assert_none_forged(arrived: &MetadataMap) {
+    for (name, value) in FORGED {
+        let values: Vec<_> = arrived.get_all(name).iter().collect();
+        assert!(values.iter().all(|arrived| *arrived != value), "{name}: {values:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_says_about_itself_is_forgotten() {
+    let edge = Edge::start(&[]).await;
+    let bearer = format!("Bearer {}", edge.token());
+    let headers = [FORGED.as_slice(), &[("authorization", &bearer)]].concat();
+    assert_eq!(edge.call(Method::GET, "/v1/users/me", &headers, None).await.status, 200);
+
+    let mut request = signed(&edge.token(), GetUserRequest { user_id: "me".to_owned() });
+    for (name, value) in FORGED {
+        let name = MetadataKey::from_bytes(name.as_bytes()).expect("a name");
+        request.metadata_mut().insert(name, value.parse().expect("visible text"));
+    }
+    UserServiceClient::new(edge.channel()).get_user(request).await.expect("the token is good");
+
+    let calls = edge.upstream.calls("GetUser");
+    assert_eq!(calls.len(), 2);
+    calls.iter().for_each(assert_none_forged);
+    assert!(calls.iter().all(|call| call.get("x-request-id").is_some()), "Envoy gives each a name: {calls:?}");
+}
+
+#[tokio::test]
+async fn odd_paths_and_headers_are_refused_or_read_as_one() {
+    let edge = Edge::start(&[]).await;
+    for path in ["/v1/users/a%2Fb", "/v1/users/a%5Cb"] {
+        assert_eq!(edge.get(path, &edge.token()).await.status, 400, "{path}");
+    }
+    let bearer = format!("Bearer {}", edge.token());
+    let underscore = [("authorization", bearer.as_str()), ("user_id", "forged")];
+    assert_eq!(edge.call(Method::GET, "/v1/users/me", &underscore, None).await.status, 400);
+    assert!(edge.upstream.calls("GetUser").is_empty(), "none came through");
+    assert_eq!(edge.get("//v1//users/me", &edge.token()).await.status, 200);
+}
+
+#[tokio::test]
+async fn only_known_origins_may_ask_from_a_browser() {
+    let edge = Edge::start(&[]).await;
+    let ask = async |origin: &str, path: &str, wanted: &str| {
+        let headers =
+            [("origin", origin), ("access-control-request-method", "POST"), ("access-control-request-headers", wanted)];
+        edge.call(Method::OPTIONS, path, &headers, None).await
+    };
+    for (path, wanted) in
+        [("/v1/orders", "authorization,idempotency-key"), ("/souk.order.v1.OrderService/CreateOrder", "x-grpc-web")]
+    {
+        let answer = ask(SHOP, path, wanted).await;
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some(SHOP)), "{answer:?}");
+        let allowed = answer.header("access-control-allow-headers").unwrap_or_default();
+        assert!(wanted.split(',').all(|wanted| allowed.contains(wanted)), "{answer:?}");
+        let answer = ask("https://evil.example", path, wanted).await;
+        assert_eq!(answer.header("access-control-allow-origin"), None, "{answer:?}");
+    }
+    let answer = edge.call(Method::GET, "/v1/users/me", &[("origin", SHOP)], None).await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (401, Some(SHOP)), "a page reads it");
+}

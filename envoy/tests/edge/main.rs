@@ -1,0 +1,9 @@
+//! The real Envoy on our configuration, before services that answer by the real contracts: what clients see of it.
+
+mod ground;
+mod headers;
+mod limits;
+mod refusals;
+mod routes;
+mod tokens;
+mod upstream;

@@ -1,0 +1,119 @@
+//! What cannot be answered, and in which words: the same over REST and gRPC.
+
+use contracts::souk::order::v1::order_service_client::OrderServiceClient;
+use contracts::souk::order::v1::{CreateOrderRequest, FulfillOrderRequest, GetOrderRequest};
+use contracts::souk::payment::v1::GetPaymentRequest;
+use contracts::souk::payment::v1::payment_service_client::PaymentServiceClient;
+use reqwest::Method;
+use serde_json::json;
+use tonic::Code;
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use crate::ground::{Edge, NOWHERE, assert_refused, find_reason, signed};
+
+#[tokio::test]
+async fn what_is_not_in_the_contracts_is_not_found() {
+    let edge = Edge::start(&[]).await;
+    for (method, path) in [
+        (Method::GET, "/"),
+        (Method::GET, "/v1/nothing"),
+        (Method::DELETE, "/v1/users/me"),
+        (Method::POST, "/souk.order.v1.OrderService/BatchGetOrderStates"),
+        (Method::POST, "/souk.order.v1.OrderService/CreateOrder"),
+    ] {
+        let bearer = format!("Bearer {}", edge.token());
+        let answer = edge.call(method, path, &[("authorization", &bearer)], Some("{}".into())).await;
+        answer.assert_refused(404, Code::NotFound, "METHOD_NOT_FOUND");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_contracts_is_invalid() {
+    let edge = Edge::start(&[]).await;
+    let token = edge.token();
+    for answer in [
+        edge.post("/v1/orders", &token, "{\"items\": [").await,
+        edge.post("/v1/orders", &token, "{\"items\": 7}").await,
+        edge.get("/v1/orders?unknown=1", &token).await,
+        edge.get("/v1/orders?pageSize=many", &token).await,
+    ] {
+        answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+    }
+    // The fields are the services' to check; what they say arrives whole.
+    let answer = edge.post("/v1/orders", &token, "{}").await;
+    let details = answer.json()["details"].clone();
+    assert_eq!((answer.status, &details[0]["domain"]), (400, &json!("souk.order")), "{answer:?}");
+    assert!(edge.upstream.calls("CreateOrder").is_empty(), "none came to a handler");
+}
+
+#[tokio::test]
+async fn bodies_have_an_end() {
+    let edge = Edge::start(&["--max-body=100000"]).await;
+    let long = "x".repeat(200_000);
+    let body = json!({"paymentMethod": long}).to_string();
+    let answer = edge.post("/v1/orders", &edge.token(), body).await;
+    answer.assert_refused(413, Code::ResourceExhausted, "BODY_TOO_LARGE");
+    let order = CreateOrderRequest { payment_method: long, ..CreateOrderRequest::default() };
+    let answer = OrderServiceClient::new(edge.channel()).create_order(signed(&edge.token(), order)).await;
+    assert_refused(answer, Code::ResourceExhausted, "BODY_TOO_LARGE");
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_is_not_waited_for() {
+    let edge = Edge::start(&["--timeout=300ms"]).await;
+    let order_id = Uuid::now_v7().to_string();
+    let answer = edge.get(&format!("/v1/orders/{order_id}"), &edge.token()).await;
+    answer.assert_refused(504, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    let order = signed(&edge.token(), GetOrderRequest { order_id });
+    let answer = OrderServiceClient::new(edge.channel()).get_order(order).await;
+    assert_refused(answer, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_unavailable() {
+    let edge = Edge::start(&[&format!("--payment-endpoints={NOWHERE}")]).await;
+    let payment_id = Uuid::now_v7().to_string();
+    let answer = edge.get(&format!("/v1/payments/{payment_id}"), &edge.token()).await;
+    answer.assert_refused(503, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+    let payment = signed(&edge.token(), GetPaymentRequest { payment_id });
+    let answer = PaymentServiceClient::new(edge.channel()).get_payment(payment).await;
+    assert_refused(answer, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn what_a_service_refuses_keeps_its_details() {
+    let edge = Edge::start(&[]).await;
+    let order_id = Uuid::now_v7().to_string();
+    let body = json!({"carrier": "DHL", "trackingNumber": "1"}).to_string();
+    let answer = edge.post(&format!("/v1/orders/{order_id}:fulfill"), &edge.token(), body).await;
+    let details = answer.json()["details"].clone();
+    assert_eq!((answer.status, answer.json()["code"].as_i64()), (400, Some(Code::FailedPrecondition as i64)));
+    let of = |kind: &str| {
+        let is = |detail: &&serde_json::Value| detail["@type"].as_str().is_some_and(|it| it.ends_with(kind));
+        details.as_array().expect("a list").iter().find(is).cloned().unwrap_or_else(|| panic!("{kind}: {answer:?}"))
+    };
+    assert_eq!(
+        (&of("ErrorInfo")["reason"], &of("ErrorInfo")["metadata"]["a"]),
+        (&json!("PAYMENT_NOT_CAPTURED"), &json!("b"))
+    );
+    assert_eq!(of("PreconditionFailure")["violations"][0]["subject"], "order");
+    assert_eq!(of("RetryInfo")["retryDelay"], "2s");
+
+    let (carrier, tracking_number) = ("DHL".to_owned(), "1".to_owned());
+    let order = FulfillOrderRequest { request_id: String::new(), order_id, carrier, tracking_number };
+    let refused = OrderServiceClient::new(edge.channel()).fulfill_order(signed(&edge.token(), order)).await;
+    let refused = refused.expect_err("the service refuses");
+    assert_eq!(find_reason(&refused), "PAYMENT_NOT_CAPTURED@souk.order");
+    assert!(refused.get_details_precondition_failure().is_some(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_browser_hears_the_same_over_grpc_web() {
+    let edge = Edge::start(&[]).await;
+    let headers = [("content-type", "application/grpc-web+proto"), ("x-grpc-web", "1")];
+    let path = "/souk.user.v1.UserService/GetUser";
+    let answer = edge.call(Method::POST, path, &headers, Some(vec![0_u8; 5].into())).await;
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("16")), "{answer:?}");
+    assert!(answer.header("grpc-status-details-bin").is_some(), "{answer:?}");
+}

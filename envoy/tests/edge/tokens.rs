@@ -1,0 +1,98 @@
+//! Who gets in.
+
+use contracts::souk::user::v1::GetUserRequest;
+use contracts::souk::user::v1::user_service_client::UserServiceClient;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::Method;
+use serde_json::json;
+use tonic::Code;
+
+use crate::ground::{Edge, NOWHERE, assert_refused, claims, make_key, now, sign, signed};
+
+const ME: &str = "/v1/users/me";
+const GET_USER: &str = "/souk.user.v1.UserService/GetUser";
+
+fn me() -> GetUserRequest {
+    GetUserRequest { user_id: "me".to_owned() }
+}
+
+#[tokio::test]
+async fn a_good_token_passes_and_so_does_what_the_services_need() {
+    let edge = Edge::start(&[]).await;
+    let bearer = format!("Bearer {}", edge.token());
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "one")];
+    let answer = edge.call(Method::GET, ME, &headers, None).await;
+    assert_eq!((answer.status, &answer.json()["user"]["userId"]), (200, &json!("me")), "{answer:?}");
+
+    let mut request = signed(&edge.token(), me());
+    request.set_timeout(std::time::Duration::from_secs(3));
+    let answer = UserServiceClient::new(edge.channel()).get_user(request).await.expect("the token is good");
+    assert_eq!(answer.into_inner().user.expect("a user").user_id, "me");
+
+    let calls = edge.upstream.calls("GetUser");
+    let header = |call: usize, name: &str| calls[call].get(name).and_then(|value| value.to_str().ok());
+    assert_eq!(header(0, "authorization"), Some(bearer.as_str()), "services verify it again");
+    assert_eq!(header(0, "idempotency-key"), Some("one"));
+    assert!(header(1, "grpc-timeout").is_some(), "the caller's deadline arrives: {calls:?}");
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_ours_are_refused_over_rest_and_grpc_alike() {
+    let edge = Edge::start(&[]).await;
+    let hmac =
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(json!({})), &EncodingKey::from_secret(b"x"));
+    let unsigned = edge.token();
+    let (_, payload) = unsigned.rsplit_once('.').and_then(|(head, _)| head.split_once('.')).expect("three parts");
+    for (token, reason) in [
+        (edge.sign(json!({"exp": now() - 60})), "TOKEN_EXPIRED"),
+        (edge.sign(json!({"exp": null})), "TOKEN_INVALID"),
+        (edge.sign(json!({"aud": "another"})), "TOKEN_INVALID"),
+        (edge.sign(json!({"iss": "https://another.example"})), "TOKEN_INVALID"),
+        (sign(&make_key(), json!({})), "TOKEN_INVALID"),
+        (hmac.expect("claims can be signed"), "TOKEN_INVALID"),
+        // {"alg":"none"}
+        (format!("eyJhbGciOiJub25lIn0.{payload}."), "TOKEN_INVALID"),
+        ("garbage".to_owned(), "TOKEN_INVALID"),
+    ] {
+        let answer = edge.get(ME, &token).await;
+        answer.assert_refused(401, Code::Unauthenticated, reason);
+        assert!(answer.header("www-authenticate").is_some_and(|it| it.contains("invalid_token")), "{answer:?}");
+        let answer = UserServiceClient::new(edge.channel()).get_user(signed(&token, me())).await;
+        assert_refused(answer, Code::Unauthenticated, reason);
+    }
+    for other in [vec![], vec![("authorization", "Basic dTpw")]] {
+        let answer = edge.call(Method::GET, ME, &other, None).await;
+        answer.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"souk\""));
+    }
+    assert_refused(UserServiceClient::new(edge.channel()).get_user(me()).await, Code::Unauthenticated, "TOKEN_MISSING");
+    assert!(edge.upstream.calls("GetUser").is_empty(), "none came through");
+}
+
+#[tokio::test]
+async fn a_token_in_the_query_is_refused_and_not_logged() {
+    let edge = Edge::start(&[]).await;
+    let token = edge.token();
+    let path = format!("{ME}?access_token={token}");
+    edge.call(Method::GET, &path, &[], None).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+    let path = format!("{GET_USER}?access_token={token}");
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+    let answer = edge.call(Method::POST, &path, &grpc, None).await;
+    assert_eq!(answer.header("grpc-status"), Some("16"), "{answer:?}");
+    assert!(edge.upstream.calls("GetUser").is_empty(), "neither came through");
+
+    edge.call(Method::GET, "/last", &[], None).await;
+    edge.find_in_log("\"/last\"").await;
+    assert!(!edge.read_log().contains(&token), "{}", edge.read_log());
+}
+
+#[tokio::test]
+async fn without_keys_tokens_wait_and_public_calls_pass() {
+    let edge = Edge::start(&[&format!("--jwks-endpoints={NOWHERE}")]).await;
+    edge.get(ME, &edge.token()).await.assert_refused(503, Code::Unavailable, "KEYS_UNAVAILABLE");
+    let answer = UserServiceClient::new(edge.channel()).get_user(signed(&edge.token(), me())).await;
+    assert_refused(answer, Code::Unavailable, "KEYS_UNAVAILABLE");
+    let credentials = json!({"email": "a@example.com", "password": "a long enough one"});
+    let answer = edge.call(Method::POST, "/v1/sessions", &[], Some(credentials.to_string().into())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}

@@ -1,0 +1,167 @@
+//! What stands behind the edge in these tests: services of the real contracts with answers of their own, and the keys.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::routing::get;
+use axum::{Json, Router};
+use chassis::policy::Policies;
+use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
+use contracts::souk::order::v1::*;
+use contracts::souk::user::v1::session_service_server::{SessionService, SessionServiceServer};
+use contracts::souk::user::v1::user_service_server::{UserService, UserServiceServer};
+use contracts::souk::user::v1::*;
+use jsonwebtoken::jwk::JwkSet;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Ends with the runtime of its test.
+pub(crate) struct Upstream {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) keys: SocketAddr,
+    services: Services,
+}
+
+/// The headers of each call, with the name of the RPC.
+#[derive(Clone, Default)]
+struct Services(Arc<Mutex<Vec<(&'static str, MetadataMap)>>>);
+
+impl Upstream {
+    /// The headers of each call of an RPC, in their order.
+    pub(crate) fn calls(&self, rpc: &str) -> Vec<MetadataMap> {
+        let calls = self.services.0.lock().expect("nobody panics with it");
+        calls.iter().filter(|(name, _)| *name == rpc).map(|(_, headers)| headers.clone()).collect()
+    }
+}
+
+pub(crate) async fn start(keys: JwkSet) -> Upstream {
+    let services = Services::default();
+    let listener = bind().await;
+    let grpc = listener.local_addr().expect("it is bound");
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let policies = Policies::read(contracts::DESCRIPTORS).expect("every RPC has a policy");
+    for path in policies.paths() {
+        let service = path.split('/').nth(1).expect("a path has a service");
+        health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
+    let reflect = || {
+        let builder = tonic_reflection::server::Builder::configure();
+        builder.register_encoded_file_descriptor_set(contracts::DESCRIPTORS)
+    };
+    let server = tonic::transport::Server::builder()
+        .add_service(health_service)
+        .add_service(reflect().build_v1().expect("the contracts can be reflected"))
+        .add_service(reflect().build_v1alpha().expect("the contracts can be reflected"))
+        .add_service(UserServiceServer::new(services.clone()))
+        .add_service(SessionServiceServer::new(services.clone()))
+        .add_service(OrderServiceServer::new(services.clone()));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+
+    let listener = bind().await;
+    let address = listener.local_addr().expect("it is bound");
+    let pages = Router::new().route("/.well-known/jwks.json", get(async move || Json(keys.clone())));
+    tokio::spawn(axum::serve(listener, pages).into_future());
+    Upstream { grpc, keys: address, services }
+}
+
+async fn bind() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).await.expect("some port is free")
+}
+
+impl Services {
+    /// Remembers the call and says how many there were of it before.
+    fn note<T>(&self, rpc: &'static str, request: &Request<T>) -> usize {
+        let mut calls = self.0.lock().expect("nobody panics with it");
+        let before = calls.iter().filter(|(name, _)| *name == rpc).count();
+        calls.push((rpc, request.metadata().clone()));
+        before
+    }
+}
+
+#[tonic::async_trait]
+impl UserService for Services {
+    async fn register_user(&self, _: Request<RegisterUserRequest>) -> Result<Response<RegisterUserResponse>, Status> {
+        Ok(Response::new(RegisterUserResponse::default()))
+    }
+
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        self.note("GetUser", &request);
+        let user = User { user_id: request.into_inner().user_id, ..User::default() };
+        Ok(Response::new(GetUserResponse { user: Some(user) }))
+    }
+
+    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+        Ok(Response::new(UpdateUserResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl SessionService for Services {
+    async fn create_session(
+        &self,
+        _: Request<CreateSessionRequest>,
+    ) -> Result<Response<CreateSessionResponse>, Status> {
+        Ok(Response::new(CreateSessionResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl OrderService for Services {
+    async fn create_order(
+        &self,
+        request: Request<CreateOrderRequest>,
+    ) -> Result<Response<CreateOrderResponse>, Status> {
+        self.note("CreateOrder", &request);
+        Ok(Response::new(CreateOrderResponse::default()))
+    }
+
+    /// Never answers.
+    async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
+        self.note("GetOrder", &request);
+        std::future::pending().await
+    }
+
+    /// Answers the second time.
+    async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
+        match self.note("ListOrders", &request) {
+            0 => Err(Status::unavailable("not yet")),
+            _ => Ok(Response::new(ListOrdersResponse::default())),
+        }
+    }
+
+    /// Never can.
+    async fn cancel_order(
+        &self,
+        request: Request<CancelOrderRequest>,
+    ) -> Result<Response<CancelOrderResponse>, Status> {
+        self.note("CancelOrder", &request);
+        Err(Status::unavailable("not yet"))
+    }
+
+    async fn list_order_events(
+        &self,
+        _: Request<ListOrderEventsRequest>,
+    ) -> Result<Response<ListOrderEventsResponse>, Status> {
+        Ok(Response::new(ListOrderEventsResponse::default()))
+    }
+
+    /// Refuses, and says why in all details that we have.
+    async fn fulfill_order(&self, _: Request<FulfillOrderRequest>) -> Result<Response<FulfillOrderResponse>, Status> {
+        let mut details =
+            ErrorDetails::with_error_info("PAYMENT_NOT_CAPTURED", "souk.order", [("a".to_owned(), "b".to_owned())]);
+        details.add_precondition_failure_violation("PAYMENT", "order", "It is not paid.");
+        details.set_retry_info(Some(std::time::Duration::from_secs(2)));
+        Err(Status::with_error_details(Code::FailedPrecondition, "not paid", details))
+    }
+
+    async fn batch_get_order_states(
+        &self,
+        request: Request<BatchGetOrderStatesRequest>,
+    ) -> Result<Response<BatchGetOrderStatesResponse>, Status> {
+        self.note("BatchGetOrderStates", &request);
+        Ok(Response::new(BatchGetOrderStatesResponse::default()))
+    }
+}
