@@ -13,7 +13,7 @@ use tonic_prost::ProstCodec;
 use tonic_reflection::pb::{v1, v1alpha};
 use uuid::Uuid;
 
-use crate::ground::{Edge, find_reason, render, signed, validate};
+use crate::ground::{Edge, NOWHERE, find_reason, render, signed, validate};
 
 fn read_policies() -> Policies {
     Policies::read(contracts::DESCRIPTORS).expect("every RPC has a policy")
@@ -122,6 +122,17 @@ async fn reads_are_asked_again_and_writes_are_not() {
     let refused = orders.cancel_order(signed(&edge.token(), cancel)).await.expect_err("it never can");
     assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "not yet"));
     assert_eq!(edge.upstream.calls("CancelOrder").len(), 1);
+}
+
+#[tokio::test]
+async fn only_replicas_that_are_there_are_asked() {
+    let other = Edge::start(&[]).await;
+    let replicas = format!("--user-endpoints={NOWHERE},{}", other.upstream.grpc);
+    let edge = Edge::start(&[&replicas, &format!("--jwks-endpoints={}", other.upstream.keys)]).await;
+    for call in 0..50 {
+        let answer = edge.get("/v1/users/me", &other.token()).await;
+        assert_eq!(answer.status, 200, "call {call}: {answer:?}");
+    }
 }
 
 #[tokio::test]
