@@ -1,10 +1,11 @@
 # What people type. Everything else is in `dev`.
 
-.PHONY: help up test prepare fmt
+.PHONY: help up test bench prepare fmt
 
 help:
 	@echo "make up       start everything on this machine, and buy something"
 	@echo "make test     check and test everything"
+	@echo "make bench    measure what orders cost here"
 	@echo "make prepare  write .sqlx anew, after a query or a migration changed"
 	@echo "make fmt      format the code"
 
@@ -23,6 +24,11 @@ test:
 	$(ensure_protoc)
 	cargo build -q -p dev
 	@target/debug/dev test
+
+bench:
+	$(ensure_protoc)
+	cargo build --release -p souk -p dev
+	@target/release/dev bench
 
 prepare:
 	$(ensure_protoc)

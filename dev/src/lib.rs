@@ -1,6 +1,7 @@
 //! One machine, one command: installs what is missing, starts the real Postgres, Kafka, Envoy and `souk` under one
 //! supervisor, plays the payment provider, and drives the end-to-end tests. No part is imitated, except the bank.
 
+pub mod bench;
 pub mod install;
 pub mod layout;
 pub mod parts;

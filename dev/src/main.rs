@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dev::{prepare, provider, stack, test, up};
+use dev::{bench, prepare, provider, stack, test, up};
 
 #[derive(Debug, Parser)]
 #[command(name = "dev", about = "Runs all of Souk, and its tests, on this machine")]
@@ -24,6 +24,8 @@ enum Command {
     Test,
     /// Writes `.sqlx` anew: what the queries mean.
     Prepare,
+    /// Measures what orders cost here.
+    Bench,
     /// Plays the payment provider.
     Provider {
         /// Where it listens.
@@ -42,6 +44,7 @@ async fn main() -> ExitCode {
         Command::Stack(options) => stack::run(&options).await,
         Command::Test => test::run().await,
         Command::Prepare => prepare::run().await,
+        Command::Bench => bench::run().await,
         Command::Provider { listen, data } => {
             tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
             provider::serve(listen, data).await.map_err(Into::into)
