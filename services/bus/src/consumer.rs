@@ -1,5 +1,8 @@
-//! Reads the events of one consumer's topics and hands them to its partitions, which work at the same time. Reading never
-//! waits for them: one that has much to do is paused, and the group is kept meanwhile.
+//! Reads the events of one consumer's topics and hands them to its partitions, which work at the same time.
+//!
+//! Nothing is paused at the broker client: a pause that meets a change of the assignment can last for ever there
+//! (librdkafka 5591). A partition that stands still holds the others up only when very much waits for it; if for minutes,
+//! the client leaves the group by itself, others take over, and it comes back when it reads on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -66,13 +69,10 @@ impl ConsumerContext for Watch {
         tracing::info!(consumer = self.consumer, count = revoked.count(), "partitions were given up");
     }
 
-    fn post_rebalance(&self, source: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let Rebalance::Assign(assigned) = rebalance else { return };
-        // One that was ours before may have been paused when it was given up.
-        if let Err(error) = source.resume(assigned) {
-            tracing::warn!(consumer = self.consumer, %error, "partitions may be paused still");
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(assigned) = rebalance {
+            tracing::info!(consumer = self.consumer, count = assigned.count(), "partitions were assigned");
         }
-        tracing::info!(consumer = self.consumer, count = assigned.count(), "partitions were assigned");
     }
 }
 
@@ -108,7 +108,7 @@ pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, st
                     partitions.entry(topic.to_owned()).or_default().insert(number, partition.clone());
                     partition
                 });
-                partition.push(item, &source).await;
+                partition.push(item).await;
             }
             Err(error) => {
                 FAILURES.get_or_create(&Of::new(consumer.name)).inc();

@@ -1,6 +1,5 @@
 //! The work on one partition: its events in their order, with those that wait sharing a transaction.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -11,14 +10,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use rdkafka::consumer::{Consumer as _, ConsumerContext, StreamConsumer};
-use rdkafka::error::KafkaResult;
-use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
-/// How many events of a partition may wait in memory before it is paused, and how few before it goes on.
-const FULL: usize = 256;
-const LOW: usize = 64;
+/// How many events of a partition may wait in memory. With more, reading waits for it, and the other partitions soon too.
+const WAITING: usize = 1_024;
 /// How many of them are taken in at once.
 const TOGETHER: usize = 32;
 const SLOWEST_RETRY: Duration = Duration::from_secs(5);
@@ -42,7 +38,6 @@ pub(crate) struct Partition {
     topic: String,
     number: i32,
     queue: Sender<Item>,
-    paused: AtomicBool,
     /// Set when the partition is given up: what waits is somebody else's now.
     given_up: CancellationToken,
 }
@@ -56,10 +51,9 @@ impl Partition {
         clock: Clock,
         stop: CancellationToken,
     ) -> (Arc<Self>, Job) {
-        // Pausing takes effect before the next event is read; the room above is a net.
-        let (queue, waiting) = mpsc::channel(2 * FULL);
-        let (paused, given_up) = (AtomicBool::new(false), CancellationToken::new());
-        let partition = Arc::new(Self { topic: topic.to_owned(), number, queue, paused, given_up });
+        let (queue, waiting) = mpsc::channel(WAITING);
+        let given_up = CancellationToken::new();
+        let partition = Arc::new(Self { topic: topic.to_owned(), number, queue, given_up });
         let job = Job { partition: partition.clone(), consumer, clock, waiting, stop };
         (partition, job)
     }
@@ -68,40 +62,10 @@ impl Partition {
         self.given_up.cancel();
     }
 
-    /// Adds to what waits, and pauses the partition when that is much. The others go on.
-    pub(crate) async fn push<C: ConsumerContext>(&self, item: Item, source: &StreamConsumer<C>) {
-        // One whose job is gone was given up; whoever has it now reads this again.
+    /// Adds to what waits, when there is room. One whose job is gone was given up, or all are told to stop: then whoever
+    /// has it next reads this again.
+    pub(crate) async fn push(&self, item: Item) {
         let _ = self.queue.send(item).await;
-        if self.waiting() < FULL || self.paused.load(Ordering::Acquire) {
-            return;
-        }
-        self.report(source.pause(&self.list()));
-        self.paused.store(true, Ordering::Release);
-        // The job may have emptied the queue before it could see this.
-        self.resume_when_low(source);
-    }
-
-    fn resume_when_low<C: ConsumerContext>(&self, source: &StreamConsumer<C>) {
-        if self.waiting() <= LOW && self.paused.swap(false, Ordering::AcqRel) {
-            self.report(source.resume(&self.list()));
-        }
-    }
-
-    fn waiting(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
-    }
-
-    fn list(&self) -> TopicPartitionList {
-        let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition(&self.topic, self.number);
-        list
-    }
-
-    /// These fail when the partition is somebody else's now, who reads again what we had.
-    fn report(&self, outcome: KafkaResult<()>) {
-        if let Err(error) = outcome {
-            tracing::debug!(topic = self.topic, partition = self.number, %error, "the partition is not ours any more");
-        }
     }
 }
 
@@ -115,7 +79,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// Until told to stop or to give up. What was begun is finished.
-    pub(crate) async fn run<C: ClientContext + ConsumerContext>(mut self, source: Arc<StreamConsumer<C>>) {
+    pub(crate) async fn run<C: ConsumerContext>(mut self, source: Arc<StreamConsumer<C>>) {
         let mut items = Vec::with_capacity(TOGETHER);
         loop {
             tokio::select! {
@@ -132,9 +96,11 @@ impl Job {
             }
             if let Some(offset) = last {
                 let Partition { topic, number, .. } = &*self.partition;
-                self.partition.report(source.store_offset(topic, *number, offset));
+                if let Err(error) = source.store_offset(topic, *number, offset) {
+                    // The partition is somebody else's now; what it reads again it finds in its inbox.
+                    tracing::debug!(topic, partition = number, %error, "an offset was not stored");
+                }
             }
-            self.partition.resume_when_low(&source);
         }
     }
 
