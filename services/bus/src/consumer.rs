@@ -113,6 +113,11 @@ pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, st
             Err(error) => {
                 FAILURES.get_or_create(&Of::new(consumer.name)).inc();
                 tracing::warn!(consumer = consumer.name, %error, "nothing can be read right now");
+                if let Some((_, why)) = source.client().fatal_error() {
+                    // Such as a second process under the same instance name. Only a new process gets a new consumer.
+                    tracing::error!(consumer = consumer.name, why, "the consumer cannot go on");
+                    stop.cancel();
+                }
             }
         }
         while let Some(ended) = jobs.try_join_next() {

@@ -3,3 +3,4 @@
 mod consumer;
 mod ground;
 mod relay;
+mod topics;
