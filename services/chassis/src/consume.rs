@@ -57,6 +57,12 @@ pub trait Handler: Send + Sync {
     /// Whether it wants events of this type; the others are skipped without touching the database.
     fn wants(&self, kind: &str) -> bool;
 
+    /// Called first where several events share a transaction, such as to lock in one order what all of them will change:
+    /// other partitions' events are handled at the same time, and nobody may wait for each other in a circle.
+    async fn prepare(&self, _tx: &mut PgConnection, _records: &[&Record]) -> Result<(), HandleError> {
+        Ok(())
+    }
+
     async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError>;
 
     /// Called after the commit of what was handled, such as to wake a step.

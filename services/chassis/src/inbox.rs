@@ -86,6 +86,11 @@ fn complain(consumer: &Consumer, record: &Record, error: &str) {
 async fn together(consumer: &Consumer, clock: &Clock, records: &[&Record]) -> Result<(), HandleError> {
     let mut tx = consumer.db.begin().await?;
     let fates = admit(&mut tx, consumer.name, records).await?;
+    let due = records.iter().zip(&fates).filter(|(_, fate)| matches!(fate, Fate::Due));
+    let due: Vec<_> = due.map(|(record, _)| *record).collect();
+    if due.len() > 1 {
+        consumer.handler.prepare(&mut tx, &due).await?;
+    }
     let (mut handled, mut repeated, mut parked) = (0, 0, Vec::new());
     for (record, fate) in records.iter().zip(fates) {
         match fate {
