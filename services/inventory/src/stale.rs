@@ -7,12 +7,12 @@ use std::time::Duration;
 use chassis::consume::HandleError;
 use chassis::step::Did;
 use chassis::{Error, Unexpected, client};
-use contracts::souk::order::v1::{BatchGetOrderStatesRequest, OrderState};
+use contracts::souk::order::v1::{BatchGetOrderStatesRequest, OrderState, OrderStatus};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::Service;
-use crate::on_event;
+use crate::on_event::{self, News};
 use crate::reservation::Heard;
 
 const BATCH: i64 = 100;
@@ -21,12 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpected> {
     let old = service.clock.now() - service.hold_limit;
     let orders = sqlx::query_scalar!(
-        "update reservation set checked_at = $2 where order_id in
-           (select order_id from reservation where state = 'HELD' and checked_at < $1
-            order by checked_at limit $3 for update skip locked)
-         returning order_id",
+        "select order_id from reservation where state = 'HELD' and checked_at < $1 order by checked_at limit $2",
         old,
-        service.clock.now(),
         BATCH,
     )
     .fetch_all(&service.db)
@@ -42,28 +38,41 @@ pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpecte
         Error::Unexpected(unexpected) => unexpected,
         error => Unexpected::Peer { peer: "order", source: error.into() },
     })?;
+    let mut broken = None;
     for order in answer.into_inner().orders {
-        let heard = match order.state() {
-            OrderState::Confirmed | OrderState::Fulfilled => Heard::Confirmed,
-            OrderState::Rejected | OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired => {
-                Heard::Ended
-            }
-            OrderState::Pending | OrderState::Reserved | OrderState::Unspecified => continue,
-        };
-        let order_id = Uuid::parse_str(&order.order_id)
-            .map_err(|_| Unexpected::Broken("the order service answered with an id that is none".to_owned()))?;
-        settle(&service, order_id, heard).await?;
+        match settle(&service, &order).await {
+            Ok(()) => {}
+            Err(error) if error.will_pass() => return Err(error),
+            // The others must not wait for this one.
+            Err(error) => broken = Some(error),
+        }
     }
     service.published.wake();
-    Ok(Did::Something)
+    // Those whose orders go on, or are not known, are looked at again when as much time has passed once more. Only now:
+    // as long as nobody answers they stay due.
+    sqlx::query!(
+        "update reservation set checked_at = $2 where order_id = any($1) and state = 'HELD'",
+        &orders,
+        service.clock.now(),
+    )
+    .execute(&service.db)
+    .await?;
+    broken.map_or(Ok(Did::Something), Err)
 }
 
-async fn settle(service: &Service, order_id: Uuid, heard: Heard) -> Result<(), Unexpected> {
+async fn settle(service: &Service, order: &OrderStatus) -> Result<(), Unexpected> {
+    let heard = match order.state() {
+        OrderState::Confirmed | OrderState::Fulfilled => Heard::Confirmed,
+        OrderState::Rejected | OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired => Heard::Ended,
+        OrderState::Pending | OrderState::Reserved | OrderState::Unspecified => return Ok(()),
+    };
+    let broken = |why: String| Unexpected::Broken(format!("the hold of order {:?}: {why}", order.order_id));
+    let order_id = Uuid::parse_str(&order.order_id).map_err(|error| broken(error.to_string()))?;
+    let news = News { order_id, version: order.version, heard, lines: vec![], causation_id: None };
     let mut tx = service.db.begin().await?;
-    // No event made this happen; the order itself is named instead.
-    match on_event::apply(service, &mut tx, order_id, heard, vec![], order_id).await {
+    match on_event::apply(service, &mut tx, news).await {
         Ok(()) => Ok(tx.commit().await?),
         Err(HandleError::Unexpected(error)) => Err(error),
-        Err(HandleError::Poisoned(why)) => Err(Unexpected::Broken(why)),
+        Err(HandleError::Poisoned(why)) => Err(broken(why)),
     }
 }

@@ -1,8 +1,9 @@
-//! The stock of one SKU, and the statements that move units. Each takes a whole order at once; rows are locked in the
-//! order of their SKUs, so that two orders of the same goods never wait for each other in a circle.
+//! The stock of one SKU, and the statements that move units. Each takes a whole order at once, and locks rows in the order
+//! of their SKUs.
 
 use contracts::souk::inventory::v1 as proto;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// So many units of a SKU.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +43,7 @@ impl Level {
     }
 }
 
-fn split(lines: &[Line]) -> (Vec<String>, Vec<i32>) {
+pub(crate) fn split(lines: &[Line]) -> (Vec<String>, Vec<i32>) {
     lines.iter().map(|line| (line.sku.clone(), line.quantity)).unzip()
 }
 
@@ -77,47 +78,47 @@ pub(crate) async fn hold(db: &mut PgConnection, lines: &[Line]) -> sqlx::Result<
     Ok(())
 }
 
-/// reserved -> sold.
-pub(crate) async fn sell(db: &mut PgConnection, lines: &[Line]) -> sqlx::Result<()> {
-    let (skus, quantities) = split(lines);
-    lock(db, lines).await?;
+/// Where units go: what is added to each counter for one of them.
+pub(crate) struct Move {
+    available: i64,
+    reserved: i64,
+    sold: i64,
+}
+
+pub(crate) const SELL: Move = Move { available: 0, reserved: -1, sold: 1 };
+pub(crate) const RELEASE: Move = Move { available: 1, reserved: -1, sold: 0 };
+pub(crate) const TAKE_BACK: Move = Move { available: 1, reserved: 0, sold: -1 };
+
+/// Moves all units of an order that holds some.
+pub(crate) async fn shift(db: &mut PgConnection, order_id: Uuid, to: Move) -> sqlx::Result<()> {
     sqlx::query!(
-        "update stock set reserved = reserved - quantity, sold = sold + quantity
-         from unnest($1::text[], $2::integer[]) as line (sku, quantity) where stock.sku = line.sku",
-        &skus,
-        &quantities,
+        r#"with line as (
+             select sku, reservation_line.quantity from reservation_line join stock using (sku)
+             where order_id = $1 order by sku collate "C" for no key update of stock
+           )
+           update stock set available = available + quantity * $2::bigint, reserved = reserved + quantity * $3::bigint,
+             sold = sold + quantity * $4::bigint
+           from line where stock.sku = line.sku"#,
+        order_id,
+        to.available,
+        to.reserved,
+        to.sold,
     )
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// reserved -> available.
-pub(crate) async fn release(db: &mut PgConnection, lines: &[Line]) -> sqlx::Result<()> {
-    let (skus, quantities) = split(lines);
-    lock(db, lines).await?;
+/// Locks, in the order of SKUs, all rows that some orders hold units of, and those of some further lines.
+pub(crate) async fn lock_all(db: &mut PgConnection, orders: &[Uuid], skus: &[String]) -> sqlx::Result<()> {
     sqlx::query!(
-        "update stock set reserved = reserved - quantity, available = available + quantity
-         from unnest($1::text[], $2::integer[]) as line (sku, quantity) where stock.sku = line.sku",
-        &skus,
-        &quantities,
+        r#"select sku from stock
+           where sku in (select unnest($1::text[]) union select sku from reservation_line where order_id = any($2))
+           order by sku collate "C" for no key update"#,
+        skus,
+        orders,
     )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// sold -> available.
-pub(crate) async fn take_back(db: &mut PgConnection, lines: &[Line]) -> sqlx::Result<()> {
-    let (skus, quantities) = split(lines);
-    lock(db, lines).await?;
-    sqlx::query!(
-        "update stock set sold = sold - quantity, available = available + quantity
-         from unnest($1::text[], $2::integer[]) as line (sku, quantity) where stock.sku = line.sku",
-        &skus,
-        &quantities,
-    )
-    .execute(db)
+    .fetch_all(db)
     .await?;
     Ok(())
 }

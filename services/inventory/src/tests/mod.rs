@@ -13,7 +13,7 @@ use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::*;
 use prost::Message;
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 use testkit::Kit;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -77,6 +77,18 @@ impl Store {
         named.collect()
     }
 
+    /// How many transactions Postgres ended because they waited for each other.
+    pub(super) async fn deadlocks(&self) -> i64 {
+        // Sessions report when they have been idle for a second, or when they end.
+        self.db.close().await;
+        let options = self.db.connect_options();
+        let mut fresh = PgConnection::connect_with(&options).await.expect("a connection");
+        sqlx::query_scalar("select deadlocks from pg_stat_database where datname = current_database()")
+            .fetch_one(&mut fresh)
+            .await
+            .expect("statistics")
+    }
+
     pub(super) async fn parked(&self) -> usize {
         chassis::dead_letter::list(&self.db, None, 0, 100).await.expect("letters").len()
     }
@@ -97,7 +109,8 @@ pub(super) fn told(order: Uuid, version: i64, event: Event) -> Record {
 pub(super) fn placed(order: Uuid, lines: &[(&str, i32)]) -> Record {
     let line =
         |(sku, quantity): &(&str, i32)| OrderLine { sku: (*sku).into(), quantity: *quantity, ..Default::default() };
-    told(order, 1, Event::OrderPlaced(OrderPlaced { lines: lines.iter().map(line).collect(), ..Default::default() }))
+    let lines = lines.iter().map(line).collect();
+    told(order, 1, Event::OrderPlaced(OrderPlaced { lines, ..Default::default() }))
 }
 
 pub(super) fn confirmed(order: Uuid) -> Record {

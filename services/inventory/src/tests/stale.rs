@@ -1,4 +1,3 @@
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use chassis::step::Did;
@@ -7,27 +6,27 @@ use contracts::souk::order::v1::order_service_server::{OrderService, OrderServic
 use contracts::souk::order::v1::*;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Store, placed};
+use super::{Store, cancelled, confirmed, placed};
 use crate::stale::settle_stale;
 
-/// An order service in which every order is cancelled.
-struct AllCancelled;
+/// An order service in which every order stands alike.
+struct AllAlike(OrderState, i64);
 
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
-impl OrderService for AllCancelled {
+impl OrderService for AllAlike {
     async fn batch_get_order_states(
         &self,
         request: Request<BatchGetOrderStatesRequest>,
     ) -> Answer<BatchGetOrderStatesResponse> {
-        let state = OrderState::Cancelled.into();
+        let (state, version) = (self.0.into(), self.1);
         let orders = request.into_inner().order_ids.into_iter();
-        let orders = orders.map(|order_id| OrderStatus { order_id, state, version: 4 }).collect();
+        let orders = orders.map(|order_id| OrderStatus { order_id, state, version }).collect();
         Ok(Response::new(BatchGetOrderStatesResponse { orders }))
     }
 
@@ -56,19 +55,20 @@ impl OrderService for AllCancelled {
     }
 }
 
-async fn serve_orders() -> SocketAddr {
+async fn serve_orders(state: OrderState, version: i64) -> OrderServiceClient<Channel> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
-    tokio::spawn(Server::builder().add_service(OrderServiceServer::new(AllCancelled)).serve_with_incoming(incoming));
-    address
+    tokio::spawn(
+        Server::builder().add_service(OrderServiceServer::new(AllAlike(state, version))).serve_with_incoming(incoming),
+    );
+    let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URL").connect_lazy();
+    OrderServiceClient::new(channel)
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_old_hold_is_settled_by_what_became_of_its_order(db: PgPool) {
-    let address = serve_orders().await;
-    let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URL").connect_lazy();
-    let store = Store::open_with(db, OrderServiceClient::new(channel)).await;
+    let store = Store::open_with(db, serve_orders(OrderState::Cancelled, 4).await).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
     store.hear(placed(order, &[("MUG", 4)])).await;
@@ -78,6 +78,41 @@ async fn an_old_hold_is_settled_by_what_became_of_its_order(db: PgPool) {
     assert_eq!(settle_stale(store.service.clone()).await.expect("asked"), Did::Something);
     assert_eq!(store.level("MUG").await, (10, 0, 0));
     assert_eq!(store.published(order).await, ["StockReserved", "StockReleased"]);
+
+    // Its events come after all. They tell what the answer was ahead of, and neither change anything nor park the order.
+    store.hear(confirmed(order)).await;
+    store.hear(cancelled(order)).await;
+    assert_eq!((store.level("MUG").await, store.parked().await), ((10, 0, 0), 0));
+    assert_eq!(store.published(order).await, ["StockReserved", "StockReleased"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_that_goes_on_keeps_its_hold_and_is_asked_about_later(db: PgPool) {
+    let store = Store::open_with(db, serve_orders(OrderState::Reserved, 2).await).await;
+    store.receive("k1", "MUG", 10).await.expect("received");
+    let order = Uuid::now_v7();
+    store.hear(placed(order, &[("MUG", 4)])).await;
+    store.kit.context.clock.advance(Duration::from_secs(1_501));
+    assert_eq!(settle_stale(store.service.clone()).await.expect("asked"), Did::Something);
+    assert_eq!(settle_stale(store.service.clone()).await.expect("asked"), Did::Nothing, "it was just asked");
+    assert_eq!(store.level("MUG").await, (6, 4, 0));
+    store.kit.context.clock.advance(Duration::from_secs(1_501));
+    assert_eq!(settle_stale(store.service.clone()).await.expect("asked"), Did::Something);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_confirmed_order_sells_its_old_hold(db: PgPool) {
+    let store = Store::open_with(db, serve_orders(OrderState::Confirmed, 3).await).await;
+    store.receive("k1", "MUG", 10).await.expect("received");
+    let order = Uuid::now_v7();
+    store.hear(placed(order, &[("MUG", 4)])).await;
+    store.kit.context.clock.advance(Duration::from_secs(1_501));
+    settle_stale(store.service.clone()).await.expect("asked");
+    assert_eq!(store.level("MUG").await, (6, 0, 4));
+    store.hear(confirmed(order)).await;
+    store.hear(cancelled(order)).await;
+    assert_eq!(store.level("MUG").await, (10, 0, 0), "what comes later is heard");
+    assert_eq!(store.published(order).await, ["StockReserved", "StockSold", "StockReturned"]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -88,5 +123,6 @@ async fn while_orders_cannot_be_asked_a_hold_stays(db: PgPool) {
     store.kit.context.clock.advance(Duration::from_secs(1_501));
     let failed = settle_stale(store.service.clone()).await.expect_err("nobody answers");
     assert!(failed.will_pass(), "{failed}");
+    settle_stale(store.service.clone()).await.expect_err("it is asked about until somebody answers");
     assert_eq!(store.level("MUG").await, (6, 4, 0));
 }
