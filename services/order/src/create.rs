@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 
 use chassis::idempotency::{self, Begun};
-use chassis::{Caller, client};
+use chassis::{Caller, Unexpected, client};
 use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse, Order as OrderProto, OrderItem};
-use contracts::souk::product::v1::{ProductState, QuoteItemsRequest};
+use contracts::souk::product::v1::{ItemQuote, ProductState, QuoteItemsRequest};
 use contracts::souk::r#type::v1::Money;
 use uuid::Uuid;
 
@@ -83,7 +83,7 @@ fn parse_items(items: &[OrderItem]) -> Result<Vec<Uuid>, Error> {
     Ok(ids)
 }
 
-/// The lines at today's prices, and their sum. Never a price of the caller's.
+/// Asks for today's prices.
 async fn quote(
     service: &Service,
     caller: &Caller,
@@ -94,7 +94,20 @@ async fn quote(
     let ask = client::request("order", caller.deadline, ask);
     let quotes = service.products.clone().quote_items(ask).await;
     let quotes = quotes.map_err(|status| client::failed("product", status))?.into_inner().quotes;
+    price(items, product_ids, quotes)
+}
 
+/// The lines at the prices that were quoted, and their sum. Never a price of the caller's.
+pub(crate) fn price(
+    items: &[OrderItem],
+    product_ids: &[Uuid],
+    quotes: Vec<ItemQuote>,
+) -> Result<(Vec<Line>, Money), Error> {
+    // A quote too few, or for another product, would make it another order.
+    let quoted = quotes.iter().map(|quote| Uuid::parse_str(&quote.product_id).ok());
+    if !quoted.eq(product_ids.iter().copied().map(Some)) {
+        return Err(chassis::Error::from(Unexpected::Broken("the quotes are not those asked for".to_owned())).into());
+    }
     let (mut lines, mut unavailable, mut total) = (Vec::new(), Vec::new(), None::<Money>);
     for (at, ((item, product_id), quote)) in items.iter().zip(product_ids).zip(quotes).enumerate() {
         let state = quote.state();

@@ -47,17 +47,18 @@ impl Cause {
 }
 
 impl Fact {
-    pub(crate) fn name(&self) -> &'static str {
+    /// The type of the event that says so.
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Reserved => "OrderReserved",
-            Self::Rejected { .. } => "OrderRejected",
-            Self::Confirmed { .. } => "OrderConfirmed",
-            Self::Paid { .. } => "OrderPaid",
-            Self::PaymentFailed { .. } => "OrderPaymentFailed",
-            Self::Fulfilled { .. } => "OrderFulfilled",
-            Self::Cancelled { .. } => "OrderCancelled",
-            Self::Expired => "OrderExpired",
-            Self::Refunded { .. } => "OrderRefunded",
+            Self::Reserved => "souk.order.v1.OrderReserved",
+            Self::Rejected { .. } => "souk.order.v1.OrderRejected",
+            Self::Confirmed { .. } => "souk.order.v1.OrderConfirmed",
+            Self::Paid { .. } => "souk.order.v1.OrderPaid",
+            Self::PaymentFailed { .. } => "souk.order.v1.OrderPaymentFailed",
+            Self::Fulfilled { .. } => "souk.order.v1.OrderFulfilled",
+            Self::Cancelled { .. } => "souk.order.v1.OrderCancelled",
+            Self::Expired => "souk.order.v1.OrderExpired",
+            Self::Refunded { .. } => "souk.order.v1.OrderRefunded",
         }
     }
 
@@ -136,18 +137,7 @@ pub(crate) async fn record(
         _ => vec![],
     };
     let event = fact.to_event(order, &lines);
-    let kind = match fact {
-        Fact::Reserved => "souk.order.v1.OrderReserved",
-        Fact::Rejected { .. } => "souk.order.v1.OrderRejected",
-        Fact::Confirmed { .. } => "souk.order.v1.OrderConfirmed",
-        Fact::Paid { .. } => "souk.order.v1.OrderPaid",
-        Fact::PaymentFailed { .. } => "souk.order.v1.OrderPaymentFailed",
-        Fact::Fulfilled { .. } => "souk.order.v1.OrderFulfilled",
-        Fact::Cancelled { .. } => "souk.order.v1.OrderCancelled",
-        Fact::Expired => "souk.order.v1.OrderExpired",
-        Fact::Refunded { .. } => "souk.order.v1.OrderRefunded",
-    };
-    store(service, db, order, kind, event, cause, now).await
+    store(service, db, order, fact.kind(), event, cause, now).await
 }
 
 async fn store(

@@ -1,4 +1,7 @@
 //! Takes in what inventory and payment say: parse, lock the order, decide, record.
+//!
+//! Both speak of one order at the same time, such as that it is sold and that it is paid, on two topics. Events that share
+//! a transaction therefore lock their orders first, by id: else two groups could wait for each other in a circle.
 
 use std::sync::Arc;
 
@@ -26,12 +29,14 @@ impl Handler for Peers {
         kind.starts_with("souk.inventory.v1.") || kind.starts_with("souk.payment.v1.")
     }
 
+    async fn prepare(&self, tx: &mut PgConnection, records: &[&Record]) -> Result<(), HandleError> {
+        // One that cannot be read locks nothing; it fails when its turn comes.
+        let orders = records.iter().filter_map(|record| parse(record).ok()).map(|(order_id, _)| order_id);
+        Ok(Order::lock_all(tx, &orders.collect::<Vec<_>>()).await?)
+    }
+
     async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
-        let (order_id, heard) = if record.kind.starts_with("souk.inventory.v1.") {
-            parse_stock(InventoryEvent::decode(&*record.payload)?)?
-        } else {
-            parse_payment(PaymentEvent::decode(&*record.payload)?)?
-        };
+        let (order_id, heard) = parse(record)?;
         let order = Order::lock(tx, order_id, Owner::Anybody).await.map_err(unexpected)?;
         let mut order = order.ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
         match decide(order.state, &heard) {
@@ -66,6 +71,14 @@ fn parse_id(text: &str, what: &str) -> Result<Uuid, HandleError> {
     Uuid::parse_str(text).map_err(|_| poisoned(format!("its {what} is not a UUID")))
 }
 
+fn parse(record: &Record) -> Result<(Uuid, Heard), HandleError> {
+    if record.kind.starts_with("souk.inventory.v1.") {
+        parse_stock(InventoryEvent::decode(&*record.payload)?)
+    } else {
+        parse_payment(PaymentEvent::decode(&*record.payload)?)
+    }
+}
+
 fn parse_stock(event: InventoryEvent) -> Result<(Uuid, Heard), HandleError> {
     let order_id = parse_id(&event.order_id, "order_id")?;
     let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
@@ -89,7 +102,9 @@ fn parse_payment(event: PaymentEvent) -> Result<(Uuid, Heard), HandleError> {
         Payment::PaymentCaptureFailed(it) => Heard::PaymentCaptureFailed { reason: it.reason },
         Payment::PaymentVoided(_) => Heard::PaymentVoided,
         Payment::PaymentRefunded(it) => {
-            Heard::PaymentRefunded { payment_id, minor: it.amount.map_or(0, |amount| amount.minor) }
+            let amount =
+                it.amount.unwrap_or_default().checked().map_err(|why| poisoned(format!("its amount: {why}")))?;
+            Heard::PaymentRefunded { payment_id, minor: amount.minor }
         }
     };
     Ok((order_id, heard))

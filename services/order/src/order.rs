@@ -117,7 +117,7 @@ impl State {
 impl Order {
     /// What a fact changes. The first one, that it was placed, is how an order begins.
     pub(crate) fn apply(&mut self, fact: &Fact, at: OffsetDateTime) -> Result<(), Error> {
-        let illegal = || Error::StepIllegal { state: self.state, fact: fact.name() };
+        let illegal = || Error::StepIllegal { state: self.state, fact: fact.kind() };
         self.state = self.state.after(fact).ok_or_else(illegal)?;
         self.version += 1;
         self.updated_at = at;
@@ -177,6 +177,17 @@ impl Order {
         .fetch_optional(db)
         .await?;
         Ok(row.map(Row::into_order).transpose()?)
+    }
+
+    /// Locks several orders, in the order of their ids.
+    pub(crate) async fn lock_all(db: &mut PgConnection, order_ids: &[Uuid]) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            r#"select order_id from "order" where order_id = any($1) order by order_id for no key update"#,
+            order_ids,
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(())
     }
 
     pub(crate) async fn insert(&self, db: &mut PgConnection, lines: &[Line]) -> Result<(), Error> {

@@ -32,8 +32,10 @@ pub(crate) async fn count_stuck(service: Arc<Service>) -> Result<Did, Unexpected
     STUCK.get_or_create(&Of::new("unsettled")).set(row.unsettled);
     STUCK.get_or_create(&Of::new("unpaid")).set(row.unpaid);
     let total = row.unsettled + row.unpaid;
-    if LAST.swap(total, Ordering::Relaxed) != total {
-        tracing::warn!(unsettled = row.unsettled, unpaid = row.unpaid, "the number of stuck orders changed");
+    match (LAST.swap(total, Ordering::Relaxed), total) {
+        (0, 1..) => tracing::warn!(unsettled = row.unsettled, unpaid = row.unpaid, "orders are stuck"),
+        (1.., 0) => tracing::info!("no order is stuck any more"),
+        _ => {}
     }
     Ok(Did::Nothing)
 }

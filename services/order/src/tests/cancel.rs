@@ -2,6 +2,7 @@ use contracts::souk::order::v1::*;
 use sqlx::PgPool;
 use testkit::{fields, reason};
 use tonic::Code;
+use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::Shop;
@@ -60,4 +61,21 @@ async fn some_reasons_are_for_operators(db: PgPool) {
     let actor = sqlx::query_scalar!("select actor from order_event order by version desc limit 1");
     let actor = actor.fetch_one(&shop.db).await.expect("an event");
     assert!(actor.starts_with("operator:"), "{actor}");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_is_terminal_is_not_cancelled_and_the_answer_says_what_it_is(db: PgPool) {
+    let shop = Shop::open(db).await;
+    for (state, order) in shop.one_of_each().await {
+        let cancelled = shop.cancel(order, state.as_str_name()).await;
+        if matches!(state, OrderState::Pending | OrderState::Reserved | OrderState::Confirmed) {
+            assert_eq!(cancelled.expect("legal").state(), OrderState::Cancelled);
+            continue;
+        }
+        let refused = cancelled.expect_err("terminal");
+        assert_eq!(reason(&refused), "ORDER_NOT_CANCELLABLE@souk.order", "{state:?}");
+        let info = refused.get_details_error_info().expect("an ErrorInfo");
+        assert_eq!(Some(info.metadata["state"].as_str()), state.as_str_name().strip_prefix("ORDER_STATE_"));
+        assert_eq!(shop.state(order).await, state);
+    }
 }

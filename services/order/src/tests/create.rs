@@ -1,11 +1,14 @@
 use contracts::souk::order::v1::*;
+use contracts::souk::product::v1::{ItemQuote, ProductState};
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
 use testkit::{fields, reason};
 use tonic::Code;
+use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::Shop;
+use crate::create::price;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_is_placed_at_the_catalogues_prices(db: PgPool) {
@@ -40,19 +43,22 @@ async fn the_same_key_is_one_order_even_if_the_product_went_meanwhile(db: PgPool
 async fn a_twin_of_a_request_in_progress_is_told_to_come_back(db: PgPool) {
     let shop = Shop::open(db).await;
     let request = shop.wanted("k1");
-    let twin = || shop.create(request.clone());
-    let (a, b, c) = tokio::join!(twin(), twin(), twin());
-    let mut ids = Vec::new();
-    for outcome in [a, b, c] {
-        match outcome {
-            Ok(order) => ids.push(order.order_id),
-            Err(status) => {
-                assert_eq!((status.code(), reason(&status)), (Code::Aborted, "REQUEST_IN_PROGRESS@souk.order".into()));
-            }
-        }
-    }
-    ids.dedup();
-    assert_eq!(ids.len(), 1, "one order");
+    let mut holdup = shop.db.begin().await.expect("a transaction");
+    sqlx::query(r#"lock table "order" in share mode"#).execute(&mut *holdup).await.expect("locked");
+    let first = tokio::spawn({
+        let (mut client, request) = (shop.client.clone(), shop.kit.customer(shop.user, request.clone()));
+        async move { client.create_order(request).await }
+    });
+    let waiting = r#"select exists (select from pg_locks where not granted and relation = '"order"'::regclass
+                       and database = (select oid from pg_database where datname = current_database()))"#;
+    while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut *holdup).await.expect("locks") {}
+
+    let twin = shop.create(request.clone()).await.expect_err("the first is not done");
+    assert_eq!((twin.code(), reason(&twin)), (Code::Aborted, "REQUEST_IN_PROGRESS@souk.order".into()));
+    assert!(twin.get_details_retry_info().is_some(), "and when to come back");
+    holdup.rollback().await.expect("let go");
+    let first = first.await.expect("no panic").expect("placed").into_inner().order;
+    assert_eq!(Some(shop.create(request).await.expect("replayed")), first);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -132,4 +138,33 @@ async fn no_personal_data_is_published(db: PgPool) {
     let rows =
         sqlx::query_scalar!("select recipient from order_shipping_address").fetch_all(&shop.db).await.expect("rows");
     assert_eq!(rows, ["Ada Lovelace"]);
+}
+
+#[test]
+fn quotes_for_other_products_than_were_asked_for_are_no_prices() {
+    let (mug, cup) = (Uuid::now_v7(), Uuid::now_v7());
+    let item = |product_id: Uuid| OrderItem { product_id: product_id.to_string(), quantity: 2 };
+    let quote = |product_id: Uuid| ItemQuote {
+        product_id: product_id.to_string(),
+        state: ProductState::Active.into(),
+        unit_price: Some(Money::new("EUR", 100)),
+        ..Default::default()
+    };
+    let (items, asked) = ([item(mug), item(cup)], [mug, cup]);
+    for quotes in [vec![quote(mug)], vec![quote(cup), quote(mug)], vec![quote(mug), quote(cup), quote(mug)], vec![]] {
+        price(&items, &asked, quotes).expect_err("not what was asked for");
+    }
+    let (lines, total) = price(&items, &asked, vec![quote(mug), quote(cup)]).expect("prices");
+    assert_eq!((lines.len(), total), (2, Money::new("EUR", 400)));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn without_prices_there_is_no_order_but_an_old_answer_is_given(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let request = shop.wanted("k1");
+    let first = shop.create(request.clone()).await.expect("placed");
+    shop.catalogue.close();
+    assert_eq!(shop.create(request).await.expect("replayed"), first);
+    let refused = shop.create(shop.wanted("k2")).await.expect_err("nobody to ask");
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "UNAVAILABLE@souk.order".into()));
 }

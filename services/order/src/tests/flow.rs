@@ -8,24 +8,10 @@ use contracts::souk::payment::v1::*;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
 use testkit::reason;
-use tonic::Status;
 use uuid::Uuid;
 
 use super::Shop;
 use crate::expire::expire_due;
-
-impl Shop {
-    async fn fulfill(&self, order_id: Uuid, key: &str) -> Result<Order, Status> {
-        let request = FulfillOrderRequest {
-            request_id: key.into(),
-            order_id: order_id.to_string(),
-            carrier: "Royal Mail".into(),
-            tracking_number: "RM-1".into(),
-        };
-        let response = self.client.clone().fulfill_order(self.kit.operator(request)).await?;
-        Ok(response.into_inner().order.expect("a success has the order"))
-    }
-}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_goes_from_placed_to_fulfilled(db: PgPool) {
@@ -60,9 +46,8 @@ async fn no_stock_rejects_and_a_declined_card_fails(db: PgPool) {
         (OrderState::Rejected, "STOCK_SHORT".into())
     );
 
-    let no = || PaymentDeclined { reason: "CARD_DECLINED".into() };
     shop.hears(shop.stock_reserved(declined)).await;
-    shop.hears(shop.payment(declined, Payment::PaymentDeclined(no()))).await;
+    shop.hears(shop.declined(declined)).await;
     let order = shop.order(declined).await;
     assert_eq!((order.state(), order.exit_reason.as_str()), (OrderState::PaymentFailed, "CARD_DECLINED"));
 
@@ -103,6 +88,40 @@ async fn an_order_that_does_not_settle_in_time_expires(db: PgPool) {
     assert_eq!(shop.published(late).await, ["OrderPlaced", "OrderExpired"]);
 }
 
+/// Whatever the peers still had on the way when an order ended: nothing is parked, and the order stays as it ended.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_is_heard_after_an_exit_changes_nothing(db: PgPool) {
+    let shop = Shop::open(db).await;
+    for (state, order) in shop.one_of_each().await {
+        if !matches!(state, OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired) {
+            continue;
+        }
+        let (before, published) = (shop.order(order).await, shop.published(order).await);
+        shop.hears(shop.stock_reserved(order)).await;
+        shop.hears(shop.authorized(order)).await;
+        shop.hears(shop.declined(order)).await;
+        shop.hears(shop.stock(order, Stock::StockReleased(StockReleased {}))).await;
+        let voided = PaymentVoided { amount: Some(Money::new("EUR", 2_500)) };
+        shop.hears(shop.payment(order, Payment::PaymentVoided(voided))).await;
+        assert_eq!((shop.order(order).await, shop.published(order).await), (before, published), "{state:?}");
+    }
+    assert_eq!(shop.parked().await, 0);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_of_nothing_or_of_too_much_is_not_recorded(db: PgPool) {
+    let shop = Shop::open(db).await;
+    for (state, order) in shop.one_of_each().await {
+        if !matches!(state, OrderState::Fulfilled | OrderState::Cancelled) {
+            continue;
+        }
+        let amount = (state == OrderState::Fulfilled).then(|| Money::new("EUR", 2_501));
+        shop.hears(shop.payment(order, Payment::PaymentRefunded(PaymentRefunded { amount }))).await;
+        assert_eq!(shop.order(order).await.payment.expect("always there").refunded_minor, 0);
+    }
+    assert_eq!(shop.parked().await, 2);
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_nobody_should_have_said_parks_its_key_only(db: PgPool) {
     let shop = Shop::open(db).await;
@@ -113,4 +132,30 @@ async fn what_nobody_should_have_said_parks_its_key_only(db: PgPool) {
     shop.hears(shop.stock_reserved(Uuid::now_v7())).await;
     assert_eq!((shop.state(odd).await, shop.state(fine).await), (OrderState::Pending, OrderState::Reserved));
     assert_eq!(shop.parked().await, 3, "the odd one, the one behind it, and the one of an unknown order");
+}
+
+/// The bus hands in groups of one partition each; what is sold and what is captured is told on two topics, in any order.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn groups_that_cross_do_not_deadlock(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let mut orders = vec![];
+    for _ in 0..16 {
+        let order = shop.place().await;
+        shop.hears(shop.stock_reserved(order)).await;
+        shop.hears(shop.authorized(order)).await;
+        orders.push(order);
+    }
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let sold = orders.iter().map(|order| shop.stock(*order, Stock::StockSold(StockSold {})));
+        let (sold, again): (Vec<_>, Vec<_>) =
+            (sold.collect(), orders.iter().rev().map(|it| shop.authorized(*it)).collect());
+        for group in [sold, again] {
+            let (consumer, clock) = (shop.consumer.clone(), shop.kit.context.clock.clone());
+            crowd.spawn(async move { testkit::hear(&consumer, &clock, &group).await });
+        }
+        while crowd.join_next().await.is_some() {}
+    }
+    assert_eq!(shop.parked().await, 0);
+    assert_eq!(shop.deadlocks().await, 0);
 }

@@ -4,6 +4,7 @@ mod flow;
 mod read;
 mod rebuild;
 mod storm;
+mod stuck;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,13 +22,14 @@ use contracts::souk::product::v1::product_service_server::{ProductService, Produ
 use contracts::souk::product::v1::*;
 use contracts::souk::r#type::v1::Money;
 use prost::Message;
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 use testkit::Kit;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::expire::expire_due;
 use crate::{Service, consumer, role};
 
 /// The order service over a real catalogue of a few products, a client of it, and the consumer that the bus would feed.
@@ -42,9 +44,9 @@ pub(super) struct Shop {
     heard: Mutex<i64>,
 }
 
-/// A product service whose products the test decides about.
-#[derive(Clone, Default)]
-pub(super) struct Catalogue(Arc<Mutex<Vec<ItemQuote>>>);
+/// A product service whose products the test decides about. None: it is closed.
+#[derive(Clone)]
+pub(super) struct Catalogue(Arc<Mutex<Option<Vec<ItemQuote>>>>);
 
 impl Catalogue {
     pub(super) fn add(&self, sku: &str, price: Money) -> String {
@@ -56,14 +58,18 @@ impl Catalogue {
             title: format!("The {sku}"),
             unit_price: Some(price),
         };
-        self.0.lock().expect("no panics").push(quote);
+        self.0.lock().expect("no panics").iter_mut().for_each(|open| open.push(quote.clone()));
         product_id
     }
 
     pub(super) fn archive_all(&self) {
-        for quote in self.0.lock().expect("no panics").iter_mut() {
+        for quote in self.0.lock().expect("no panics").iter_mut().flatten() {
             quote.set_state(ProductState::Archived);
         }
+    }
+
+    pub(super) fn close(&self) {
+        *self.0.lock().expect("no panics") = None;
     }
 }
 
@@ -74,6 +80,7 @@ impl ProductService for Catalogue {
     async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> Answer<QuoteItemsResponse> {
         assert_eq!(request.metadata().get(chassis::SERVICE_HEADER).map(|it| it.as_bytes()), Some(&b"order"[..]));
         let known = self.0.lock().expect("no panics");
+        let known = known.as_ref().ok_or(Status::unavailable("closed"))?;
         let quotes = request.into_inner().product_ids.into_iter().map(|product_id| {
             let found = known.iter().find(|quote| quote.product_id == product_id).cloned();
             found.unwrap_or(ItemQuote { product_id, ..Default::default() })
@@ -108,7 +115,7 @@ impl ProductService for Catalogue {
 
 impl Shop {
     pub(super) async fn open(db: PgPool) -> Self {
-        let catalogue = Catalogue::default();
+        let catalogue = Catalogue(Arc::new(Mutex::new(Some(vec![]))));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
@@ -168,6 +175,17 @@ impl Shop {
         Ok(response.into_inner().order.expect("a success has the order"))
     }
 
+    pub(super) async fn fulfill(&self, order_id: Uuid, key: &str) -> Result<Order, Status> {
+        let request = FulfillOrderRequest {
+            request_id: key.into(),
+            order_id: order_id.to_string(),
+            carrier: "Royal Mail".into(),
+            tracking_number: "RM-1".into(),
+        };
+        let response = self.client.clone().fulfill_order(self.kit.operator(request)).await?;
+        Ok(response.into_inner().order.expect("a success has the order"))
+    }
+
     /// Told twice, as Kafka may.
     pub(super) async fn hears(&self, record: Record) {
         testkit::hear(&self.consumer, &self.kit.context.clock, std::slice::from_ref(&record)).await;
@@ -204,6 +222,55 @@ impl Shop {
         self.payment(order_id, Payment::PaymentCaptured(PaymentCaptured { amount: Some(Money::new("EUR", 2_500)) }))
     }
 
+    /// One order in each state.
+    pub(super) async fn one_of_each(&self) -> Vec<(OrderState, Uuid)> {
+        let mut orders = vec![];
+        for state in [
+            OrderState::Expired,
+            OrderState::Pending,
+            OrderState::Reserved,
+            OrderState::Confirmed,
+            OrderState::Fulfilled,
+            OrderState::Rejected,
+            OrderState::PaymentFailed,
+            OrderState::Cancelled,
+        ] {
+            let order = self.place().await;
+            if matches!(
+                state,
+                OrderState::Reserved | OrderState::Confirmed | OrderState::Fulfilled | OrderState::PaymentFailed
+            ) {
+                self.hears(self.stock_reserved(order)).await;
+            }
+            if matches!(state, OrderState::Confirmed | OrderState::Fulfilled) {
+                self.hears(self.authorized(order)).await;
+            }
+            match state {
+                OrderState::Expired => {
+                    self.kit.context.clock.advance(Duration::from_secs(901));
+                    expire_due(self.service.clone()).await.expect("one is due");
+                }
+                OrderState::Fulfilled => {
+                    self.hears(self.captured(order)).await;
+                    self.fulfill(order, "fulfilled").await.expect("paid");
+                }
+                OrderState::Rejected => {
+                    self.hears(self.stock(order, Stock::StockRejected(StockRejected::default()))).await
+                }
+                OrderState::PaymentFailed => self.hears(self.declined(order)).await,
+                OrderState::Cancelled => drop(self.cancel(order, "cancelled").await.expect("pending")),
+                _ => {}
+            }
+            assert_eq!(self.state(order).await, state);
+            orders.push((state, order));
+        }
+        orders
+    }
+
+    pub(super) fn declined(&self, order_id: Uuid) -> Record {
+        self.payment(order_id, Payment::PaymentDeclined(PaymentDeclined { reason: "CARD_DECLINED".into() }))
+    }
+
     /// What was published about an order. Versions have no gaps, and the event store says the same.
     pub(super) async fn published(&self, order_id: Uuid) -> Vec<String> {
         let records: Vec<_> = testkit::published(&self.db).await.into_iter().filter(|it| it.key == order_id).collect();
@@ -215,6 +282,18 @@ impl Shop {
         let stored = stored.fetch_all(&self.db).await.expect("events");
         assert_eq!(stored, records.iter().map(|record| record.event_id).collect::<Vec<_>>());
         records.iter().map(|record| record.kind.rsplit('.').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// How many transactions Postgres ended because they waited for each other. Closes the service's connections.
+    pub(super) async fn deadlocks(&self) -> i64 {
+        // Sessions report when they have been idle for a second, or when they end.
+        self.db.close().await;
+        let options = self.db.connect_options();
+        let mut fresh = PgConnection::connect_with(&options).await.expect("a connection");
+        sqlx::query_scalar("select deadlocks from pg_stat_database where datname = current_database()")
+            .fetch_one(&mut fresh)
+            .await
+            .expect("statistics")
     }
 
     pub(super) async fn parked(&self) -> usize {

@@ -1,3 +1,4 @@
+use contracts::souk::order::v1::OrderState;
 use sqlx::PgPool;
 
 use super::Shop;
@@ -19,4 +20,49 @@ async fn rows_are_what_their_events_say_and_a_forged_one_is_found(db: PgPool) {
         .expect("forged");
     let (count, differences) = compare(&shop.db).await.expect("compared");
     assert_eq!((count, differences.len(), differences[0].order_id), (2, 1, other));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn every_kind_of_forgery_is_found(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let orders = shop.one_of_each().await;
+    assert_eq!(compare(&shop.db).await.expect("compared"), (8, vec![]), "whatever state they are in");
+    let mut forged = vec![];
+    for (state, forgery) in [
+        (OrderState::Pending, "update order_line set quantity = quantity + 1 where order_id = $1"),
+        (OrderState::Reserved, "update order_event set version = version + 1 where order_id = $1 and version = 2"),
+        (OrderState::Confirmed, r#"update "order" set total_minor = total_minor + 1 where order_id = $1"#),
+        (OrderState::Rejected, "delete from order_event where order_id = $1"),
+    ] {
+        let (_, order) = orders.iter().find(|(it, _)| *it == state).expect("one of each");
+        sqlx::query(forgery).bind(order).execute(&shop.db).await.expect("forged");
+        forged.push(*order);
+    }
+    let (count, mut found) = compare(&shop.db).await.expect("compared");
+    forged.sort_unstable();
+    found.sort_unstable_by_key(|difference| difference.order_id);
+    assert_eq!((count, found.iter().map(|it| it.order_id).collect::<Vec<_>>()), (8, forged), "{found:?}");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_tables_defend_themselves(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    for (statement, constraint) in [
+        (r#"update "order" set state = 'LOST' where order_id = $1"#, "order_state"),
+        (r#"update "order" set version = 0 where order_id = $1"#, "order_version"),
+        (r#"update "order" set total_minor = 0 where order_id = $1"#, "order_total"),
+        (r#"update "order" set total_minor = 100000000 where order_id = $1"#, "order_total"),
+        (r#"update "order" set refunded_minor = total_minor + 1 where order_id = $1"#, "order_refunded"),
+        (r#"update "order" set state = 'FULFILLED' where order_id = $1"#, "order_fulfilled_when_paid"),
+        (r#"update "order" set payment_method = '4242424242424242' where order_id = $1"#, "order_payment_method"),
+        ("update order_line set quantity = 0 where order_id = $1", "order_line_quantity"),
+        ("update order_line set quantity = 1000 where order_id = $1", "order_line_quantity"),
+        ("update order_line set price_minor = 0 where order_id = $1", "order_line_price"),
+        ("update order_event set version = 0 where order_id = $1", "order_event_counts"),
+        ("insert into order_event select * from order_event where order_id = $1", "order_event_version"),
+    ] {
+        let refused = sqlx::query(statement).bind(order).execute(&shop.db).await.expect_err(statement);
+        assert_eq!(refused.as_database_error().and_then(|it| it.constraint()), Some(constraint), "{statement}");
+    }
 }

@@ -1,0 +1,33 @@
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use super::Shop;
+use crate::expire::expire_due;
+use crate::stuck::count_stuck;
+
+/// As Prometheus reads them: those that should have settled, and those that should be paid.
+async fn stuck(shop: &Shop) -> [String; 2] {
+    count_stuck(shop.service.clone()).await.expect("counted");
+    let page = chassis::metrics::render();
+    ["unsettled", "unpaid"].map(|of| {
+        let name = format!("souk_orders_stuck{{of=\"{of}\"}} ");
+        page.lines().find_map(|line| line.strip_prefix(&name)).expect("the gauge is there").to_owned()
+    })
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn orders_that_should_be_further_are_counted_until_they_are(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (_unsettled, unpaid) = (shop.place().await, shop.place().await);
+    shop.hears(shop.stock_reserved(unpaid)).await;
+    shop.hears(shop.authorized(unpaid)).await;
+    assert_eq!(stuck(&shop).await, ["0", "0"]);
+    shop.kit.context.clock.advance(Duration::from_secs(61));
+    assert_eq!(stuck(&shop).await, ["0", "1"]);
+    shop.kit.context.clock.advance(Duration::from_secs(900));
+    assert_eq!(stuck(&shop).await, ["1", "1"]);
+    shop.hears(shop.captured(unpaid)).await;
+    expire_due(shop.service.clone()).await.expect("one is due");
+    assert_eq!(stuck(&shop).await, ["0", "0"]);
+}
