@@ -1,13 +1,14 @@
 # What people type. Everything else is in `dev`.
 
-.PHONY: help up test bench prepare fmt
+.PHONY: help up test test-servers bench prepare fmt
 
 help:
-	@echo "make up       start everything on this machine, and buy something"
-	@echo "make test     check and test everything"
-	@echo "make bench    measure what orders cost here"
-	@echo "make prepare  write .sqlx anew, after a query or a migration changed"
-	@echo "make fmt      format the code"
+	@echo "make up            start everything on this machine, and buy something"
+	@echo "make test          check and test everything"
+	@echo "make test-servers  start what \`cargo test -p NAME\` needs, until Ctrl-C"
+	@echo "make bench         measure what orders cost here"
+	@echo "make prepare       write .sqlx anew, after a query or a migration changed"
+	@echo "make fmt           format the code"
 
 # The contracts need protoc to build, so it cannot be installed by what they build.
 PROTOC := $(shell command -v protoc 2>/dev/null)
@@ -24,6 +25,11 @@ test:
 	$(ensure_protoc)
 	cargo build -q -p dev
 	@target/debug/dev test
+
+test-servers:
+	$(ensure_protoc)
+	cargo build -q -p dev
+	@exec target/debug/dev test-servers
 
 bench:
 	$(ensure_protoc)

@@ -111,6 +111,7 @@ fn write_contracts(pool: &DescriptorPool, rules: &str) -> Result<String, Box<dyn
         let domain = package.rsplit_once('.').ok_or("a package without a version")?.0;
         let path = message.replace(".type.", ".r#type.").replace('.', "::");
         write!(code, "impl crate::codec::Contract for {path} {{ const DOMAIN: &'static str = \"{domain}\";")?;
+        write!(code, "const IS_REQUEST: bool = {};", requests.contains(message))?;
         if requests.contains(message) && rules.contains(&format!("for {path} {{")) {
             write!(code, "fn check(&self) -> Result<(), prost_protovalidate::ValidationError> {{")?;
             write!(code, " prost_protovalidate::Validate::validate(self) }}")?;

@@ -3,17 +3,22 @@
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
-use prost::Message;
+use bytes::Buf;
+use prost::{Message, Name};
 use prost_protovalidate::ValidationError;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic::{Code, Status};
 use tonic_prost::{ProstCodec, ProstEncoder};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::nul;
+
 /// What build.rs writes for the messages of every RPC.
-pub(crate) trait Contract {
+pub(crate) trait Contract: Name {
     /// The domain of errors about it, such as `souk.order`.
     const DOMAIN: &'static str;
+    /// Whether callers send it; what comes back is our own and trusted.
+    const IS_REQUEST: bool;
 
     fn check(&self) -> Result<(), ValidationError> {
         Ok(())
@@ -55,14 +60,21 @@ impl<U: Message + Default + Contract> Decoder for ValidatedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let message =
-            U::decode(buffer).map_err(|error| refuse::<U>(format!("the message does not decode: {error}"), vec![]))?;
-        message.check().map_err(|error| {
-            let violations: Vec<_> = error.violations().iter().map(describe).collect();
-            let fields: Vec<_> = violations.iter().map(|it| format!("{}: {}", it.field, it.description)).collect();
-            refuse::<U>(fields.join("; "), violations)
-        })?;
-        Ok(Some(message))
+        let suspect = (U::IS_REQUEST && buffer.chunk().contains(&0)).then(|| buffer.chunk().to_vec());
+        let unreadable = |error| refuse::<U>(format!("the message does not decode: {error}"), vec![]);
+        let message = U::decode(buffer).map_err(unreadable)?;
+        let mut violations: Vec<_> = match message.check() {
+            Ok(()) => Vec::new(),
+            Err(error) => error.violations().iter().map(describe).collect(),
+        };
+        if let Some(bytes) = suspect {
+            violations.append(&mut nul::find::<U>(&bytes).map_err(unreadable)?);
+        }
+        if violations.is_empty() {
+            return Ok(Some(message));
+        }
+        let fields: Vec<_> = violations.iter().map(|it| format!("{}: {}", it.field, it.description)).collect();
+        Err(refuse::<U>(fields.join("; "), violations))
     }
 }
 

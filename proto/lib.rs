@@ -3,6 +3,7 @@
 
 mod codec;
 pub mod money;
+mod nul;
 
 /// The `FileDescriptorSet` of all contracts and their imports, options and comments included.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));

@@ -22,6 +22,8 @@ enum Command {
     Stack(stack::Options),
     /// Checks and tests everything.
     Test,
+    /// Starts what tests of single crates need, says how they find it, and stays until Ctrl-C.
+    TestServers,
     /// Writes `.sqlx` anew: what the queries mean.
     Prepare,
     /// Measures what orders cost here.
@@ -43,6 +45,7 @@ async fn main() -> ExitCode {
         Command::Up(options) => up::run(&options).await,
         Command::Stack(options) => stack::run(&options).await,
         Command::Test => test::run().await,
+        Command::TestServers => test::serve().await,
         Command::Prepare => prepare::run().await,
         Command::Bench => bench::run().await,
         Command::Provider { listen, data } => {

@@ -206,14 +206,13 @@ async fn supervise(
                 status = running.wait() => {
                     let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                     eprintln!("{} died ({status}). It said:\n{}", spec.name, last_lines(&spec));
-                    deaths.push_back(Instant::now());
-                    deaths.retain(|death| death.elapsed() < WITHIN);
-                    if deaths.len() >= DEATHS {
-                        failures.send(format!("{} died {DEATHS} times within a minute", spec.name)).await.ok();
-                        return;
+                    match start_again(&spec, &mut deaths).await {
+                        Ok(running) => child = Some(running),
+                        Err(why) => {
+                            failures.send(why).await.ok();
+                            return;
+                        }
                     }
-                    tokio::time::sleep(Duration::from_millis(100 << deaths.len())).await;
-                    child = restart(&spec).await;
                     continue;
                 }
             },
@@ -229,13 +228,18 @@ async fn supervise(
     }
 }
 
-/// None: it could not be started, which counts as nothing to supervise until somebody starts it.
-async fn restart(spec: &Spec) -> Option<Child> {
-    match spawn_ready(spec).await {
-        Ok(child) => Some(child),
-        Err(error) => {
-            eprintln!("{error:#}");
-            None
+/// Until it is ready, or has died too often.
+async fn start_again(spec: &Spec, deaths: &mut VecDeque<Instant>) -> Result<Child, String> {
+    loop {
+        deaths.push_back(Instant::now());
+        deaths.retain(|death| death.elapsed() < WITHIN);
+        if deaths.len() >= DEATHS {
+            return Err(format!("{} died {DEATHS} times within a minute", spec.name));
+        }
+        tokio::time::sleep(Duration::from_millis(100 << deaths.len())).await;
+        match spawn_ready(spec).await {
+            Ok(child) => return Ok(child),
+            Err(error) => eprintln!("{error:#}"),
         }
     }
 }

@@ -23,19 +23,43 @@ pub async fn run() -> Result<()> {
     step("lints", "cargo", &clippy, &[]).await?;
     step("build", "cargo", &["build", "-q", "--workspace"], &[]).await?;
 
-    let (mut supervisor, unit) = (Supervisor::default(), Layout::unit());
-    start_postgres(&mut supervisor).await?;
-    // What it holds is of earlier runs, and of no use.
-    std::fs::remove_dir_all(unit.home.join("kafka")).ok();
-    supervisor.start(parts::kafka(&unit).await?).await?;
-    let environment = [
-        ("DATABASE_URL", unit_database()),
-        ("SOUK_TEST_KAFKA", format!("127.0.0.1:{}", unit.ports.kafka())),
-        ("SOUK_ENVOY", install::envoy(&layout.tools)?.to_string_lossy().into_owned()),
-    ];
+    let mut supervisor = Supervisor::default();
+    let environment = start_servers(&mut supervisor).await?;
     let outcome = step("tests", "cargo", &["test", "--workspace", "--no-fail-fast"], &environment).await;
     supervisor.stop().await;
     outcome
+}
+
+/// What the tests of single crates need, until Ctrl-C, so that `cargo test -p NAME` can be run meanwhile.
+pub async fn serve() -> Result<()> {
+    install::ensure(&Layout::test().tools).await?;
+    let mut supervisor = Supervisor::default();
+    let environment = start_servers(&mut supervisor).await?;
+    for (name, value) in environment {
+        println!("export {name}={value}");
+    }
+    tokio::select! {
+        outcome = tokio::signal::ctrl_c() => outcome?,
+        why = supervisor.failure() => bail!(why),
+    }
+    supervisor.stop().await;
+    Ok(())
+}
+
+/// Starts the servers of unit tests, unless they are there already. How tests find them.
+async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 3]> {
+    let unit = Layout::unit();
+    start_postgres(supervisor).await?;
+    if !parts::answers(unit.ports.kafka()) {
+        // What it holds is of earlier runs, and of no use.
+        std::fs::remove_dir_all(unit.home.join("kafka")).ok();
+        supervisor.start(parts::kafka(&unit).await?).await?;
+    }
+    Ok([
+        ("DATABASE_URL", unit_database()),
+        ("SOUK_TEST_KAFKA", format!("127.0.0.1:{}", unit.ports.kafka())),
+        ("SOUK_ENVOY", install::envoy(&unit.tools)?.to_string_lossy().into_owned()),
+    ])
 }
 
 async fn step(name: &str, program: &str, arguments: &[&str], environment: &[(&str, String)]) -> Result<()> {

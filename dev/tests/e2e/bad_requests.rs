@@ -30,6 +30,10 @@ fn orders_that_make_no_sense() -> Result<()> {
         let keyless = market.customer.send(Method::POST, "/v1/orders", "", Some(keyless)).await?;
         expect(&keyless, 400, "IDEMPOTENCY_KEY_REQUIRED", "request_id")?;
 
+        let recipient = json!({"recipient": "A\0B", "lines": ["C"], "city": "D", "postalCode": "E", "country": "DE"});
+        let nul = json!({"items": item(1), "paymentMethod": "pm_card_visa", "shippingAddress": recipient});
+        expect(&market.customer.post("/v1/orders", nul).await?, 400, "REQUEST_INVALID", "shipping_address.recipient")?;
+
         let product = json!({"sku": new_sku(), "title": "x", "price": {"currency": "XTS", "minor": "1"}});
         let refused = market.operator.post("/v1/products", json!({"product": product})).await?;
         expect(&refused, 400, "REQUEST_INVALID", "product.price.currency")

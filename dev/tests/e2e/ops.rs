@@ -74,6 +74,12 @@ fn a_poisoned_event_parks_its_order_only_until_it_is_redriven() -> Result<()> {
         let done = ops.clone().redrive_dead_letters(signed(&market, redrive)?).await?.into_inner();
         ensure!(done.redriven_count == 1 && letters(&ops, &market, &key).await?.is_empty());
 
+        wait("the outbox to be told", async || {
+            let status = ops.clone().get_outbox_status(signed(&market, GetOutboxStatusRequest {})?).await?.into_inner();
+            Ok(status.pending_count == 0 && status.oldest_time.is_none())
+        })
+        .await?;
+
         let nobody = ops.clone().list_dead_letters(ListDeadLettersRequest::default()).await;
         ensure!(nobody.err().map(|status| status.code()) == Some(Code::Unauthenticated));
         Ok(())

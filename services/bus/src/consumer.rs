@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use chassis::consume::{Consumer, Record};
 use chassis::metrics::{self, Of};
@@ -23,6 +24,10 @@ use uuid::Uuid;
 
 use crate::partition::{Item, Partition};
 use crate::wire;
+
+const BEFORE_JOINING_AGAIN: Duration = Duration::from_secs(1);
+const LEAVING: Duration = Duration::from_secs(5);
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
 
 static UNREADABLE: LazyLock<Family<Of, Counter>> =
     LazyLock::new(|| metrics::register("events_unreadable", "Records that are no events of ours", Family::default()));
@@ -82,15 +87,26 @@ type Source = StreamConsumer<Watch>;
 pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, stop: CancellationToken) {
     let mut config = config.clone();
     config.set("group.id", consumer.name).set("client.id", consumer.name);
-    let watch = Watch { consumer: consumer.name, partitions: Mutex::default() };
-    let source: Arc<Source> = match config.create_with_context(watch) {
-        Ok(source) => Arc::new(source),
-        Err(error) => return tracing::error!(consumer = consumer.name, %error, "the consumer's settings are wrong"),
-    };
-    if let Err(error) = source.subscribe(consumer.topics) {
-        return tracing::error!(consumer = consumer.name, %error, "the topics cannot be subscribed to");
+    while !stop.is_cancelled() {
+        let watch = Watch { consumer: consumer.name, partitions: Mutex::default() };
+        let source: Arc<Source> = match config.create_with_context(watch) {
+            Ok(source) => Arc::new(source),
+            Err(error) => return tracing::error!(consumer = consumer.name, %error, "the consumer's settings are wrong"),
+        };
+        if let Err(error) = source.subscribe(consumer.topics) {
+            return tracing::error!(consumer = consumer.name, %error, "the topics cannot be subscribed to");
+        }
+        take_part(source, &consumer, &clock, stop.child_token()).await;
+        tokio::select! {
+            () = tokio::time::sleep(BEFORE_JOINING_AGAIN) => {}
+            () = stop.cancelled() => {}
+        }
     }
-    let (stop, mut jobs) = (stop.child_token(), JoinSet::new());
+}
+
+/// As one member of the group, until told to stop or until this member cannot go on.
+async fn take_part(source: Arc<Source>, consumer: &Consumer, clock: &Clock, stop: CancellationToken) {
+    let (mut jobs, mut last_complaint) = (JoinSet::new(), None::<Instant>);
     while !stop.is_cancelled() {
         let message = tokio::select! {
             message = source.recv() => message,
@@ -98,7 +114,7 @@ pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, st
         };
         match message {
             Ok(message) => {
-                let item = read(&message, &consumer, &clock).await;
+                let item = read(&message, consumer, clock).await;
                 let partition = find(&source, &message).unwrap_or_else(|| {
                     let (topic, number) = (message.topic(), message.partition());
                     let (partition, job) =
@@ -112,25 +128,35 @@ pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, st
             }
             Err(error) => {
                 FAILURES.get_or_create(&Of::new(consumer.name)).inc();
-                tracing::warn!(consumer = consumer.name, %error, "nothing can be read right now");
+                // While brokers are away this comes many times a second.
+                if last_complaint.is_none_or(|at| at.elapsed() >= BETWEEN_COMPLAINTS) {
+                    last_complaint = Some(Instant::now());
+                    tracing::warn!(consumer = consumer.name, %error, "nothing can be read right now");
+                }
                 if let Some((_, why)) = source.client().fatal_error() {
-                    // Such as a second process under the same instance name. Only a new process gets a new consumer.
-                    tracing::error!(consumer = consumer.name, why, "the consumer cannot go on");
+                    // Such as a second process under the same instance name, or a broker that came back and believes in one.
+                    tracing::error!(
+                        consumer = consumer.name,
+                        why,
+                        "this member of the group cannot go on; it joins anew"
+                    );
                     stop.cancel();
                 }
             }
         }
         while let Some(ended) = jobs.try_join_next() {
             if let Err(error) = ended {
-                // Its partition would stand still and nobody would know; a new process takes it up again.
-                tracing::error!(consumer = consumer.name, %error, "the work on a partition died");
+                // Its partition would stand still and nobody would know.
+                tracing::error!(consumer = consumer.name, %error, "the work on a partition died; it begins anew");
                 stop.cancel();
             }
         }
     }
     while jobs.join_next().await.is_some() {}
-    // Commits what is stored and leaves the group, which takes a while.
-    if tokio::task::spawn_blocking(move || drop(source)).await.is_err() {
+    // Commits what is stored and leaves the group, which takes a while, and for ever if no broker answers a member that
+    // was shut out.
+    let leaving = tokio::task::spawn_blocking(move || drop(source));
+    if !matches!(tokio::time::timeout(LEAVING, leaving).await, Ok(Ok(()))) {
         tracing::warn!(consumer = consumer.name, "the last offsets may not be committed; their events are read again");
     }
 }

@@ -89,7 +89,9 @@ async fn together(consumer: &Consumer, clock: &Clock, records: &[&Record]) -> Re
     let due = records.iter().zip(&fates).filter(|(_, fate)| matches!(fate, Fate::Due));
     let due: Vec<_> = due.map(|(record, _)| *record).collect();
     if due.len() > 1 {
-        consumer.handler.prepare(&mut tx, &due).await?;
+        // What panics on one event must not end the work on all others.
+        let prepared = AssertUnwindSafe(consumer.handler.prepare(&mut tx, &due)).catch_unwind().await;
+        prepared.unwrap_or_else(|_| Err(panicked()))?;
     }
     let (mut handled, mut repeated, mut parked) = (0, 0, Vec::new());
     for (record, fate) in records.iter().zip(fates) {
@@ -120,8 +122,11 @@ pub(crate) async fn handle(consumer: &Consumer, tx: &mut PgConnection, record: &
     let span = tracing::info_span!("event", consumer = consumer.name, kind = record.kind, key = %record.key);
     telemetry::adopt_parent(&span, record.traceparent.as_deref());
     let handled = AssertUnwindSafe(consumer.handler.handle(tx, record)).catch_unwind().instrument(span).await;
-    // What panics on one event must not end the work on all others.
-    handled.unwrap_or_else(|_| Err(HandleError::Poisoned("the handler panicked".to_owned())))
+    handled.unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> HandleError {
+    HandleError::Poisoned("the handler panicked".to_owned())
 }
 
 /// What is to be done with a record.

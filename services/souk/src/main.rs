@@ -34,8 +34,13 @@ fn main() -> ExitCode {
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map(|runtime| runtime.block_on(run(cli.command))) {
-        Ok(code) => code,
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(run(cli.command));
+            // Whoever had time to finish has finished; a thread that hangs must not keep the process.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => say(&error, 1),
     }
 }

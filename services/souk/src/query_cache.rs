@@ -1,6 +1,6 @@
 //! `.sqlx` is what the migrations say. That no query is missing from it is what every offline build checks.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqlSafeStr};
@@ -31,11 +31,18 @@ async fn the_query_cache_is_fresh(_: PgPoolOptions, database: PgConnectOptions) 
         let mut answers = Vec::new();
         for db in &mut services {
             let described = db.describe(AssertSqlSafe(sql.clone()).into_sql_str()).await;
-            answers
-                .push(described.map(|it| serde_json::to_value(it).expect("plain data")).map_err(|it| it.to_string()));
+            answers.push(
+                described.map(|it| shape(&serde_json::to_value(it).expect("plain data"))).map_err(|it| it.to_string()),
+            );
         }
-        assert!(answers.contains(&Ok(cached["describe"].clone())), "stale, run `make prepare`: {sql}\n{answers:#?}");
+        assert!(answers.contains(&Ok(shape(&cached["describe"]))), "stale, run `make prepare`: {sql}\n{answers:#?}");
         checked += 1;
     }
     assert!(checked > 50, "the cache has {checked} queries");
+}
+
+/// What goes in and what comes out. Whether an outer join makes a column nullable is left away: it is learned from the
+/// plan, and which side of a join is the outer one depends on how full the tables are.
+fn shape(described: &Value) -> Value {
+    json!({ "columns": described["columns"], "parameters": described["parameters"] })
 }

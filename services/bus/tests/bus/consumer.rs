@@ -204,3 +204,27 @@ async fn replicas_that_come_and_go_hear_everything_once_and_in_order(db: PgPool)
     assert_eq!(ground.heard().await, story(&keys, last));
     assert_eq!(listener.letters().await, []);
 }
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn a_member_that_is_taken_for_another_joins_anew(db: PgPool) {
+    let ground = Ground::open(db).await;
+    let (listener, keys) = (ground.scribe(), keys(8));
+    let mut config = bus::consumer_config(&brokers());
+    config.set("group.instance.id", "one");
+    let running = listener.start_with(config.clone());
+    for key in &keys {
+        ground.say(*key, 1).await;
+    }
+    ground.hears(8).await;
+
+    let refused = || metric("consumer_failures_total", listener.consumer.name);
+    let (before, namesake) = (refused(), listener.start_with(config));
+    eventually("that it was shut out", async || (refused() > before).then_some(())).await;
+    namesake.stop().await;
+    for key in &keys {
+        ground.say(*key, 2).await;
+    }
+    ground.hears(16).await;
+    running.stop().await;
+    assert_eq!(ground.heard().await, story(&keys, 2));
+}

@@ -10,7 +10,7 @@ use chassis::{Clock, dead_letter, metrics};
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
@@ -226,7 +226,11 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn start(&self) -> Running {
-        let (consumer, config) = (self.consumer.clone(), bus::consumer_config(&brokers()));
+        self.start_with(bus::consumer_config(&brokers()))
+    }
+
+    pub(crate) fn start_with(&self, config: ClientConfig) -> Running {
+        let consumer = self.consumer.clone();
         Running::start(|stop| async move { bus::consume(&config, consumer, Clock::System, stop).await })
     }
 
