@@ -28,6 +28,9 @@ enum Command {
     Prepare,
     /// Measures what orders cost here.
     Bench,
+    /// What `bench` compares the product service with.
+    #[command(hide = true)]
+    BareProduct { listen: SocketAddr, database: String },
     /// Plays the payment provider.
     Provider {
         /// Where it listens.
@@ -48,6 +51,7 @@ async fn main() -> ExitCode {
         Command::TestServers => test::serve().await,
         Command::Prepare => prepare::run().await,
         Command::Bench => bench::run().await,
+        Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,
         Command::Provider { listen, data } => {
             tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
             provider::serve(listen, data).await.map_err(Into::into)

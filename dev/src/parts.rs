@@ -136,14 +136,16 @@ fn provider(layout: &Layout) -> Result<Spec> {
 pub fn environment(layout: &Layout) -> Vec<(String, String)> {
     let ports = layout.ports;
     let local = |port: u16| format!("127.0.0.1:{port}");
-    let database = |user: &str, name: &str| format!("postgres://{user}@127.0.0.1:{}/{name}", ports.postgres());
     let keys = layout.home.join("keys");
     let mut all = vec![
         ("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin())),
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.admin()))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
-        ("SOUK_MIGRATE_DATABASE_URL".to_owned(), database("postgres", "postgres")),
+        (
+            "SOUK_MIGRATE_DATABASE_URL".to_owned(),
+            format!("postgres://postgres@127.0.0.1:{}/postgres", ports.postgres()),
+        ),
         ("USER_SIGNING_KEY_FILES".to_owned(), keys.join("access.pem").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
@@ -160,10 +162,14 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         all.push((format!("EDGE_{name}_ENDPOINTS"), address));
     }
     for service in SERVICES {
-        let name = format!("souk_{service}");
-        all.push((format!("{}_DATABASE_URL", service.to_uppercase()), database(&name, &name)));
+        all.push((format!("{}_DATABASE_URL", service.to_uppercase()), database_url(layout, service)));
     }
     all
+}
+
+/// The database of a service, under its own role.
+pub fn database_url(layout: &Layout, service: &str) -> String {
+    format!("postgres://souk_{service}@127.0.0.1:{}/souk_{service}", layout.ports.postgres())
 }
 
 /// Runs one of `souk`'s commands to its end, and returns what it printed.
@@ -220,7 +226,7 @@ pub async fn start_all(
             environment: [environment(layout), settings.to_vec()].concat(),
             user: None,
             port: ports.admin(),
-            ready: Ready::Listening,
+            ready: Ready::SaysSo,
             log: layout.log("souk"),
             stop: Signal::TERM,
         })

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
 const DEATHS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
@@ -45,6 +46,8 @@ pub enum Ready {
     Listening,
     /// Postgres listens before it has recovered.
     TakesQueries,
+    /// A role listens before it knows the keys of tokens, and says at `/readyz` when it serves.
+    SaysSo,
 }
 
 impl Ready {
@@ -61,6 +64,10 @@ impl Ready {
                     Ok(connection) => connection.close().await.is_ok(),
                     Err(_) => false,
                 }
+            }
+            Self::SaysSo => {
+                let answer = reqwest::get(format!("http://{address}/readyz")).await;
+                answer.is_ok_and(|answer| answer.status().is_success())
             }
         }
     }
@@ -166,7 +173,8 @@ async fn spawn_ready(spec: &Spec) -> Result<Child> {
         if let Some(status) = child.try_wait()? {
             bail!("{} ended at once ({status}). It said:\n{}", spec.name, last_lines(spec));
         }
-        if spec.ready.is(spec.port).await {
+        // One that takes a connection and says nothing is not ready either.
+        if tokio::time::timeout(ANSWERS_WITHIN, spec.ready.is(spec.port)).await.unwrap_or(false) {
             return Ok(child);
         }
         if begun.elapsed() > READY_WITHIN {

@@ -2,12 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use contracts::souk::order::v1::ListOrdersRequest;
+use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use dev::shop::Client;
 use reqwest::Method;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
+use tonic::Request;
+use tonic::transport::Endpoint;
+use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::{Market, alone, check, order_id, wait};
@@ -31,6 +36,16 @@ async fn insist(customer: &Client, product_id: &str) -> Result<String> {
         ensure!(begun.elapsed() < Duration::from_secs(60), "no answer within a minute");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Once nothing is killed any more, the edge finds out by itself that all roles are back.
+async fn wait_for_recovery(market: &Market) -> Result<()> {
+    let paths = ["/v1/users/me", "/v1/products", &format!("/v1/stock/{}", market.sku), "/v1/orders", "/v1/payments"];
+    for path in paths {
+        let what = format!("{path} to be served again");
+        wait(&what, async || Ok(market.operator.get(path).await?.status.as_u16() != 503)).await?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -58,6 +73,7 @@ fn souk_is_killed_thirty_times_while_orders_are_placed() -> Result<()> {
         };
         let (killed, placed) = tokio::join!(killer, clients.join_all());
         killed?;
+        wait_for_recovery(&market).await?;
         let mut sold = 0;
         for outcome in placed {
             let (customer, orders) = outcome?;
@@ -71,6 +87,44 @@ fn souk_is_killed_thirty_times_while_orders_are_placed() -> Result<()> {
         }
         market.wait_for_available(ORDERS as i64 + 10 - sold).await?;
         check(stack).await
+    })
+}
+
+/// Asks the order service itself, for the edge would wait a little and repeat a read. Whether anybody answered.
+async fn ask_role(role: &Endpoint, customer: &Client) -> Result<bool> {
+    let Ok(channel) = role.connect().await else { return Ok(false) };
+    let mut request = Request::new(ListOrdersRequest::default());
+    request.metadata_mut().insert("authorization", format!("Bearer {}", customer.token()).parse()?);
+    match OrderServiceClient::new(channel).list_orders(request).await {
+        Ok(_) => Ok(true),
+        Err(status) => match status.get_details_error_info() {
+            Some(info) => bail!("{}: {status}", info.reason),
+            // The process was gone in the middle of it.
+            None => Ok(false),
+        },
+    }
+}
+
+#[test]
+fn a_restarted_role_knows_the_keys_of_tokens_before_it_answers() -> Result<()> {
+    alone(async |stack| {
+        let customer = stack.customer().await?;
+        let role = Endpoint::from_shared(format!("http://127.0.0.1:{}", stack.ports().grpc(5)))?;
+        for _ in 0..5 {
+            let asking = async {
+                loop {
+                    if let Err(error) = ask_role(&role, &customer).await {
+                        return error;
+                    }
+                }
+            };
+            tokio::select! {
+                killed = stack.control("kill souk") => killed.map(drop)?,
+                error = asking => return Err(error),
+            }
+            ensure!(ask_role(&role, &customer).await?, "it said that it is ready, and nobody answers");
+        }
+        Ok(())
     })
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -34,8 +35,11 @@ pub enum BootError {
     TooSlow,
 }
 
+/// How long a role waits for the keys of access tokens before it answers without.
+const KEYS_WITHIN: Duration = Duration::from_secs(3);
+
 /// Runs roles until a signal. All listeners are bound before anything starts.
-pub async fn run(roles: Vec<Role>, config: &Common, context: Context) -> Result<(), BootError> {
+pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Result<(), BootError> {
     let (mut terminate, mut interrupt) = (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
     let mut listeners = Vec::new();
     for role in &roles {
@@ -44,14 +48,21 @@ pub async fn run(roles: Vec<Role>, config: &Common, context: Context) -> Result<
     let admin_listener = bind("admin", config.admin_listen).await?;
 
     let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
-    let ready = Arc::new(AtomicBool::new(true));
-    let (mut servers, mut workers) = (JoinSet::new(), JoinSet::new());
-    let (mut health, mut pages) = (Vec::new(), axum::Router::new());
+    let ready = Arc::new(AtomicBool::new(false));
+    let pages = roles.iter_mut().fold(axum::Router::new(), |pages, role| pages.merge(std::mem::take(&mut role.admin)));
+    let admin = axum::serve(admin_listener, admin_pages(pages, ready.clone()));
+    let admin = tokio::spawn(admin.with_graceful_shutdown(stop_working.clone().cancelled_owned()).into_future());
+
+    let (mut servers, mut workers, mut health) = (JoinSet::new(), JoinSet::new(), Vec::new());
     let verifier = context.verifier.clone().poll(config.jwks_url.clone(), stop_working.clone());
     workers.spawn(async move {
         verifier.await;
         "the polling of keys"
     });
+    // Whoever calls meanwhile waits in a listener's queue, instead of being told that nobody can be verified.
+    if tokio::time::timeout(KEYS_WITHIN, context.verifier.ready()).await.is_err() {
+        tracing::warn!("no keys of access tokens yet; only public methods are answered until there are");
+    }
     for (mut role, listener) in roles.into_iter().zip(listeners) {
         let incoming = TcpListenerStream::new(listener);
         let (reporter, server) = server::serve(&mut role, &context, incoming, stop_serving.clone()).await?;
@@ -75,11 +86,9 @@ pub async fn run(roles: Vec<Role>, config: &Common, context: Context) -> Result<
                 name
             });
         }
-        pages = pages.merge(role.admin);
         tracing::info!(role = name, address = %role.listen, "serving");
     }
-    let admin = axum::serve(admin_listener, admin_pages(pages, ready.clone()));
-    let admin = tokio::spawn(admin.with_graceful_shutdown(stop_working.clone().cancelled_owned()).into_future());
+    ready.store(true, Ordering::Relaxed);
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -115,7 +124,7 @@ fn admin_pages(pages: axum::Router, ready: Arc<AtomicBool>) -> axum::Router {
         if ready.load(Ordering::Relaxed) {
             (StatusCode::OK, "ready\n")
         } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
         }
     };
     let page = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];

@@ -2,7 +2,7 @@
 //! The keys are polled from its JWKS; when it is gone, the last list stays. A token is never logged.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -52,7 +53,7 @@ impl Claims {
 }
 
 pub struct Verifier {
-    keys: RwLock<Option<Arc<HashMap<String, DecodingKey>>>>,
+    keys: watch::Sender<Option<Arc<HashMap<String, DecodingKey>>>>,
     verified: Cache<[u8; 32], (Identity, i64)>,
     validation: Validation,
 }
@@ -64,7 +65,7 @@ impl Verifier {
         validation.set_audience(&[audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.leeway = 5;
-        Self { keys: RwLock::new(None), verified: Cache::new(REMEMBERED), validation }
+        Self { keys: watch::Sender::new(None), verified: Cache::new(REMEMBERED), validation }
     }
 
     /// Takes over a list of keys; what was verified with another list is forgotten.
@@ -74,7 +75,7 @@ impl Verifier {
             Some((id, DecodingKey::from_jwk(key).ok()?))
         });
         let usable = Arc::new(usable.collect());
-        *self.keys.write().expect("nothing panics while it holds this lock") = Some(usable);
+        self.keys.send_replace(Some(usable));
         self.verified.clear();
     }
 
@@ -86,8 +87,7 @@ impl Verifier {
             }
             self.verified.remove(&hash);
         }
-        let keys = self.keys.read().expect("nothing panics while it holds this lock").clone();
-        let keys = keys.ok_or(Error::KeysUnavailable)?;
+        let keys = self.keys.borrow().clone().ok_or(Error::KeysUnavailable)?;
         let head = jsonwebtoken::decode_header(token).map_err(|_| Error::TokenInvalid("it is not a JWT"))?;
         if head.typ.as_deref() != Some("at+jwt") {
             return Err(Error::TokenInvalid("it is not an access token"));
@@ -98,6 +98,12 @@ impl Verifier {
         let identity = claims.identity();
         self.verified.insert(hash, (identity.clone(), claims.exp));
         Ok(identity)
+    }
+
+    /// Comes back when there are keys to verify with.
+    pub async fn ready(&self) {
+        let has_keys = |keys: &Option<_>| keys.is_some();
+        self.keys.subscribe().wait_for(has_keys).await.expect("we hold the sender");
     }
 
     /// Polls the keys until told to stop.

@@ -1,5 +1,7 @@
-//! `dev bench`: what orders cost on this machine. Everything real and durable (fsync on), the release build, one load
+//! `dev bench`: what orders, and our layers, cost on this machine. Everything real and durable (fsync on), the release build, one load
 //! generator beside it. Times of orders are read from their events, so that nobody polls while it is measured.
+
+pub mod layers;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use anyhow::{Context, Result};
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
+use crate::layout::Layout;
 use crate::shop::Client;
 use crate::stack::Stack;
 
@@ -52,7 +55,8 @@ pub async fn run() -> Result<()> {
         println!("  {name:10} {spent:6.2} ms CPU per order, {rss} MiB resident");
     }
     println!("  together   {total:6.2} ms CPU per order; {:.1} commits per order", committed as f64 / count);
-    Ok(())
+    let layout = Layout { souk: Layout::up().souk, ..stack.layout.clone() };
+    layers::run(&layout, &product).await
 }
 
 /// Calls on time, whether or not those before have been answered.
@@ -144,18 +148,11 @@ fn usage() -> Result<HashMap<String, (f64, u64)>> {
     let mut parents = HashMap::new();
     let mut figures = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
-        let path = entry?.path();
-        let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // A process may end while it is looked at.
-        let Ok(stat) = std::fs::read_to_string(path.join("stat")) else { continue };
-        let (head, rest) = stat.rsplit_once(") ").context("the name of a process is in brackets")?;
-        let fields: Vec<_> = rest.split(' ').collect();
-        let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
-        parents.insert(pid, u32::try_from(field(1)).unwrap_or_default());
-        // utime, stime, and those of children that have ended; a hundred ticks are a second.
-        let cpu = [11, 12, 13, 14].map(field).iter().sum::<u64>() as f64 / 100.0;
-        let name = head.split_once('(').map_or("", |it| it.1).to_owned();
-        figures.push((pid, name, cpu, field(21) * 4_096 / (1 << 20)));
+        let Ok(process) = Process::read(pid) else { continue };
+        parents.insert(pid, process.parent);
+        figures.push((pid, process));
     }
     let ours = |mut pid: u32| {
         while let Some(parent) = parents.get(&pid) {
@@ -167,10 +164,35 @@ fn usage() -> Result<HashMap<String, (f64, u64)>> {
         false
     };
     let mut parts = HashMap::<String, (f64, u64)>::new();
-    for (_, name, cpu, rss) in figures.into_iter().filter(|it| ours(it.0)) {
-        let part = parts.entry(name).or_default();
-        part.0 += cpu;
-        part.1 = part.1.max(rss);
+    for (_, process) in figures.into_iter().filter(|it| ours(it.0)) {
+        let part = parts.entry(process.name).or_default();
+        part.0 += process.cpu_seconds;
+        part.1 = part.1.max(process.resident_mib);
     }
     Ok(parts)
+}
+
+/// What the kernel says of one process.
+struct Process {
+    name: String,
+    parent: u32,
+    /// Its own, and that of its children that have ended.
+    cpu_seconds: f64,
+    resident_mib: u64,
+}
+
+impl Process {
+    fn read(pid: u32) -> Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (head, rest) = stat.rsplit_once(") ").context("the name of a process is in brackets")?;
+        let fields: Vec<_> = rest.split(' ').collect();
+        let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+        Ok(Self {
+            name: head.split_once('(').map_or("", |it| it.1).to_owned(),
+            parent: u32::try_from(field(1)).unwrap_or_default(),
+            // A hundred ticks are a second.
+            cpu_seconds: [11, 12, 13, 14].map(field).iter().sum::<u64>() as f64 / 100.0,
+            resident_mib: field(21) * 4_096 / (1 << 20),
+        })
+    }
 }
