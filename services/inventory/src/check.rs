@@ -23,7 +23,7 @@ pub async fn check_stock(db: &PgPool) -> Result<Finding, Unexpected> {
         let adds_up = row.available + row.reserved + row.sold == row.owned;
         let is_said = (row.reserved, row.sold) == (row.held, row.bought);
         let fine = row.available >= 0 && adds_up && is_said;
-        finding.look((!fine).then(|| format!("{row:?}")));
+        finding.look(&row.sku, (!fine).then(|| format!("{row:?}")));
     }
     Ok(finding)
 }
@@ -31,21 +31,21 @@ pub async fn check_stock(db: &PgPool) -> Result<Finding, Unexpected> {
 /// I9: every reservation went only where it may, and is where its history ends.
 pub async fn check_reservations(db: &PgPool) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, reservation.state as "state!", array_agg(history.state order by history.version) as "past!"
-           from reservation join reservation_history as history using (order_id) group by order_id, reservation.state"#,
+        r#"select order_id as "order_id!", reservation.state as "state?",
+             coalesce(array_agg(history.state order by history.version) filter (where history.state is not null), '{}')
+               as "past!"
+           from reservation full join reservation_history as history using (order_id) group by order_id, reservation.state"#,
     );
     let mut finding = Finding::new("I9", "reservations");
     for row in rows.fetch_all(db).await? {
         let past = row.past.iter().map(|state| State::parse(state)).collect::<Result<Vec<_>, _>>()?;
-        let legal = past.windows(2).all(|step| may_become(step[0], step[1]));
-        let ends = row.past.last() == Some(&row.state);
-        finding.look((!legal || !ends).then(|| format!("{}: {:?}, now {}", row.order_id, row.past, row.state)));
+        let begins = past.first().is_some_and(|first| first.is_first());
+        let legal = past.windows(2).all(|step| step[0].may_become(step[1]));
+        let ends = row.past.last() == row.state.as_ref();
+        let why = || format!("{:?}, now {:?}", row.past, row.state);
+        finding.look(row.order_id, (!begins || !legal || !ends).then(why));
     }
     Ok(finding)
-}
-
-fn may_become(from: State, to: State) -> bool {
-    matches!((from, to), (State::Held, State::Sold | State::Released) | (State::Sold, State::Returned))
 }
 
 /// How many events each reservation has recorded.
@@ -54,9 +54,16 @@ pub async fn versions(db: &PgPool) -> Result<HashMap<Uuid, i64>, Unexpected> {
     Ok(rows.into_iter().map(|row| (row.order_id, row.version)).collect())
 }
 
-/// Which of these orders have their stock sold.
-pub async fn sold(db: &PgPool, orders: &[Uuid]) -> Result<Vec<Uuid>, Unexpected> {
-    let sold =
-        sqlx::query_scalar!("select order_id from reservation where order_id = any($1) and state = 'SOLD'", orders,);
-    Ok(sold.fetch_all(db).await?)
+/// What orders hold: their units, held or sold. One that holds nothing is not there.
+pub async fn held_or_sold(db: &PgPool) -> Result<HashMap<Uuid, Holding>, Unexpected> {
+    let rows =
+        sqlx::query!(r#"select order_id, state = 'SOLD' as "sold!" from reservation where state in ('HELD', 'SOLD')"#,);
+    let holding = |sold| if sold { Holding::Sold } else { Holding::Held };
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, holding(row.sold))).collect())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    Held,
+    Sold,
 }

@@ -68,6 +68,17 @@ impl State {
         found.ok_or_else(|| Unexpected::Broken(format!("{name} is no state of a reservation")))
     }
 
+    /// Whether a reservation may begin so.
+    pub(crate) fn is_first(self) -> bool {
+        // Released: the end of the order came before its beginning.
+        matches!(self, Self::Held | Self::Released | Self::Rejected)
+    }
+
+    /// Whether a reservation may go from here to there.
+    pub(crate) fn may_become(self, next: Self) -> bool {
+        matches!((self, next), (Self::Held, Self::Sold | Self::Released) | (Self::Sold, Self::Returned))
+    }
+
     pub(crate) fn to_proto(self) -> ReservationState {
         match self {
             Self::Held => ReservationState::Held,
@@ -82,6 +93,15 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn these_steps_are_legal_and_no_others() {
+        let mut legal = vec![];
+        for from in State::ALL {
+            legal.extend(State::ALL.into_iter().filter(|to| from.may_become(*to)).map(|to| (from, to)));
+        }
+        assert_eq!(legal, [(State::Held, State::Sold), (State::Held, State::Released), (State::Sold, State::Returned)]);
+    }
 
     #[test]
     fn every_pair_is_decided() {

@@ -23,7 +23,7 @@ pub async fn check_settled(db: &PgPool, now: OffsetDateTime) -> Result<Finding, 
     );
     let mut finding = Finding::new("I4", "orders");
     for row in rows.fetch_all(db).await? {
-        finding.look(row.stuck.then(|| format!("{} is stuck in {}", row.order_id, row.state)));
+        finding.look(row.order_id, row.stuck.then(|| format!("it is stuck in {}", row.state)));
     }
     Ok(finding)
 }
@@ -31,7 +31,7 @@ pub async fn check_settled(db: &PgPool, now: OffsetDateTime) -> Result<Finding, 
 /// I9: every order took only legal steps, and its row is what its events say.
 pub async fn check_orders(db: &PgPool) -> Result<Finding, Unexpected> {
     let (count, differences) = rebuild::compare(db).await?;
-    let violations = differences.into_iter().map(|it| format!("{}: {}", it.order_id, it.why)).collect();
+    let violations = differences.into_iter().map(|it| (it.order_id.to_string(), it.why)).collect();
     Ok(Finding { invariant: "I9", things: "orders", count, violations })
 }
 
@@ -41,11 +41,22 @@ pub async fn versions(db: &PgPool) -> Result<HashMap<Uuid, i64>, Unexpected> {
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.version)).collect())
 }
 
-/// Orders that are confirmed for a while: their stock must be sold by now.
-pub async fn long_confirmed(db: &PgPool, now: OffsetDateTime) -> Result<Vec<Uuid>, Unexpected> {
-    let ids = sqlx::query_scalar!(
-        r#"select order_id from "order" where state in ('CONFIRMED', 'FULFILLED') and updated_at < $1"#,
+/// How orders ended that did not change for a while: by now, everybody must have heard of it.
+pub async fn ends(db: &PgPool, now: OffsetDateTime) -> Result<HashMap<Uuid, End>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, state in ('CONFIRMED', 'FULFILLED') as "sold!"
+           from "order" where state not in ('PENDING', 'RESERVED') and updated_at < $1"#,
         now - PATIENCE,
     );
-    Ok(ids.fetch_all(db).await?)
+    let end = |sold| if sold { End::Sold } else { End::CalledOff };
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, end(row.sold))).collect())
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Confirmed, and perhaps fulfilled.
+    Sold,
+    /// Rejected, cancelled, expired or not paid for: nothing is held for it and nothing kept.
+    CalledOff,
 }

@@ -18,14 +18,12 @@ pub struct Books {
     pub refunded: i64,
     /// Whether nothing is under way.
     pub at_rest: bool,
-    /// Whether the order wants nothing held and nothing kept.
-    pub released: bool,
 }
 
 /// By order.
 pub async fn books(db: &PgPool) -> Result<HashMap<Uuid, Books>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, payment_id, goal = 'RELEASED' as "released!", due_at is null as "at_rest!",
+        r#"select order_id, payment_id, due_at is null as "at_rest!",
              coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
              coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
              coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
@@ -40,7 +38,6 @@ pub async fn books(db: &PgPool) -> Result<HashMap<Uuid, Books>, Unexpected> {
             voided: row.voided,
             refunded: row.refunded,
             at_rest: row.at_rest,
-            released: row.released,
         };
         (row.order_id, books)
     });
@@ -64,7 +61,7 @@ pub async fn check_ledger(db: &PgPool) -> Result<Finding, Unexpected> {
         let moved = (row.captured, row.refunded) == (row.captured_minor, row.refunded_minor);
         let held = row.authorized - row.voided - row.captured >= 0 && row.authorized <= row.amount_minor;
         let kept = row.refunded + row.refund_pending_minor <= row.captured;
-        finding.look((!moved || !held || !kept || row.foreign).then(|| format!("{row:?}")));
+        finding.look(row.payment_id, (!moved || !held || !kept || row.foreign).then(|| format!("{row:?}")));
     }
     Ok(finding)
 }
@@ -72,15 +69,16 @@ pub async fn check_ledger(db: &PgPool) -> Result<Finding, Unexpected> {
 /// I9: every payment went only where it may, and is where its history ends.
 pub async fn check_payments(db: &PgPool) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
-        r#"select payment_id, payment.state as "state!", array_agg(history.state order by history.id) as "past!"
-           from payment join payment_history as history using (payment_id) group by payment_id, payment.state"#,
+        r#"select payment_id as "payment_id!", payment.state as "state?",
+             coalesce(array_agg(history.state order by history.id) filter (where history.state is not null), '{}') as "past!"
+           from payment full join payment_history as history using (payment_id) group by payment_id, payment.state"#,
     );
     let mut finding = Finding::new("I9", "payments");
     for row in rows.fetch_all(db).await? {
         let past = row.past.iter().map(|state| State::parse(state)).collect::<Result<Vec<_>, _>>()?;
         let legal = past.windows(2).all(|step| step[0].may_become(step[1]));
-        let whole = past.first() == Some(&State::Pending) && row.past.last() == Some(&row.state);
-        finding.look((!legal || !whole).then(|| format!("{}: {:?}, now {}", row.payment_id, row.past, row.state)));
+        let whole = past.first() == Some(&State::Pending) && row.past.last() == row.state.as_ref();
+        finding.look(row.payment_id, (!legal || !whole).then(|| format!("{:?}, now {:?}", row.past, row.state)));
     }
     Ok(finding)
 }

@@ -14,31 +14,39 @@ pub(crate) async fn check(
     brokers: &str,
     topic: &'static str,
     db: &PgPool,
-    recorded: impl Future<Output = Result<HashMap<Uuid, i64>, Unexpected>>,
+    recorded: impl AsyncFn() -> Result<HashMap<Uuid, i64>, Unexpected>,
 ) -> Result<Finding, Error> {
-    // What waits is read first and the topic last: what is published in between is in both, which is fine.
-    let recorded = recorded.await?;
+    // In an open shop all of it moves. What was recorded before and does not wait must be in the topic; what is in the
+    // topic must have been recorded by the time it was read.
+    let before = recorded().await?;
     let waiting = sqlx::query!(r#"select key, min(version) as "first!" from outbox group by key"#);
     let waiting = waiting.fetch_all(db).await.map_err(Unexpected::from)?;
     let waiting = waiting.into_iter().map(|row| (row.key, row.first)).collect();
     let brokers = brokers.to_owned();
     let story = tokio::task::spawn_blocking(move || bus::replay(&brokers, topic)).await;
     let story = story.map_err(|error| Unexpected::Broken(format!("reading {topic}: {error}")))??;
-    Ok(compare(topic, &recorded, &waiting, &story))
+    Ok(compare(topic, &Recorded { before, after: recorded().await? }, &waiting, &story))
+}
+
+/// The last version of each key, before and after the topic was read.
+pub(crate) struct Recorded {
+    pub(crate) before: HashMap<Uuid, i64>,
+    pub(crate) after: HashMap<Uuid, i64>,
 }
 
 /// `waiting`: the first version of each key that is still in the outbox.
 pub(crate) fn compare(
     topic: &'static str,
-    recorded: &HashMap<Uuid, i64>,
+    recorded: &Recorded,
     waiting: &HashMap<Uuid, i64>,
     story: &Story,
 ) -> Finding {
     let mut finding = Finding::new("I5", topic);
-    for (key, last) in recorded {
+    for (key, last) in &recorded.after {
         let told = story.get(key).map(Vec::as_slice).unwrap_or_default();
         let in_order = told.iter().enumerate().all(|(at, version)| *version == at as i64 + 1);
-        let needed = waiting.get(key).map_or(*last, |first| first - 1);
+        let before = recorded.before.get(key).copied().unwrap_or_default();
+        let needed = waiting.get(key).map_or(before, |first| before.min(first - 1));
         let count = told.len() as i64;
         let why = if !in_order {
             Some("out of order")
@@ -49,10 +57,10 @@ pub(crate) fn compare(
         } else {
             None
         };
-        finding.look(why.map(|why| format!("{key}: {why}: {last} recorded, published {told:?}")));
+        finding.look(key, why.map(|why| format!("{why}: {last} recorded, published {told:?}")));
     }
-    for (key, told) in story.iter().filter(|(key, _)| !recorded.contains_key(key)) {
-        finding.look(Some(format!("{key}: published {told:?}, and nothing is recorded")));
+    for (key, told) in story.iter().filter(|(key, _)| !recorded.after.contains_key(key)) {
+        finding.look(key, Some(format!("published {told:?}, and nothing is recorded")));
     }
     finding
 }

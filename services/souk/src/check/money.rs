@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chassis::Finding;
+use order::check::End;
 use payment::check::Books;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -60,7 +61,12 @@ pub(crate) async fn fetch(url: &str) -> Result<HashMap<Uuid, Theirs>, Error> {
     }
 }
 
-pub(crate) fn compare(ours: &HashMap<Uuid, Books>, theirs: &HashMap<Uuid, Theirs>) -> Finding {
+/// `ends`: what became of the orders that did not change for a while.
+pub(crate) fn compare(
+    ours: &HashMap<Uuid, Books>,
+    theirs: &HashMap<Uuid, Theirs>,
+    ends: &HashMap<Uuid, End>,
+) -> Finding {
     let mut finding = Finding::new("I2", "orders at the provider");
     for (order, books) in ours {
         let nothing = Theirs::default();
@@ -73,16 +79,16 @@ pub(crate) fn compare(ours: &HashMap<Uuid, Books>, theirs: &HashMap<Uuid, Theirs
             Some("captured more than once")
         } else if books.at_rest && !same {
             Some("the books differ")
-        } else if books.at_rest && books.released && (kept, held) != (0, 0) {
+        } else if ends.get(order) == Some(&End::CalledOff) && (kept, held) != (0, 0) {
             Some("called off, and not given back")
         } else {
             None
         };
-        finding.look(why.map(|why| format!("{order}: {why}: ours {books:?}, the provider's {theirs:?}")));
+        finding.look(order, why.map(|why| format!("{why}: ours {books:?}, the provider's {theirs:?}")));
     }
     for (order, theirs) in theirs.iter().filter(|(order, _)| !ours.contains_key(order)) {
         let moved = theirs.authorized != 0;
-        finding.look(moved.then(|| format!("{order}: the provider has {theirs:?}, and we know nothing of it")));
+        finding.look(order, moved.then(|| format!("the provider has {theirs:?}, and we know nothing of it")));
     }
     finding
 }
