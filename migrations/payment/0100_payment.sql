@@ -1,6 +1,8 @@
 -- One payment for each order. `goal` is what the order wants, set only by what happened to it; `state` is how far we are,
 -- set only by what the provider said. A step drives the one to the other.
 --
+-- `wanted_at` is since when that goal stands: what does not reach it within a minute is behind, however often it is tried.
+--
 -- `due_at` is when the step may look at it next; none, when it is where it should be. Whoever takes it writes a lease: a
 -- name of its own, and until when nobody else may. An expired lease on a state that ends in ING means that a call was
 -- begun and nobody knows how it ended: the provider is asked.
@@ -21,6 +23,7 @@ create table payment (
     failure_reason       text        not null,
     version              bigint      not null,
     cause_id             uuid        not null,
+    wanted_at            timestamptz not null,
     due_at               timestamptz,
     lease                uuid,
     leased_until         timestamptz,
@@ -40,6 +43,7 @@ create table payment (
     constraint payment_method_form check (payment_method ~ '^pm_[A-Za-z0-9_]{1,64}$')
 );
 create index payment_due on payment (due_at) where due_at is not null;
+create index payment_behind on payment (wanted_at) where due_at is not null;
 create index payment_by_user on payment (user_id, payment_id desc);
 
 -- Every state a payment was in, so that an illegal step would be seen afterwards.

@@ -337,3 +337,41 @@ impl Row {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use contracts::souk::order::v1::CancelReason;
+
+    use super::*;
+
+    /// A row for each state, a column for each fact in the order below: the state after it, or a dot where it is illegal.
+    #[test]
+    fn these_steps_are_legal_and_no_others() {
+        let (payment_id, text) = (Uuid::from_u128(7), String::new);
+        let facts = [
+            Fact::Reserved,
+            Fact::Rejected { skus: vec![] },
+            Fact::Confirmed { payment_id },
+            Fact::Paid { payment_id },
+            Fact::PaymentFailed { reason: text() },
+            Fact::Fulfilled { carrier: text(), tracking_number: text() },
+            Fact::Cancelled { reason: CancelReason::CustomerRequest },
+            Fact::Expired,
+            Fact::Refunded { payment_id, minor: 1 },
+        ];
+        let table = [
+            "RESERVED REJECTED . . . . CANCELLED EXPIRED .",
+            ". . CONFIRMED . PAYMENT_FAILED . CANCELLED EXPIRED .",
+            ". . . CONFIRMED PAYMENT_FAILED FULFILLED CANCELLED . CONFIRMED",
+            ". . . . . . . . FULFILLED",
+            ". . . . . . . . .",
+            ". . . . . . . . PAYMENT_FAILED",
+            ". . . . . . . . CANCELLED",
+            ". . . . . . . . EXPIRED",
+        ];
+        for (state, row) in State::ALL.into_iter().zip(table) {
+            let after: Vec<_> = facts.iter().map(|fact| state.after(fact).map_or(".", State::name)).collect();
+            assert_eq!(after.join(" "), row, "{state:?}");
+        }
+    }
+}

@@ -18,7 +18,7 @@ use crate::stripe::{Answer, Intent, Status, Unknown};
 
 const SLOWEST_RETRY: Duration = Duration::from_secs(30);
 
-static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
+pub(crate) static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::register("payments_behind", "Payments that did not reach their goal within a minute", Gauge::default())
 });
 
@@ -123,7 +123,11 @@ async fn authorize(service: &Service, payment: &Payment) -> Result<(), Stopped> 
     };
     let created = Outcome::Created { intent_id: intent.id.clone() };
     let Some(payment) = record(service, payment, created, Then::GoOn).await? else { return Ok(()) };
-    confirm(service, &payment, &intent.id).await
+    match payment.goal {
+        // The order ended meanwhile.
+        Goal::Released => withdraw(service, &payment, &intent.id).await,
+        Goal::Authorized | Goal::Captured => confirm(service, &payment, &intent.id).await,
+    }
 }
 
 async fn confirm(service: &Service, payment: &Payment, intent_id: &str) -> Result<(), Stopped> {
@@ -167,8 +171,11 @@ async fn refund(service: &Service, payment: &Payment) -> Result<(), Stopped> {
 /// or given up if it is not wanted any more.
 async fn look_up(service: &Service, payment: &Payment) -> Result<(), Stopped> {
     let Some(intent_id) = payment.intent_id.as_deref() else {
-        // Not even the intent is known. Creating it again finds the one that exists, or makes it; no money moves.
-        return authorize(service, payment).await;
+        // Not even the intent is known, so nobody confirmed it. Creating it again finds the one that exists, or makes it.
+        return match payment.goal {
+            Goal::Released => finish(service, payment, Outcome::Voided).await,
+            Goal::Authorized | Goal::Captured => authorize(service, payment).await,
+        };
     };
     let intent = match service.provider.get(intent_id).await? {
         Answer::Done(intent) => intent,
@@ -270,7 +277,7 @@ async fn put_off(service: &Service, payment: &Payment, unknown: &Unknown) -> Res
 pub(crate) async fn count_behind(service: Arc<Service>) -> Result<Did, Unexpected> {
     let since = service.clock.now() - Duration::from_secs(60);
     let count = sqlx::query_scalar!(
-        r#"select count(*) as "n!" from payment where due_at is not null and updated_at < $1"#,
+        r#"select count(*) as "n!" from payment where due_at is not null and wanted_at < $1"#,
         since,
     )
     .fetch_one(&service.db)

@@ -40,8 +40,8 @@ impl Handler for Orders {
                        insert into payment
                          (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method,
                           captured_minor, refunded_minor, refund_pending_minor, refund_count, failure_reason, version,
-                          cause_id, due_at, attempts, created_at, updated_at)
-                       values ($1, $2, $3, 'AUTHORIZED', 'PENDING', $4, $5, $6, 0, 0, 0, 0, '', 0, $7, $8, 0, $8, $8)
+                          cause_id, wanted_at, due_at, attempts, created_at, updated_at)
+                       values ($1, $2, $3, 'AUTHORIZED', 'PENDING', $4, $5, $6, 0, 0, 0, 0, '', 0, $7, $8, $8, 0, $8, $8)
                        on conflict on constraint payment_order do nothing returning payment_id
                      )
                      insert into payment_history (payment_id, state, at) select payment_id, 'PENDING', $8 from begun",
@@ -75,7 +75,7 @@ impl Orders {
     /// Sets the goal of an order's payment, if it has one. What is released stays so.
     async fn want(&self, tx: &mut PgConnection, order_id: Uuid, goal: &str, cause: Uuid) -> Result<(), HandleError> {
         sqlx::query!(
-            "update payment set goal = $2, cause_id = $3, due_at = $4, attempts = 0
+            "update payment set goal = $2, cause_id = $3, wanted_at = $4, due_at = $4, attempts = 0
              where order_id = $1 and goal <> 'RELEASED' and goal <> $2",
             order_id,
             goal,

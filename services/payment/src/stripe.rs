@@ -4,12 +4,14 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use chassis::breaker::{self, CircuitBreakerError, Guarded};
 use chassis::metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
+use tower::ServiceExt;
 
 const MAX_ANSWER: usize = 256 << 10;
 
@@ -24,6 +26,8 @@ static CALLS: LazyLock<Family<Call, Counter>> =
 
 pub(crate) struct Stripe {
     client: reqwest::Client,
+    /// The same client, left alone while the provider fails each time.
+    guarded: Guarded<reqwest::Client, reqwest::Response, reqwest::Error>,
     url: String,
     key: String,
 }
@@ -103,7 +107,8 @@ impl Stripe {
         let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(Duration::from_secs(2));
         let client = builder.pool_max_idle_per_host(64).build().map_err(|error| error.to_string())?;
         let url = reqwest::Url::parse(url).map_err(|error| format!("it is not a URL: {error}"))?;
-        Ok(Self { client, url: url.as_str().trim_end_matches('/').to_owned(), key: key.trim().to_owned() })
+        let guarded = breaker::guard("provider", client.clone(), is_away as _);
+        Ok(Self { client, guarded, url: url.as_str().trim_end_matches('/').to_owned(), key: key.trim().to_owned() })
     }
 
     /// An intent that is not confirmed: it moves no money, and may be asked for as often as one likes.
@@ -163,7 +168,7 @@ impl Stripe {
         operation: &'static str,
         request: RequestBuilder,
     ) -> Result<Answer<T>, Unknown> {
-        let answer = ask(request).await.map_err(|why| Unknown { operation, why });
+        let answer = self.ask(request).await.map_err(|why| Unknown { operation, why });
         let outcome = match &answer {
             Ok(Answer::Done(_)) => "done",
             Ok(Answer::Declined(_)) => "declined",
@@ -173,10 +178,23 @@ impl Stripe {
         CALLS.get_or_create(&Call { operation, outcome }).inc();
         answer
     }
+
+    async fn ask<T: for<'de> Deserialize<'de>>(&self, request: RequestBuilder) -> Result<Answer<T>, String> {
+        let request = request.build().map_err(|error| error.without_url().to_string())?;
+        let response = self.guarded.clone().oneshot(request).await.map_err(|error| match error {
+            CircuitBreakerError::OpenCircuit => "it was not asked, as it fails each time".to_owned(),
+            CircuitBreakerError::Inner(error) => error.without_url().to_string(),
+        })?;
+        read(response).await
+    }
 }
 
-async fn ask<T: for<'de> Deserialize<'de>>(request: RequestBuilder) -> Result<Answer<T>, String> {
-    let mut response = request.send().await.map_err(|error| error.without_url().to_string())?;
+/// Whether it did not answer, or only that it cannot.
+fn is_away(answer: &Result<reqwest::Response, reqwest::Error>) -> bool {
+    answer.as_ref().map_or(true, |answer| answer.status().is_server_error())
+}
+
+async fn read<T: for<'de> Deserialize<'de>>(mut response: reqwest::Response) -> Result<Answer<T>, String> {
     let (status, mut body) = (response.status(), Vec::new());
     while let Some(chunk) = response.chunk().await.map_err(|error| error.without_url().to_string())? {
         body.extend_from_slice(&chunk);

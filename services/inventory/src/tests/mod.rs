@@ -5,6 +5,7 @@ mod stock;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::client;
 use chassis::consume::{Consumer, Record};
 use chassis::outbox::Wake;
 use contracts::souk::inventory::v1::inventory_service_client::InventoryServiceClient;
@@ -16,7 +17,7 @@ use prost::Message;
 use sqlx::{Connection, PgConnection, PgPool};
 use testkit::Kit;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::{Service, consumer, role};
@@ -33,11 +34,11 @@ pub(super) struct Store {
 impl Store {
     pub(super) async fn open(db: PgPool) -> Self {
         // A port where nobody listens: most tests never ask the order service.
-        let nobody = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let nobody = client::connect("order", "http://127.0.0.1:1").expect("a URL");
         Self::open_with(db, OrderServiceClient::new(nobody)).await
     }
 
-    pub(super) async fn open_with(db: PgPool, orders: OrderServiceClient<Channel>) -> Self {
+    pub(super) async fn open_with(db: PgPool, orders: OrderServiceClient<client::Peer>) -> Self {
         let kit = Kit::new();
         let service = Arc::new(Service {
             db: db.clone(),
@@ -100,6 +101,7 @@ pub(super) fn told(order: Uuid, version: i64, event: Event) -> Record {
         Event::OrderConfirmed(_) => "souk.order.v1.OrderConfirmed",
         Event::OrderCancelled(_) => "souk.order.v1.OrderCancelled",
         Event::OrderExpired(_) => "souk.order.v1.OrderExpired",
+        Event::OrderPaymentFailed(_) => "souk.order.v1.OrderPaymentFailed",
         other => panic!("no test tells {other:?}"),
     };
     let event = OrderEvent { order_id: order.to_string(), event: Some(event), ..Default::default() };
@@ -119,4 +121,13 @@ pub(super) fn confirmed(order: Uuid) -> Record {
 
 pub(super) fn cancelled(order: Uuid) -> Record {
     told(order, 4, Event::OrderCancelled(OrderCancelled::default()))
+}
+
+/// Every way in which an order can let go of its stock.
+pub(super) fn ends(order: Uuid) -> [Record; 3] {
+    [
+        cancelled(order),
+        told(order, 4, Event::OrderExpired(OrderExpired::default())),
+        told(order, 4, Event::OrderPaymentFailed(OrderPaymentFailed::default())),
+    ]
 }

@@ -3,22 +3,30 @@ use sqlx::PgPool;
 use testkit::reason;
 use uuid::Uuid;
 
-use super::{Store, cancelled, confirmed, placed};
+use super::{Store, cancelled, confirmed, ends, placed};
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_order_holds_sells_and_gives_back(db: PgPool) {
+async fn an_order_holds_sells_and_gives_back_however_it_ends(db: PgPool) {
     let store = Store::open(db).await;
     store.receive("k1", "MUG", 10).await.expect("received");
-    let order = Uuid::now_v7();
-    for (record, level) in
-        [(placed(order, &[("MUG", 4)]), (6, 4, 0)), (confirmed(order), (6, 0, 4)), (cancelled(order), (10, 0, 0))]
-    {
-        store.hear(record.clone()).await;
-        assert_eq!(store.level("MUG").await, level, "{}", record.kind);
-        store.hear(record).await;
-        assert_eq!(store.level("MUG").await, level, "twice is once");
+    for which in 0..3 {
+        let (order, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let end = ends(order)[which].clone();
+        for (record, level) in
+            [(placed(order, &[("MUG", 4)]), (6, 4, 0)), (confirmed(order), (6, 0, 4)), (end, (10, 0, 0))]
+        {
+            store.hear(record.clone()).await;
+            assert_eq!(store.level("MUG").await, level, "{}", record.kind);
+            store.hear(record).await;
+            assert_eq!(store.level("MUG").await, level, "twice is once");
+        }
+        assert_eq!(store.published(order).await, ["StockReserved", "StockSold", "StockReturned"]);
+
+        store.hear(placed(other, &[("MUG", 4)])).await;
+        store.hear(ends(other)[which].clone()).await;
+        assert_eq!(store.level("MUG").await, (10, 0, 0));
+        assert_eq!(store.published(other).await, ["StockReserved", "StockReleased"]);
     }
-    assert_eq!(store.published(order).await, ["StockReserved", "StockSold", "StockReturned"]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

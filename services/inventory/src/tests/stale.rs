@@ -1,12 +1,13 @@
 use std::time::Duration;
 
+use chassis::client;
 use chassis::step::Did;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -55,14 +56,14 @@ impl OrderService for AllAlike {
     }
 }
 
-async fn serve_orders(state: OrderState, version: i64) -> OrderServiceClient<Channel> {
+async fn serve_orders(state: OrderState, version: i64) -> OrderServiceClient<client::Peer> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
     tokio::spawn(
         Server::builder().add_service(OrderServiceServer::new(AllAlike(state, version))).serve_with_incoming(incoming),
     );
-    let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URL").connect_lazy();
+    let channel = client::connect("order", &format!("http://{address}")).expect("a URL");
     OrderServiceClient::new(channel)
 }
 

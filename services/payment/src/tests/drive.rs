@@ -1,11 +1,13 @@
 use std::time::Duration;
 
 use chassis::step::Did;
+use contracts::souk::order::v1::order_event::Event;
+use contracts::souk::order::v1::{OrderCancelled, OrderExpired, OrderPaymentFailed};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::Till;
-use crate::drive::drive;
+use crate::drive::{BEHIND, count_behind, drive};
 
 fn moved(kinds: &[&str]) -> Vec<(String, i64)> {
     kinds.iter().map(|kind| ((*kind).to_owned(), 2_500)).collect()
@@ -76,27 +78,62 @@ async fn an_answer_that_never_comes_is_looked_up_and_nothing_is_done_twice(db: P
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_cancelled_order_keeps_nothing_whenever_it_is_cancelled(db: PgPool) {
+async fn an_order_that_ended_keeps_nothing_however_and_whenever_it_ended(db: PgPool) {
     let till = Till::open(db).await;
-    let before = till.reserved("pm_card_visa").await;
-    till.cancelled(before).await;
-    till.work().await;
-    till.expect(before, "VOIDED", &[], &[]).await;
+    for how in [
+        Event::OrderCancelled(OrderCancelled::default()),
+        Event::OrderExpired(OrderExpired::default()),
+        Event::OrderPaymentFailed(OrderPaymentFailed::default()),
+    ] {
+        let before = till.reserved("pm_card_visa").await;
+        till.ended(before, how.clone()).await;
+        till.work().await;
+        till.expect(before, "VOIDED", &[], &[]).await;
 
-    let authorized = till.reserved("pm_card_visa").await;
-    till.work().await;
-    till.cancelled(authorized).await;
-    till.work().await;
-    till.expect(authorized, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentVoided"]).await;
+        let authorized = till.reserved("pm_card_visa").await;
+        till.work().await;
+        till.ended(authorized, how.clone()).await;
+        till.work().await;
+        till.expect(authorized, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentVoided"]).await;
 
-    let captured = till.reserved("pm_card_visa").await;
+        let captured = till.reserved("pm_card_visa").await;
+        till.work().await;
+        till.confirmed(captured).await;
+        till.work().await;
+        till.ended(captured, how).await;
+        till.work().await;
+        let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
+        till.expect(captured, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
+    }
+}
+
+/// The worker that began it is gone, and with it what the provider answered, if anything.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn nothing_is_held_for_an_order_that_ended_before_its_intent_was_known(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    sqlx::query("update payment set state = 'AUTHORIZING'").execute(&till.db).await.expect("begun");
+    sqlx::query("insert into payment_history (payment_id, state, at) select payment_id, state, now() from payment")
+        .execute(&till.db)
+        .await
+        .expect("begun");
+    till.cancelled(order).await;
     till.work().await;
-    till.confirmed(captured).await;
-    till.work().await;
-    till.cancelled(captured).await;
-    till.work().await;
-    let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
-    till.expect(captured, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
+    till.expect(order, "VOIDED", &[], &[]).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_is_tried_in_vain_for_a_minute_is_behind(db: PgPool) {
+    // Nobody answers there.
+    let till = Till::open_without_provider(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    for _ in 0..3 {
+        assert_eq!(drive(till.service.clone()).await.expect("driven"), Did::Something);
+        till.kit.context.clock.advance(Duration::from_secs(31));
+    }
+    assert_eq!(till.state(order).await, "AUTHORIZING");
+    count_behind(till.service.clone()).await.expect("counted");
+    assert_eq!(BEHIND.get(), 1);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -55,6 +55,18 @@ impl Till {
         let stop = CancellationToken::new();
         let simulator = Provider::open(folder).expect("a fresh ledger");
         tokio::spawn(simulator.serve_on(listener, stop.clone()));
+        Self::open_at(db, provider, patience, stop).await
+    }
+
+    /// Its provider is away.
+    pub(super) async fn open_without_provider(db: PgPool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let provider = format!("http://{}", listener.local_addr().expect("an address"));
+        drop(listener);
+        Self::open_at(db, provider, Duration::from_secs(10), CancellationToken::new()).await
+    }
+
+    async fn open_at(db: PgPool, provider: String, patience: Duration, stop: CancellationToken) -> Self {
         let kit = Kit::new();
         let service = Arc::new(Service {
             db: db.clone(),
@@ -74,7 +86,9 @@ impl Till {
         let name = match &event {
             Event::OrderReserved(_) => "souk.order.v1.OrderReserved",
             Event::OrderConfirmed(_) => "souk.order.v1.OrderConfirmed",
+            Event::OrderPaymentFailed(_) => "souk.order.v1.OrderPaymentFailed",
             Event::OrderCancelled(_) => "souk.order.v1.OrderCancelled",
+            Event::OrderExpired(_) => "souk.order.v1.OrderExpired",
             other => panic!("no test tells {other:?}"),
         };
         let total = Some(Money::new("EUR", 2_500));
@@ -96,7 +110,11 @@ impl Till {
     }
 
     pub(super) async fn cancelled(&self, order_id: Uuid) {
-        self.hear(order_id, 4, Event::OrderCancelled(OrderCancelled::default())).await;
+        self.ended(order_id, Event::OrderCancelled(OrderCancelled::default())).await;
+    }
+
+    pub(super) async fn ended(&self, order_id: Uuid, how: Event) {
+        self.hear(order_id, 4, how).await;
     }
 
     /// Works until nothing is due, letting time pass where something was put off.
