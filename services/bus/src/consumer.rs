@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use chassis::Clock;
 use chassis::consume::{Consumer, Record};
 use chassis::metrics::{self, Of};
-use chassis::{Clock, dead_letter};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,15 +22,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::partition::{Item, Partition};
+use crate::partition::{Item, Partition, What};
 use crate::wire;
 
 const BEFORE_JOINING_AGAIN: Duration = Duration::from_secs(1);
 const LEAVING: Duration = Duration::from_secs(5);
 const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
 
-static UNREADABLE: LazyLock<Family<Of, Counter>> =
-    LazyLock::new(|| metrics::register("events_unreadable", "Records that are no events of ours", Family::default()));
 static FAILURES: LazyLock<Family<Of, Counter>> =
     LazyLock::new(|| metrics::register("consumer_failures", "Failures to read from the broker", Family::default()));
 static LAG: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
@@ -114,7 +112,7 @@ async fn take_part(source: Arc<Source>, consumer: &Consumer, clock: &Clock, stop
         };
         match message {
             Ok(message) => {
-                let item = read(&message, consumer, clock).await;
+                let item = read(&message, consumer, clock);
                 let partition = find(&source, &message).unwrap_or_else(|| {
                     let (topic, number) = (message.topic(), message.partition());
                     let (partition, job) =
@@ -166,30 +164,21 @@ fn find(source: &Source, message: &BorrowedMessage<'_>) -> Option<Arc<Partition>
 }
 
 /// An event that nobody here wants never touches the database.
-async fn read(message: &BorrowedMessage<'_>, consumer: &Consumer, clock: &Clock) -> Item {
-    let record = match wire::kind(message) {
-        Some(kind) if !consumer.handler.wants(kind) => Ok(None),
-        Some(_) => wire::parse(message).map(Some),
-        None => Err(wire::Unreadable("ce_type")),
+fn read(message: &BorrowedMessage<'_>, consumer: &Consumer, clock: &Clock) -> Item {
+    let what = match wire::kind(message) {
+        Some(kind) if !consumer.handler.wants(kind) => What::Unwanted,
+        Some(_) => match wire::parse(message) {
+            Ok(record) => What::Event(record),
+            Err(why) => What::Unreadable(raw(message, clock), why),
+        },
+        None => What::Unreadable(raw(message, clock), wire::Unreadable("ce_type")),
     };
-    if let Err(error) = &record {
-        bury(consumer, clock, message, &error.to_string()).await;
-    }
-    Item { offset: message.offset(), record: record.unwrap_or_default() }
+    Item { offset: message.offset(), what }
 }
 
-/// A record that is no event of ours holds nobody up: it is kept among the dead letters, under no key.
-async fn bury(consumer: &Consumer, clock: &Clock, message: &BorrowedMessage<'_>, error: &str) {
-    UNREADABLE.get_or_create(&Of::new(consumer.name)).inc();
-    tracing::error!(
-        consumer = consumer.name,
-        topic = message.topic(),
-        partition = message.partition(),
-        offset = message.offset(),
-        error,
-        "a record cannot be read"
-    );
-    let record = Record {
+/// A record that is no event of ours, as far as it can be told.
+fn raw(message: &BorrowedMessage<'_>, clock: &Clock) -> Record {
+    Record {
         topic: message.topic().to_owned(),
         partition: message.partition(),
         offset: message.offset(),
@@ -202,12 +191,5 @@ async fn bury(consumer: &Consumer, clock: &Clock, message: &BorrowedMessage<'_>,
         causation_id: None,
         occurred_at: clock.now(),
         traceparent: None,
-    };
-    let kept = async {
-        let mut db = consumer.db.acquire().await?;
-        dead_letter::insert(&mut db, consumer.name, clock, &record, error).await
-    };
-    if let Err(error) = kept.await {
-        tracing::error!(consumer = consumer.name, %error, "an unreadable record could not be kept; it stays in its topic");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chassis::consume::{Consumer, Record};
 use chassis::metrics::{self, Of};
-use chassis::{Clock, Unexpected, inbox};
+use chassis::{Clock, Unexpected, dead_letter, inbox};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -13,12 +13,16 @@ use rdkafka::consumer::{Consumer as _, ConsumerContext, StreamConsumer};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
+use crate::wire;
+
 /// How many events of a partition may wait in memory. With more, reading waits for it, and the other partitions soon too.
 const WAITING: usize = 1_024;
 /// How many of them are taken in at once.
 const TOGETHER: usize = 32;
 const SLOWEST_RETRY: Duration = Duration::from_secs(5);
 
+static UNREADABLE: LazyLock<Family<Of, Counter>> =
+    LazyLock::new(|| metrics::register("events_unreadable", "Records that are no events of ours", Family::default()));
 static RETRIED: LazyLock<Family<Of, Counter>> = LazyLock::new(|| {
     metrics::register("events_retried", "Times that events had to wait to be handled", Family::default())
 });
@@ -27,10 +31,18 @@ static SECONDS: LazyLock<Family<Of, Histogram>> = LazyLock::new(|| {
     metrics::register("events_seconds", "From when events occurred to their effect", Family::new_with_constructor(make))
 });
 
-/// What waits: an event, or how far to store when there is nothing to do.
+/// What waits.
 pub(crate) struct Item {
     pub(crate) offset: i64,
-    pub(crate) record: Option<Record>,
+    pub(crate) what: What,
+}
+
+pub(crate) enum What {
+    /// Nobody here wants it: only how far to store.
+    Unwanted,
+    Event(Record),
+    /// No event of ours, and why. It is kept among the dead letters, under no key, and holds nobody up.
+    Unreadable(Record, wire::Unreadable),
 }
 
 /// The reader's end of one partition.
@@ -90,8 +102,16 @@ impl Job {
                 _ = self.waiting.recv_many(&mut items, TOGETHER) => {}
             }
             let last = items.last().map(|item| item.offset);
-            let records: Vec<_> = items.drain(..).filter_map(|item| item.record).collect();
-            if !self.take_in(&records).await || self.partition.given_up.is_cancelled() {
+            let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+            for item in items.drain(..) {
+                match item.what {
+                    What::Unwanted => {}
+                    What::Event(record) => records.push(record),
+                    What::Unreadable(record, why) => unreadable.push((record, why)),
+                }
+            }
+            if !self.take_in(&records).await || !self.keep(&unreadable).await || self.partition.given_up.is_cancelled()
+            {
                 return;
             }
             if let Some(offset) = last {
@@ -105,9 +125,9 @@ impl Job {
     }
 
     /// Tries until it succeeds. False: it was told to stop, or to give the partition up.
-    async fn take_in(&self, records: &[Record]) -> bool {
+    async fn insist<F: Future<Output = Result<(), Unexpected>>>(&self, what: impl Fn() -> F) -> bool {
         let mut failures = 0_u32;
-        while let Err(error) = inbox::take_in(&self.consumer, &self.clock, records).await {
+        while let Err(error) = what().await {
             failures += 1;
             self.complain(&error, failures);
             tokio::select! {
@@ -115,6 +135,30 @@ impl Job {
                 () = self.partition.given_up.cancelled() => return false,
                 () = self.stop.cancelled() => return false,
             }
+        }
+        true
+    }
+
+    async fn keep(&self, unreadable: &[(Record, wire::Unreadable)]) -> bool {
+        let Consumer { name, db, .. } = &self.consumer;
+        for (record, why) in unreadable {
+            UNREADABLE.get_or_create(&Of::new(*name)).inc();
+            let (topic, partition, offset) = (&record.topic, record.partition, record.offset);
+            tracing::error!(consumer = name, topic, partition, offset, %why, "a record cannot be read");
+            let insert = async || {
+                let mut db = db.acquire().await?;
+                dead_letter::insert(&mut db, name, &self.clock, record, &why.to_string()).await
+            };
+            if !self.insist(insert).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn take_in(&self, records: &[Record]) -> bool {
+        if !self.insist(|| inbox::take_in(&self.consumer, &self.clock, records)).await {
+            return false;
         }
         let (seconds, now) = (SECONDS.get_or_create_owned(&Of::new(self.consumer.name)), self.clock.now());
         for record in records {

@@ -129,7 +129,7 @@ impl Relay<'_> {
         loop {
             let read_at = Instant::now();
             let rows = self.read(&acknowledged).await?;
-            let more = rows.len() == BATCH;
+            let count = rows.len();
             acknowledged = self.send(rows, read_at, stop).await?;
             PUBLISHED.get_or_create(&Of::new(self.service)).inc_by(acknowledged.len() as u64);
             if let Some((_, why)) = self.producer.client().fatal_error() {
@@ -138,6 +138,7 @@ impl Relay<'_> {
             if self.observed.is_none_or(|at| at.elapsed() >= TICK) {
                 self.observe().await?;
             }
+            let more = count == BATCH || acknowledged.len() < count;
             if stop.is_cancelled() && !more {
                 // What this process committed has been read by now; others have relays of their own.
                 self.read(&acknowledged).await?;
@@ -145,6 +146,9 @@ impl Relay<'_> {
             }
             if !acknowledged.is_empty() {
                 continue;
+            }
+            if stop.is_cancelled() && count > 0 {
+                return Err(RelayError::Unsent(count));
             }
             tokio::select! {
                 () = self.outbox.wake.woken() => {}
@@ -182,49 +186,43 @@ impl Relay<'_> {
         Ok(records.collect())
     }
 
-    /// Hands everything to the producer in order, waits for all, and says which rows may go. Behind a record that failed,
-    /// nothing of its key may: it is all read again.
+    /// Hands the first of each key to the producer, waits for all, and says which rows may go. What stays is read again.
     async fn send(
         &mut self,
         records: Vec<Record>,
         read_at: Instant,
         stop: &CancellationToken,
     ) -> Result<Vec<i64>, RelayError> {
-        let (mut deliveries, mut broken) = (Vec::with_capacity(records.len()), HashSet::<Uuid>::new());
+        let (mut deliveries, mut under_way) = (Vec::with_capacity(records.len()), HashSet::<Uuid>::new());
+        let mut is_full = false;
         for record in &records {
             if read_at.elapsed() > FRESH {
                 return Err(RelayError::Stale);
             }
-            if broken.contains(&record.key) {
+            // One of each key at a time: behind one that the broker refuses, the next must not arrive first.
+            if !under_way.insert(record.key) {
                 continue;
             }
             match self.produce(record) {
                 Ok(delivery) => deliveries.push(async move { (record, delivery.await) }),
                 // The rest has time.
-                Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => break,
-                Err(error) => {
-                    self.complain(record, &error);
-                    broken.insert(record.key);
+                Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
+                    is_full = true;
+                    break;
                 }
+                Err(error) => self.complain(record, &error),
             }
         }
         let outcomes = self.wait(join_all(deliveries), records.len(), stop).await?;
         let mut acknowledged = Vec::with_capacity(outcomes.len());
         for (record, outcome) in outcomes {
             match outcome {
-                Ok(Ok(_)) if !broken.contains(&record.key) => acknowledged.push(record.offset),
-                Ok(Ok(_)) => {}
-                Ok(Err((error, _))) => {
-                    self.complain(record, &error);
-                    broken.insert(record.key);
-                }
-                Err(gone) => {
-                    tracing::error!(service = self.service, %gone, "the producer forgot an event");
-                    broken.insert(record.key);
-                }
+                Ok(Ok(_)) => acknowledged.push(record.offset),
+                Ok(Err((error, _))) => self.complain(record, &error),
+                Err(gone) => tracing::error!(service = self.service, %gone, "the producer forgot an event"),
             }
         }
-        if acknowledged.is_empty() && !broken.is_empty() {
+        if acknowledged.is_empty() && !records.is_empty() && !is_full {
             return Err(RelayError::Refused(records.len()));
         }
         self.water.published(acknowledged.iter().copied().max());

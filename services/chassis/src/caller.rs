@@ -1,5 +1,7 @@
 //! Whoever calls: what a handler knows of it.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tonic::Request;
 use uuid::Uuid;
@@ -43,6 +45,12 @@ pub struct Caller {
 impl Caller {
     pub fn new(identity: Identity, deadline: Instant) -> Self {
         Self { identity, deadline, idempotency_key: None }
+    }
+
+    /// How much longer the caller waits; an error if not any more, as nobody should begin what nobody waits for.
+    pub fn time_left(&self) -> Result<Duration, Error> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(Error::DeadlineExceeded) } else { Ok(left) }
     }
 
     /// The signed-in user.

@@ -1,24 +1,55 @@
-//! Calls to other services. They carry the caller's deadline and trace, and our name.
+//! Calls to other services. They carry the caller's deadline and trace, and our name; a peer that is away is left alone.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+use tower::ServiceExt;
+use tower::util::MapErr;
 
 use crate::admit::SERVICE_HEADER;
+use crate::breaker::{self, CircuitBreakerError, Guarded};
 use crate::error::{Error, Unexpected};
 use crate::telemetry;
 
-/// A channel that connects when first used and again whenever it must.
-pub fn connect(url: &str) -> Result<Channel, String> {
+type Answer = http::Response<Body>;
+type Failure = tonic::transport::Error;
+
+/// Another service.
+pub type Peer = MapErr<Guarded<Channel, Answer, Failure>, fn(CircuitBreakerError<Failure>) -> NoAnswer>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    #[error("it fails each time, and is left alone")]
+    LeftAlone,
+    #[error("it cannot be reached")]
+    Transport(#[source] Failure),
+}
+
+/// A channel to `peer`, such as `product`, that connects when first used and again whenever it must.
+pub fn connect(peer: &'static str, url: &str) -> Result<Peer, String> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| format!("it is not a URL: {error}"))?;
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(1))
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(5));
-    Ok(endpoint.connect_lazy())
+    Ok(breaker::guard(peer, endpoint.connect_lazy(), is_away as _).map_err(explain as _))
+}
+
+/// Whether the peer did not answer, or only that it cannot.
+fn is_away(answer: &Result<Answer, Failure>) -> bool {
+    let code = |answer: &Answer| Code::from_bytes(answer.headers().get("grpc-status").map_or(b"0", |it| it.as_bytes()));
+    answer.as_ref().map_or(true, |answer| matches!(code(answer), Code::Unavailable | Code::DeadlineExceeded))
+}
+
+fn explain(error: CircuitBreakerError<Failure>) -> NoAnswer {
+    match error {
+        CircuitBreakerError::OpenCircuit => NoAnswer::LeftAlone,
+        CircuitBreakerError::Inner(error) => NoAnswer::Transport(error),
+    }
 }
 
 /// A request from the service `name`, worth answering until `deadline`.

@@ -16,6 +16,8 @@ pub struct Schema {
     pub append_only: &'static [&'static str],
 }
 
+/// How long a statement may take that nobody gave less time.
+pub(crate) const SLOWEST_STATEMENT: Duration = Duration::from_secs(5);
 /// How long a caller waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
 
@@ -26,7 +28,7 @@ pub fn pool(url: &Secret, connections: u32) -> Result<PgPool, String> {
     let options = options
         .application_name("souk")
         .options([
-            ("statement_timeout", "5s"),
+            ("statement_timeout", format!("{}ms", SLOWEST_STATEMENT.as_millis()).as_str()),
             ("lock_timeout", "3s"),
             // A net, not a plan: no session stays in an open transaction that nobody works on.
             ("idle_in_transaction_session_timeout", "10s"),

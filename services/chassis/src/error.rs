@@ -34,9 +34,10 @@ impl Unexpected {
         match self {
             Self::Peer { .. } => true,
             Self::Database(sqlx::Error::Database(error)) => {
-                // Connection trouble, serialization and deadlock, resources, shutdown, lock and statement timeouts.
+                // Connection trouble, serialization and deadlock, resources, shutdown, lock and statement timeouts; and
+                // what an administrator mends: tables or rights that are not there yet, logins that are refused.
                 let code = error.code().unwrap_or_default();
-                ["08", "40", "53", "57", "55", "25P0"].iter().any(|class| code.starts_with(class))
+                ["08", "40", "53", "57", "55", "25P0", "42", "28", "3D"].iter().any(|class| code.starts_with(class))
             }
             Self::Database(error) => matches!(
                 error,

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use prost::{Message, Name};
 use sha2::{Digest, Sha256};
@@ -9,6 +10,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use time::OffsetDateTime;
 
 use crate::caller::{Caller, Identity};
+use crate::db::SLOWEST_STATEMENT;
 use crate::error::{Error, Unexpected};
 
 /// How long an answer is remembered.
@@ -67,6 +69,7 @@ where
     Q: Message + Name,
     R: Message + Default,
 {
+    caller.time_left()?;
     let mut connection = db.acquire().await?;
     find(&mut connection, &Slot::new(caller, key, request)).await
 }
@@ -79,7 +82,8 @@ where
 {
     let slot = Slot::new(caller, key, request);
     let mut tx = db.begin().await?;
-    if !try_lock(&mut tx, &slot).await? {
+    // Asked for only now: a connection may have been waited for.
+    if !try_lock(&mut tx, &slot, caller.time_left()?).await? {
         return Err(Error::InProgress);
     }
     match find(&mut tx, &slot).await? {
@@ -121,15 +125,18 @@ pub async fn forget_old(db: &PgPool, now: OffsetDateTime) -> Result<u64, Unexpec
     Ok(done.rows_affected())
 }
 
-async fn try_lock(db: &mut PgConnection, slot: &Slot) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2 || ' ' || $3, 0)) as "locked!""#,
+/// In the same breath, no statement of the transaction may take longer than the caller waits.
+async fn try_lock(db: &mut PgConnection, slot: &Slot, time_left: Duration) -> sqlx::Result<bool> {
+    let timeout = time_left.min(SLOWEST_STATEMENT).as_millis().max(1);
+    let row = sqlx::query!(
+        r#"select pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2 || ' ' || $3, 0)) as "locked!",
+             set_config('statement_timeout', $4, true)"#,
         slot.caller,
         slot.method,
         slot.key,
-    )
-    .fetch_one(db)
-    .await
+        timeout.to_string(),
+    );
+    Ok(row.fetch_one(db).await?.locked)
 }
 
 async fn find<R: Message + Default>(db: &mut PgConnection, slot: &Slot) -> Result<Option<R>, Error> {

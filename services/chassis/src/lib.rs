@@ -5,6 +5,7 @@
 
 mod admit;
 mod boot;
+pub mod breaker;
 mod caller;
 pub mod client;
 mod clock;

@@ -28,7 +28,6 @@ use clap::Args;
 use contracts::souk::inventory::v1::inventory_service_server::InventoryServiceServer;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use sqlx::PgPool;
-use tonic::transport::Channel;
 
 use rpc::Rpc;
 
@@ -86,7 +85,7 @@ pub struct Config {
 struct Service {
     db: PgPool,
     clock: Clock,
-    orders: OrderServiceClient<Channel>,
+    orders: OrderServiceClient<client::Peer>,
     hold_limit: Duration,
     /// Wakes the relay of the outbox.
     published: Wake,
@@ -95,7 +94,8 @@ struct Service {
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let db = db::pool(&config.database_url, config.database_connections)
         .map_err(|error| format!("INVENTORY_DATABASE_URL: {error}"))?;
-    let orders = client::connect(&config.order_url).map_err(|error| format!("INVENTORY_ORDER_URL: {error}"))?;
+    let orders =
+        client::connect("order", &config.order_url).map_err(|error| format!("INVENTORY_ORDER_URL: {error}"))?;
     let service = Service {
         db,
         clock: context.clock.clone(),

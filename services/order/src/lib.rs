@@ -40,7 +40,6 @@ use clap::Args;
 use contracts::souk::order::v1::order_service_server::OrderServiceServer;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use sqlx::PgPool;
-use tonic::transport::Channel;
 
 pub use rebuild::{Difference, compare};
 
@@ -95,7 +94,7 @@ pub struct Config {
 struct Service {
     db: PgPool,
     clock: Clock,
-    products: ProductServiceClient<Channel>,
+    products: ProductServiceClient<client::Peer>,
     payment_deadline: Duration,
     /// Wakes the relay of the outbox.
     published: Wake,
@@ -104,7 +103,8 @@ struct Service {
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let db = db::pool(&config.database_url, config.database_connections)
         .map_err(|error| format!("ORDER_DATABASE_URL: {error}"))?;
-    let products = client::connect(&config.product_url).map_err(|error| format!("ORDER_PRODUCT_URL: {error}"))?;
+    let products =
+        client::connect("product", &config.product_url).map_err(|error| format!("ORDER_PRODUCT_URL: {error}"))?;
     let service = Service {
         db,
         clock: context.clock.clone(),

@@ -23,10 +23,25 @@ use crate::saga::{Decision, Heard, decide};
 
 pub(crate) struct Peers(pub(crate) Arc<Service>);
 
+/// What peers may say one day that is not here is skipped.
+const WANTED: [&str; 11] = [
+    "souk.inventory.v1.StockReserved",
+    "souk.inventory.v1.StockRejected",
+    "souk.inventory.v1.StockSold",
+    "souk.inventory.v1.StockReleased",
+    "souk.inventory.v1.StockReturned",
+    "souk.payment.v1.PaymentAuthorized",
+    "souk.payment.v1.PaymentDeclined",
+    "souk.payment.v1.PaymentCaptured",
+    "souk.payment.v1.PaymentCaptureFailed",
+    "souk.payment.v1.PaymentVoided",
+    "souk.payment.v1.PaymentRefunded",
+];
+
 #[tonic::async_trait]
 impl Handler for Peers {
     fn wants(&self, kind: &str) -> bool {
-        kind.starts_with("souk.inventory.v1.") || kind.starts_with("souk.payment.v1.")
+        WANTED.contains(&kind)
     }
 
     async fn prepare(&self, tx: &mut PgConnection, records: &[&Record]) -> Result<(), HandleError> {

@@ -159,3 +159,16 @@ async fn groups_that_cross_do_not_deadlock(db: PgPool) {
     assert_eq!(shop.parked().await, 0);
     assert_eq!(shop.deadlocks().await, 0);
 }
+
+/// A peer that is newer than we are says more than we know.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_a_newer_peer_says_is_skipped(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    let mut newer = shop.stock_reserved(order);
+    newer.kind = "souk.inventory.v1.StockCounted".to_owned();
+    shop.hears(newer).await;
+    assert_eq!((shop.state(order).await, shop.parked().await), (OrderState::Pending, 0));
+    shop.hears(shop.stock_reserved(order)).await;
+    assert_eq!(shop.state(order).await, OrderState::Reserved);
+}

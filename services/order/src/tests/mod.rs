@@ -1,3 +1,4 @@
+mod away;
 mod cancel;
 mod create;
 mod flow;
@@ -6,7 +7,7 @@ mod rebuild;
 mod storm;
 mod stuck;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use chassis::consume::{Consumer, Record};
@@ -25,7 +26,7 @@ use prost::Message;
 use sqlx::{Connection, PgConnection, PgPool};
 use testkit::Kit;
 use tokio::net::TcpListener;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -44,9 +45,16 @@ pub(super) struct Shop {
     heard: Mutex<i64>,
 }
 
-/// A product service whose products the test decides about. None: it is closed.
-#[derive(Clone)]
-pub(super) struct Catalogue(Arc<Mutex<Option<Vec<ItemQuote>>>>);
+/// A product service whose products the test decides about, and whether it can be asked.
+#[derive(Clone, Default)]
+pub(super) struct Catalogue(Arc<Mutex<Shelves>>);
+
+#[derive(Default)]
+struct Shelves {
+    quotes: Vec<ItemQuote>,
+    is_closed: bool,
+    asked: u32,
+}
 
 impl Catalogue {
     pub(super) fn add(&self, sku: &str, price: Money) -> String {
@@ -58,18 +66,31 @@ impl Catalogue {
             title: format!("The {sku}"),
             unit_price: Some(price),
         };
-        self.0.lock().expect("no panics").iter_mut().for_each(|open| open.push(quote.clone()));
+        self.shelves().quotes.push(quote);
         product_id
     }
 
     pub(super) fn archive_all(&self) {
-        for quote in self.0.lock().expect("no panics").iter_mut().flatten() {
+        for quote in &mut self.shelves().quotes {
             quote.set_state(ProductState::Archived);
         }
     }
 
     pub(super) fn close(&self) {
-        *self.0.lock().expect("no panics") = None;
+        self.shelves().is_closed = true;
+    }
+
+    pub(super) fn reopen(&self) {
+        self.shelves().is_closed = false;
+    }
+
+    /// How often it was asked, open or closed.
+    pub(super) fn asked(&self) -> u32 {
+        self.shelves().asked
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.0.lock().expect("no panics")
     }
 }
 
@@ -79,10 +100,13 @@ type Answer<T> = Result<Response<T>, Status>;
 impl ProductService for Catalogue {
     async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> Answer<QuoteItemsResponse> {
         assert_eq!(request.metadata().get(chassis::SERVICE_HEADER).map(|it| it.as_bytes()), Some(&b"order"[..]));
-        let known = self.0.lock().expect("no panics");
-        let known = known.as_ref().ok_or(Status::unavailable("closed"))?;
+        let mut shelves = self.shelves();
+        shelves.asked += 1;
+        if shelves.is_closed {
+            return Err(Status::unavailable("closed"));
+        }
         let quotes = request.into_inner().product_ids.into_iter().map(|product_id| {
-            let found = known.iter().find(|quote| quote.product_id == product_id).cloned();
+            let found = shelves.quotes.iter().find(|quote| quote.product_id == product_id).cloned();
             found.unwrap_or(ItemQuote { product_id, ..Default::default() })
         });
         Ok(Response::new(QuoteItemsResponse { quotes: quotes.collect() }))
@@ -115,13 +139,13 @@ impl ProductService for Catalogue {
 
 impl Shop {
     pub(super) async fn open(db: PgPool) -> Self {
-        let catalogue = Catalogue(Arc::new(Mutex::new(Some(vec![]))));
+        let catalogue = Catalogue::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
         let products = ProductServiceServer::new(catalogue.clone());
         tokio::spawn(Server::builder().add_service(products).serve_with_incoming(incoming));
-        let channel = Endpoint::from_shared(format!("http://{address}")).expect("a URL").connect_lazy();
+        let channel = chassis::client::connect("product", &format!("http://{address}")).expect("a URL");
 
         let kit = Kit::new();
         let service = Arc::new(Service {
@@ -199,15 +223,30 @@ impl Shop {
     }
 
     pub(super) fn stock(&self, order_id: Uuid, event: Stock) -> Record {
+        let name = match &event {
+            Stock::StockReserved(_) => "souk.inventory.v1.StockReserved",
+            Stock::StockRejected(_) => "souk.inventory.v1.StockRejected",
+            Stock::StockSold(_) => "souk.inventory.v1.StockSold",
+            Stock::StockReleased(_) => "souk.inventory.v1.StockReleased",
+            Stock::StockReturned(_) => "souk.inventory.v1.StockReturned",
+        };
         let event = InventoryEvent { order_id: order_id.to_string(), event: Some(event) };
-        testkit::record("souk.inventory.v1.Any", order_id, self.next_version(), event.encode_to_vec())
+        testkit::record(name, order_id, self.next_version(), event.encode_to_vec())
     }
 
     pub(super) fn payment(&self, order_id: Uuid, event: Payment) -> Record {
         let payment_id = Uuid::from_u128(order_id.as_u128() ^ 0xff);
+        let name = match &event {
+            Payment::PaymentAuthorized(_) => "souk.payment.v1.PaymentAuthorized",
+            Payment::PaymentDeclined(_) => "souk.payment.v1.PaymentDeclined",
+            Payment::PaymentCaptured(_) => "souk.payment.v1.PaymentCaptured",
+            Payment::PaymentCaptureFailed(_) => "souk.payment.v1.PaymentCaptureFailed",
+            Payment::PaymentVoided(_) => "souk.payment.v1.PaymentVoided",
+            Payment::PaymentRefunded(_) => "souk.payment.v1.PaymentRefunded",
+        };
         let payload =
             PaymentEvent { payment_id: payment_id.to_string(), order_id: order_id.to_string(), event: Some(event) };
-        testkit::record("souk.payment.v1.Any", payment_id, self.next_version(), payload.encode_to_vec())
+        testkit::record(name, payment_id, self.next_version(), payload.encode_to_vec())
     }
 
     pub(super) fn stock_reserved(&self, order_id: Uuid) -> Record {

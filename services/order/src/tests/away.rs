@@ -1,0 +1,31 @@
+use std::time::{Duration, Instant};
+
+use contracts::souk::order::v1::OrderState;
+use sqlx::PgPool;
+use tonic::Code;
+
+use super::Shop;
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_catalogue_that_fails_each_time_is_left_alone_and_asked_again_later(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let wanted = shop.wanted("k1");
+    shop.catalogue.close();
+    for _ in 0..30 {
+        let refused = shop.create(wanted.clone()).await.expect_err("nobody knows a price");
+        assert_eq!(refused.code(), Code::Unavailable);
+    }
+    assert!(shop.catalogue.asked() < 20, "it was asked {} times", shop.catalogue.asked());
+
+    shop.catalogue.reopen();
+    let begun = Instant::now();
+    let order = loop {
+        match shop.create(wanted.clone()).await {
+            Ok(order) => break order,
+            Err(status) => assert_eq!(status.code(), Code::Unavailable),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is never asked again");
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(order.state(), OrderState::Pending);
+}
