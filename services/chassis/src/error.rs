@@ -79,6 +79,8 @@ pub enum Error {
     EtagMismatch,
     #[error("{field}: {description}")]
     FieldInvalid { field: String, description: String },
+    #[error("the request does not read as one of gRPC: {0}")]
+    Malformed(&'static str),
     #[error("an access token is required")]
     TokenRequired,
     #[error("the access token is not valid: {0}")]
@@ -123,6 +125,7 @@ impl Error {
             Self::FieldInvalid { field, description } => {
                 Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text).field(field, description)
             }
+            Self::Malformed(_) => Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text),
             Self::TokenRequired => Refusal::new(Code::Unauthenticated, "TOKEN_MISSING", text),
             Self::TokenInvalid(_) => Refusal::new(Code::Unauthenticated, "TOKEN_INVALID", text),
             Self::KeysUnavailable => {
