@@ -72,7 +72,7 @@ async fn every_rpc_wants_what_its_policy_says() {
 
 #[tokio::test]
 async fn every_route_has_the_terms_of_its_policy() {
-    let edge = Edge::start(&["--timeout=7s"]).await;
+    let edge = Edge::start(&["--timeout=4s"]).await;
     let dump = edge.ask_admin("/config_dump").await;
     let is_routes = |config: &&Value| config["@type"].as_str().is_some_and(|it| it.ends_with(".RoutesConfigDump"));
     let dumps = dump["configs"].as_array().expect("a list").iter().find(is_routes).expect("Envoy has routes");
@@ -104,7 +104,7 @@ async fn every_route_has_the_terms_of_its_policy() {
         assert_eq!(token["requirement_name"].as_str(), (!is_public).then_some("token"), "{route}");
         assert_eq!(route["metadata"]["filter_metadata"]["souk"]["class"], class, "{route}");
         assert_eq!(route["route"]["cluster"], policy.domain.trim_start_matches("souk."), "{route}");
-        assert_eq!(route["route"]["timeout"], "7s", "{route}");
+        assert_eq!(route["route"]["timeout"], "4s", "{route}");
         let retry = route["route"]["retry_policy"]["retry_on"].as_str().unwrap_or_default();
         assert_eq!(retry.contains("unavailable"), class == "read", "only reads may be done twice: {route}");
     }
