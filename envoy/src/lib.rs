@@ -240,7 +240,7 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
         services,
         rpcs,
         clusters,
-        mappers => errors::mappers(),
+        mappers => errors::mappers(config.max_body),
         otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
         cors_origins => config.cors_origins,
         issuer => config.token_issuer,

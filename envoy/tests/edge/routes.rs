@@ -141,6 +141,11 @@ async fn keys_and_contracts_are_for_everybody() {
     let answer = edge.call(Method::GET, "/.well-known/jwks.json", &[], None).await;
     assert_eq!((answer.status, answer.json()["keys"][0]["kid"].as_str()), (200, Some("test")), "{answer:?}");
 
+    for method in [Method::POST, Method::PUT, Method::DELETE] {
+        let answer = edge.call(method, "/.well-known/jwks.json", &[], Some("{}".into())).await;
+        answer.assert_refused(404, Code::NotFound, "METHOD_NOT_FOUND");
+    }
+
     let list = v1::server_reflection_request::MessageRequest::ListServices(String::new());
     let ask = v1::ServerReflectionRequest { host: String::new(), message_request: Some(list) };
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(edge.channel());
