@@ -233,16 +233,14 @@ pub async fn start_all(
         .await?;
     let yaml = layout.home.join("envoy.yaml");
     std::fs::write(&yaml, souk(layout, settings, &["envoy"]).await?)?;
-    let arguments = ["-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];
+    // Hot restart would claim a number of this machine, which two sets of everything, or two checkouts, would share.
+    let arguments =
+        ["--disable-hot-restart", "-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];
     supervisor
         .start(Spec {
             name: "envoy",
             program: install::envoy(&layout.tools)?,
-            arguments: [&arguments[..], &["--base-id", &(ports.edge() % 1_000).to_string()]]
-                .concat()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
+            arguments: arguments.map(str::to_owned).to_vec(),
             environment: vec![],
             user: None,
             port: ports.edge(),
