@@ -80,8 +80,7 @@ impl Market {
     }
 
     async fn available(&self) -> Result<i64> {
-        let stock = self.operator.get(&format!("/v1/stock/{}", self.sku)).await?.ok()?;
-        stock["stock"]["available"].as_str().and_then(|text| text.parse().ok()).context("a number of units")
+        self.operator.available(&self.sku).await
     }
 
     /// Stock goes back by events of its own, a little after the order ended.
