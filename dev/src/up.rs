@@ -131,7 +131,7 @@ pub async fn create_operator(
 
 /// Makes what is missing of the catalogue, and receives units of what cannot be bought. The id of its first product,
 /// unless all of them have been archived: that is not undone.
-async fn seed(operator: &Client) -> Result<Option<String>> {
+pub async fn seed(operator: &Client) -> Result<Option<String>> {
     let for_sale = operator.products().await?;
     let mut first = None;
     for (sku, title, cents, units) in CATALOGUE {
