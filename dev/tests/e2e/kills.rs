@@ -121,6 +121,18 @@ async fn kill(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
+/// Waits until all of somebody's orders are as they must be. How many units they kept.
+async fn see_the_end(market: &Market, customer: &Client, orders: Vec<(String, End)>) -> Result<i64> {
+    let mut kept = 0;
+    for (order, end) in orders {
+        customer.wait_for(&order, PATIENCE, "as it must end", |order| end.is(order)).await?;
+        let what = format!("the ledger of {order}");
+        wait(&what, async || Ok(end.allows(&market.ledger(&order).await?))).await?;
+        kept += i64::from(end == End::Paid);
+    }
+    Ok(kept)
+}
+
 /// Once nothing is killed any more, the edge finds out by itself that all roles are back.
 async fn wait_for_recovery(market: &Market) -> Result<()> {
     let paths = ["/v1/users/me", "/v1/products", &format!("/v1/stock/{}", market.sku), "/v1/orders", "/v1/payments"];
@@ -151,15 +163,8 @@ fn souk_is_killed_thirty_times_while_orders_are_placed_and_cancelled() -> Result
         let placed = placed?;
         wait_for_recovery(&market).await?;
 
-        let mut sold = 0;
-        for (customer, orders) in customers.iter().zip(placed) {
-            for (order, end) in orders {
-                customer.wait_for(&order, PATIENCE, "as it must end", |order| end.is(order)).await?;
-                let what = format!("the ledger of {order}");
-                wait(&what, async || Ok(end.allows(&market.ledger(&order).await?))).await?;
-                sold += i64::from(end == End::Paid);
-            }
-        }
+        let ends = customers.iter().zip(placed).map(|(customer, orders)| see_the_end(&market, customer, orders));
+        let sold: i64 = try_join_all(ends).await?.into_iter().sum();
         market.wait_for_available(i64::from(UNITS) - sold).await?;
         check(stack).await
     })
