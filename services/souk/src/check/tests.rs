@@ -75,9 +75,10 @@ async fn a_reservation_that_came_back_to_life_is_found(db: PgPool) {
 
 const PAYMENT: &str = "insert into payment
        (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, captured_minor, refunded_minor,
-        refund_pending_minor, refund_count, failure_reason, version, cause_id, attempts, created_at, updated_at)
+        refund_pending_minor, refund_count, failure_reason, version, cause_id, wanted_at, attempts, created_at,
+        updated_at)
      values ('00000000-0000-7000-8000-000000000001', gen_random_uuid(), gen_random_uuid(), 'CAPTURED', 'CAPTURED', 'EUR', 100,
-        'pm_card_visa', 100, 0, 0, 0, '', 2, gen_random_uuid(), 0, now(), now())";
+        'pm_card_visa', 100, 0, 0, 0, '', 2, gen_random_uuid(), now(), 0, now(), now())";
 
 #[sqlx::test(migrator = "payment::MIGRATOR")]
 async fn money_that_the_ledger_does_not_know_is_found(db: PgPool) {
