@@ -139,6 +139,23 @@ fn provider(layout: &Layout) -> Result<Spec> {
     })
 }
 
+/// Checks requests against Stripe's schema. It listens for HTTPS too, whether anybody wants that or not.
+pub fn stripe_mock(layout: &Layout, program: PathBuf) -> Spec {
+    let port = layout.ports.stripe();
+    let listen = format!("127.0.0.1:{port}");
+    Spec {
+        name: "stripe-mock",
+        program,
+        arguments: ["-http-addr", &listen, "-https-addr", "127.0.0.1:"].map(str::to_owned).to_vec(),
+        environment: vec![],
+        user: None,
+        port,
+        ready: Ready::Listening,
+        log: layout.log("stripe-mock"),
+        stop: Signal::TERM,
+    }
+}
+
 /// Everything that `souk` is told, for all of its commands.
 pub fn environment(layout: &Layout) -> Vec<(String, String)> {
     let ports = layout.ports;
