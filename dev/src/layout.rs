@@ -50,6 +50,11 @@ impl Ports {
         19_093 + self.offset
     }
 
+    /// Stripe's mock, for unit tests only.
+    pub fn stripe(self) -> u16 {
+        12_111 + self.offset
+    }
+
     pub fn envoy_admin(self) -> u16 {
         19_901 + self.offset
     }

@@ -39,6 +39,12 @@ enum Command {
         /// Where its ledger is.
         #[arg(long)]
         data: PathBuf,
+        /// Where it sends webhooks. None: nowhere.
+        #[arg(long, requires = "webhook_secret_file")]
+        webhook_url: Option<String>,
+        /// The file whose first line signs them.
+        #[arg(long, requires = "webhook_url")]
+        webhook_secret_file: Option<PathBuf>,
     },
 }
 
@@ -52,9 +58,11 @@ async fn main() -> ExitCode {
         Command::Prepare => prepare::run().await,
         Command::Bench => bench::run().await,
         Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,
-        Command::Provider { listen, data } => {
+        Command::Provider { listen, data, webhook_url, webhook_secret_file } => {
             tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
-            provider::serve(listen, data).await.map_err(Into::into)
+            let listener = webhook_url.zip(webhook_secret_file);
+            let listener = listener.map(|(url, secret_file)| provider::Listener { url, secret_file });
+            provider::serve(listen, data, listener).await.map_err(Into::into)
         }
     };
     match outcome {

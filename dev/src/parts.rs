@@ -123,10 +123,17 @@ pub async fn kafka(layout: &Layout) -> Result<Spec> {
 fn provider(layout: &Layout) -> Result<Spec> {
     let (port, data) = (layout.ports.provider(), layout.home.join("provider"));
     let listen = format!("127.0.0.1:{port}");
+    let webhooks = format!("http://127.0.0.1:{}/v1/payments/webhooks/stripe", layout.ports.edge());
+    let (data, secret) = (data.to_string_lossy(), layout.home.join("keys/webhook.key"));
+    let arguments = ["provider", "--listen", &listen, "--data", &data, "--webhook-url", &webhooks];
     Ok(Spec {
         name: "provider",
         program: std::env::current_exe()?,
-        arguments: ["provider", "--listen", &listen, "--data", &data.to_string_lossy()].map(str::to_owned).to_vec(),
+        arguments: [&arguments[..], &["--webhook-secret-file", &secret.to_string_lossy()]]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         environment: vec![],
         user: None,
         port,
@@ -134,6 +141,23 @@ fn provider(layout: &Layout) -> Result<Spec> {
         log: layout.log("provider"),
         stop: Signal::TERM,
     })
+}
+
+/// Checks requests against Stripe's schema. It listens for HTTPS too, whether anybody wants that or not.
+pub fn stripe_mock(layout: &Layout, program: PathBuf) -> Spec {
+    let port = layout.ports.stripe();
+    let listen = format!("127.0.0.1:{port}");
+    Spec {
+        name: "stripe-mock",
+        program,
+        arguments: ["-http-addr", &listen, "-https-addr", "127.0.0.1:"].map(str::to_owned).to_vec(),
+        environment: vec![],
+        user: None,
+        port,
+        ready: Ready::Listening,
+        log: layout.log("stripe-mock"),
+        stop: Signal::TERM,
+    }
 }
 
 /// Everything that `souk` is told, for all of its commands.
@@ -152,10 +176,12 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ),
         ("USER_SIGNING_KEY_FILES".to_owned(), keys.join("access.pem").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
+        ("PAYMENT_WEBHOOK_SECRET_FILE".to_owned(), keys.join("webhook.key").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
         ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
         ("ORDER_PRODUCT_URL".to_owned(), format!("http://{}", local(ports.grpc(3)))),
         ("INVENTORY_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(5)))),
+        ("PAYMENT_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(5)))),
         ("EDGE_LISTEN".to_owned(), local(ports.edge())),
         ("EDGE_ADMIN_LISTEN".to_owned(), local(ports.envoy_admin())),
         ("EDGE_JWKS_ENDPOINTS".to_owned(), local(ports.admin())),
@@ -200,6 +226,12 @@ async fn make_keys(layout: &Layout) -> Result<()> {
         run("openssl", &make, &keys).await?;
     }
     std::fs::write(keys.join("provider.key"), "sk_test_souk\n")?;
+    let webhook = keys.join("webhook.key");
+    if !webhook.exists() {
+        let secret: [u8; 24] = rand::random();
+        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        std::fs::write(&webhook, format!("whsec_{secret}\n"))?;
+    }
     Ok(())
 }
 

@@ -63,17 +63,22 @@ pub async fn serve() -> Result<()> {
 }
 
 /// Starts the servers of unit tests, unless they are there already. How tests find them.
-async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 3]> {
+async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 4]> {
     let unit = Layout::unit();
+    let stripe_mock = install::ensure_stripe_mock(&unit.tools).await?;
     start_postgres(supervisor).await?;
     if !parts::answers(unit.ports.kafka()) {
         // What it holds is of earlier runs, and of no use.
         std::fs::remove_dir_all(unit.home.join("kafka")).ok();
         supervisor.start(parts::kafka(&unit).await?).await?;
     }
+    if !parts::answers(unit.ports.stripe()) {
+        supervisor.start(parts::stripe_mock(&unit, stripe_mock)).await?;
+    }
     Ok([
         ("DATABASE_URL", unit_database()),
         ("SOUK_TEST_KAFKA", format!("127.0.0.1:{}", unit.ports.kafka())),
+        ("SOUK_TEST_STRIPE", format!("http://127.0.0.1:{}", unit.ports.stripe())),
         ("SOUK_ENVOY", install::envoy(&unit.tools)?.to_string_lossy().into_owned()),
     ])
 }

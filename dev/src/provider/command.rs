@@ -7,6 +7,9 @@ use super::metadata::Metadata;
 use super::outcome::{Operation, PaymentMethod};
 use super::params::Params;
 
+/// Stripe's for most currencies, in minor units.
+const SMALLEST_CHARGE: u64 = 50;
+
 pub(super) struct Request {
     pub(super) key: Option<Key>,
     pub(super) command: Command,
@@ -53,11 +56,23 @@ impl Command {
             Command::Refund(_) => Operation::Refund,
         }
     }
+
+    /// The intent that it is about, if there is one already.
+    pub(super) fn intent(&self) -> Option<IntentId> {
+        match self {
+            Command::Create(_) => None,
+            Command::Confirm(id, _) | Command::Capture(id, _) | Command::Cancel(id, _) => Some(*id),
+            Command::Refund(new) => Some(new.intent),
+        }
+    }
 }
 
 impl NewIntent {
     pub(super) fn parse(params: &mut Params) -> Result<NewIntent, Error> {
         let amount = params.take_amount("amount")?.ok_or(Error::ParameterMissing("amount"))?;
+        if amount < SMALLEST_CHARGE {
+            return Err(Error::AmountTooSmall { param: "amount", least: SMALLEST_CHARGE });
+        }
         let currency = params.take("currency").ok_or(Error::ParameterMissing("currency"))?;
         if currency.len() != 3 || !currency.bytes().all(|letter| letter.is_ascii_lowercase()) {
             let why = format!("Invalid currency: {currency}. It must be a three-letter ISO code in lower case.");
@@ -67,6 +82,8 @@ impl NewIntent {
             Some("manual") => CaptureMethod::Manual,
             _ => CaptureMethod::Automatic,
         };
+        // As Stripe has it: without a list it offers whatever the account accepts.
+        params.take_one_of("payment_method_types[]", &["card"])?;
         let confirmed = params.take_flag("confirm")?;
         let confirmation = Confirmation::parse(params)?;
         Ok(NewIntent {

@@ -1,4 +1,5 @@
-//! Errors in Stripe's shape. Those here are not kept under an idempotency key: nothing was carried out.
+//! Errors in Stripe's shape. Those here are not kept under an idempotency key, as nothing was carried out; but for
+//! [`Error::Broken`], which is.
 
 use std::borrow::Cow;
 use std::io;
@@ -24,7 +25,10 @@ pub(super) enum Error {
         why: String,
     },
     ParameterUnknown(String),
-    AmountTooSmall(&'static str),
+    AmountTooSmall {
+        param: &'static str,
+        least: u64,
+    },
     AmountTooLarge(&'static str),
     NotFound {
         what: &'static str,
@@ -34,7 +38,7 @@ pub(super) enum Error {
     KeyLength,
     KeyReused(String),
     KeyInUse,
-    /// Asked for by the payment method: the effect is there, the answer is not.
+    /// Asked for by the payment method, with or without the effect. The one error that is kept.
     Broken,
     /// Asked for by the payment method, after the hang.
     GaveUp,
@@ -91,6 +95,10 @@ impl Problem {
 }
 
 impl Error {
+    pub(super) fn answer(self) -> Answer {
+        self.explain().answer()
+    }
+
     fn explain(self) -> Problem {
         match self {
             Error::ApiKeyMissing => Problem {
@@ -119,8 +127,8 @@ impl Error {
                     ..Problem::invalid_request(format!("Received unknown parameter: {param}"))
                 }
             },
-            Error::AmountTooSmall(param) => {
-                Problem::invalid_param("amount_too_small", param, "Amount must be at least 1.")
+            Error::AmountTooSmall { param, least } => {
+                Problem::invalid_param("amount_too_small", param, format!("Amount must be at least {least}."))
             }
             Error::AmountTooLarge(param) => {
                 Problem::invalid_param("amount_too_large", param, "Amount must be no more than 99999999.")
@@ -161,6 +169,6 @@ impl From<io::Error> for Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        self.explain().answer().into_response()
+        self.answer().into_response()
     }
 }

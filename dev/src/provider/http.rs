@@ -1,5 +1,7 @@
 //! The HTTP side: routes, keys, parameters in, JSON out.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request as HttpRequest, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -17,7 +19,10 @@ use super::error::Error;
 use super::idempotency::Key;
 use super::params::Params;
 use super::refund::RefundId;
+use super::webhook::{Manner, Order};
 
+/// Stripe's.
+const LARGEST_LIST: u64 = 100;
 const LARGEST_BODY: usize = 64 * 1024;
 /// The most rows of the ledger or the summary in one answer.
 const LARGEST_PAGE: u64 = 1_000;
@@ -29,13 +34,14 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/v1/payment_intents/{id}/confirm", post(confirm_intent))
         .route("/v1/payment_intents/{id}/capture", post(capture_intent))
         .route("/v1/payment_intents/{id}/cancel", post(cancel_intent))
-        .route("/v1/refunds", post(create_refund))
+        .route("/v1/refunds", post(create_refund).get(list_refunds))
         .route("/v1/refunds/{id}", get(get_refund))
         .route_layer(middleware::from_fn(require_api_key));
     Router::new()
         .merge(stripe)
         .route("/_ledger", get(list_movements))
         .route("/_summary", get(list_summaries))
+        .route("/_webhooks", post(set_webhooks))
         .fallback(refuse_url)
         .method_not_allowed_fallback(refuse_url)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
@@ -154,11 +160,13 @@ async fn create_refund(State(provider): State<Provider>, mut call: Call) -> Resu
 async fn get_intent(
     State(provider): State<Provider>,
     Path(id): Path<String>,
-    params: Params,
+    mut params: Params,
 ) -> Result<Json<Value>, Error> {
+    let expanded = params.take_one_of("expand[]", &["latest_charge"])?;
     params.end()?;
-    let id = parse_intent_id(id, "intent")?;
-    Ok(Json(provider.ledger().intent(id)?.to_json()))
+    let ledger = provider.ledger();
+    let intent = ledger.intent(parse_intent_id(id, "intent")?)?;
+    Ok(Json(if expanded.is_some() { intent.to_json_with_charge() } else { intent.to_json() }))
 }
 
 async fn get_refund(
@@ -171,6 +179,24 @@ async fn get_refund(
     let ledger = provider.ledger();
     let refund = ledger.refund(id)?;
     Ok(Json(refund.to_json(ledger.intent(refund.intent)?)))
+}
+
+/// An intent's, newest first.
+async fn list_refunds(State(provider): State<Provider>, mut params: Params) -> Result<Json<Value>, Error> {
+    let id = params.take("payment_intent").ok_or(Error::ParameterMissing("payment_intent"))?;
+    let id = parse_intent_id(id, "payment_intent")?;
+    let after = params.take("starting_after");
+    let limit = params.take_count("limit", 1, LARGEST_LIST)?.unwrap_or(10) as usize;
+    params.end()?;
+    let ledger = provider.ledger();
+    let intent = ledger.intent(id)?;
+    let mut rest = ledger.refunds(id).peekable();
+    if let Some(after) = after {
+        while rest.next().is_some_and(|refund| refund.id.to_string() != after) {}
+    }
+    let page: Vec<_> = rest.by_ref().take(limit).map(|refund| refund.to_json(intent)).collect();
+    let more = rest.peek().is_some();
+    Ok(Json(json!({"object": "list", "data": page, "has_more": more, "url": "/v1/refunds"})))
 }
 
 /// The key is not checked against anything: any that looks like one of Stripe's will do.
@@ -193,6 +219,20 @@ async fn number(mut response: Response) -> Response {
         response.headers_mut().insert(HeaderName::from_static("request-id"), number);
     }
     response
+}
+
+async fn set_webhooks(State(provider): State<Provider>, mut params: Params) -> Result<StatusCode, Error> {
+    let delay = params.take_count("delay_ms", 0, 600_000)?.unwrap_or(0);
+    let times = params.take_count("times", 0, 10)?.unwrap_or(1);
+    let order = match params.take_one_of("order", &["as_it_came", "backwards"])?.as_deref() {
+        Some("backwards") => Order::Backwards,
+        _ => Order::AsItCame,
+    };
+    params.end()?;
+    let ledger = provider.ledger();
+    let webhooks = ledger.webhooks.as_ref().ok_or(Error::UrlUnknown("POST: /_webhooks".to_owned()))?;
+    webhooks.set_manner(Manner { delay: Duration::from_millis(delay), times: times as u32, order });
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A page of what is numbered from 1: after which number, and how many.

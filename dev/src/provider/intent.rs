@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::command::{Confirmation, NewIntent};
 use super::metadata::Metadata;
-use super::outcome::{Decline, Operation, PaymentMethod};
+use super::outcome::{Decline, Operation, PaymentMethod, Trouble};
+use super::refund::RefundStatus;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -35,6 +36,12 @@ pub(super) struct Intent {
     pub(super) captured: Tally,
     pub(super) voided: Tally,
     pub(super) refunded: Tally,
+    /// In refunds that are pending.
+    #[serde(default)]
+    pub(super) refunding: u64,
+    /// What went wrong instead of having its effect, once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) stumbled: Vec<Operation>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +109,19 @@ impl Intent {
             captured: Tally::default(),
             voided: Tally::default(),
             refunded: Tally::default(),
+            refunding: 0,
+            stumbled: Vec::new(),
         }
+    }
+
+    /// Whether this call goes wrong instead of having its effect.
+    pub(super) fn stumble(&mut self, operation: Operation) -> Option<Trouble> {
+        let trouble = self.payment_method?.stumble(operation)?;
+        let first = self.status.allows(operation) && !self.stumbled.contains(&operation);
+        first.then(|| {
+            self.stumbled.push(operation);
+            trouble
+        })
     }
 
     pub(super) fn confirm(&mut self, how: &Confirmation, now: u64) -> Result<(), Refusal> {
@@ -125,9 +144,7 @@ impl Intent {
             }
             _ => {}
         }
-        self.declined = None;
-        self.authorized.add(self.amount);
-        self.status = Status::RequiresCapture;
+        self.authorize();
         match self.capture_method {
             CaptureMethod::Manual => Ok(()),
             CaptureMethod::Automatic => self.capture(None, now),
@@ -147,6 +164,9 @@ impl Intent {
             self.void(Cancellation { at: now, reason: Some("automatic".into()) });
             return Err(Refusal::Declined(Decline::CaptureRefused));
         }
+        if self.payment_method == Some(PaymentMethod::CaptureDeclined) {
+            return Err(Refusal::Declined(Decline::CaptureRefused));
+        }
         self.captured.add(amount);
         self.voided.add(self.held());
         self.status = Status::Succeeded;
@@ -157,16 +177,22 @@ impl Intent {
         if !self.status.allows(Operation::Cancel) {
             return Err(Refusal::UnexpectedState(Operation::Cancel));
         }
+        if self.payment_method == Some(PaymentMethod::LateConfirm)
+            && self.status == Status::RequiresConfirmation
+            && self.stumbled.contains(&Operation::Confirm)
+        {
+            self.authorize();
+        }
         self.void(Cancellation { at: now, reason });
         Ok(())
     }
 
-    /// Gives back this much, or all that is left, and says how much that was.
-    pub(super) fn refund(&mut self, amount: Option<u64>) -> Result<u64, Refusal> {
+    /// Gives back this much, or all that is left, and says how much that is and how it went.
+    pub(super) fn refund(&mut self, amount: Option<u64>) -> Result<(u64, RefundStatus), Refusal> {
         if !self.status.allows(Operation::Refund) {
             return Err(Refusal::UnexpectedState(Operation::Refund));
         }
-        let left = self.captured.amount - self.refunded.amount;
+        let left = self.unrefunded();
         if left == 0 {
             return Err(Refusal::AlreadyRefunded);
         }
@@ -174,13 +200,43 @@ impl Intent {
         if amount > left {
             return Err(Refusal::RefundTooLarge);
         }
+        let status = match self.payment_method {
+            Some(PaymentMethod::RefundFails) if !self.stumbled.contains(&Operation::Refund) => {
+                self.stumbled.push(Operation::Refund);
+                RefundStatus::Failed
+            }
+            Some(PaymentMethod::RefundPending) => {
+                self.refunding += amount;
+                RefundStatus::Pending
+            }
+            _ => {
+                self.refunded.add(amount);
+                RefundStatus::Succeeded
+            }
+        };
+        Ok((amount, status))
+    }
+
+    /// A pending refund has arrived.
+    pub(super) fn settle(&mut self, amount: u64) {
+        self.refunding -= amount;
         self.refunded.add(amount);
-        Ok(amount)
+    }
+
+    /// Captured, and neither given back nor about to be.
+    pub(super) fn unrefunded(&self) -> u64 {
+        self.captured.amount - self.refunded.amount - self.refunding
     }
 
     /// Authorized, and neither captured nor let go.
     pub(super) fn held(&self) -> u64 {
         self.authorized.amount - self.captured.amount - self.voided.amount
+    }
+
+    fn authorize(&mut self) {
+        self.declined = None;
+        self.authorized.add(self.amount);
+        self.status = Status::RequiresCapture;
     }
 
     fn decline(&mut self, decline: Decline, method: PaymentMethod) -> Refusal {

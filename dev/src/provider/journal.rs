@@ -27,6 +27,9 @@ pub(super) struct Record {
     pub(super) refund: Option<Refund>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) refusal: Option<Refusal>,
+    /// What was answered is an error of ours, whatever the effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) broken: bool,
 }
 
 /// Where a record is.

@@ -14,11 +14,13 @@ use super::idempotency::Keys;
 use super::intent::{Intent, IntentId, Refusal, Tally};
 use super::journal::{Journal, Place, Record};
 use super::outcome::Trouble;
-use super::refund::{Refund, RefundId};
+use super::refund::{Refund, RefundId, RefundStatus};
+use super::webhook::Webhooks;
 
 pub(super) struct Ledger {
     journal: Journal,
     books: Books,
+    pub(super) webhooks: Option<Webhooks>,
 }
 
 /// What the journal says, replayed.
@@ -28,6 +30,7 @@ struct Books {
     intent_at: HashMap<IntentId, usize>,
     refunds: Vec<Refund>,
     refund_at: HashMap<RefundId, usize>,
+    refunds_of: HashMap<IntentId, Vec<usize>>,
     movements: Vec<Movement>,
     keys: Keys,
 }
@@ -51,13 +54,15 @@ pub(super) enum Begun {
 pub(super) struct Executed {
     pub(super) answer: Answer,
     pub(super) trouble: Option<Trouble>,
+    /// A refund that is still to arrive.
+    pub(super) pending: Option<RefundId>,
 }
 
 impl Ledger {
     pub(super) fn open(data: &Path) -> io::Result<Ledger> {
         let mut books = Books::default();
         let journal = Journal::open(data, |record, place| books.take_over(record, place))?;
-        Ok(Ledger { journal, books })
+        Ok(Ledger { journal, books, webhooks: None })
     }
 
     /// Replays, carries out, or says how long to wait before [`Ledger::finish`]; the key is taken meanwhile.
@@ -104,6 +109,32 @@ impl Ledger {
         })
     }
 
+    /// An intent's, newest first.
+    pub(super) fn refunds(&self, id: IntentId) -> impl Iterator<Item = &Refund> {
+        let places = self.books.refunds_of.get(&id).into_iter().flatten().rev();
+        places.map(|&at| &self.books.refunds[at])
+    }
+
+    pub(super) fn pending_refunds(&self) -> Vec<RefundId> {
+        let pending = self.books.refunds.iter().filter(|refund| refund.status == RefundStatus::Pending);
+        pending.map(|refund| refund.id).collect()
+    }
+
+    /// The money of a pending refund has arrived.
+    pub(super) fn settle(&mut self, id: RefundId) -> Result<(), Error> {
+        let mut refund = self.refund(id)?.clone();
+        if refund.status != RefundStatus::Pending {
+            return Ok(());
+        }
+        refund.status = RefundStatus::Succeeded;
+        let mut intent = self.intent(refund.intent)?.clone();
+        intent.settle(refund.amount);
+        let record = Record { at: now(), key: None, intent, refund: Some(refund), refusal: None, broken: false };
+        let place = self.journal.append(&record)?;
+        self.take_over(record, place);
+        Ok(())
+    }
+
     /// Oldest first.
     pub(super) fn intents(&self) -> &[Intent] {
         &self.books.intents
@@ -125,18 +156,43 @@ impl Ledger {
     }
 
     fn execute(&mut self, request: &Request) -> Result<Executed, Error> {
-        let record = self.decide(request, now())?;
-        let place = self.journal.append(&record)?;
-        let trouble = match (record.refusal, record.intent.payment_method) {
-            (None, Some(method)) => method.trouble(request.command.operation()),
-            _ => None,
+        let (mut record, stumbled) = self.decide(request, now())?;
+        let trouble = match (stumbled, record.refusal, record.intent.payment_method) {
+            (None, None, Some(method)) => method.trouble(request.command.operation()),
+            _ => stumbled,
         };
-        let answer = record.answer();
-        self.books.take_over(record, place);
-        Ok(Executed { answer, trouble })
+        // What hangs after its effect is a success for whoever repeats it; everything else stays an error.
+        record.broken = stumbled.is_some() || trouble == Some(Trouble::Error);
+        let place = self.journal.append(&record)?;
+        let (answer, refund) = (record.answer(), record.refund.as_ref().map(|refund| (refund.id, refund.status)));
+        self.take_over(record, place);
+        let pending = refund.filter(|(_, status)| *status == RefundStatus::Pending).map(|(id, _)| id);
+        Ok(Executed { answer, trouble, pending })
     }
 
-    fn decide(&self, request: &Request, at: u64) -> Result<Record, Error> {
+    /// Remembers what happened, and tells whoever listens what moved.
+    fn take_over(&mut self, record: Record, place: Place) {
+        let known = self.books.movements.len();
+        self.books.take_over(record, place);
+        let Some(webhooks) = &self.webhooks else { return };
+        for movement in &self.books.movements[known..] {
+            let refund = movement.refund.and_then(|id| self.refund(id).ok());
+            if let Ok(intent) = self.intent(movement.intent) {
+                webhooks.tell(movement, intent, refund);
+            }
+        }
+    }
+
+    /// What the call does, or what it meets instead.
+    fn decide(&self, request: &Request, at: u64) -> Result<(Record, Option<Trouble>), Error> {
+        let record =
+            |intent, refund, refusal| Record { at, key: request.key.clone(), intent, refund, refusal, broken: false };
+        if let Some(id) = request.command.intent() {
+            let (intent, stumbled) = self.change(id, |intent| intent.stumble(request.command.operation()))?;
+            if stumbled.is_some() {
+                return Ok((record(intent, None, None), stumbled));
+            }
+        }
         let mut refund = None;
         let (intent, result): (Intent, Result<(), Refusal>) = match &request.command {
             Command::Create(new) => {
@@ -148,13 +204,13 @@ impl Ledger {
             Command::Capture(id, amount) => self.change(*id, |intent| intent.capture(*amount, at))?,
             Command::Cancel(id, reason) => self.change(*id, |intent| intent.cancel(reason.clone(), at))?,
             Command::Refund(new) => self.change(new.intent, |intent| {
-                let amount = intent.refund(new.amount)?;
-                let (reason, metadata) = (new.reason.clone(), new.metadata.clone());
-                refund = Some(Refund { id: RefundId::new(), intent: intent.id, created: at, amount, reason, metadata });
+                let (amount, status) = intent.refund(new.amount)?;
+                let (id, reason, metadata) = (RefundId::new(), new.reason.clone(), new.metadata.clone());
+                refund = Some(Refund { id, intent: intent.id, created: at, amount, reason, metadata, status });
                 Ok(())
             })?,
         };
-        Ok(Record { at, key: request.key.clone(), intent, refund, refusal: result.err() })
+        Ok((record(intent, refund, result.err()), None))
     }
 
     fn change<R>(&self, id: IntentId, change: impl FnOnce(&mut Intent) -> R) -> Result<(Intent, R), Error> {
@@ -181,8 +237,14 @@ impl Books {
             }
         }
         if let Some(refund) = refund {
-            self.refund_at.insert(refund.id, self.refunds.len());
-            self.refunds.push(refund);
+            match self.refund_at.get(&refund.id) {
+                Some(&at) => self.refunds[at] = refund,
+                None => {
+                    self.refund_at.insert(refund.id, self.refunds.len());
+                    self.refunds_of.entry(refund.intent).or_default().push(self.refunds.len());
+                    self.refunds.push(refund);
+                }
+            }
         }
         if let Some(key) = key {
             self.keys.store(&key, place);
@@ -201,7 +263,7 @@ fn gains(before: Option<&Intent>, after: &Intent) -> impl Iterator<Item = (&'sta
     })
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set to after 1970");
     since.as_millis() as u64
 }

@@ -1,5 +1,5 @@
 //! Plays the payment provider on a laptop: Stripe's wire API over real HTTP, with a ledger of its own that ours can be
-//! compared to. It never loses an answered call, never moves money twice for one intent, and sends no webhooks.
+//! compared to. It never loses an answered call, never moves money twice for one intent, and sends webhooks if told where.
 //!
 //! # Stripe's side
 //!
@@ -11,17 +11,18 @@
 //!
 //! | Call | Parameters |
 //! | --- | --- |
-//! | `POST /v1/payment_intents` | `amount`, `currency`, `payment_method`, `capture_method` (`automatic`, `manual`), `confirm`, `description`, `metadata[..]`, and those of confirm |
+//! | `POST /v1/payment_intents` | `amount`, `currency`, `payment_method`, `capture_method` (`automatic`, `manual`), `payment_method_types[]` (`card`), `confirm`, `description`, `metadata[..]`, and those of confirm |
 //! | `POST /v1/payment_intents/{id}/confirm` | `payment_method`, `off_session`, `error_on_requires_action` |
 //! | `POST /v1/payment_intents/{id}/capture` | `amount_to_capture` (the rest is released) |
 //! | `POST /v1/payment_intents/{id}/cancel` | `cancellation_reason` |
-//! | `GET /v1/payment_intents/{id}` | |
+//! | `GET /v1/payment_intents/{id}` | `expand[]` (`latest_charge`) |
 //! | `POST /v1/refunds` | `payment_intent`, `amount`, `reason`, `metadata[..]` |
+//! | `GET /v1/refunds` | `payment_intent` (required here), `limit`, `starting_after` |
 //! | `GET /v1/refunds/{id}` | |
 //!
 //! What happens is chosen by the payment method, see [`outcome`]. An answer is kept under its idempotency key once the
-//! call was carried out, refusals (declines, wrong states, nothing left to refund) included; a call that was malformed
-//! or named something unknown is not kept. A slow call takes effect at the end of its wait, whether or not its caller
+//! call was carried out, refusals (declines, wrong states, nothing left to refund) and errors of ours (500) included; a
+//! call that was malformed or named something unknown is not kept. A slow call takes effect at the end of its wait, whether or not its caller
 //! still listens; until then its key answers 409.
 //!
 //! # The ledger's side (no key needed)
@@ -48,6 +49,13 @@
 //! ```
 //!
 //! `status` is Stripe's. Money still held is `authorized - captured - voided`, money kept is `captured - refunded`.
+//!
+//! # Webhooks
+//!
+//! With `--webhook-url` and `--webhook-secret-file`, each movement of money is told there by an event
+//! (`payment_intent.amount_capturable_updated`, `.succeeded`, `.canceled`, `refund.updated`), signed as Stripe signs.
+//! `POST /_webhooks` changes the manner from then on: `delay_ms`, `times` (0 delivers none), and `order`, which
+//! `backwards` turns around among those that wait together.
 
 mod command;
 mod error;
@@ -61,6 +69,7 @@ mod metadata;
 pub mod outcome;
 mod params;
 mod refund;
+pub mod webhook;
 mod wire;
 
 use std::io;
@@ -77,7 +86,9 @@ use command::Request;
 use error::Error;
 use http::Answer;
 use ledger::{Begun, Executed, Ledger};
-use outcome::{HANG, Trouble};
+use outcome::{HANG, SLOW, Trouble};
+use refund::RefundId;
+use webhook::Webhooks;
 
 /// How long calls under way may take to finish once told to stop. What they did is in the journal already, so cutting
 /// one off looks to its caller like any lost connection.
@@ -89,9 +100,19 @@ pub struct Provider {
     ledger: Arc<Mutex<Ledger>>,
 }
 
+/// Where webhooks go, and the file whose first line signs them.
+pub struct Listener {
+    pub url: String,
+    pub secret_file: PathBuf,
+}
+
 /// Plays the provider until SIGTERM or SIGINT.
-pub async fn serve(listen: SocketAddr, data: PathBuf) -> io::Result<()> {
+pub async fn serve(listen: SocketAddr, data: PathBuf, listener: Option<Listener>) -> io::Result<()> {
     let provider = Provider::open(data)?;
+    if let Some(Listener { url, secret_file }) = listener {
+        let secret = std::fs::read_to_string(secret_file)?;
+        provider.send_webhooks(url, secret.lines().next().unwrap_or_default().to_owned());
+    }
     let listener = TcpListener::bind(listen).await?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = CancellationToken::new();
@@ -113,12 +134,20 @@ impl Provider {
         Ok(Provider { ledger: Arc::new(Mutex::new(Ledger::open(data.as_ref())?)) })
     }
 
+    /// Tells this URL what moves from now on.
+    pub fn send_webhooks(&self, url: String, secret: String) {
+        self.ledger().webhooks = Some(Webhooks::send_to(url, secret));
+    }
+
     pub fn router(&self) -> axum::Router {
         http::router(self.clone())
     }
 
     /// Serves on an open socket until `stop` is cancelled.
     pub async fn serve_on(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        for refund in self.ledger().pending_refunds() {
+            self.settle_later(refund);
+        }
         let server = axum::serve(listener::Bounded::new(listener), self.router())
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         tokio::select! {
@@ -134,6 +163,9 @@ impl Provider {
             Begun::Done(executed) => executed,
             Begun::Slow(wait) => self.finish_after(wait, request).await?,
         };
+        if let Some(refund) = executed.pending {
+            self.settle_later(refund);
+        }
         match executed.trouble {
             None => Ok(executed.answer),
             Some(Trouble::Error) => Err(Error::Broken),
@@ -152,6 +184,16 @@ impl Provider {
             provider.ledger().finish(&request)
         });
         task.await.unwrap_or(Err(Error::Broken))
+    }
+
+    fn settle_later(&self, refund: RefundId) {
+        let provider = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SLOW).await;
+            if let Err(error) = provider.ledger().settle(refund) {
+                tracing::error!(?error, "a pending refund was not settled");
+            }
+        });
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -34,13 +34,35 @@ pub enum PaymentMethod {
     /// Capturing is refused for good; the intent is canceled, so that no money can be kept.
     #[serde(rename = "pm_souk_capture_fails")]
     CaptureFails,
+    /// Capturing is refused, and the amount stays held.
+    #[serde(rename = "pm_souk_capture_declined")]
+    CaptureDeclined,
     /// Confirming and capturing take effect, and the call that did it hangs for [`HANG`], then answers 504. Whoever
     /// asks again under the same key is answered at once.
     #[serde(rename = "pm_souk_timeout_after_success")]
     TimeoutAfterSuccess,
-    /// Confirming and capturing take effect, and the call that did it answers 500. The same key then has the success.
+    /// Confirming and capturing take effect, and the call that did it answers 500, now and whenever it is repeated.
     #[serde(rename = "pm_souk_error_after_success")]
     ErrorAfterSuccess,
+    /// The first confirmation and the first capture have no effect and answer 500, now and whenever they are repeated.
+    #[serde(rename = "pm_souk_error_without_effect")]
+    ErrorWithoutEffect,
+    /// The first confirmation hangs like one that times out, and overtakes the next cancellation: it takes effect just
+    /// before it.
+    #[serde(rename = "pm_souk_late_confirm")]
+    LateConfirm,
+    /// Refunding takes effect, and the call that did it hangs for [`HANG`].
+    #[serde(rename = "pm_souk_refund_timeout")]
+    RefundTimeout,
+    /// The first refund has no effect and answers 500, now and whenever it is repeated.
+    #[serde(rename = "pm_souk_refund_error")]
+    RefundError,
+    /// A refund is pending for [`SLOW`] before it succeeds.
+    #[serde(rename = "pm_souk_refund_pending")]
+    RefundPending,
+    /// The first refund fails; nothing goes back.
+    #[serde(rename = "pm_souk_refund_fails")]
+    RefundFails,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +84,7 @@ pub enum Operation {
     Refund,
 }
 
-/// What goes wrong after the effect, on the call that had it.
+/// What goes wrong with a call, besides its effect or instead of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     Hang,
@@ -82,10 +104,22 @@ impl PaymentMethod {
         }
     }
 
+    /// What its caller meets although the call had its effect.
     pub fn trouble(self, operation: Operation) -> Option<Trouble> {
         match (self, operation) {
             (PaymentMethod::TimeoutAfterSuccess, Operation::Confirm | Operation::Capture) => Some(Trouble::Hang),
             (PaymentMethod::ErrorAfterSuccess, Operation::Confirm | Operation::Capture) => Some(Trouble::Error),
+            (PaymentMethod::RefundTimeout, Operation::Refund) => Some(Trouble::Hang),
+            _ => None,
+        }
+    }
+
+    /// What the first call of its kind meets instead of its effect.
+    pub fn stumble(self, operation: Operation) -> Option<Trouble> {
+        match (self, operation) {
+            (PaymentMethod::ErrorWithoutEffect, Operation::Confirm | Operation::Capture)
+            | (PaymentMethod::RefundError, Operation::Refund) => Some(Trouble::Error),
+            (PaymentMethod::LateConfirm, Operation::Confirm) => Some(Trouble::Hang),
             _ => None,
         }
     }

@@ -51,7 +51,7 @@ impl Params {
     pub(super) fn take_amount(&mut self, param: &'static str) -> Result<Option<u64>, Error> {
         let Some(text) = self.take(param) else { return Ok(None) };
         match text.parse::<u64>() {
-            Ok(0) => Err(Error::AmountTooSmall(param)),
+            Ok(0) => Err(Error::AmountTooSmall { param, least: 1 }),
             Ok(amount) if amount <= LARGEST_AMOUNT => Ok(Some(amount)),
             Ok(_) => Err(Error::AmountTooLarge(param)),
             Err(_) => Err(Error::ParameterInvalid { param, why: format!("Invalid integer: {text}") }),

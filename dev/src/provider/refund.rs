@@ -1,4 +1,4 @@
-//! A refund. It succeeds when it is made: the intent has said by then that so much is left.
+//! A refund. Most succeed when they are made: the intent has said by then that so much is left.
 
 use std::fmt;
 
@@ -21,6 +21,18 @@ pub(super) struct Refund {
     pub(super) amount: u64,
     pub(super) reason: Option<String>,
     pub(super) metadata: Metadata,
+    #[serde(default)]
+    pub(super) status: RefundStatus,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RefundStatus {
+    /// The money is on its way.
+    Pending,
+    #[default]
+    Succeeded,
+    Failed,
 }
 
 impl RefundId {

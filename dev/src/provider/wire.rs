@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::error::Problem;
+use super::error::{Error, Problem};
 use super::http::Answer;
 use super::intent::{Intent, Refusal, Status};
 use super::journal::Record;
@@ -13,6 +13,9 @@ use super::refund::Refund;
 impl Record {
     /// The same now and whenever it is replayed.
     pub(super) fn answer(&self) -> Answer {
+        if self.broken {
+            return Error::Broken.answer();
+        }
         match (&self.refusal, &self.refund) {
             (Some(refusal), _) => refusal.explain(&self.intent).answer(),
             (None, Some(refund)) => Answer::new(StatusCode::OK, refund.to_json(&self.intent)),
@@ -43,7 +46,7 @@ impl Intent {
             "customer": null,
             "description": self.description,
             "last_payment_error": self.declined.map(|(decline, method)| decline_json(decline, method)),
-            "latest_charge": (self.authorized.times > 0).then(|| self.id.charge()),
+            "latest_charge": self.was_charged().then(|| self.id.charge()),
             "livemode": false,
             "metadata": self.metadata,
             "next_action": next_action,
@@ -51,6 +54,34 @@ impl Intent {
             "payment_method_types": ["card"],
             "status": self.status,
         })
+    }
+
+    /// With the charge in the place of its id, as `expand[]=latest_charge` asks.
+    pub(super) fn to_json_with_charge(&self) -> Value {
+        let mut json = self.to_json();
+        if self.was_charged() {
+            // What was let go counts as refunded, as at Stripe.
+            let back = self.refunded.amount + self.refunding + self.voided.amount;
+            json["latest_charge"] = json!({
+                "id": self.id.charge(),
+                "object": "charge",
+                "amount": self.amount,
+                "amount_captured": self.captured.amount,
+                "amount_refunded": back,
+                "captured": self.captured.amount > 0,
+                "currency": self.currency,
+                "paid": self.authorized.times > 0,
+                "payment_intent": self.id,
+                "refunded": back >= self.amount,
+                "status": if self.authorized.times > 0 { "succeeded" } else { "failed" },
+            });
+        }
+        json
+    }
+
+    /// Whether a charge was attempted, also in vain.
+    fn was_charged(&self) -> bool {
+        self.authorized.times > 0 || self.declined.is_some()
     }
 }
 
@@ -66,7 +97,7 @@ impl Refund {
             "metadata": self.metadata,
             "payment_intent": self.intent,
             "reason": self.reason,
-            "status": "succeeded",
+            "status": self.status,
         })
     }
 }
@@ -102,7 +133,7 @@ impl Refusal {
                 param: Some("amount".into()),
                 ..Problem::invalid_request(format!(
                     "Refund amount is greater than the unrefunded amount on charge ({}).",
-                    intent.captured.amount - intent.refunded.amount
+                    intent.unrefunded()
                 ))
             },
         };

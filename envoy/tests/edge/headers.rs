@@ -87,3 +87,22 @@ async fn only_known_origins_may_ask_from_a_browser() {
     let answer = edge.call(Method::GET, "/v1/users/me", &[("origin", SHOP)], None).await;
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (401, Some(SHOP)), "a page reads it");
 }
+
+/// Its signature is over the bytes, and would not hold for the same JSON written otherwise.
+#[tokio::test]
+async fn a_webhook_arrives_byte_for_byte_with_its_signature() {
+    let edge = Edge::start(&[]).await;
+    let body = "{ \"b\" : 1.0,\r\n\t\"a\":\"\\u00e9\", \"a\": \"\u{e9}\" }\n\n";
+    for kind in ["application/json; charset=utf-8", "application/octet-stream"] {
+        let headers = [("content-type", kind), ("stripe-signature", "t=1,v1=ab,v1=cd")];
+        let answer = edge.call(Method::POST, "/v1/payments/webhooks/stripe", &headers, Some(body.into())).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let calls = edge.upstream.calls("ReceiveWebhook");
+    assert_eq!(calls.len(), 2);
+    for call in calls {
+        assert_eq!(call.get("stripe-signature").expect("it is passed on"), "t=1,v1=ab,v1=cd");
+        let arrived = call.get_bin("body-bin").expect("it was noted").to_bytes().expect("bytes");
+        assert_eq!(arrived, body.as_bytes());
+    }
+}

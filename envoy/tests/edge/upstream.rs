@@ -9,13 +9,15 @@ use axum::{Json, Router};
 use chassis::policy::Policies;
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;
+use contracts::souk::payment::v1::payment_service_server::{PaymentService, PaymentServiceServer};
+use contracts::souk::payment::v1::*;
 use contracts::souk::user::v1::session_service_server::{SessionService, SessionServiceServer};
 use contracts::souk::user::v1::user_service_server::{UserService, UserServiceServer};
 use contracts::souk::user::v1::*;
 use jsonwebtoken::jwk::JwkSet;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -68,7 +70,8 @@ pub(crate) async fn start(keys: JwkSet) -> Upstream {
         .add_service(reflect().build_v1alpha().expect("the contracts can be reflected"))
         .add_service(UserServiceServer::new(services.clone()))
         .add_service(SessionServiceServer::new(services.clone()))
-        .add_service(OrderServiceServer::new(services.clone()));
+        .add_service(OrderServiceServer::new(services.clone()))
+        .add_service(PaymentServiceServer::new(services.clone()));
     // With the bound that roles have.
     let server = tonic::transport::Server::builder().http2_max_header_list_size(16 << 10).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
@@ -185,5 +188,38 @@ impl OrderService for Services {
     ) -> Result<Response<BatchGetOrderStatesResponse>, Status> {
         self.note("BatchGetOrderStates", &request);
         Ok(Response::new(BatchGetOrderStatesResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl PaymentService for Services {
+    async fn get_payment(&self, _: Request<GetPaymentRequest>) -> Result<Response<GetPaymentResponse>, Status> {
+        Ok(Response::new(GetPaymentResponse::default()))
+    }
+
+    async fn list_payments(&self, _: Request<ListPaymentsRequest>) -> Result<Response<ListPaymentsResponse>, Status> {
+        Ok(Response::new(ListPaymentsResponse::default()))
+    }
+
+    async fn get_ledger(&self, _: Request<GetLedgerRequest>) -> Result<Response<GetLedgerResponse>, Status> {
+        Ok(Response::new(GetLedgerResponse::default()))
+    }
+
+    async fn refund_payment(
+        &self,
+        _: Request<RefundPaymentRequest>,
+    ) -> Result<Response<RefundPaymentResponse>, Status> {
+        Ok(Response::new(RefundPaymentResponse::default()))
+    }
+
+    /// Notes the body among the headers.
+    async fn receive_webhook(
+        &self,
+        mut request: Request<ReceiveWebhookRequest>,
+    ) -> Result<Response<ReceiveWebhookResponse>, Status> {
+        let body = request.get_mut().body.take().unwrap_or_default().data;
+        request.metadata_mut().insert_bin("body-bin", MetadataValue::from_bytes(&body));
+        self.note("ReceiveWebhook", &request);
+        Ok(Response::new(ReceiveWebhookResponse {}))
     }
 }

@@ -44,8 +44,8 @@ pub async fn books(db: &PgPool) -> Result<HashMap<Uuid, Books>, Unexpected> {
     Ok(books.collect())
 }
 
-/// I3: what was captured and given back is what the ledger moved, in the payment's currency, and no account of a payment
-/// ever gave more than it had.
+/// I3: what was captured and given back is what the ledger moved, in the payment's currency, what is reserved for refunds is
+/// what the pending ones ask for, and no account of a payment ever gave more than it had.
 pub async fn check_ledger(db: &PgPool) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
         r#"select payment_id, captured_minor, refunded_minor, refund_pending_minor, amount_minor,
@@ -53,15 +53,20 @@ pub async fn check_ledger(db: &PgPool) -> Result<Finding, Unexpected> {
              coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
              coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
              coalesce(sum(minor) filter (where kind = 'REFUND'), 0)::bigint as "refunded!",
-             coalesce(bool_or(ledger_transfer.currency <> payment.currency), false) as "foreign!"
+             coalesce(bool_or(ledger_transfer.currency <> payment.currency), false) as "foreign!",
+             (select coalesce(sum(refund.minor), 0)::bigint from refund
+              where refund.payment_id = payment.payment_id and refund.state = 'PENDING') as "reserved!",
+             (select coalesce(sum(refund.minor), 0)::bigint from refund
+              where refund.payment_id = payment.payment_id and refund.state = 'DONE') as "done!"
            from payment left join ledger_transfer using (payment_id) group by payment.payment_id"#,
     );
     let mut finding = Finding::new("I3", "payments");
     for row in rows.fetch_all(db).await? {
         let moved = (row.captured, row.refunded) == (row.captured_minor, row.refunded_minor);
         let held = row.authorized - row.voided - row.captured >= 0 && row.authorized <= row.amount_minor;
+        let asked = row.reserved == row.refund_pending_minor && row.done <= row.refunded;
         let kept = row.refunded + row.refund_pending_minor <= row.captured;
-        finding.look(row.payment_id, (!moved || !held || !kept || row.foreign).then(|| format!("{row:?}")));
+        finding.look(row.payment_id, (!moved || !held || !kept || !asked || row.foreign).then(|| format!("{row:?}")));
     }
     Ok(finding)
 }

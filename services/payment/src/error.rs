@@ -1,12 +1,22 @@
 use chassis::{Explain, Refusal, Unexpected};
 use tonic::{Code, Status};
 
+use crate::goal::State;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("there is no such payment")]
     PaymentNotFound,
-    #[error("webhooks are not taken in this version")]
-    NotImplemented,
+    #[error("a payment that is {} has nothing to give back", .state.name())]
+    PaymentNotCaptured { state: State },
+    #[error("{left} minor units are not given back yet")]
+    RefundExceedsCapture { left: i64 },
+    #[error("there is no such payment provider")]
+    ProviderNotFound,
+    #[error("the secret that signs webhooks is not configured")]
+    WebhooksNotConfigured,
+    #[error("the signature is not the provider's: {0}")]
+    WebhookSignatureInvalid(&'static str),
     #[error(transparent)]
     Chassis(#[from] chassis::Error),
 }
@@ -18,7 +28,17 @@ impl Explain for Error {
         let text = self.to_string();
         Ok(match self {
             Self::PaymentNotFound => Refusal::new(Code::NotFound, "PAYMENT_NOT_FOUND", text),
-            Self::NotImplemented => Refusal::new(Code::Unimplemented, "NOT_IMPLEMENTED", text),
+            Self::PaymentNotCaptured { state } => Refusal::new(Code::FailedPrecondition, "PAYMENT_NOT_CAPTURED", &text)
+                .precondition("payment", text)
+                .with("state", state.name()),
+            Self::RefundExceedsCapture { left } => {
+                Refusal::new(Code::FailedPrecondition, "REFUND_EXCEEDS_CAPTURE", &text)
+                    .precondition("payment", text)
+                    .with("left_minor", left)
+            }
+            Self::ProviderNotFound => Refusal::new(Code::NotFound, "PROVIDER_NOT_FOUND", text),
+            Self::WebhooksNotConfigured => Refusal::new(Code::Unavailable, "WEBHOOKS_NOT_CONFIGURED", text),
+            Self::WebhookSignatureInvalid(_) => Refusal::new(Code::Unauthenticated, "WEBHOOK_SIGNATURE_INVALID", text),
             Self::Chassis(error) => return error.explain(),
         })
     }

@@ -31,7 +31,7 @@ pub(crate) enum Action {
     Authorize,
     Capture,
     Void,
-    /// Give back what was captured and not given back yet.
+    /// Give back what is reserved for a refund, or all that is kept although nothing should be.
     Refund,
     /// Let go of a payment that nobody began.
     Drop,
@@ -40,8 +40,19 @@ pub(crate) enum Action {
     Nothing,
 }
 
-pub(crate) fn next(goal: Goal, state: State) -> Action {
+/// What is left of what was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// A refund is open.
+    Open,
+    Kept,
+    Nothing,
+}
+
+pub(crate) fn next(goal: Goal, state: State, rest: Rest) -> Action {
     match (goal, state) {
+        (_, State::Captured) if rest == Rest::Open => Action::Refund,
+        (Goal::Released, State::Captured) if rest == Rest::Nothing => Action::Nothing,
         (_, State::Authorizing | State::Capturing | State::Voiding) => Action::LookUp,
         (Goal::Authorized | Goal::Captured, State::Pending) => Action::Authorize,
         (Goal::Captured, State::Authorized) => Action::Capture,
@@ -106,7 +117,8 @@ impl State {
             (self, next),
             (Pending, Authorizing | Voided)
                 | (Authorizing, Authorized | Declined | Voided)
-                | (Authorized, Capturing | Voiding)
+                // The provider let go of what it held.
+                | (Authorized, Capturing | Voiding | Failed)
                 // The lookup found that the call never happened, and the goal is another one now.
                 | (Capturing, Captured | Failed | Voiding)
                 // It was captured before the void arrived.
@@ -147,8 +159,16 @@ mod tests {
         assert_eq!(table.map(|(state, _)| state), State::ALL);
         for (state, actions) in table {
             for (goal, action) in [Goal::Authorized, Goal::Captured, Goal::Released].into_iter().zip(actions) {
-                assert_eq!(next(goal, state), action, "{goal:?} {state:?}");
+                assert_eq!(next(goal, state, Rest::Kept), action, "{goal:?} {state:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_captured_is_given_back_as_far_as_it_is_asked_for() {
+        for goal in [Goal::Authorized, Goal::Captured, Goal::Released] {
+            assert_eq!(next(goal, State::Captured, Rest::Open), Action::Refund, "{goal:?}");
+            assert_eq!(next(goal, State::Captured, Rest::Nothing), Action::Nothing, "{goal:?}");
         }
     }
 }

@@ -3,7 +3,8 @@
 //! What an order wants of its payment is a goal; what the provider says is a state; a step drives the one to the other,
 //! one call at a time, outside any transaction. Before a call it is written down that it begins, afterwards how it ended. If
 //! that is not known, the provider is asked. Calls carry a key that is the payment's, so that a repeated one moves no money
-//! twice. Nothing else ever talks to the provider, and no card number is ever seen here.
+//! twice. Nothing else ever talks to the provider, and no card number is ever seen here. What the provider reports by itself
+//! only makes us ask sooner; payments at rest are asked about once a day.
 
 pub mod check;
 mod drive;
@@ -13,11 +14,15 @@ mod on_event;
 mod outcome;
 mod payment;
 mod read;
+mod reconcile;
+mod refund;
 mod rpc;
+mod stale;
 mod stripe;
+mod webhook;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +30,10 @@ use chassis::config::{Secret, parse_duration, parse_loopback};
 use chassis::consume::Consumer;
 use chassis::db::{self, Schema};
 use chassis::outbox::{Outbox, Wake};
-use chassis::step::Step;
-use chassis::{Clock, Context, Role};
+use chassis::step::{Did, Step};
+use chassis::{Clock, Context, Role, Unexpected, client, idempotency};
 use clap::Args;
+use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::payment::v1::payment_service_server::PaymentServiceServer;
 use sqlx::PgPool;
 
@@ -37,6 +43,8 @@ use stripe::Stripe;
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/payment");
 pub static SCHEMA: Schema =
     Schema { service: "payment", migrator: &MIGRATOR, append_only: &["ledger_transfer", "payment_history"] };
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The payment service.
 #[derive(Debug, Clone, Args)]
@@ -80,6 +88,21 @@ pub struct Config {
     /// A file that holds the provider's secret key, in its first line.
     #[arg(id = "PAYMENT_PROVIDER_KEY_FILE", long = "payment-provider-key-file", env = "PAYMENT_PROVIDER_KEY_FILE")]
     provider_key_file: Option<PathBuf>,
+    /// A file that holds the secret that signs the provider's webhooks, in its first line. None: webhooks are not taken.
+    #[arg(
+        id = "PAYMENT_WEBHOOK_SECRET_FILE",
+        long = "payment-webhook-secret-file",
+        env = "PAYMENT_WEBHOOK_SECRET_FILE"
+    )]
+    webhook_secret_file: Option<PathBuf>,
+    /// The order service, which is asked about payments that wait for their orders.
+    #[arg(
+        id = "PAYMENT_ORDER_URL",
+        long = "payment-order-url",
+        env = "PAYMENT_ORDER_URL",
+        default_value = "http://127.0.0.1:9005"
+    )]
+    order_url: String,
     /// How long a call to the provider may take.
     #[arg(
         id = "PAYMENT_PROVIDER_TIMEOUT",
@@ -104,44 +127,86 @@ struct Service {
     db: PgPool,
     clock: Clock,
     provider: Stripe,
+    webhook_secret: Option<Secret>,
+    orders: OrderServiceClient<client::Peer>,
     /// How long a worker has for one payment: longer than its calls may take together.
     lease: Duration,
     /// Wakes the relay of the outbox.
     published: Wake,
     /// Wakes a worker.
     work: Wake,
+    /// Wakes who looks at what was reported.
+    looks: Wake,
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let db = db::pool(&config.database_url, config.database_connections)
         .map_err(|error| format!("PAYMENT_DATABASE_URL: {error}"))?;
     let file = config.provider_key_file.as_ref().ok_or("PAYMENT_PROVIDER_KEY_FILE: is required")?;
-    let key = std::fs::read_to_string(file);
-    let key = key.map_err(|error| format!("PAYMENT_PROVIDER_KEY_FILE: {}: {error}", file.display()))?;
-    let key = key.lines().next().unwrap_or_default();
-    let provider = Stripe::new(&config.provider_url, key, config.provider_timeout)
+    let key = first_line(file).map_err(|error| format!("PAYMENT_PROVIDER_KEY_FILE: {}: {error}", file.display()))?;
+    let provider = Stripe::new(&config.provider_url, &key, config.provider_timeout)
         .map_err(|error| format!("PAYMENT_PROVIDER_URL: {error}"))?;
+    let orders = client::connect("order", &config.order_url).map_err(|error| format!("PAYMENT_ORDER_URL: {error}"))?;
     let service = Service {
         db,
         clock: context.clock.clone(),
         provider,
+        webhook_secret: config.webhook_secret_file.as_deref().and_then(read_secret),
+        orders: OrderServiceClient::new(orders),
         lease: config.provider_timeout * 2 + Duration::from_secs(5),
         published: Wake::default(),
         work: Wake::default(),
+        looks: Wake::default(),
     };
     Ok(role(Arc::new(service), config.listen, config.workers.into(), context))
 }
 
+fn first_line(file: &Path) -> std::io::Result<String> {
+    Ok(std::fs::read_to_string(file)?.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Without it webhooks are refused, and everything else goes on: outcomes are asked for anyway.
+fn read_secret(file: &Path) -> Option<Secret> {
+    match first_line(file) {
+        Ok(secret) if !secret.is_empty() => secret.parse().ok(),
+        Ok(_) => {
+            tracing::error!(file = %file.display(), "PAYMENT_WEBHOOK_SECRET_FILE is empty; webhooks are refused");
+            None
+        }
+        Err(error) => {
+            tracing::error!(file = %file.display(), %error, "PAYMENT_WEBHOOK_SECRET_FILE: webhooks are refused");
+            None
+        }
+    }
+}
+
 fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Context) -> Role {
-    let (driven, watched) = (service.clone(), service.clone());
-    let drive = Step::new("payment.drive", Duration::from_secs(1), move || drive::drive(driven.clone()));
-    let watch = Step::new("payment.behind", Duration::from_secs(10), move || drive::count_behind(watched.clone()));
+    let (work, looks) = (service.work.clone(), service.looks.clone());
     Role::new("payment", "souk.payment", listen, context)
         .serve(PaymentServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
-        .step(drive.woken_by(service.work.clone()).workers(workers))
-        .step(watch)
+        .step(step(&service, "payment.drive", SECOND, drive::drive).woken_by(work).workers(workers))
+        .step(step(&service, "payment.behind", SECOND * 10, drive::count_behind))
+        .step(step(&service, "payment.waiting", SECOND * 10, stale::settle_waiting))
+        .step(step(&service, "payment.look", SECOND, reconcile::look).woken_by(looks))
+        .step(step(&service, "payment.sweep", SECOND / 4, reconcile::sweep))
+        .step(step(&service, "payment.differences", SECOND * 10, reconcile::count_differences))
+        .step(step(&service, "payment.forget_webhooks", SECOND * 60, webhook::forget_old))
+        .step(step(&service, "payment.forget_answers", SECOND * 60, forget_answers))
         .consume(consumer(service))
+}
+
+fn step<F, U>(service: &Arc<Service>, name: &'static str, every: Duration, unit: F) -> Step
+where
+    F: Fn(Arc<Service>) -> U + Send + Sync + 'static,
+    U: Future<Output = Result<Did, Unexpected>> + Send + 'static,
+{
+    let service = service.clone();
+    Step::new(name, every, move || unit(service.clone()))
+}
+
+async fn forget_answers(service: Arc<Service>) -> Result<Did, Unexpected> {
+    Ok(Did::any(idempotency::forget_old(&service.db, service.clock.now()).await?))
 }
 
 fn consumer(service: Arc<Service>) -> Consumer {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chassis::Unexpected;
 use chassis::consume::{HandleError, Handler, Record};
 use contracts::souk::order::v1::OrderEvent;
 use contracts::souk::order::v1::order_event::Event as Kind;
@@ -30,6 +31,7 @@ impl Handler for Orders {
     async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
         let event = OrderEvent::decode(&*record.payload)?;
         let order_id = parse_id(&event.order_id, "order_id")?;
+        let news = |goal| News { order_id, version: record.version, goal, cause: record.event_id };
         match event.event {
             Some(Kind::OrderReserved(reserved)) => {
                 let total = event.total.ok_or_else(|| poisoned("it has no total"))?;
@@ -39,9 +41,9 @@ impl Handler for Orders {
                     "with begun as (
                        insert into payment
                          (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method,
-                          captured_minor, refunded_minor, refund_pending_minor, refund_count, failure_reason, version,
+                          captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, order_version,
                           cause_id, wanted_at, due_at, attempts, created_at, updated_at)
-                       values ($1, $2, $3, 'AUTHORIZED', 'PENDING', $4, $5, $6, 0, 0, 0, 0, '', 0, $7, $8, $8, 0, $8, $8)
+                       values ($1, $2, $3, 'AUTHORIZED', 'PENDING', $4, $5, $6, 0, 0, 0, '', 0, $9, $7, $8, $8, 0, $8, $8)
                        on conflict on constraint payment_order do nothing returning payment_id
                      )
                      insert into payment_history (payment_id, state, at) select payment_id, 'PENDING', $8 from begun",
@@ -53,14 +55,15 @@ impl Handler for Orders {
                     reserved.payment_method,
                     record.event_id,
                     now,
+                    record.version,
                 )
                 .execute(tx)
                 .await?;
                 Ok(())
             }
-            Some(Kind::OrderConfirmed(_)) => self.want(tx, order_id, "CAPTURED", record.event_id).await,
+            Some(Kind::OrderConfirmed(_)) => Ok(want(&self.0, tx, news("CAPTURED")).await?),
             Some(Kind::OrderPaymentFailed(_) | Kind::OrderCancelled(_) | Kind::OrderExpired(_)) => {
-                self.want(tx, order_id, "RELEASED", record.event_id).await
+                Ok(want(&self.0, tx, news("RELEASED")).await?)
             }
             other => Err(poisoned(&format!("{other:?} was not asked for"))),
         }
@@ -71,21 +74,29 @@ impl Handler for Orders {
     }
 }
 
-impl Orders {
-    /// Sets the goal of an order's payment, if it has one. What is released stays so.
-    async fn want(&self, tx: &mut PgConnection, order_id: Uuid, goal: &str, cause: Uuid) -> Result<(), HandleError> {
-        sqlx::query!(
-            "update payment set goal = $2, cause_id = $3, wanted_at = $4, due_at = $4, attempts = 0
-             where order_id = $1 and goal <> 'RELEASED' and goal <> $2",
-            order_id,
-            goal,
-            cause,
-            self.0.clock.now(),
-        )
-        .execute(tx)
-        .await?;
-        Ok(())
-    }
+/// What an order wants of its payment, as of one of its versions.
+pub(crate) struct News {
+    pub(crate) order_id: Uuid,
+    pub(crate) version: i64,
+    pub(crate) goal: &'static str,
+    /// The event that says so; none if the order service was asked.
+    pub(crate) cause: Uuid,
+}
+
+/// Sets the goal of an order's payment, if it has one and this is news. What is released stays so.
+pub(crate) async fn want(service: &Service, db: &mut PgConnection, news: News) -> Result<(), Unexpected> {
+    sqlx::query!(
+        "update payment set goal = $2, cause_id = $3, wanted_at = $4, due_at = $4, attempts = 0, order_version = $5
+         where order_id = $1 and goal <> 'RELEASED' and goal <> $2 and order_version < $5",
+        news.order_id,
+        news.goal,
+        news.cause,
+        service.clock.now(),
+        news.version,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 fn poisoned(why: &str) -> HandleError {

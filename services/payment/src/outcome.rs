@@ -1,19 +1,32 @@
 //! How a call ended, written down: state, ledger, and the event that tells others, in one transaction.
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
 use chassis::Unexpected;
+use chassis::metrics;
 use chassis::outbox::{self, Event};
 use contracts::souk::payment::v1::payment_event::Event as Kind;
 use contracts::souk::payment::v1::*;
+use prometheus_client::metrics::counter::Counter;
 use prost::Message;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::Service;
-use crate::goal::{Action, State, next};
+use crate::goal::{Action, Goal, State};
 use crate::payment::Payment;
+use crate::refund::Refund;
+
+/// Who acts where nobody asked.
+pub(crate) const OURSELVES: &str = "service:payment";
+
+static REFUNDS_FAILED: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::register("payment_refunds_failed", "Refunds that the provider refused", Counter::default())
+});
 
 /// What is known now that was not known before.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Outcome {
     /// The intent exists; nothing moved.
     Created {
@@ -31,8 +44,24 @@ pub(crate) enum Outcome {
     },
     /// What was held went back; or nothing ever was.
     Voided,
+    /// The amount was held and let go before anybody saw that.
+    CameAndWent,
     Refunded {
-        refund_id: String,
+        refund: Box<Refund>,
+        reference: String,
+    },
+    /// The provider knows of the refund, and has not given anything back yet.
+    RefundUnderWay {
+        refund: Box<Refund>,
+        reference: String,
+    },
+    RefundFailed {
+        refund: Box<Refund>,
+        why: String,
+    },
+    /// Somebody gave money back at the provider itself.
+    RefundedElsewhere {
+        reference: String,
         minor: i64,
     },
 }
@@ -44,6 +73,8 @@ pub(crate) enum Then {
     GoOn,
     /// The lease is given back; the payment is due again if its goal is not reached.
     LetGo,
+    /// The same, and what the provider was just asked about is left alone for so long.
+    Rest(Duration),
 }
 
 /// Writes an outcome down, if the lease is still ours. None: it is not, and whoever has it finds out for itself.
@@ -65,11 +96,9 @@ pub(crate) async fn record(
     payment.attempts = 0;
     let (due_at, leased_until) = match then {
         Then::GoOn => (Some(now), Some(now + service.lease)),
-        Then::LetGo => ((next(payment.goal, payment.state) != Action::Nothing).then_some(now), None),
+        Then::LetGo => ((payment.action() != Action::Nothing).then_some(now), None),
+        Then::Rest(rest) => ((payment.action() != Action::Nothing).then_some(now + rest), None),
     };
-    // A refund that gave all back leaves nothing to do, which the pair of goal and state cannot say.
-    let all_back = payment.state == State::Captured && payment.refunded_minor == payment.captured_minor;
-    let due_at = if all_back { None } else { due_at };
     payment.save(&mut tx, before, due_at, leased_until, now).await?;
     tx.commit().await?;
     service.published.wake();
@@ -99,12 +128,7 @@ async fn apply(
             let kind = Kind::PaymentAuthorized(PaymentAuthorized { amount: Some(payment.money(amount)) });
             publish(service, tx, payment, "souk.payment.v1.PaymentAuthorized", kind).await
         }
-        Outcome::Declined { reason } => {
-            payment.step_to(State::Declined)?;
-            payment.failure_reason = reason.to_owned();
-            let kind = Kind::PaymentDeclined(PaymentDeclined { reason: reason.to_owned() });
-            publish(service, tx, payment, "souk.payment.v1.PaymentDeclined", kind).await
-        }
+        Outcome::Declined { reason } => decline(service, tx, payment, reason).await,
         Outcome::Captured { minor } => {
             payment.step_to(State::Captured)?;
             payment.captured_minor = minor;
@@ -130,14 +154,85 @@ async fn apply(
             let kind = Kind::PaymentVoided(PaymentVoided { amount: Some(payment.money(amount)) });
             publish(service, tx, payment, "souk.payment.v1.PaymentVoided", kind).await
         }
-        Outcome::Refunded { refund_id, minor } => {
-            payment.refund_pending_minor -= minor;
-            payment.refunded_minor += minor;
-            transfer(service, tx, payment, "REFUND", ("revenue", &customer), minor, &refund_id).await?;
-            let kind = Kind::PaymentRefunded(PaymentRefunded { amount: Some(payment.money(minor)) });
-            publish(service, tx, payment, "souk.payment.v1.PaymentRefunded", kind).await
+        Outcome::CameAndWent => {
+            transfer(service, tx, payment, "AUTHORIZATION", (&customer, "held"), amount, &intent).await?;
+            transfer(service, tx, payment, "VOID", ("held", &customer), amount, &intent).await?;
+            if payment.goal != Goal::Released {
+                return decline(service, tx, payment, "PAYMENT_REFUSED").await;
+            }
+            payment.step_to(State::Voided)?;
+            let kind = Kind::PaymentVoided(PaymentVoided { amount: Some(payment.money(amount)) });
+            publish(service, tx, payment, "souk.payment.v1.PaymentVoided", kind).await
+        }
+        Outcome::Refunded { refund, reference } => {
+            payment.refund_pending_minor -= refund.minor;
+            settle(service, tx, &refund, "DONE", Some(&reference)).await?;
+            book_refund(service, tx, payment, &refund, &reference).await
+        }
+        Outcome::RefundUnderWay { refund, reference } => {
+            settle(service, tx, &refund, "PENDING", Some(&reference)).await
+        }
+        Outcome::RefundFailed { refund, why } => {
+            payment.refund_pending_minor -= refund.minor;
+            REFUNDS_FAILED.inc();
+            tracing::error!(payment_id = %payment.payment_id, refund_id = %refund.refund_id, why, "a refund failed");
+            settle(service, tx, &refund, "FAILED", refund.reference.as_deref()).await
+        }
+        Outcome::RefundedElsewhere { reference, minor } => {
+            let mut refund = Refund::new(service, payment.payment_id, minor, ("provider", RefundReason::AtProvider));
+            (refund.state, refund.reference) = ("DONE".to_owned(), Some(reference.clone()));
+            refund.insert(tx).await?;
+            book_refund(service, tx, payment, &refund, &reference).await
         }
     }
+}
+
+async fn decline(
+    service: &Service,
+    tx: &mut PgConnection,
+    payment: &mut Payment,
+    reason: &str,
+) -> Result<(), Unexpected> {
+    payment.step_to(State::Declined)?;
+    payment.failure_reason = reason.to_owned();
+    let kind = Kind::PaymentDeclined(PaymentDeclined { reason: reason.to_owned() });
+    publish(service, tx, payment, "souk.payment.v1.PaymentDeclined", kind).await
+}
+
+/// Writes down how a refund stands that was pending.
+async fn settle(
+    service: &Service,
+    tx: &mut PgConnection,
+    refund: &Refund,
+    state: &str,
+    reference: Option<&str>,
+) -> Result<(), Unexpected> {
+    let changed = sqlx::query!(
+        "update refund set state = $2, reference = $3, updated_at = $4 where refund_id = $1 and state = 'PENDING'",
+        refund.refund_id,
+        state,
+        reference,
+        service.clock.now(),
+    );
+    match changed.execute(tx).await?.rows_affected() {
+        1 => Ok(()),
+        _ => Err(Unexpected::Broken(format!("refund {} is not pending any more", refund.refund_id))),
+    }
+}
+
+async fn book_refund(
+    service: &Service,
+    tx: &mut PgConnection,
+    payment: &mut Payment,
+    refund: &Refund,
+    reference: &str,
+) -> Result<(), Unexpected> {
+    let (customer, minor) = (format!("customer:{}", payment.user_id), refund.minor);
+    payment.refunded_minor += minor;
+    transfer(service, tx, payment, "REFUND", ("revenue", &customer), minor, reference).await?;
+    let refund_id = refund.refund_id.to_string();
+    let kind = Kind::PaymentRefunded(PaymentRefunded { amount: Some(payment.money(minor)), refund_id });
+    publish_as(service, tx, payment, &refund.actor, "souk.payment.v1.PaymentRefunded", kind).await
 }
 
 async fn transfer(
@@ -174,6 +269,17 @@ async fn publish(
     name: &'static str,
     kind: Kind,
 ) -> Result<(), Unexpected> {
+    publish_as(service, tx, payment, OURSELVES, name, kind).await
+}
+
+async fn publish_as(
+    service: &Service,
+    tx: &mut PgConnection,
+    payment: &mut Payment,
+    actor: &str,
+    name: &'static str,
+    kind: Kind,
+) -> Result<(), Unexpected> {
     payment.version += 1;
     let payload = PaymentEvent {
         payment_id: payment.payment_id.to_string(),
@@ -187,8 +293,9 @@ async fn publish(
         version: payment.version,
         kind: name,
         payload: payload.encode_to_vec(),
-        actor: "service:payment".to_owned(),
-        causation_id: Some(payment.cause_id).filter(|cause| *cause != Uuid::nil()),
+        actor: actor.to_owned(),
+        // What somebody asked for has its cause in them, not in the order.
+        causation_id: Some(payment.cause_id).filter(|cause| *cause != Uuid::nil() && actor == OURSELVES),
         occurred_at: service.clock.now(),
     };
     Ok(outbox::append(tx, &event).await?)

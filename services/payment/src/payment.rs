@@ -4,10 +4,13 @@ use chassis::{Unexpected, timestamp};
 use contracts::souk::payment::v1 as proto;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::goal::{Goal, State};
+use crate::goal::{Action, Goal, Rest, State, next};
+
+/// How long after a change a payment is compared with what the provider knows, and how often from then on.
+pub(crate) const CHECK_AFTER: Duration = Duration::days(1);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Payment {
@@ -24,13 +27,16 @@ pub(crate) struct Payment {
     pub(crate) captured_minor: i64,
     pub(crate) refunded_minor: i64,
     pub(crate) refund_pending_minor: i64,
-    pub(crate) refund_count: i32,
     pub(crate) failure_reason: String,
     /// Counts its events.
     pub(crate) version: i64,
     /// The order's event that set the goal.
     pub(crate) cause_id: Uuid,
     pub(crate) lease: Option<Uuid>,
+    /// Numbers the key of the call that is under way.
+    pub(crate) call: i32,
+    /// What the last comparison with the provider found.
+    pub(crate) difference: String,
     pub(crate) attempts: i32,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
@@ -50,11 +56,12 @@ pub(crate) struct Row {
     pub(crate) captured_minor: i64,
     pub(crate) refunded_minor: i64,
     pub(crate) refund_pending_minor: i64,
-    pub(crate) refund_count: i32,
     pub(crate) failure_reason: String,
     pub(crate) version: i64,
     pub(crate) cause_id: Uuid,
     pub(crate) lease: Option<Uuid>,
+    pub(crate) call: i32,
+    pub(crate) difference: String,
     pub(crate) attempts: i32,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
@@ -75,11 +82,12 @@ impl Row {
             captured_minor: self.captured_minor,
             refunded_minor: self.refunded_minor,
             refund_pending_minor: self.refund_pending_minor,
-            refund_count: self.refund_count,
             failure_reason: self.failure_reason,
             version: self.version,
             cause_id: self.cause_id,
             lease: self.lease,
+            call: self.call,
+            difference: self.difference,
             attempts: self.attempts,
             created_at: self.created_at,
             updated_at: self.updated_at,
@@ -98,23 +106,46 @@ impl Payment {
             let (from, to) = (self.state.name(), next.name());
             return Err(Unexpected::Broken(format!("payment {} cannot go from {from} to {to}", self.payment_id)));
         }
-        self.state = next;
+        (self.state, self.call) = (next, 1);
         Ok(())
+    }
+
+    /// What is to be done about it.
+    pub(crate) fn action(&self) -> Action {
+        let rest = match (self.refund_pending_minor, self.unrefunded()) {
+            (0, 0) => Rest::Nothing,
+            (0, _) => Rest::Kept,
+            _ => Rest::Open,
+        };
+        next(self.goal, self.state, rest)
+    }
+
+    /// What was captured, is not given back and not about to be.
+    pub(crate) fn unrefunded(&self) -> i64 {
+        self.captured_minor - self.refunded_minor - self.refund_pending_minor
+    }
+
+    /// The key of the call that is under way.
+    pub(crate) fn key(&self, verb: &str) -> String {
+        match self.call {
+            1 => format!("{}-{verb}", self.payment_id),
+            call => format!("{}-{verb}-{call}", self.payment_id),
+        }
     }
 
     pub(crate) async fn lock(db: &mut PgConnection, payment_id: Uuid) -> Result<Option<Self>, Unexpected> {
         let row = sqlx::query_as!(
             Row,
             "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
-               captured_minor, refunded_minor, refund_pending_minor, refund_count, failure_reason, version, cause_id, lease,
-               attempts, created_at, updated_at
+               captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call,
+               difference, attempts, created_at, updated_at
              from payment where payment_id = $1 for no key update",
             payment_id,
         );
         row.fetch_optional(db).await?.map(Row::into_payment).transpose()
     }
 
-    /// Writes what may change, and the state into the history if it did.
+    /// Writes what may change, and the state into the history if it did. A comparison that is wanted sooner stays wanted.
     pub(crate) async fn save(
         &self,
         db: &mut PgConnection,
@@ -129,9 +160,9 @@ impl Payment {
                insert into payment_history (payment_id, state, at) select $1, $14::text, $13 where $14::text is not null
              )
              update payment set state = $2, intent_id = $3, captured_minor = $4, refunded_minor = $5,
-               refund_pending_minor = $6, refund_count = $7, failure_reason = $8, version = $9, due_at = $10,
+               refund_pending_minor = $6, call = $7, failure_reason = $8, version = $9, due_at = $10,
                lease = case when $11::timestamptz is null then null else lease end, leased_until = $11, attempts = $12,
-               updated_at = $13
+               updated_at = $13, check_at = least(check_at, $15)
              where payment_id = $1",
             self.payment_id,
             self.state.name(),
@@ -139,7 +170,7 @@ impl Payment {
             self.captured_minor,
             self.refunded_minor,
             self.refund_pending_minor,
-            self.refund_count,
+            self.call,
             self.failure_reason,
             self.version,
             due_at,
@@ -147,6 +178,7 @@ impl Payment {
             self.attempts,
             now,
             history,
+            now + CHECK_AFTER,
         )
         .execute(db)
         .await?;
@@ -165,6 +197,7 @@ impl Payment {
             failure_reason: self.failure_reason.clone(),
             create_time: Some(timestamp(self.created_at)),
             update_time: Some(timestamp(self.updated_at)),
+            refund_pending_minor: self.refund_pending_minor,
         }
     }
 }

@@ -2,15 +2,19 @@
 
 use chassis::page::Page;
 use chassis::{Caller, timestamp};
-use contracts::souk::payment::v1::*;
+use contracts::souk::payment::v1::{
+    GetLedgerRequest, GetLedgerResponse, GetPaymentRequest, GetPaymentResponse, LedgerTransfer, ListPaymentsRequest,
+    ListPaymentsResponse,
+};
 use contracts::souk::r#type::v1::Money;
 use uuid::Uuid;
 
 use crate::Service;
 use crate::error::Error;
 use crate::payment::Row;
+use crate::refund::Refund;
 
-fn parse_id(text: &str) -> Result<Uuid, Error> {
+pub(crate) fn parse_id(text: &str) -> Result<Uuid, Error> {
     Uuid::parse_str(text).map_err(|_| Error::PaymentNotFound)
 }
 
@@ -22,14 +26,16 @@ pub(crate) async fn get(
     let row = sqlx::query_as!(
         Row,
         "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
-           captured_minor, refunded_minor, refund_pending_minor, refund_count, failure_reason, version, cause_id, lease,
-           attempts, created_at, updated_at
+           captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call,
+           difference, attempts, created_at, updated_at
          from payment where payment_id = $1 and ($2::uuid is null or user_id = $2)",
         parse_id(&request.payment_id)?,
         caller.owner()?.filter(),
     );
     let payment = row.fetch_optional(&service.db).await?.ok_or(Error::PaymentNotFound)?.into_payment()?;
-    Ok(GetPaymentResponse { payment: Some(payment.to_proto()) })
+    let refunds = Refund::all_of(&service.db, payment.payment_id).await?;
+    let refunds = refunds.iter().map(|refund| refund.to_proto(&payment.currency)).collect();
+    Ok(GetPaymentResponse { payment: Some(payment.to_proto()), refunds })
 }
 
 pub(crate) async fn list(
@@ -48,8 +54,8 @@ pub(crate) async fn list(
     let mut rows = sqlx::query_as!(
         Row,
         "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
-           captured_minor, refunded_minor, refund_pending_minor, refund_count, failure_reason, version, cause_id, lease,
-           attempts, created_at, updated_at
+           captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call,
+           difference, attempts, created_at, updated_at
          from payment
          where ($1::uuid is null or user_id = $1) and ($2::uuid is null or order_id = $2)
            and ($3::uuid is null or payment_id < $3)

@@ -5,8 +5,7 @@ use contracts::souk::payment::v1::payment_service_server::PaymentService;
 use contracts::souk::payment::v1::*;
 use tonic::{Request, Response, Status};
 
-use crate::error::Error;
-use crate::{Service, read};
+use crate::{Service, read, refund, webhook};
 
 pub(crate) struct Rpc(pub(crate) Arc<Service>);
 
@@ -28,7 +27,14 @@ impl PaymentService for Rpc {
         Ok(Response::new(read::get_ledger(&self.0, accept(request).1).await?))
     }
 
-    async fn receive_webhook(&self, _: Request<ReceiveWebhookRequest>) -> Answer<ReceiveWebhookResponse> {
-        Err(Error::NotImplemented.into())
+    async fn refund_payment(&self, request: Request<RefundPaymentRequest>) -> Answer<RefundPaymentResponse> {
+        let (caller, request) = accept(request);
+        Ok(Response::new(refund::refund(&self.0, &caller, request).await?))
+    }
+
+    async fn receive_webhook(&self, request: Request<ReceiveWebhookRequest>) -> Answer<ReceiveWebhookResponse> {
+        let signature = request.metadata().get("stripe-signature").and_then(|value| value.to_str().ok());
+        let signature = signature.map(str::to_owned);
+        Ok(Response::new(webhook::receive(&self.0, signature.as_deref(), accept(request).1).await?))
     }
 }

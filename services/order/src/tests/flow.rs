@@ -66,7 +66,7 @@ async fn a_refund_is_part_of_the_story(db: PgPool) {
     shop.hears(shop.authorized(order)).await;
     shop.hears(shop.captured(order)).await;
     shop.cancel(order, "c1").await.expect("legal until fulfilled");
-    let back = PaymentRefunded { amount: Some(Money::new("EUR", 2_500)) };
+    let back = PaymentRefunded { amount: Some(Money::new("EUR", 2_500)), ..Default::default() };
     shop.hears(shop.payment(order, Payment::PaymentRefunded(back))).await;
     assert_eq!(shop.order(order).await.payment.expect("a payment").refunded_minor, 2_500);
     assert_eq!(shop.published(order).await.last().map(String::as_str), Some("OrderRefunded"));
@@ -116,7 +116,8 @@ async fn a_refund_of_nothing_or_of_too_much_is_not_recorded(db: PgPool) {
             continue;
         }
         let amount = (state == OrderState::Fulfilled).then(|| Money::new("EUR", 2_501));
-        shop.hears(shop.payment(order, Payment::PaymentRefunded(PaymentRefunded { amount }))).await;
+        shop.hears(shop.payment(order, Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() })))
+            .await;
         assert_eq!(shop.order(order).await.payment.expect("always there").refunded_minor, 0);
     }
     assert_eq!(shop.parked().await, 2);

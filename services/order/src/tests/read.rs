@@ -93,13 +93,15 @@ async fn the_story_says_who_and_because_of_what(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn states_are_for_the_inventory_service(db: PgPool) {
+async fn states_are_for_those_who_hold_something_for_an_order(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
     let ask = || BatchGetOrderStatesRequest { order_ids: vec![Uuid::now_v7().to_string(), order.to_string()] };
-    let states = shop.client.clone().batch_get_order_states(shop.kit.service("inventory", ask())).await.expect("may");
-    let states = states.into_inner().orders;
-    assert_eq!((states.len(), states[0].state()), (1, OrderState::Pending));
-    let other = shop.client.clone().batch_get_order_states(shop.kit.service("payment", ask())).await.expect_err("no");
+    for holder in ["inventory", "payment"] {
+        let states = shop.client.clone().batch_get_order_states(shop.kit.service(holder, ask())).await.expect("may");
+        let states = states.into_inner().orders;
+        assert_eq!((states.len(), states[0].state()), (1, OrderState::Pending));
+    }
+    let other = shop.client.clone().batch_get_order_states(shop.kit.service("product", ask())).await.expect_err("no");
     assert_eq!(other.code(), Code::PermissionDenied);
 }

@@ -17,7 +17,7 @@ fn moved(kinds: &[&str]) -> Vec<(String, i64)> {
 
 impl Till {
     /// Both ledgers say so, and so does what was published.
-    async fn expect(&self, order_id: Uuid, state: &str, ledger: &[&str], events: &[&str]) {
+    pub(super) async fn expect(&self, order_id: Uuid, state: &str, ledger: &[&str], events: &[&str]) {
         assert_eq!(self.state(order_id).await, state);
         assert_eq!(self.ours(order_id).await, moved(ledger), "our ledger");
         assert_eq!(self.theirs(order_id).await, moved(ledger), "the provider's ledger");
@@ -161,10 +161,18 @@ async fn a_cancel_during_a_call_waits_for_its_end_and_undoes_it(db: PgPool) {
     till.expect(slow, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
 }
 
-/// Until a call that is under way has brought a payment there.
+/// Until a call that is under way has brought a payment there. Before the intent is known, nothing is under way that has
+/// to be undone.
 async fn wait_for<T: Debug>(till: &Till, call: &mut JoinHandle<T>, order: Uuid, state: &str) {
+    let reached = || {
+        sqlx::query_scalar!(
+            r#"select (state = $2 and intent_id is not null) as "it!" from payment where order_id = $1"#,
+            order,
+            state
+        )
+    };
     let seen = async {
-        while till.state(order).await != state {
+        while !reached().fetch_one(&till.db).await.expect("a payment") {
             tokio::task::yield_now().await;
         }
     };

@@ -1,13 +1,21 @@
 mod drive;
 mod read;
+mod reconcile;
+mod refund;
+mod stale;
+mod stripe;
+mod unknown;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::client;
 use chassis::consume::Consumer;
 use chassis::outbox::Wake;
 use chassis::step::Did;
 use contracts::souk::order::v1::order_event::Event;
+use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::*;
 use contracts::souk::payment::v1::payment_service_client::PaymentServiceClient;
 use contracts::souk::r#type::v1::Money;
@@ -24,6 +32,11 @@ use crate::drive::drive;
 use crate::stripe::Stripe;
 use crate::{Service, consumer, role};
 
+/// Nobody answers there.
+const NOBODY: &str = "http://127.0.0.1:9";
+/// Signs webhooks.
+pub(super) const SECRET: &str = "whsec_test";
+
 /// The payment service over the provider's simulator, which speaks real HTTP and keeps a ledger of its own.
 pub(super) struct Till {
     pub(super) kit: Kit,
@@ -32,7 +45,8 @@ pub(super) struct Till {
     pub(super) consumer: Consumer,
     pub(super) client: PaymentServiceClient<Channel>,
     pub(super) user: Uuid,
-    provider: String,
+    pub(super) provider: String,
+    pub(super) simulator: Option<Provider>,
     stop: CancellationToken,
 }
 
@@ -49,36 +63,51 @@ impl Till {
 
     /// `patience`: how long a call to the provider may take.
     pub(super) async fn open_patient(db: PgPool, patience: Duration) -> Self {
+        Self::open_with(db, patience, NOBODY).await
+    }
+
+    /// `orders`: where the order service is.
+    pub(super) async fn open_with(db: PgPool, patience: Duration, orders: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("souk-provider-{}", Uuid::now_v7()));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let provider = format!("http://{}", listener.local_addr().expect("an address"));
         let stop = CancellationToken::new();
         let simulator = Provider::open(folder).expect("a fresh ledger");
-        tokio::spawn(simulator.serve_on(listener, stop.clone()));
-        Self::open_at(db, provider, patience, stop).await
+        tokio::spawn(simulator.clone().serve_on(listener, stop.clone()));
+        Self::open_at(db, (provider, Some(simulator)), patience, stop, orders).await
     }
 
-    /// Its provider is away.
+    /// Its provider is away, and nobody said what would sign its webhooks.
     pub(super) async fn open_without_provider(db: PgPool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let provider = format!("http://{}", listener.local_addr().expect("an address"));
         drop(listener);
-        Self::open_at(db, provider, Duration::from_secs(10), CancellationToken::new()).await
+        Self::open_at(db, (provider, None), Duration::from_secs(10), CancellationToken::new(), NOBODY).await
     }
 
-    async fn open_at(db: PgPool, provider: String, patience: Duration, stop: CancellationToken) -> Self {
+    async fn open_at(
+        db: PgPool,
+        (provider, simulator): (String, Option<Provider>),
+        patience: Duration,
+        stop: CancellationToken,
+        orders: &str,
+    ) -> Self {
         let kit = Kit::new();
+        let orders = OrderServiceClient::new(client::connect("order", orders).expect("a URL"));
         let service = Arc::new(Service {
             db: db.clone(),
             clock: kit.context.clock.clone(),
             provider: Stripe::new(&provider, "sk_test_souk", patience).expect("a URL"),
             lease: Duration::from_secs(25),
+            webhook_secret: simulator.as_ref().and_then(|_| SECRET.parse().ok()),
+            orders,
             published: Wake::default(),
             work: Wake::default(),
+            looks: Wake::default(),
         });
         let channel = kit.serve(role(service.clone(), ([127, 0, 0, 1], 0).into(), 1, &kit.context)).await;
         let (consumer, client) = (consumer(service.clone()), PaymentServiceClient::new(channel));
-        Self { kit, db, service, consumer, client, user: Uuid::now_v7(), provider, stop }
+        Self { kit, db, service, consumer, client, user: Uuid::now_v7(), provider, simulator, stop }
     }
 
     /// Told twice, as Kafka may.
@@ -130,6 +159,31 @@ impl Till {
         panic!("it never comes to rest");
     }
 
+    /// An order that is paid.
+    pub(super) async fn captured(&self, payment_method: &str) -> Uuid {
+        let order_id = self.reserved(payment_method).await;
+        self.work().await;
+        self.confirmed(order_id).await;
+        self.work().await;
+        order_id
+    }
+
+    pub(super) async fn payment_id(&self, order_id: Uuid) -> Uuid {
+        let id = sqlx::query_scalar!("select payment_id from payment where order_id = $1", order_id);
+        id.fetch_one(&self.db).await.expect("a payment")
+    }
+
+    /// Somebody does something at the provider itself, to the order's intent.
+    pub(super) async fn at_provider(&self, order_id: Uuid, path: &str, form: &[(&str, &str)]) {
+        let id = sqlx::query_scalar!("select intent_id from payment where order_id = $1", order_id);
+        let id = id.fetch_one(&self.db).await.expect("a payment").expect("its intent is known");
+        let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.replace("INTENT", &id))).collect();
+        let url = format!("{}{}", self.provider, path.replace("INTENT", &id));
+        let done = reqwest::Client::new().post(url).bearer_auth("sk_test_souk").form(&form).send().await;
+        let done = done.expect("the provider is there");
+        assert!(done.status().is_success(), "{path}: {}", done.status());
+    }
+
     pub(super) async fn state(&self, order_id: Uuid) -> String {
         let state = sqlx::query_scalar!("select state from payment where order_id = $1", order_id);
         state.fetch_one(&self.db).await.expect("a payment")
@@ -137,8 +191,7 @@ impl Till {
 
     /// What was published about an order's payment, in versions without gaps.
     pub(super) async fn published(&self, order_id: Uuid) -> Vec<String> {
-        let id = sqlx::query_scalar!("select payment_id from payment where order_id = $1", order_id);
-        let id = id.fetch_one(&self.db).await.expect("a payment");
+        let id = self.payment_id(order_id).await;
         let records = testkit::published(&self.db).await.into_iter().filter(|record| record.key == id);
         let named = records.enumerate().map(|(at, record)| {
             assert_eq!(record.version, at as i64 + 1);

@@ -37,11 +37,3 @@ async fn people_see_their_own_payments_and_operators_the_ledger(db: PgPool) {
     let refused = till.client.clone().get_ledger(till.kit.customer(till.user, ask)).await.expect_err("operators only");
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
-
-#[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn webhooks_have_their_shape_and_wait_for_their_work(db: PgPool) {
-    let till = Till::open(db).await;
-    let ask = ReceiveWebhookRequest { provider: "stripe".into(), body: None };
-    let refused = till.client.clone().receive_webhook(ask).await.expect_err("not yet");
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unimplemented, "NOT_IMPLEMENTED@souk.payment".into()));
-}

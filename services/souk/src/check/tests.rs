@@ -75,10 +75,9 @@ async fn a_reservation_that_came_back_to_life_is_found(db: PgPool) {
 
 const PAYMENT: &str = "insert into payment
        (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, captured_minor, refunded_minor,
-        refund_pending_minor, refund_count, failure_reason, version, cause_id, wanted_at, attempts, created_at,
-        updated_at)
+        refund_pending_minor, failure_reason, version, cause_id, wanted_at, attempts, created_at, updated_at)
      values ('00000000-0000-7000-8000-000000000001', gen_random_uuid(), gen_random_uuid(), 'CAPTURED', 'CAPTURED', 'EUR', 100,
-        'pm_card_visa', 100, 0, 0, 0, '', 2, gen_random_uuid(), now(), 0, now(), now())";
+        'pm_card_visa', 100, 0, 0, '', 2, gen_random_uuid(), now(), 0, now(), now())";
 
 #[sqlx::test(migrator = "payment::MIGRATOR")]
 async fn money_that_the_ledger_does_not_know_is_found(db: PgPool) {
@@ -99,6 +98,10 @@ async fn money_that_the_ledger_does_not_know_is_found(db: PgPool) {
          values ('00000000-0000-7000-8000-000000000001', 'VOID', 'held', 'customer', 'EUR', 1, 'pi_1', now())",
         "insert into ledger_transfer (payment_id, kind, debit_account, credit_account, currency, minor, ref, created_at)
          values ('00000000-0000-7000-8000-000000000001', 'AUTHORIZATION', 'customer', 'held', 'USD', 1, 'pi_2', now())",
+        "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)
+         values (gen_random_uuid(), '00000000-0000-7000-8000-000000000001', 1, 'PENDING', '', '', 1, now(), now())",
+        "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)
+         values (gen_random_uuid(), '00000000-0000-7000-8000-000000000001', 1, 'DONE', '', '', 1, now(), now())",
     ] {
         let mut tx = db.begin().await.expect("begun");
         sqlx::query(wrong).execute(&mut *tx).await.expect(wrong);
@@ -110,6 +113,7 @@ async fn money_that_the_ledger_does_not_know_is_found(db: PgPool) {
                 "alter table ledger_transfer disable trigger ledger_transfer_append_only",
                 "delete from ledger_transfer where ref in ('re_1', 'pi_2') or kind = 'VOID'",
                 "alter table ledger_transfer enable trigger ledger_transfer_append_only",
+                "delete from refund",
             ],
         )
         .await;

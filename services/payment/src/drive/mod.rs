@@ -1,0 +1,172 @@
+//! The step that drives payments to their goals: take one that is due, write down what begins, call, write down how it
+//! ended. What is unknown stays as it is, and the provider is asked when it is due again.
+
+mod authorize;
+mod capture;
+mod look_up;
+mod refund;
+mod void;
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use chassis::Unexpected;
+use chassis::metrics;
+use chassis::step::Did;
+use contracts::souk::payment::v1::RefundReason;
+use prometheus_client::metrics::gauge::Gauge;
+use uuid::Uuid;
+
+use crate::Service;
+use crate::goal::{Action, State};
+use crate::outcome::{OURSELVES, Outcome, Then, record};
+use crate::payment::{Payment, Row};
+use crate::refund::Refund;
+use crate::stripe::Unknown;
+
+const SLOWEST_RETRY: Duration = Duration::from_secs(30);
+
+pub(crate) static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
+    metrics::register("payments_behind", "Payments that did not reach their goal within a minute", Gauge::default())
+});
+
+pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
+    let Some((payment, action)) = claim(&service).await? else { return Ok(Did::Nothing) };
+    // Somebody else may take the next one meanwhile.
+    service.work.wake();
+    match perform(&service, &payment, action).await {
+        Ok(()) => {}
+        Err(Stopped::Unknown(unknown)) => put_off(&service, &payment, &unknown).await?,
+        Err(Stopped::Unexpected(unexpected)) => return Err(unexpected),
+    }
+    Ok(Did::Something)
+}
+
+/// Why a payment was left where it is.
+pub(crate) enum Stopped {
+    Unknown(Unknown),
+    Unexpected(Unexpected),
+}
+
+impl From<Unknown> for Stopped {
+    fn from(unknown: Unknown) -> Self {
+        Self::Unknown(unknown)
+    }
+}
+
+impl From<Unexpected> for Stopped {
+    fn from(unexpected: Unexpected) -> Self {
+        Self::Unexpected(unexpected)
+    }
+}
+
+/// Takes the payment that is due longest, and writes down what is about to happen to it.
+async fn claim(service: &Service) -> Result<Option<(Payment, Action)>, Unexpected> {
+    let now = service.clock.now();
+    let mut tx = service.db.begin().await?;
+    let row = sqlx::query_as!(
+        Row,
+        "update payment set lease = $2, leased_until = $3 where payment_id =
+           (select payment_id from payment
+            where due_at <= $1 and (leased_until is null or leased_until < $1)
+            order by due_at limit 1 for no key update skip locked)
+         returning payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
+           captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call,
+           difference, attempts, created_at, updated_at",
+        now,
+        Uuid::now_v7(),
+        now + service.lease,
+    );
+    let Some(row) = row.fetch_optional(&mut *tx).await? else { return Ok(None) };
+    let mut payment = row.into_payment()?;
+    let (before, action) = (payment.state, payment.action());
+    match action {
+        Action::Authorize => payment.step_to(State::Authorizing)?,
+        Action::Capture => payment.step_to(State::Capturing)?,
+        Action::Void => payment.step_to(State::Voiding)?,
+        Action::Refund if payment.refund_pending_minor == 0 => {
+            let minor = payment.unrefunded();
+            let why = (OURSELVES, RefundReason::OrderEnded);
+            Refund::new(service, payment.payment_id, minor, why).insert(&mut tx).await?;
+            payment.refund_pending_minor = minor;
+        }
+        Action::Refund | Action::LookUp | Action::Drop => {}
+        Action::Nothing => {
+            payment.save(&mut tx, before, None, None, now).await?;
+            tx.commit().await?;
+            return Ok(Some((payment, action)));
+        }
+    }
+    payment.attempts += 1;
+    let leased_until = now + service.lease;
+    payment.save(&mut tx, before, Some(leased_until), Some(leased_until), now).await?;
+    tx.commit().await?;
+    Ok(Some((payment, action)))
+}
+
+async fn perform(service: &Service, payment: &Payment, action: Action) -> Result<(), Stopped> {
+    match action {
+        Action::Nothing => Ok(()),
+        Action::Drop => finish(service, payment, Outcome::Voided).await,
+        Action::Authorize => authorize::authorize(service, payment).await,
+        Action::Capture => capture::capture(service, payment).await,
+        Action::Void => void::void(service, payment).await,
+        Action::Refund => refund::refund(service, payment).await,
+        Action::LookUp => look_up::look_up(service, payment).await,
+    }
+}
+
+async fn finish(service: &Service, payment: &Payment, outcome: Outcome) -> Result<(), Stopped> {
+    record(service, payment, outcome, Then::LetGo).await?;
+    Ok(())
+}
+
+/// The call that was under way never happened, or moved nothing: whatever the provider keeps under its key, the next one
+/// has another. None: the lease is gone.
+async fn renew(service: &Service, payment: &Payment) -> Result<Option<Payment>, Unexpected> {
+    let call = sqlx::query_scalar!(
+        "update payment set call = call + 1 where payment_id = $1 and lease = $2 returning call",
+        payment.payment_id,
+        payment.lease,
+    );
+    Ok(call.fetch_optional(&service.db).await?.map(|call| Payment { call, ..payment.clone() }))
+}
+
+pub(crate) fn intent_of(payment: &Payment) -> Result<&str, Stopped> {
+    payment.intent_id.as_deref().ok_or_else(|| broken(payment, "its intent is not known"))
+}
+
+pub(crate) fn broken(payment: &Payment, why: &str) -> Stopped {
+    Stopped::Unexpected(Unexpected::Broken(format!("payment {}: {why}", payment.payment_id)))
+}
+
+/// Gives the lease back and looks again later, sooner at first.
+async fn put_off(service: &Service, payment: &Payment, unknown: &Unknown) -> Result<(), Unexpected> {
+    let exponent = payment.attempts.clamp(1, 10).unsigned_abs();
+    let rest = SLOWEST_RETRY.min(Duration::from_millis(50 << exponent));
+    let rest = rest.mul_f64(rand::random_range(0.8..1.2));
+    tracing::warn!(payment_id = %payment.payment_id, state = payment.state.name(), %unknown, ?rest, "it is asked again");
+    sqlx::query!(
+        "update payment set lease = null, leased_until = null, due_at = $3 where payment_id = $1 and lease = $2",
+        payment.payment_id,
+        payment.lease,
+        service.clock.now() + rest,
+    )
+    .execute(&service.db)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn count_behind(service: Arc<Service>) -> Result<Did, Unexpected> {
+    let since = service.clock.now() - Duration::from_secs(60);
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "n!" from payment where due_at is not null and wanted_at < $1"#,
+        since,
+    )
+    .fetch_one(&service.db)
+    .await?;
+    if BEHIND.set(count) != count {
+        tracing::warn!(count, "the number of payments that are behind changed");
+    }
+    Ok(Did::Nothing)
+}

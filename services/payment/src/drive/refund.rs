@@ -1,0 +1,117 @@
+//! Gives back what is reserved for one refund. No state of the intent guards it, so it is looked up before it is repeated:
+//! only a refund that the provider does not know a minute after it was first asked is asked for under another key.
+
+use std::time::Duration;
+
+use chassis::Unexpected;
+
+use super::{Stopped, broken, finish, intent_of};
+use crate::Service;
+use crate::outcome::{Outcome, Then, record};
+use crate::payment::Payment;
+use crate::refund::Refund;
+use crate::stripe::{self, Answer, RefundStatus};
+
+/// How long a call that was begun may take to show at the provider.
+const SHOWS_WITHIN: Duration = Duration::from_secs(60);
+/// How often a refund is asked about that the provider has taken.
+const UNDER_WAY: Duration = Duration::from_secs(60);
+/// When an order that ended asks again for what the provider refused to give back.
+const REFUSED: Duration = Duration::from_secs(600);
+
+pub(super) async fn refund(service: &Service, payment: &Payment) -> Result<(), Stopped> {
+    let Some(refund) = Refund::pending_of(&service.db, payment.payment_id).await? else {
+        return Err(broken(payment, "what it reserved for refunds belongs to none"));
+    };
+    if let Some(theirs) = find(service, payment, &refund).await? {
+        return conclude(service, payment, refund, &theirs).await;
+    }
+    let Some(refund) = begin(service, payment, refund).await? else { return Ok(()) };
+    let answer = service.provider.refund(&refund.key(), intent_of(payment)?, refund.minor, refund.refund_id).await?;
+    let why = match answer {
+        Answer::Done(theirs) => return conclude(service, payment, refund, &theirs).await,
+        Answer::Declined(reason) => reason.to_owned(),
+        Answer::Refused(code) => code,
+        Answer::Elsewhere(intent) => format!("its intent is {:?}", intent.status),
+    };
+    fail(service, payment, refund, why).await
+}
+
+/// What the provider knows of it, if it was asked for before.
+async fn find(service: &Service, payment: &Payment, refund: &Refund) -> Result<Option<stripe::Refund>, Stopped> {
+    if let Some(reference) = &refund.reference {
+        return match service.provider.get_refund(reference).await? {
+            Answer::Done(theirs) => Ok(Some(theirs)),
+            answer => Err(broken(payment, &format!("refund {reference} is not told about: {answer:?}"))),
+        };
+    }
+    if refund.tried_at.is_none() {
+        return Ok(None);
+    }
+    match service.provider.list_refunds(intent_of(payment)?).await? {
+        Answer::Done(all) => Ok(all.into_iter().find(|theirs| theirs.is(refund.refund_id))),
+        answer => Err(broken(payment, &format!("its refunds are not told about: {answer:?}"))),
+    }
+}
+
+/// Writes down under which key the provider is asked from now on. None: the lease is gone.
+async fn begin(service: &Service, payment: &Payment, mut refund: Refund) -> Result<Option<Refund>, Unexpected> {
+    let now = service.clock.now();
+    match refund.tried_at {
+        None => {}
+        Some(tried_at) if now - tried_at >= SHOWS_WITHIN => refund.call += 1,
+        // The same key: what was done under it is not done again.
+        Some(_) => return Ok(Some(refund)),
+    }
+    refund.tried_at = Some(now);
+    let changed = sqlx::query!(
+        "update refund set call = $2, tried_at = $3, updated_at = $3
+         where refund_id = $1 and exists (select from payment where payment_id = $4 and lease = $5)",
+        refund.refund_id,
+        refund.call,
+        now,
+        payment.payment_id,
+        payment.lease,
+    );
+    let ours = changed.execute(&service.db).await?.rows_affected() == 1;
+    Ok(ours.then_some(refund))
+}
+
+async fn conclude(
+    service: &Service,
+    payment: &Payment,
+    refund: Refund,
+    theirs: &stripe::Refund,
+) -> Result<(), Stopped> {
+    let reference = theirs.id.clone();
+    match theirs.status {
+        RefundStatus::Succeeded if theirs.amount == refund.minor => {
+            finish(service, payment, Outcome::Refunded { refund: Box::new(refund), reference }).await
+        }
+        RefundStatus::Succeeded => {
+            let why = format!("refund {reference} gave back {} instead of {}", theirs.amount, refund.minor);
+            Err(broken(payment, &why))
+        }
+        RefundStatus::Failed | RefundStatus::Canceled => {
+            let (why, refund) = (format!("{:?}", theirs.status), Refund { reference: Some(reference), ..refund });
+            fail(service, payment, refund, why).await
+        }
+        RefundStatus::UnderWay => {
+            let outcome = Outcome::RefundUnderWay { refund: Box::new(refund), reference };
+            record(service, payment, outcome, Then::Rest(UNDER_WAY)).await?;
+            Ok(())
+        }
+    }
+}
+
+/// What was reserved is free again. An order that ended still wants it back, so its payment is behind until that succeeds.
+async fn fail(service: &Service, payment: &Payment, refund: Refund, why: String) -> Result<(), Stopped> {
+    record(service, payment, Outcome::RefundFailed { refund: Box::new(refund), why }, Then::Rest(REFUSED)).await?;
+    // Somebody may have given it back at the provider itself.
+    sqlx::query!("update payment set check_at = 'epoch' where payment_id = $1", payment.payment_id)
+        .execute(&service.db)
+        .await
+        .map_err(Unexpected::from)?;
+    service.looks.wake();
+    Ok(())
+}

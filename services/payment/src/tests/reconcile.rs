@@ -1,0 +1,164 @@
+use std::time::Duration;
+
+use chassis::step::Did;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::Till;
+use crate::drive::drive;
+use crate::reconcile::{count_differences, look, sweep};
+
+const DAY: Duration = Duration::from_secs(24 * 3_600 + 1);
+
+impl Till {
+    /// Every payment is compared, until nothing is found that was not known.
+    async fn compare(&self) {
+        self.kit.context.clock.advance(DAY);
+        loop {
+            sweep(self.service.clone()).await.expect("compared");
+            let now = self.kit.context.clock.now();
+            let open = sqlx::query_scalar!(r#"select count(*) as "n!" from payment where check_at <= $1"#, now);
+            if open.fetch_one(&self.db).await.expect("a count") == 0 {
+                break;
+            }
+        }
+    }
+
+    async fn difference(&self, order_id: Uuid) -> String {
+        let found = sqlx::query_scalar!("select difference from payment where order_id = $1", order_id);
+        found.fetch_one(&self.db).await.expect("a payment")
+    }
+
+    /// How often the simulator was asked is not told; what was compared says when it is next.
+    async fn is_due_within(&self, order_id: Uuid, time: Duration) -> bool {
+        let at = sqlx::query_scalar!("select check_at from payment where order_id = $1", order_id);
+        let at = at.fetch_one(&self.db).await.expect("a payment");
+        at.is_some_and(|at| at <= self.kit.context.clock.now() + time)
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_agrees_is_compared_once_a_day_for_thirty_days(db: PgPool) {
+    let till = Till::open(db).await;
+    let (paid, held) = (till.captured("pm_card_visa").await, till.reserved("pm_card_visa").await);
+    let (refused, gone) = (till.reserved("pm_card_chargeDeclined").await, till.reserved("pm_card_visa").await);
+    till.work().await;
+    till.refund(paid, "k1", Some(700)).await.expect("reserved");
+    till.cancelled(gone).await;
+    till.work().await;
+    assert_eq!(sweep(till.service.clone()).await.expect("compared"), Did::Nothing);
+    assert!(!till.is_due_within(paid, Duration::from_secs(3_600)).await, "it was changed just now");
+    till.compare().await;
+    for order in [paid, held, refused, gone] {
+        assert_eq!(till.difference(order).await, "");
+        assert!(till.is_due_within(order, DAY).await && !till.is_due_within(order, DAY / 2).await);
+    }
+    till.kit.context.clock.advance(DAY * 30);
+    till.compare().await;
+    assert!(!till.is_due_within(paid, DAY * 365).await, "nothing happens to it any more");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn refunds_made_at_the_provider_are_booked_once(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    till.refund(order, "k1", Some(500)).await.expect("reserved");
+    till.work().await;
+    for amount in ["300", "300"] {
+        till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", amount)]).await;
+    }
+    // One look for each, and one that finds nothing more.
+    for _ in 0..3 {
+        till.compare().await;
+    }
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+    assert_eq!(till.refunds(order).await, [500, 300, 300].map(|minor| (minor, "DONE".to_owned())));
+    assert_eq!(till.difference(order).await, "");
+    let records = testkit::published(&till.db).await;
+    assert_eq!(records.last().expect("events").actor, "provider");
+
+    // What is left is what can still be given back.
+    till.refund(order, "k2", None).await.expect("reserved");
+    till.work().await;
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_that_ended_does_not_give_back_what_somebody_gave_back_at_the_provider(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT")]).await;
+    till.cancelled(order).await;
+    assert_eq!(drive(till.service.clone()).await.expect("driven"), Did::Something);
+    assert_eq!(till.refunds(order).await, [(2_500, "FAILED".to_owned())], "nothing is left there");
+    assert_eq!(look(till.service.clone()).await.expect("looked"), Did::Something);
+    till.work().await;
+    let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
+    till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
+}
+
+/// Holds end by themselves after some days, or somebody cancels one.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_hold_that_the_provider_let_go_ends_the_payment(db: PgPool) {
+    let till = Till::open(db).await;
+    let waits = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.at_provider(waits, "/v1/payment_intents/INTENT/cancel", &[]).await;
+    till.compare().await;
+    till.expect(waits, "FAILED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentCaptureFailed"]).await;
+
+    let wanted = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.at_provider(wanted, "/v1/payment_intents/INTENT/cancel", &[]).await;
+    till.confirmed(wanted).await;
+    till.work().await;
+    till.expect(wanted, "FAILED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentCaptureFailed"]).await;
+
+    let unwanted = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.at_provider(unwanted, "/v1/payment_intents/INTENT/cancel", &[]).await;
+    till.cancelled(unwanted).await;
+    till.work().await;
+    till.expect(unwanted, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentVoided"]).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_was_captured_at_the_provider_is_booked_when_it_is_wanted_and_told_before(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.at_provider(order, "/v1/payment_intents/INTENT/capture", &[]).await;
+    till.compare().await;
+    assert_eq!((till.state(order).await.as_str(), till.difference(order).await.as_str()), ("AUTHORIZED", "captured"));
+    till.confirmed(order).await;
+    till.work().await;
+    till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
+    till.compare().await;
+    assert_eq!(till.difference(order).await, "", "and that is told no longer");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_cannot_be_mended_is_told(db: PgPool) {
+    let till = Till::open(db).await;
+    let (lost, short) = (till.captured("pm_card_visa").await, till.captured("pm_card_visa").await);
+    for change in [
+        "update payment set intent_id = 'pi_nobody_knows' where order_id = $1",
+        "update payment set state = 'VOIDED' where order_id = $1",
+    ] {
+        sqlx::query(change).bind(lost).execute(&till.db).await.expect("planted");
+    }
+    for change in [
+        "alter table ledger_transfer disable trigger user",
+        "update ledger_transfer set minor = 2499 where kind = 'CAPTURE'",
+        "alter table ledger_transfer enable trigger user",
+    ] {
+        sqlx::query(change).execute(&till.db).await.expect("planted");
+    }
+    till.compare().await;
+    assert_eq!((till.difference(lost).await, till.difference(short).await), ("missing".into(), "captured".into()));
+    count_differences(till.service.clone()).await.expect("counted");
+    let page = chassis::metrics::render();
+    for kind in ["missing", "captured"] {
+        assert!(page.contains(&format!("souk_payment_differences{{of=\"{kind}\"}} 1")), "{page}");
+    }
+}

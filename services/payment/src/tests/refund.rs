@@ -1,0 +1,122 @@
+use contracts::souk::payment::v1::*;
+use sqlx::PgPool;
+use testkit::reason;
+use tokio::task::JoinSet;
+use tonic::{Code, Request, Status};
+use uuid::Uuid;
+
+use super::Till;
+
+impl Till {
+    pub(super) async fn refund(
+        &self,
+        order_id: Uuid,
+        key: &str,
+        amount_minor: Option<i64>,
+    ) -> Result<RefundPaymentResponse, Status> {
+        let payment_id = self.payment_id(order_id).await.to_string();
+        let request = self.ask(payment_id, key, amount_minor);
+        Ok(self.client.clone().refund_payment(request).await?.into_inner())
+    }
+
+    fn ask(&self, payment_id: String, key: &str, amount_minor: Option<i64>) -> Request<RefundPaymentRequest> {
+        let (request_id, reason) = (key.to_owned(), RefundReason::CustomerRequest.into());
+        self.kit.operator(RefundPaymentRequest { request_id, payment_id, amount_minor, reason })
+    }
+
+    /// Amounts and states, oldest first.
+    pub(super) async fn refunds(&self, order_id: Uuid) -> Vec<(i64, String)> {
+        let rows = sqlx::query!(
+            "select refund.minor, refund.state from refund join payment using (payment_id)
+             where order_id = $1 order by refund_id",
+            order_id,
+        );
+        rows.fetch_all(&self.db).await.expect("rows").into_iter().map(|row| (row.minor, row.state)).collect()
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_part_goes_back_then_the_rest_and_never_more(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    let answer = till.refund(order, "k1", Some(1_000)).await.expect("reserved");
+    let (payment, refund) = (answer.payment.clone().expect("it"), answer.refund.clone().expect("it"));
+    assert_eq!((payment.refund_pending_minor, payment.refunded_minor), (1_000, 0), "the provider is asked afterwards");
+    assert_eq!((refund.state(), refund.reason()), (RefundState::Pending, RefundReason::CustomerRequest));
+    assert_eq!(till.refund(order, "k1", Some(1_000)).await.expect("the same"), answer, "the same key, the same answer");
+    till.work().await;
+    assert_eq!(till.refund(order, "k1", Some(1_000)).await.expect("the same"), answer, "also afterwards");
+
+    let refused = till.refund(order, "k2", Some(1_501)).await.expect_err("more than is left");
+    assert_eq!(reason(&refused), "REFUND_EXCEEDS_CAPTURE@souk.payment");
+    till.refund(order, "k3", None).await.expect("the rest");
+    till.work().await;
+    let refused = till.refund(order, "k4", None).await.expect_err("nothing is left");
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::FailedPrecondition, "REFUND_EXCEEDS_CAPTURE@souk.payment".into())
+    );
+
+    assert_eq!(till.ours(order).await[2..], [("REFUND".to_owned(), 1_000), ("REFUND".to_owned(), 1_500)]);
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+    let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded", "PaymentRefunded"];
+    assert_eq!(till.published(order).await, events);
+    let records = testkit::published(&till.db).await;
+    let last = records.last().expect("events");
+    assert!(last.actor.starts_with("operator:"), "who asked for it is who did it: {}", last.actor);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn refunds_at_the_same_time_give_back_what_was_captured_and_no_more(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    let payment_id = till.payment_id(order).await.to_string();
+    let mut crowd = JoinSet::new();
+    for key in 0..12 {
+        let (mut client, ask) = (till.client.clone(), till.ask(payment_id.clone(), &format!("k{key}"), Some(400)));
+        crowd.spawn(async move { client.refund_payment(ask).await });
+    }
+    let answers = crowd.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 6, "6 x 400 of 2500");
+    for refused in answers.into_iter().filter_map(Result::err) {
+        assert_eq!(reason(&refused), "REFUND_EXCEEDS_CAPTURE@souk.payment");
+    }
+    till.work().await;
+    assert_eq!(till.refunds(order).await, vec![(400, "DONE".to_owned()); 6]);
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn only_operators_give_back_and_only_what_was_captured(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    till.work().await;
+    let refused = till.refund(order, "k1", None).await.expect_err("it is only held");
+    assert_eq!(reason(&refused), "PAYMENT_NOT_CAPTURED@souk.payment");
+    let nobody = till.client.clone().refund_payment(till.ask(Uuid::now_v7().to_string(), "k2", None)).await;
+    assert_eq!(reason(&nobody.expect_err("there is none")), "PAYMENT_NOT_FOUND@souk.payment");
+    let payment_id = till.payment_id(order).await.to_string();
+    let keyless = till.client.clone().refund_payment(till.ask(payment_id.clone(), "", None)).await;
+    assert_eq!(reason(&keyless.expect_err("no key")), "IDEMPOTENCY_KEY_REQUIRED@souk.payment");
+    for reason in [RefundReason::Unspecified, RefundReason::OrderEnded, RefundReason::AtProvider] {
+        let mut ask = till.ask(payment_id.clone(), "k3", None);
+        ask.get_mut().reason = reason.into();
+        let refused = till.client.clone().refund_payment(ask).await.expect_err("not for callers");
+        assert_eq!(testkit::fields(&refused), ["reason"]);
+    }
+    let ask = till.ask(payment_id, "k4", None).into_inner();
+    let refused = till.client.clone().refund_payment(till.kit.customer(till.user, ask)).await.expect_err("operators");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+/// The order ends while a part is being given back: the rest goes back too, once.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_that_ends_gives_back_what_nobody_asked_for_yet(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    till.refund(order, "k1", Some(700)).await.expect("reserved");
+    till.cancelled(order).await;
+    till.work().await;
+    assert_eq!(till.refunds(order).await, [(700, "DONE".to_owned()), (1_800, "DONE".to_owned())]);
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+}

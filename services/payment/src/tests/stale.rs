@@ -1,0 +1,127 @@
+use std::time::Duration;
+
+use chassis::step::Did;
+use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
+use contracts::souk::order::v1::*;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use super::Till;
+use crate::stale::settle_waiting;
+
+/// An order service in which every order stands alike.
+struct AllAlike(OrderState, i64);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl OrderService for AllAlike {
+    async fn batch_get_order_states(
+        &self,
+        request: Request<BatchGetOrderStatesRequest>,
+    ) -> Answer<BatchGetOrderStatesResponse> {
+        let (state, version) = (self.0.into(), self.1);
+        let orders = request.into_inner().order_ids.into_iter();
+        let orders = orders.map(|order_id| OrderStatus { order_id, state, version }).collect();
+        Ok(Response::new(BatchGetOrderStatesResponse { orders }))
+    }
+
+    async fn create_order(&self, _: Request<CreateOrderRequest>) -> Answer<CreateOrderResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_order(&self, _: Request<GetOrderRequest>) -> Answer<GetOrderResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_orders(&self, _: Request<ListOrdersRequest>) -> Answer<ListOrdersResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn cancel_order(&self, _: Request<CancelOrderRequest>) -> Answer<CancelOrderResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_order_events(&self, _: Request<ListOrderEventsRequest>) -> Answer<ListOrderEventsResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn fulfill_order(&self, _: Request<FulfillOrderRequest>) -> Answer<FulfillOrderResponse> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+async fn open(db: PgPool, state: OrderState, version: i64) -> Till {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    tokio::spawn(
+        Server::builder().add_service(OrderServiceServer::new(AllAlike(state, version))).serve_with_incoming(incoming),
+    );
+    Till::open_with(db, Duration::from_secs(10), &format!("http://{address}")).await
+}
+
+impl Till {
+    /// Whether the order service was asked.
+    async fn ask_orders(&self) -> bool {
+        settle_waiting(self.service.clone()).await.expect("asked") == Did::Something
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_payment_that_waits_for_its_order_does_what_the_order_wants(db: PgPool) {
+    for (state, ends) in [(OrderState::Confirmed, "CAPTURED"), (OrderState::Cancelled, "VOIDED")] {
+        let till = open(db.clone(), state, 4).await;
+        let order = till.reserved("pm_card_visa").await;
+        till.work().await;
+        assert!(!till.ask_orders().await, "it has not waited");
+        till.kit.context.clock.advance(Duration::from_secs(61));
+        assert!(till.ask_orders().await);
+        till.work().await;
+        assert_eq!(till.state(order).await, ends);
+        // The event that the answer was ahead of changes nothing.
+        till.confirmed(order).await;
+        till.work().await;
+        assert_eq!(till.state(order).await, ends);
+        assert_eq!(till.ours(order).await, till.theirs(order).await);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_answer_that_is_older_than_what_was_heard_changes_nothing(db: PgPool) {
+    let till = open(db, OrderState::Cancelled, 2).await;
+    let order = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.kit.context.clock.advance(Duration::from_secs(61));
+    assert!(till.ask_orders().await);
+    till.work().await;
+    assert_eq!(till.state(order).await, "AUTHORIZED", "it was RESERVED at that version");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_that_goes_on_keeps_its_hold_and_is_asked_about_later(db: PgPool) {
+    let till = open(db, OrderState::Reserved, 2).await;
+    let order = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.kit.context.clock.advance(Duration::from_secs(61));
+    assert!(till.ask_orders().await);
+    assert!(!till.ask_orders().await, "it was just asked");
+    till.kit.context.clock.advance(Duration::from_secs(61));
+    assert!(till.ask_orders().await);
+    assert_eq!(till.state(order).await, "AUTHORIZED");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn while_orders_cannot_be_asked_the_hold_stays(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    till.work().await;
+    till.kit.context.clock.advance(Duration::from_secs(61));
+    for _ in 0..2 {
+        let failed = settle_waiting(till.service.clone()).await.expect_err("nobody answers");
+        assert!(failed.will_pass(), "{failed}");
+    }
+    assert_eq!(till.state(order).await, "AUTHORIZED");
+}

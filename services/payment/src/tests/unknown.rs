@@ -1,0 +1,102 @@
+//! What nobody knows of a call is asked for, and what the provider keeps under a key does not keep us.
+
+use std::time::Duration;
+
+use contracts::souk::payment::v1::*;
+use sqlx::PgPool;
+
+use super::Till;
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_error_that_is_kept_and_had_no_effect_is_passed_by_under_another_key(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_souk_error_without_effect").await;
+    till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_amount_that_the_provider_does_not_take_is_a_decline(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    sqlx::query("update payment set amount_minor = 1").execute(&till.db).await.expect("less than it takes");
+    till.work().await;
+    till.expect(order, "DECLINED", &[], &["PaymentDeclined"]).await;
+    let why = sqlx::query_scalar!("select failure_reason from payment where order_id = $1", order);
+    assert_eq!(why.fetch_one(&till.db).await.expect("a payment"), "PAYMENT_REFUSED");
+}
+
+/// The provider refused the capture and went on holding the amount.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_a_refused_capture_still_holds_is_let_go_before_that_is_written_down(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_souk_capture_declined").await;
+    till.expect(order, "FAILED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentCaptureFailed"]).await;
+}
+
+/// The confirmation times out, does not show when it is asked for, and takes effect just before the cancellation.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_hold_that_came_and_went_unseen_is_in_the_books(db: PgPool) {
+    let till = Till::open_patient(db, Duration::from_millis(300)).await;
+    let order = till.reserved("pm_souk_late_confirm").await;
+    crate::drive::drive(till.service.clone()).await.expect("driven");
+    assert_eq!(till.state(order).await, "AUTHORIZING", "nobody knows");
+    till.cancelled(order).await;
+    till.work().await;
+    till.expect(order, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentVoided"]).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_whose_outcome_is_unknown_is_looked_up_and_never_given_twice(db: PgPool) {
+    for method in ["pm_souk_refund_timeout", "pm_souk_refund_error"] {
+        let till = Till::open_patient(db.clone(), Duration::from_millis(300)).await;
+        let order = till.captured(method).await;
+        till.refund(order, method, Some(1_000)).await.expect("reserved");
+        till.work().await;
+        assert_eq!(till.refunds(order).await, [(1_000, "DONE".to_owned())], "{method}");
+        assert_eq!(till.ours(order).await, till.theirs(order).await);
+        assert_eq!(till.ours(order).await.last(), Some(&("REFUND".to_owned(), 1_000)));
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_pending_refund_is_booked_when_it_has_arrived(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_souk_refund_pending").await;
+    till.refund(order, "k1", None).await.expect("reserved");
+    crate::drive::drive(till.service.clone()).await.expect("driven");
+    assert_eq!(till.refunds(order).await, [(2_500, "PENDING".to_owned())]);
+    assert_eq!(till.ours(order).await.len(), 2, "nothing is booked yet");
+    while till.theirs(order).await.len() < 3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    till.kit.context.clock.advance(Duration::from_secs(61));
+    till.work().await;
+    let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
+    till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
+}
+
+/// What was reserved is free again; an order that ended goes on asking.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_that_failed_is_asked_for_again_by_an_order_that_ended(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_souk_refund_fails").await;
+    till.cancelled(order).await;
+    crate::drive::drive(till.service.clone()).await.expect("driven");
+    assert_eq!(till.refunds(order).await, [(2_500, "FAILED".to_owned())]);
+    till.kit.context.clock.advance(Duration::from_secs(61));
+    crate::drive::count_behind(till.service.clone()).await.expect("counted");
+    assert_eq!(crate::drive::BEHIND.get(), 1, "and it shows");
+    till.work().await;
+    assert_eq!(till.refunds(order).await, [(2_500, "FAILED".to_owned()), (2_500, "DONE".to_owned())]);
+    let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
+    till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
+
+    let asked = till.captured("pm_souk_refund_fails").await;
+    till.refund(asked, "k1", Some(500)).await.expect("reserved");
+    till.work().await;
+    assert_eq!(till.refunds(asked).await, [(500, "FAILED".to_owned())], "nobody asks again for them");
+    let ask = GetPaymentRequest { payment_id: till.payment_id(asked).await.to_string() };
+    let found = till.client.clone().get_payment(till.kit.operator(ask)).await.expect("may").into_inner();
+    assert_eq!(found.payment.map(|payment| payment.refund_pending_minor), Some(0));
+    assert_eq!(found.refunds[0].state(), RefundState::Failed);
+}

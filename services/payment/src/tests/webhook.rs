@@ -1,0 +1,224 @@
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use chassis::step::Did;
+use contracts::google::api::HttpBody;
+use contracts::souk::payment::v1::*;
+use dev::provider::webhook::sign;
+use sqlx::PgPool;
+use testkit::reason;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tonic::{Code, Request, Status};
+use uuid::Uuid;
+
+use super::{SECRET, Till};
+use crate::reconcile::look;
+use crate::webhook::forget_old;
+
+/// A webhook as it arrived: its signature and its body.
+type Delivery = (String, Vec<u8>);
+
+impl Till {
+    async fn report(&self, signature: &str, body: &[u8]) -> Result<(), Status> {
+        self.report_from("stripe", signature, body).await
+    }
+
+    async fn report_from(&self, provider: &str, signature: &str, body: &[u8]) -> Result<(), Status> {
+        let body = HttpBody { content_type: "application/json".into(), data: body.to_vec(), extensions: vec![] };
+        let mut request = Request::new(ReceiveWebhookRequest { provider: provider.into(), body: Some(body) });
+        if !signature.is_empty() {
+            request.metadata_mut().insert("stripe-signature", signature.parse().expect("visible text"));
+        }
+        self.client.clone().receive_webhook(request).await.map(drop)
+    }
+
+    fn now(&self) -> u64 {
+        self.kit.context.clock.now().unix_timestamp().unsigned_abs()
+    }
+
+    /// Whether anybody is to look at the order's payment at once.
+    async fn is_looked_for(&self, order_id: Uuid) -> bool {
+        let looked = sqlx::query_scalar!(
+            r#"select check_at is not distinct from 'epoch' as "it!" from payment where order_id = $1"#,
+            order_id,
+        );
+        looked.fetch_one(&self.db).await.expect("a payment")
+    }
+
+    async fn intent_of(&self, order_id: Uuid) -> String {
+        let id = sqlx::query_scalar!("select intent_id from payment where order_id = $1", order_id);
+        id.fetch_one(&self.db).await.expect("a payment").expect("its intent is known")
+    }
+
+    async fn remembered(&self) -> i64 {
+        let count = sqlx::query_scalar!(r#"select count(*) as "n!" from webhook_event"#);
+        count.fetch_one(&self.db).await.expect("a count")
+    }
+
+    /// What the simulator sends from now on.
+    async fn listen(&self) -> mpsc::UnboundedReceiver<Delivery> {
+        async fn take(
+            State(taken): State<mpsc::UnboundedSender<Delivery>>,
+            headers: HeaderMap,
+            body: Bytes,
+        ) -> StatusCode {
+            let signature = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            match taken.send((signature.to_owned(), body.to_vec())) {
+                Ok(()) => StatusCode::OK,
+                Err(_) => StatusCode::GONE,
+            }
+        }
+        let (taken, deliveries) = mpsc::unbounded_channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/hooks", listener.local_addr().expect("an address"));
+        let page = Router::new().route("/hooks", post(take)).with_state(taken);
+        tokio::spawn(async move { axum::serve(listener, page).await });
+        self.simulator.as_ref().expect("it is there").send_webhooks(url, SECRET.to_owned());
+        deliveries
+    }
+}
+
+fn refunded(event_id: &str, intent_id: &str) -> Vec<u8> {
+    let object =
+        format!(r#"{{"id": "re_1", "object": "refund", "payment_intent": "{intent_id}", "status": "succeeded"}}"#);
+    format!(r#"{{"id": "{event_id}", "type": "refund.created", "data": {{"object": {object}}}}}"#).into_bytes()
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_is_not_signed_by_the_provider_changes_nothing(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    let body = refunded("evt_1", &till.intent_of(order).await);
+    let good = sign(SECRET, till.now(), &body);
+    let (time, hash) = good.split_once(',').expect("two parts");
+    let forged = [
+        String::new(),
+        "t=,v1=".into(),
+        time.to_owned(),
+        hash.to_owned(),
+        format!("{time},v1=00"),
+        format!("{time},v0={}", hash.trim_start_matches("v1=")),
+        sign("whsec_other", till.now(), &body),
+        sign(SECRET, till.now(), b"another body"),
+        sign(SECRET, till.now() - 301, &body),
+        sign(SECRET, till.now() + 301, &body),
+    ];
+    for signature in forged {
+        let refused = till.report(&signature, &body).await.expect_err(&signature);
+        assert_eq!(refused.code(), Code::Unauthenticated, "{signature}");
+        assert_eq!(reason(&refused), "WEBHOOK_SIGNATURE_INVALID@souk.payment");
+    }
+    let elsewhere = till.report_from("paypal", &good, &body).await.expect_err("nobody there");
+    assert_eq!(reason(&elsewhere), "PROVIDER_NOT_FOUND@souk.payment");
+    assert!(!till.is_looked_for(order).await);
+    assert_eq!(till.remembered().await, 0);
+
+    // One secret is replaced by another: both sign for a while.
+    till.report(&format!("{time},v1={},{hash}", "00".repeat(32)), &body).await.expect("one of them is right");
+    assert!(till.is_looked_for(order).await);
+    for late in [-300, 300] {
+        let at = till.now().checked_add_signed(late).expect("a time");
+        till.report(&sign(SECRET, at, &body), &body).await.expect("within the tolerance");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_body_that_is_no_event_is_refused_and_an_unknown_object_is_not(db: PgPool) {
+    let till = Till::open(db).await;
+    for body in
+        ["", "{}", "[]", r#"{"id": "", "type": "x", "data": {"object": {}}}"#, r#"{"id": "evt_1", "type": "x"}"#]
+    {
+        let refused = till.report(&sign(SECRET, till.now(), body.as_bytes()), body.as_bytes()).await;
+        assert_eq!(refused.expect_err(body).code(), Code::InvalidArgument);
+    }
+    assert_eq!(till.remembered().await, 0);
+    for body in [
+        refunded("evt_1", "pi_nobody_knows"),
+        br#"{"id": "evt_2", "type": "account.updated\u0000", "data": {"object": {"id": "acct_1\u0000"}}}"#.to_vec(),
+    ] {
+        till.report(&sign(SECRET, till.now(), &body), &body).await.expect("it is not about us");
+    }
+    assert_eq!(till.remembered().await, 2);
+    till.kit.context.clock.advance(Duration::from_secs(31 * 24 * 3_600));
+    assert_eq!(forget_old(till.service.clone()).await.expect("forgotten"), Did::Something);
+    assert_eq!(till.remembered().await, 0);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_report_is_new_once(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    let body = refunded("evt_1", &till.intent_of(order).await);
+    for news in [true, false, false] {
+        till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
+        assert_eq!(look(till.service.clone()).await.expect("looked") == Did::Something, news);
+    }
+}
+
+/// Late, twice and backwards: what the provider says when it is asked is what counts.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn reports_come_in_any_order_and_only_make_us_ask(db: PgPool) {
+    let till = Till::open(db).await;
+    let mut deliveries = till.listen().await;
+    let manner = format!("{}/_webhooks", till.provider);
+    let form = [("delay_ms", "100"), ("times", "2"), ("order", "backwards")];
+    reqwest::Client::new().post(manner).form(&form).send().await.expect("the provider is there");
+
+    let order = till.captured("pm_card_visa").await;
+    till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", "900")]).await;
+    let mut kinds = Vec::new();
+    for _ in 0..6 {
+        let (signature, body) = deliveries.recv().await.expect("a webhook");
+        // It was signed by the clock on the wall.
+        let own = sign(SECRET, till.now(), &body);
+        assert_ne!(signature, own);
+        till.report(&own, &body).await.expect("taken");
+        let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        kinds.push(event["type"].as_str().expect("a type").to_owned());
+        while look(till.service.clone()).await.expect("looked") == Did::Something {}
+    }
+    kinds.sort();
+    kinds.dedup();
+    let told = ["payment_intent.amount_capturable_updated", "payment_intent.succeeded", "refund.updated"];
+    assert_eq!(kinds, told);
+    till.work().await;
+    assert_eq!(till.ours(order).await.last(), Some(&("REFUND".to_owned(), 900)));
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+    assert_eq!(till.published(order).await, ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"]);
+}
+
+/// A pending refund has arrived: nobody waits for its next turn.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_report_about_what_is_under_way_makes_the_step_ask_at_once(db: PgPool) {
+    let till = Till::open(db).await;
+    let mut deliveries = till.listen().await;
+    let order = till.captured("pm_souk_refund_pending").await;
+    till.refund(order, "k1", None).await.expect("reserved");
+    crate::drive::drive(till.service.clone()).await.expect("driven");
+    assert_eq!(crate::drive::drive(till.service.clone()).await.expect("driven"), Did::Nothing, "it is under way");
+    loop {
+        let (_, body) = deliveries.recv().await.expect("a webhook");
+        till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
+        let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        if event["type"] == "refund.updated" {
+            break;
+        }
+    }
+    assert_eq!(crate::drive::drive(till.service.clone()).await.expect("driven"), Did::Something);
+    assert_eq!(till.refunds(order).await, [(2_500, "DONE".to_owned())]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn without_a_secret_nothing_is_taken_and_everything_else_goes_on(db: PgPool) {
+    assert_eq!(crate::read_secret(std::path::Path::new("/nobody/wrote/it")), None);
+    let till = Till::open_without_provider(db).await;
+    let body = refunded("evt_1", "pi_1");
+    let refused = till.report(&sign(SECRET, till.now(), &body), &body).await.expect_err("nobody can tell");
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "WEBHOOKS_NOT_CONFIGURED@souk.payment".into()));
+    till.reserved("pm_card_visa").await;
+}
