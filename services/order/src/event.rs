@@ -1,6 +1,7 @@
 //! What can happen to an order, and how it is recorded: in the event store, in the projection and in the outbox, in one
 //! transaction.
 
+use chassis::consume::Record;
 use chassis::outbox;
 use contracts::souk::order::v1::order_event::Event as Kind;
 use contracts::souk::order::v1::*;
@@ -41,8 +42,15 @@ impl Cause {
         Self { actor: caller.actor(), event_id: None }
     }
 
-    pub(crate) fn ourselves(event_id: Option<Uuid>) -> Self {
-        Self { actor: "service:order".to_owned(), event_id }
+    pub(crate) fn ourselves() -> Self {
+        Self { actor: "service:order".to_owned(), event_id: None }
+    }
+
+    /// What a peer told us. Of what it did because somebody wanted it, that person is the actor here too.
+    pub(crate) fn heard(record: &Record) -> Self {
+        let is_service = record.actor.starts_with("service:");
+        let actor = if is_service { "service:order" } else { &record.actor };
+        Self { actor: actor.to_owned(), event_id: Some(record.event_id) }
     }
 }
 

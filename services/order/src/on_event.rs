@@ -60,7 +60,7 @@ impl Handler for Peers {
                 Err(poisoned(format!("an order that is {} cannot hear {heard:?}", order.state.name())))
             }
             Decision::Record(fact) => {
-                let cause = Cause::ourselves(Some(record.event_id));
+                let cause = Cause::heard(record);
                 event::record(&self.0, tx, &mut order, fact, &cause).await.map_err(unexpected)
             }
         }
