@@ -19,7 +19,7 @@ use crate::order::{Line, Order};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fact {
     Reserved,
-    Rejected { skus: Vec<String> },
+    Rejected { reason: String, skus: Vec<String> },
     Confirmed { payment_id: Uuid },
     Paid { payment_id: Uuid },
     PaymentFailed { reason: String },
@@ -74,7 +74,7 @@ impl Fact {
         let lines = || lines.iter().map(|line| line.to_proto(&order.currency)).collect();
         match self.clone() {
             Self::Reserved => Kind::OrderReserved(OrderReserved { payment_method: order.payment_method.clone() }),
-            Self::Rejected { skus } => Kind::OrderRejected(OrderRejected { reason: "STOCK_SHORT".to_owned(), skus }),
+            Self::Rejected { reason, skus } => Kind::OrderRejected(OrderRejected { reason, skus }),
             Self::Confirmed { payment_id } => {
                 Kind::OrderConfirmed(OrderConfirmed { lines: lines(), payment_id: payment_id.to_string() })
             }
@@ -98,7 +98,7 @@ impl Fact {
         Some(match event {
             Kind::OrderPlaced(_) => return None,
             Kind::OrderReserved(_) => Self::Reserved,
-            Kind::OrderRejected(it) => Self::Rejected { skus: it.skus },
+            Kind::OrderRejected(it) => Self::Rejected { reason: it.reason, skus: it.skus },
             Kind::OrderConfirmed(it) => Self::Confirmed { payment_id: id(&it.payment_id) },
             Kind::OrderPaid(it) => Self::Paid { payment_id: id(&it.payment_id) },
             Kind::OrderPaymentFailed(it) => Self::PaymentFailed { reason: it.reason },

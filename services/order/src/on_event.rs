@@ -99,7 +99,10 @@ fn parse_stock(event: InventoryEvent) -> Result<(Uuid, Heard), HandleError> {
     let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
         Stock::StockReserved(_) => Heard::StockReserved,
         Stock::StockRejected(it) => {
-            Heard::StockRejected { skus: it.shortages.into_iter().map(|shortage| shortage.sku).collect() }
+            // What was short was short for everybody, whatever a cap says of the rest.
+            let is_capped = !it.shortages.is_empty() && it.shortages.iter().all(|line| line.reason == "HOLD_CAP");
+            let reason = if is_capped { "HOLD_CAP" } else { "STOCK_SHORT" }.to_owned();
+            Heard::StockRejected { reason, skus: it.shortages.into_iter().map(|line| line.sku).collect() }
         }
         Stock::StockSold(_) => Heard::StockSold,
         Stock::StockReleased(_) | Stock::StockReturned(_) => Heard::StockReleased,
