@@ -46,6 +46,7 @@ async fn no_stock_rejects_and_a_declined_card_fails(db: PgPool) {
         (shop.state(short).await, shop.order(short).await.exit_reason),
         (OrderState::Rejected, "STOCK_SHORT".into())
     );
+    assert_eq!(shop.published(short).await, ["OrderPlaced", "OrderRejected"]);
 
     shop.hears(shop.stock_reserved(declined)).await;
     shop.hears(shop.declined(declined)).await;
