@@ -1,6 +1,8 @@
 //! Fixtures for the tests of services: the real server over an in-memory pipe, a fixed clock, minted tokens, and events
 //! carried from an outbox to a handler without Kafka in between.
 
+mod trial;
+
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
+
+pub use trial::{try_event, try_key};
 
 const ISSUER: &str = "https://souk.test";
 const AUDIENCE: &str = "souk";

@@ -1,4 +1,5 @@
 mod cap;
+mod keys;
 mod reservation;
 mod stale;
 mod stock;

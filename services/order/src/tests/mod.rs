@@ -2,6 +2,7 @@ mod away;
 mod cancel;
 mod create;
 mod flow;
+mod keys;
 mod read;
 mod rebuild;
 mod storm;
