@@ -6,6 +6,7 @@ mod faults;
 mod ops;
 mod orders;
 mod pressure;
+mod replay;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
