@@ -13,6 +13,12 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::nul;
 
+/// A refusal travels in headers, and those end at 16 KiB for many a client: so many violations are told, none of their
+/// texts is longer than this, and neither is the message.
+const MAX_VIOLATIONS: usize = 30;
+const MAX_TEXT: usize = 120;
+const MAX_MESSAGE: usize = 1_000;
+
 /// What build.rs writes for the messages of every RPC.
 pub(crate) trait Contract: Name {
     /// The domain of errors about it, such as `souk.order`.
@@ -25,7 +31,7 @@ pub(crate) trait Contract: Name {
     }
 }
 
-/// Protobuf, and a message that breaks the rules does not come in: all its violations go back at once.
+/// Protobuf, and a message that breaks the rules does not come in: its violations go back together.
 pub(crate) struct Validated<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for Validated<T, U> {
@@ -61,7 +67,7 @@ impl<U: Message + Default + Contract> Decoder for ValidatedDecoder<U> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let suspect = (U::IS_REQUEST && buffer.chunk().contains(&0)).then(|| buffer.chunk().to_vec());
-        let unreadable = |error| refuse::<U>(format!("the message does not decode: {error}"), vec![]);
+        let unreadable = |error| refuse::<U>(&format!("the message does not decode: {error}"), &[]);
         let message = U::decode(buffer).map_err(unreadable)?;
         let mut violations: Vec<_> = match message.check() {
             Ok(()) => Vec::new(),
@@ -73,8 +79,7 @@ impl<U: Message + Default + Contract> Decoder for ValidatedDecoder<U> {
         if violations.is_empty() {
             return Ok(Some(message));
         }
-        let fields: Vec<_> = violations.iter().map(|it| format!("{}: {}", it.field, it.description)).collect();
-        Err(refuse::<U>(fields.join("; "), violations))
+        Err(refuse::<U>(&summarize(&violations), &violations))
     }
 }
 
@@ -87,10 +92,28 @@ fn describe(violation: &prost_protovalidate::Violation) -> FieldViolation {
     FieldViolation::new(violation.field_path(), description)
 }
 
-fn refuse<U: Contract>(message: String, violations: Vec<FieldViolation>) -> Status {
-    let mut details = ErrorDetails::with_error_info("REQUEST_INVALID", U::DOMAIN, HashMap::new());
-    if !violations.is_empty() {
-        details.set_bad_request(violations);
+/// As many as the message has room for, and how many there are beside.
+fn summarize(violations: &[FieldViolation]) -> String {
+    let mut message = String::new();
+    for (at, violation) in violations.iter().enumerate() {
+        let text = format!("{}: {}; ", shorten(&violation.field, MAX_TEXT), shorten(&violation.description, MAX_TEXT));
+        if message.len() + text.len() > MAX_MESSAGE {
+            return format!("{message}and {} more", violations.len() - at);
+        }
+        message.push_str(&text);
     }
-    Status::with_error_details(Code::InvalidArgument, message, details)
+    message.trim_end_matches("; ").to_owned()
+}
+
+fn shorten(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
+
+fn refuse<U: Contract>(message: &str, violations: &[FieldViolation]) -> Status {
+    let mut details = ErrorDetails::with_error_info("REQUEST_INVALID", U::DOMAIN, HashMap::new());
+    for violation in violations.iter().take(MAX_VIOLATIONS) {
+        let (field, description) = (shorten(&violation.field, MAX_TEXT), shorten(&violation.description, MAX_TEXT));
+        details.add_bad_request_violation(field, description);
+    }
+    Status::with_error_details(Code::InvalidArgument, shorten(message, MAX_MESSAGE), details)
 }

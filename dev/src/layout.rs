@@ -18,6 +18,9 @@ impl Ports {
     /// Postgres and Kafka alone, for the tests of single crates.
     pub const UNIT: Self = Self { offset: 10_000 };
 
+    /// `make up`, tried by `make test`.
+    pub const TRIAL: Self = Self { offset: 11_000 };
+
     pub fn edge(self) -> u16 {
         8_080 + self.offset
     }
@@ -111,6 +114,10 @@ impl Layout {
 
     pub fn unit() -> Self {
         Self::new("unit", Ports::UNIT, "debug")
+    }
+
+    pub fn trial() -> Self {
+        Self::new("trial", Ports::TRIAL, "debug")
     }
 
     fn new(name: &str, ports: Ports, profile: &str) -> Self {

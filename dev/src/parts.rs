@@ -32,27 +32,30 @@ pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Res
     let bin = install::postgres().context("Postgres is not installed")?;
     let (data, user) = (home.join("postgres"), postgres_user());
     std::fs::create_dir_all(home)?;
-    if !data.join("PG_VERSION").exists() {
-        std::fs::remove_dir_all(&data).ok();
-        std::fs::create_dir_all(&data)?;
-        let initdb = bin.join("initdb");
-        let path = data.to_string_lossy();
+    if !data.exists() {
+        // Made beside its place, so that one that was interrupted is never taken for a cluster.
+        let half = home.join("postgres.half");
+        std::fs::remove_dir_all(&half).ok();
+        std::fs::create_dir(&half)?;
+        let (initdb, path) = (bin.join("initdb"), half.to_string_lossy());
         let initdb = initdb.to_string_lossy();
         let arguments = ["-D", &path, "--auth=trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"];
         match user {
             None => run(&initdb, &arguments, home).await?,
             Some(user) => {
                 run("chown", &[user, &path], home).await?;
-                open_parents(&data)?;
+                open_parents(&half)?;
                 let own = ["--reuid", user, "--regid", user, "--init-groups", "--", &initdb];
                 run("setpriv", &[&own[..], &arguments].concat(), Path::new("/")).await?;
             }
         }
+        std::fs::rename(&half, &data)?;
     }
     let settings = [
         ("port", port.to_string()),
         ("listen_addresses", "127.0.0.1".to_owned()),
-        ("unix_socket_directories", data.to_string_lossy().into_owned()),
+        // Everybody uses TCP, and the path of a socket must not be longer than 107 characters.
+        ("unix_socket_directories", String::new()),
         ("max_connections", "300".to_owned()),
         ("shared_buffers", "256MB".to_owned()),
         ("max_wal_size", "2GB".to_owned()),
@@ -78,6 +81,7 @@ fn open_parents(folder: &Path) -> Result<()> {
     for parent in folder.ancestors().skip(1) {
         let mode = std::fs::metadata(parent)?.permissions().mode();
         if mode & 0o001 == 0 {
+            println!("letting others walk through {}, as Postgres runs as another account", parent.display());
             std::fs::set_permissions(parent, PermissionsExt::from_mode(mode | 0o001))?;
         }
     }
@@ -233,16 +237,14 @@ pub async fn start_all(
         .await?;
     let yaml = layout.home.join("envoy.yaml");
     std::fs::write(&yaml, souk(layout, settings, &["envoy"]).await?)?;
-    let arguments = ["-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];
+    // Hot restart would claim a number of this machine, which two sets of everything, or two checkouts, would share.
+    let arguments =
+        ["--disable-hot-restart", "-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];
     supervisor
         .start(Spec {
             name: "envoy",
             program: install::envoy(&layout.tools)?,
-            arguments: [&arguments[..], &["--base-id", &(ports.edge() % 1_000).to_string()]]
-                .concat()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
+            arguments: arguments.map(str::to_owned).to_vec(),
             environment: vec![],
             user: None,
             port: ports.edge(),

@@ -1,5 +1,6 @@
 //! A client of the shop over REST, as anybody would write one: for the seeds and the proof of `make up`, and for the tests.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -8,6 +9,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How an order can end without having been delivered.
+const EXITS: [&str; 4] =
+    ["ORDER_STATE_REJECTED", "ORDER_STATE_PAYMENT_FAILED", "ORDER_STATE_CANCELLED", "ORDER_STATE_EXPIRED"];
 
 /// An answer: its status, and its body as JSON.
 #[derive(Debug, Clone)]
@@ -46,6 +51,11 @@ pub struct Client {
 /// A password that is long enough, and new each time.
 pub fn random_password() -> String {
     format!("{:032x}", rand::random::<u128>())
+}
+
+/// Of an answer that has one.
+pub fn product_id(answer: &Value) -> Result<String> {
+    Ok(answer["product"]["productId"].as_str().context("a product has an id")?.to_owned())
 }
 
 impl Client {
@@ -102,15 +112,49 @@ impl Client {
         Ok(Answer { status, body })
     }
 
-    /// Makes a product and receives units of it. Its id.
-    pub async fn stock(&self, sku: &str, title: &str, price: (&str, i64), units: u32) -> Result<String> {
+    /// What is for sale: ids by SKU.
+    pub async fn products(&self) -> Result<HashMap<String, String>> {
+        let (mut products, mut token) = (HashMap::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/products?pageSize=200&pageToken={token}")).await?.ok()?;
+            for product in page["products"].as_array().context("a list")? {
+                let sku = product["sku"].as_str().context("a product has a SKU")?;
+                products.insert(sku.to_owned(), product["productId"].as_str().unwrap_or_default().to_owned());
+            }
+            token = page["nextPageToken"].as_str().unwrap_or_default().to_owned();
+            if token.is_empty() {
+                return Ok(products);
+            }
+        }
+    }
+
+    pub async fn create_product(&self, sku: &str, title: &str, price: (&str, i64)) -> Result<Answer> {
         let (currency, minor) = price;
         let product = json!({"sku": sku, "title": title, "price": {"currency": currency, "minor": minor.to_string()}});
-        let created = self.post("/v1/products", json!({"product": product})).await?.ok()?;
-        if units > 0 {
-            self.post(&format!("/v1/stock/{sku}:receive"), json!({"quantity": units})).await?.ok()?;
+        self.post("/v1/products", json!({"product": product})).await
+    }
+
+    pub async fn receive(&self, sku: &str, units: u32) -> Result<Answer> {
+        self.post(&format!("/v1/stock/{sku}:receive"), json!({"quantity": units})).await
+    }
+
+    /// How many units can be bought; none of what was never received.
+    pub async fn available(&self, sku: &str) -> Result<i64> {
+        let answer = self.get(&format!("/v1/stock/{sku}")).await?;
+        if answer.reason() == "SKU_NOT_FOUND" {
+            return Ok(0);
         }
-        Ok(created["product"]["productId"].as_str().context("a product has an id")?.to_owned())
+        let stock = answer.ok()?;
+        stock["stock"]["available"].as_str().and_then(|text| text.parse().ok()).context("a number of units")
+    }
+
+    /// Makes a product and receives units of it. Its id.
+    pub async fn stock(&self, sku: &str, title: &str, price: (&str, i64), units: u32) -> Result<String> {
+        let created = self.create_product(sku, title, price).await?.ok()?;
+        if units > 0 {
+            self.receive(sku, units).await?.ok()?;
+        }
+        product_id(&created)
     }
 
     pub async fn order(&self, product_id: &str, quantity: i32, payment_method: &str) -> Result<Answer> {
@@ -122,7 +166,7 @@ impl Client {
         self.post(&format!("/v1/orders/{order_id}:cancel"), json!({"reason": 1})).await
     }
 
-    /// Waits until an order is as wanted.
+    /// Waits until an order is as wanted, or has ended otherwise.
     pub async fn wait_for(
         &self,
         order_id: &str,
@@ -135,6 +179,9 @@ impl Client {
             let order = self.get(&format!("/v1/orders/{order_id}")).await?.ok()?["order"].clone();
             if wanted(&order) {
                 return Ok(order);
+            }
+            if EXITS.iter().any(|exit| order["state"] == *exit) {
+                bail!("order {order_id} ended before it was {what}: {}, {}", order["state"], order["exitReason"]);
             }
             if begun.elapsed() > patience {
                 bail!("order {order_id} was not {what} within {patience:?}: {order}");

@@ -1,7 +1,7 @@
 //! Everything, for tests: `dev stack` runs it, controlled by lines; [`Stack`] is the other end of those lines.
 //!
-//! Lines in: `kill NAME`, `stop NAME`, `start NAME`, `pause NAME`, `resume NAME`. Each is answered by `ok PID` or
-//! `error WHY`. `ready EMAIL PASSWORD` comes first, with an operator's account. Closing standard input ends everything, so
+//! Lines in: `kill NAME`, `kill-now NAME`, `stop NAME`, `start NAME`, `pause NAME`, `resume NAME`. Each is answered by
+//! `ok PID` or `error WHY`; `kill` and `start` once the child is ready. `ready EMAIL PASSWORD` comes first, with an operator's account. Closing standard input ends everything, so
 //! that nothing outlives whoever asked for it.
 
 use std::process::Stdio;
@@ -76,11 +76,12 @@ async fn obey(supervisor: &Supervisor, line: &str) -> Result<u32> {
     let (verb, name) = line.split_once(' ').context("it is not a verb and a name")?;
     let order = match verb {
         "kill" => Order::Kill,
+        "kill-now" => Order::KillNow,
         "stop" => Order::Stop,
         "start" => Order::Start,
         "pause" => Order::Pause,
         "resume" => Order::Resume,
-        _ => bail!("`{verb}` is not kill, stop, start, pause or resume"),
+        _ => bail!("`{verb}` is not kill, kill-now, stop, start, pause or resume"),
     };
     supervisor.order(name, order).await
 }

@@ -1,16 +1,16 @@
 //! Starts processes, restarts those that die, and stops them all in reverse order.
 //!
 //! A child dies with the supervisor, however that ends. One that dies unasked is started again, later each time; five such
-//! deaths within a minute end everything.
+//! deaths within a minute end everything, and so do five in a row before it was ready, however long each took. Orders
+//! are followed at any time: nobody waits for a child to become ready but who asked for that.
 
-use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 use tokio::process::{Child, Command};
@@ -76,10 +76,13 @@ impl Ready {
 /// What may be asked of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Ends it at once; it is started again.
+    /// Ends it at once and starts it again. The answer comes when it is ready.
     Kill,
+    /// The same, and the answer comes at once.
+    KillNow,
     /// Asks it to stop; it stays so.
     Stop,
+    /// The answer comes when it is ready.
     Start,
     /// Freezes it.
     Pause,
@@ -88,15 +91,15 @@ pub enum Order {
 
 type Reply = oneshot::Sender<Result<u32>>;
 
-struct Running {
-    spec: Spec,
+struct Supervised {
+    name: &'static str,
     orders: mpsc::Sender<(Order, Reply)>,
     task: JoinHandle<()>,
 }
 
 /// All children. Dropping it leaves them to the kernel, which ends them with us.
 pub struct Supervisor {
-    children: Vec<Running>,
+    children: Vec<Supervised>,
     failures: mpsc::Sender<String>,
     failed: mpsc::Receiver<String>,
 }
@@ -115,20 +118,20 @@ impl Supervisor {
             std::fs::create_dir_all(folder)?;
         }
         File::create(&spec.log)?;
-        let child = spawn_ready(&spec).await?;
-        let (orders, inbox) = mpsc::channel(1);
-        let task = tokio::spawn(supervise(spec.clone(), child, inbox, self.failures.clone()));
-        self.children.push(Running { spec, orders, task });
-        Ok(())
+        let (name, (orders, inbox)) = (spec.name, mpsc::channel(1));
+        let charge = Charge { spec, state: State::Stopped, asked: None, deaths: vec![] };
+        let task = tokio::spawn(charge.supervise(inbox, self.failures.clone()));
+        self.children.push(Supervised { name, orders, task });
+        self.order(name, Order::Start).await.map(drop)
     }
 
     /// Does what is asked, and says the child's process id (0: there is none).
     pub async fn order(&self, name: &str, order: Order) -> Result<u32> {
-        let child = self.children.iter().find(|child| child.spec.name == name);
+        let child = self.children.iter().find(|child| child.name == name);
         let child = child.with_context(|| format!("there is no child `{name}`"))?;
         let (reply, answer) = oneshot::channel();
         child.orders.send((order, reply)).await.map_err(|_| anyhow!("{name} is not supervised any more"))?;
-        answer.await?
+        answer.await.with_context(|| format!("{name} was told something else before it was ready"))?
     }
 
     /// Why everything must end, once it must.
@@ -140,10 +143,6 @@ impl Supervisor {
     /// Stops everything, the last started first.
     pub async fn stop(mut self) {
         while let Some(child) = self.children.pop() {
-            let (reply, answer) = oneshot::channel();
-            if child.orders.send((Order::Stop, reply)).await.is_ok() {
-                answer.await.ok();
-            }
             drop(child.orders);
             child.task.await.ok();
         }
@@ -166,8 +165,7 @@ fn spawn(spec: &Spec) -> Result<Child> {
 }
 
 /// Waits until the child can be used, or is gone.
-async fn spawn_ready(spec: &Spec) -> Result<Child> {
-    let mut child = spawn(spec)?;
+async fn until_ready(spec: &Spec, child: &mut Child) -> Result<()> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
@@ -175,10 +173,10 @@ async fn spawn_ready(spec: &Spec) -> Result<Child> {
         }
         // One that takes a connection and says nothing is not ready either.
         if tokio::time::timeout(ANSWERS_WITHIN, spec.ready.is(spec.port)).await.unwrap_or(false) {
-            return Ok(child);
+            return Ok(());
         }
         if begun.elapsed() > READY_WITHIN {
-            signal(&child, Signal::KILL);
+            child.kill().await?;
             bail!("{} was not ready within {READY_WITHIN:?}. It said:\n{}", spec.name, last_lines(spec));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -199,87 +197,156 @@ fn signal(child: &Child, signal: Signal) {
     }
 }
 
-async fn supervise(
+/// One child, through all its lives.
+struct Charge {
     spec: Spec,
-    first: Child,
-    mut inbox: mpsc::Receiver<(Order, Reply)>,
-    failures: mpsc::Sender<String>,
-) {
-    let (mut child, mut deaths) = (Some(first), VecDeque::<Instant>::new());
-    loop {
-        let order = match child.as_mut() {
-            None => inbox.recv().await,
-            Some(running) => tokio::select! {
-                order = inbox.recv() => order,
-                status = running.wait() => {
-                    let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                    eprintln!("{} died ({status}). It said:\n{}", spec.name, last_lines(&spec));
-                    match start_again(&spec, &mut deaths).await {
-                        Ok(running) => child = Some(running),
-                        Err(why) => {
-                            failures.send(why).await.ok();
-                            return;
-                        }
+    state: State,
+    /// Who waits for it to be ready.
+    asked: Option<Reply>,
+    /// The latest ones.
+    deaths: Vec<Instant>,
+}
+
+enum State {
+    /// As it was asked to be.
+    Stopped,
+    /// It is started again a little later.
+    Dead {
+        until: Instant,
+    },
+    Starting(Child),
+    Ready(Child),
+}
+
+impl State {
+    fn child(&mut self) -> Option<&mut Child> {
+        match self {
+            Self::Stopped | Self::Dead { .. } => None,
+            Self::Starting(child) | Self::Ready(child) => Some(child),
+        }
+    }
+}
+
+/// Why a child is not started again.
+struct GivenUp(String);
+
+impl Charge {
+    async fn supervise(mut self, mut inbox: mpsc::Receiver<(Order, Reply)>, failures: mpsc::Sender<String>) {
+        loop {
+            let lived = tokio::select! {
+                order = inbox.recv() => match order {
+                    Some((order, reply)) => self.obey(order, reply).await,
+                    None => return self.stop().await,
+                },
+                lived = self.live() => lived,
+            };
+            if let Err(GivenUp(why)) = lived {
+                // One reason is enough to end everything.
+                failures.try_send(why).ok();
+                return;
+            }
+        }
+    }
+
+    /// Until something happens to it. May be left at any moment, for an order.
+    async fn live(&mut self) -> Result<(), GivenUp> {
+        match &mut self.state {
+            State::Stopped => std::future::pending().await,
+            State::Dead { until } => {
+                tokio::time::sleep_until((*until).into()).await;
+                self.begin()
+            }
+            State::Starting(child) => match until_ready(&self.spec, child).await {
+                Ok(()) => {
+                    self.answer();
+                    if let State::Starting(child) = std::mem::replace(&mut self.state, State::Stopped) {
+                        self.state = State::Ready(child);
                     }
-                    continue;
+                    Ok(())
                 }
+                Err(error) => self.die(error),
             },
-        };
-        let Some((order, reply)) = order else {
-            if let Some(running) = child {
-                end(&spec, running).await;
-            }
-            return;
-        };
-        let done = obey(&spec, &mut child, order).await;
-        reply.send(done.map(|()| child.as_ref().and_then(Child::id).unwrap_or(0))).ok();
-    }
-}
-
-/// Until it is ready, or has died too often.
-async fn start_again(spec: &Spec, deaths: &mut VecDeque<Instant>) -> Result<Child, String> {
-    loop {
-        deaths.push_back(Instant::now());
-        deaths.retain(|death| death.elapsed() < WITHIN);
-        if deaths.len() >= DEATHS {
-            return Err(format!("{} died {DEATHS} times within a minute", spec.name));
-        }
-        tokio::time::sleep(Duration::from_millis(100 << deaths.len())).await;
-        match spawn_ready(spec).await {
-            Ok(child) => return Ok(child),
-            Err(error) => eprintln!("{error:#}"),
-        }
-    }
-}
-
-async fn obey(spec: &Spec, child: &mut Option<Child>, order: Order) -> Result<()> {
-    match (order, child.as_mut()) {
-        (Order::Kill, Some(running)) => {
-            signal(running, Signal::KILL);
-            running.wait().await?;
-            *child = Some(spawn_ready(spec).await?);
-        }
-        (Order::Stop, Some(_)) => {
-            if let Some(running) = child.take() {
-                end(spec, running).await;
+            State::Ready(child) => {
+                let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+                // What never was ready is counted however long it took.
+                self.deaths.retain(|death| death.elapsed() < WITHIN);
+                self.die(anyhow!("{} died ({status}). It said:\n{}", self.spec.name, last_lines(&self.spec)))
             }
         }
-        (Order::Start, None) => *child = Some(spawn_ready(spec).await?),
-        (Order::Pause, Some(running)) => signal(running, Signal::STOP),
-        (Order::Resume, Some(running)) => signal(running, Signal::CONT),
-        (Order::Stop, None) | (Order::Start, Some(_)) => {}
-        (Order::Kill | Order::Pause | Order::Resume, None) => bail!("{} is not running", spec.name),
     }
-    Ok(())
-}
 
-/// Politely, and after a while not.
-async fn end(spec: &Spec, mut child: Child) {
-    signal(&child, Signal::CONT);
-    signal(&child, spec.stop);
-    if tokio::time::timeout(Duration::from_secs(25), child.wait()).await.is_err() {
-        eprintln!("{} did not stop; it is ended", spec.name);
-        signal(&child, Signal::KILL);
-        child.wait().await.ok();
+    fn begin(&mut self) -> Result<(), GivenUp> {
+        match spawn(&self.spec) {
+            Ok(child) => {
+                self.state = State::Starting(child);
+                Ok(())
+            }
+            Err(error) => self.die(error),
+        }
+    }
+
+    fn die(&mut self, error: Error) -> Result<(), GivenUp> {
+        match self.asked.take() {
+            Some(reply) => drop(reply.send(Err(error))),
+            None => eprintln!("{error:#}"),
+        }
+        self.deaths.push(Instant::now());
+        let (name, log) = (self.spec.name, self.spec.log.display());
+        if self.deaths.len() >= DEATHS {
+            return Err(GivenUp(format!("{name} died {DEATHS} times in a row, and is given up; see {log}")));
+        }
+        self.state = State::Dead { until: Instant::now() + Duration::from_millis(100 << self.deaths.len()) };
+        Ok(())
+    }
+
+    /// Says the process id to whoever asked.
+    fn answer(&mut self) {
+        if let Some(reply) = self.asked.take() {
+            reply.send(Ok(self.state.child().and_then(|child| child.id()).unwrap_or(0))).ok();
+        }
+    }
+
+    async fn obey(&mut self, order: Order, reply: Reply) -> Result<(), GivenUp> {
+        // Whoever waited for something else waits in vain.
+        self.asked = Some(reply);
+        match (order, self.state.child()) {
+            (Order::Kill, Some(child)) => {
+                child.kill().await.ok();
+                return self.begin();
+            }
+            (Order::KillNow, Some(child)) => {
+                child.kill().await.ok();
+                self.begin()?;
+            }
+            (Order::Start, None) => return self.begin(),
+            (Order::Start, Some(_)) => {
+                if matches!(self.state, State::Starting(_)) {
+                    return Ok(());
+                }
+            }
+            (Order::Stop, _) => self.stop().await,
+            (Order::Pause, Some(child)) => signal(child, Signal::STOP),
+            (Order::Resume, Some(child)) => signal(child, Signal::CONT),
+            (Order::Kill | Order::KillNow | Order::Pause | Order::Resume, None) => {
+                if let Some(reply) = self.asked.take() {
+                    reply.send(Err(anyhow!("{} is not running", self.spec.name))).ok();
+                }
+            }
+        }
+        self.answer();
+        Ok(())
+    }
+
+    /// Politely, and after a while not.
+    async fn stop(&mut self) {
+        if let Some(child) = self.state.child() {
+            signal(child, Signal::CONT);
+            signal(child, self.spec.stop);
+            if tokio::time::timeout(Duration::from_secs(25), child.wait()).await.is_err() {
+                eprintln!("{} did not stop; it is ended", self.spec.name);
+                child.kill().await.ok();
+            }
+        }
+        self.state = State::Stopped;
     }
 }

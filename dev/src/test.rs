@@ -17,17 +17,33 @@ pub async fn run() -> Result<()> {
     let layout = Layout::test();
     install::ensure(&layout.tools).await?;
     let buf = install::ensure_buf(&layout.tools).await?;
+    install::check_cargo(&["fmt", "clippy"]).await?;
     step("format", "cargo", &["fmt", "--all", "--check"], &[]).await?;
     lint_contracts(&buf).await?;
     let clippy = ["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"];
     step("lints", "cargo", &clippy, &[]).await?;
     step("build", "cargo", &["build", "-q", "--workspace"], &[]).await?;
 
+    try_up().await?;
     let mut supervisor = Supervisor::default();
     let environment = start_servers(&mut supervisor).await?;
     let outcome = step("tests", "cargo", &["test", "--workspace", "--no-fail-fast"], &environment).await;
     supervisor.stop().await;
     outcome
+}
+
+/// `make up` as on a machine that has never seen it, and again with what the first left behind.
+async fn try_up() -> Result<()> {
+    let home = Layout::trial().home;
+    if home.exists() {
+        std::fs::remove_dir_all(&home)?;
+    }
+    // The build may have linked it anew, and then we are not it any more.
+    let dev = Layout::trial().souk.with_file_name("dev");
+    for name in ["make up, cold", "make up, warm"] {
+        step(name, &dev.to_string_lossy(), &["up", "--once", "--trial"], &[]).await?;
+    }
+    Ok(())
 }
 
 /// What the tests of single crates need, until Ctrl-C, so that `cargo test -p NAME` can be run meanwhile.

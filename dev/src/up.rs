@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::install;
 use crate::layout::{Layout, root};
 use crate::parts::{self, Fsync};
-use crate::shop::{Client, random_password};
+use crate::shop::{Client, product_id, random_password};
 use crate::supervisor::Supervisor;
 
 #[derive(Debug, Args)]
@@ -20,7 +20,13 @@ pub struct Options {
     /// Prove that it works, then stop instead of staying.
     #[arg(long)]
     once: bool,
+    /// On ports and data of its own, with the debug build, as `make test` does.
+    #[arg(long, hide = true)]
+    trial: bool,
 }
+
+/// How many units are bought as the proof.
+const PROOF: u32 = 2;
 
 /// What the shop sells at first: SKU, title, cents, units.
 const CATALOGUE: [(&str, &str, i64, u32); 8] = [
@@ -37,7 +43,7 @@ const CATALOGUE: [(&str, &str, i64, u32); 8] = [
 pub async fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
     let say = |what: &str| println!("[{:5.1} s] {what}", begun.elapsed().as_secs_f64());
-    let layout = Layout::up();
+    let layout = if options.trial { Layout::trial() } else { Layout::up() };
     layout.ports.check_free()?;
     install::ensure(&layout.tools).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -67,11 +73,20 @@ async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) 
     parts::start_all(layout, supervisor, Fsync::On, &settings, say).await?;
     let operator = sign_in_operator(layout, &settings).await?;
     say("seeding the catalogue");
-    let product_id = seed(&operator).await?;
+    match seed(&operator).await? {
+        Some(product_id) => buy(layout, &product_id, say).await?,
+        None => say("nothing is bought, as all of the catalogue has been archived"),
+    }
+    greet(layout);
+    Ok(())
+}
+
+/// The proof that everything works.
+async fn buy(layout: &Layout, product_id: &str, say: &dyn Fn(&str)) -> Result<()> {
     say("buying something");
     let customer = Client::customer(layout.ports.edge()).await?;
     let begun = Instant::now();
-    let order = customer.order(&product_id, 2, "pm_card_visa").await?.ok()?["order"].clone();
+    let order = customer.order(product_id, PROOF.cast_signed(), "pm_card_visa").await?.ok()?["order"].clone();
     let order_id = order["orderId"].as_str().context("an order has an id")?;
     customer.wait_for_state(order_id, "CONFIRMED").await?;
     let took = begun.elapsed();
@@ -79,7 +94,6 @@ async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) 
     let order = customer.wait_for(order_id, Duration::from_secs(30), "paid", paid).await?;
     say(&format!("order {order_id} was confirmed in {} ms and is paid", took.as_millis()));
     println!("{}", serde_json::to_string_pretty(&order)?);
-    greet(layout);
     Ok(())
 }
 
@@ -115,34 +129,40 @@ pub async fn create_operator(
     done.map(drop)
 }
 
-/// Makes what is missing of the catalogue; the id of its first product.
-async fn seed(operator: &Client) -> Result<String> {
-    let listed = operator.get("/v1/products?pageSize=200").await?.ok()?;
-    let find = |sku: &str| {
-        let products = listed["products"].as_array()?;
-        let found = products.iter().find(|product| product["sku"] == sku)?;
-        found["productId"].as_str().map(str::to_owned)
-    };
+/// Makes what is missing of the catalogue, and receives units of what cannot be bought. The id of its first product,
+/// unless all of them have been archived: that is not undone.
+pub async fn seed(operator: &Client) -> Result<Option<String>> {
+    let for_sale = operator.products().await?;
     let mut first = None;
     for (sku, title, cents, units) in CATALOGUE {
-        let id = match find(sku) {
-            Some(id) => id,
-            None => operator.stock(sku, title, ("EUR", cents), units).await?,
+        let id = match for_sale.get(sku) {
+            Some(id) => id.clone(),
+            None => {
+                let created = operator.create_product(sku, title, ("EUR", cents)).await?;
+                if created.reason() == "SKU_TAKEN" {
+                    continue;
+                }
+                product_id(&created.ok()?)?
+            }
         };
+        if operator.available(sku).await? < i64::from(PROOF) {
+            operator.receive(sku, units).await?.ok()?;
+        }
         first.get_or_insert(id);
     }
-    first.context("the catalogue is not empty")
+    Ok(first)
 }
 
 fn greet(layout: &Layout) {
     let ports = layout.ports;
-    let (edge, order) = (ports.edge(), ports.grpc(5));
+    let (edge, order, provider) = (ports.edge(), ports.grpc(5), ports.provider());
+    let souk = layout.souk.strip_prefix(root()).unwrap_or(&layout.souk).display();
     println!(
         "
 Souk is up.
   REST and gRPC   http://127.0.0.1:{edge}
   roles           127.0.0.1:{}-{} (gRPC), http://127.0.0.1:{} (health, metrics, keys)
-  Postgres        127.0.0.1:{}      Kafka  127.0.0.1:{}      payment provider  127.0.0.1:{}
+  Postgres        127.0.0.1:{}      Kafka  127.0.0.1:{}      payment provider  127.0.0.1:{provider}
   operator        .dev/operator.env           logs   {}
 
 Try:
@@ -150,6 +170,7 @@ Try:
   grpcurl -plaintext 127.0.0.1:{edge} list
   grpcurl -plaintext -d '{{\"page_size\": 3}}' 127.0.0.1:{edge} souk.product.v1.ProductService/ListProducts
   grpcurl -plaintext 127.0.0.1:{order} describe souk.order.v1.OrderService
+  SOUK_CHECK_PROVIDER_URL=http://127.0.0.1:{provider} {souk} check
 
 Ctrl-C stops everything.",
         ports.grpc(1),
@@ -157,7 +178,6 @@ Ctrl-C stops everything.",
         ports.admin(),
         ports.postgres(),
         ports.kafka(),
-        ports.provider(),
         layout.home.join("log").strip_prefix(root()).unwrap_or(&layout.home).display(),
     );
 }

@@ -17,12 +17,12 @@ struct Reason {
     http: Option<u16>,
     /// The code over gRPC, and over REST.
     codes: (Code, Code),
-    /// None keeps Envoy's text, which over REST names the field.
+    /// None keeps Envoy's text, which over REST names the field. `MAX_BODY` stands for the limit.
     message: Option<&'static str>,
 }
 
 /// The first that matches counts.
-const TABLE: [Reason; 12] = [
+const TABLE: [Reason; 13] = [
     Reason {
         name: "TOKEN_MISSING",
         when: "response.code_details == 'jwt_authn_access_denied{Jwt_is_missing}'",
@@ -63,7 +63,14 @@ const TABLE: [Reason; 12] = [
         when: "response.code == 413",
         http: Some(413),
         codes: (Code::ResourceExhausted, Code::ResourceExhausted),
-        message: Some("The request body is too large."),
+        message: Some("The request body is longer than MAX_BODY bytes."),
+    },
+    Reason {
+        name: "HEADERS_TOO_LARGE",
+        when: "response.code == 431",
+        http: Some(431),
+        codes: (Code::ResourceExhausted, Code::ResourceExhausted),
+        message: Some("The request's headers are longer than 12 KiB, or more than 100."),
     },
     Reason {
         name: "METHOD_NOT_FOUND",
@@ -110,8 +117,8 @@ const TABLE: [Reason; 12] = [
 ];
 
 /// The reasons of the domain `souk.edge`.
-pub const REASONS: [&str; 12] = {
-    let mut names = [""; 12];
+pub const REASONS: [&str; 13] = {
+    let mut names = [""; 13];
     let mut at = 0;
     while at < names.len() {
         names[at] = TABLE[at].name;
@@ -126,7 +133,7 @@ pub(crate) struct Mapper {
     reason: &'static str,
     when: &'static str,
     http: Option<u16>,
-    message: Option<&'static str>,
+    message: Option<String>,
     /// Everything a gRPC client reads is in headers.
     grpc: Grpc,
     rest_code: i32,
@@ -136,19 +143,20 @@ pub(crate) struct Mapper {
 #[derive(Debug, Serialize)]
 struct Grpc {
     status: i32,
-    message: &'static str,
+    message: String,
     details: String,
 }
 
-pub(crate) fn mappers() -> Vec<Mapper> {
-    TABLE.iter().map(Reason::mapper).collect()
+pub(crate) fn mappers(max_body: u32) -> Vec<Mapper> {
+    TABLE.iter().map(|reason| reason.mapper(max_body)).collect()
 }
 
 impl Reason {
-    fn mapper(&self) -> Mapper {
-        let message = self.message.unwrap_or("The request is not valid.");
+    fn mapper(&self, max_body: u32) -> Mapper {
+        let told = self.message.map(|text| text.replace("MAX_BODY", &max_body.to_string()));
+        let message = told.clone().unwrap_or("The request is not valid.".to_owned());
         let info = ErrorDetails::with_error_info(self.name, DOMAIN, std::collections::HashMap::new());
-        let status = Status::with_error_details(self.codes.0, message, info);
+        let status = Status::with_error_details(self.codes.0, message.as_str(), info);
         let authenticate = match self.name {
             "TOKEN_MISSING" => Some("Bearer realm=\"souk\""),
             "TOKEN_EXPIRED" | "TOKEN_INVALID" => Some("Bearer realm=\"souk\", error=\"invalid_token\""),
@@ -158,7 +166,7 @@ impl Reason {
             reason: self.name,
             when: self.when,
             http: self.http,
-            message: self.message,
+            message: told,
             grpc: Grpc { status: self.codes.0 as i32, message, details: STANDARD_NO_PAD.encode(status.details()) },
             rest_code: self.codes.1 as i32,
             authenticate,

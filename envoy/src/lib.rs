@@ -8,11 +8,12 @@
 mod errors;
 mod routes;
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use chassis::DEFAULT_DEADLINE;
 use chassis::config::parse_duration;
 use clap::Args;
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -163,8 +164,14 @@ pub struct Config {
     /// The window of these.
     #[arg(id = "SOUK_LIMIT_ACCOUNT_WINDOW", long = "limit-account-window", env = "SOUK_LIMIT_ACCOUNT_WINDOW", default_value = "15m", value_parser = parse_time)]
     account_window: Duration,
-    /// How long a call may take.
-    #[arg(id = "EDGE_TIMEOUT", long = "timeout", env = "EDGE_TIMEOUT", default_value = "5s", value_parser = parse_time)]
+    /// How long a call may take: at most 5s, as services wait no longer where the caller does not say.
+    #[arg(
+        id = "EDGE_TIMEOUT",
+        long = "timeout",
+        env = "EDGE_TIMEOUT",
+        default_value = "5s",
+        value_parser = parse_timeout
+    )]
     timeout: Duration,
     /// The longest request body, in bytes.
     #[arg(
@@ -233,7 +240,7 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
         services,
         rpcs,
         clusters,
-        mappers => errors::mappers(),
+        mappers => errors::mappers(config.max_body),
         otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
         cors_origins => config.cors_origins,
         issuer => config.token_issuer,
@@ -281,11 +288,16 @@ fn cluster(
 }
 
 fn endpoint(variable: &str, text: &str) -> Result<Endpoint, Error> {
-    let parsed = text.rsplit_once(':').and_then(|(host, port)| {
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        (!host.is_empty()).then_some(Endpoint { host, port: port.parse().ok()? })
-    });
-    parsed.ok_or_else(|| Error::Endpoint { variable: variable.to_owned(), value: text.to_owned() })
+    let refuse = || Error::Endpoint { variable: variable.to_owned(), value: text.to_owned() };
+    let (host, port) = text.rsplit_once(':').ok_or_else(refuse)?;
+    // In IPv6 addresses a port needs brackets; names are what a name server may know.
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match bracketed {
+        Some(host) => host.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|it| it.is_ascii_alphanumeric() || b"-._".contains(&it)),
+    };
+    let port = port.parse().ok().filter(|port| *port != 0 && is_host).ok_or_else(refuse)?;
+    Ok(Endpoint { host: bracketed.unwrap_or(host).to_owned(), port })
 }
 
 fn address(listen: SocketAddr) -> Endpoint {
@@ -296,6 +308,12 @@ fn address(listen: SocketAddr) -> Endpoint {
 fn parse_time(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration < Duration::from_millis(50) { Err(format!("`{text}` is below 50ms")) } else { Ok(duration) }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_time(text)?;
+    let most = DEFAULT_DEADLINE;
+    if timeout > most { Err(format!("`{text}` is above {most:?}")) } else { Ok(timeout) }
 }
 
 fn seconds(duration: Duration) -> String {

@@ -45,19 +45,26 @@ fn the_configuration_has_each_route_and_is_the_same_each_time() {
 
 #[test]
 fn an_endpoint_that_is_none_is_named_with_its_variable() {
-    let bad = config(&["--order-endpoints", "order"]);
-    let error = render(&bad, contracts::DESCRIPTORS).expect_err("no port");
-    assert_eq!(error.to_string(), "EDGE_ORDER_ENDPOINTS: `order` is not host:port");
+    for odd in ["order", "http://order:9005", "a b:80", "order:0", "order:65536", ":80", "::1:80", "[order]:80", ""] {
+        let error = render(&config(&["--order-endpoints", odd]), contracts::DESCRIPTORS).expect_err(odd);
+        assert_eq!(error.to_string(), format!("EDGE_ORDER_ENDPOINTS: `{odd}` is not host:port"));
+    }
+    let bad = config(&["--order-endpoints", "a:80, b:80"]);
+    let error = render(&bad, contracts::DESCRIPTORS).expect_err("a space");
+    assert_eq!(error.to_string(), "EDGE_ORDER_ENDPOINTS: ` b:80` is not host:port");
+    render(&config(&["--order-endpoints", "order-0.souk_1:80,10.0.0.1:81,[::1]:82"]), contracts::DESCRIPTORS)
+        .expect("all");
 }
 
 #[test]
-fn limits_and_times_that_would_mean_none_are_refused() {
+fn limits_and_times_that_would_mean_none_or_not_be_kept_are_refused() {
     let arguments = [
         "--limit-read-rate=0",
         "--limit-write-burst=0",
         "--limit-account-count=0",
         "--limit-account-window=0s",
         "--timeout=0s",
+        "--timeout=5001ms",
         "--max-body=0",
     ];
     for argument in arguments {

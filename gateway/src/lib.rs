@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use chassis::config::parse_loopback;
 use chassis::policy::{Access, Policies};
 use chassis::{Context, Role};
 use clap::Args;
@@ -14,7 +15,13 @@ use prost_types::FileDescriptorSet;
 #[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
-    #[arg(id = "GATEWAY_LISTEN", long = "gateway-listen", env = "GATEWAY_LISTEN", default_value = "127.0.0.1:9001")]
+    #[arg(
+        id = "GATEWAY_LISTEN",
+        long = "gateway-listen",
+        env = "GATEWAY_LISTEN",
+        default_value = "127.0.0.1:9001",
+        value_parser = parse_loopback
+    )]
     listen: SocketAddr,
 }
 

@@ -2,10 +2,14 @@
 
 mod bad_requests;
 mod cancel;
+mod catalogue;
 mod faults;
+mod grants;
+mod kills;
 mod ops;
 mod orders;
 mod pressure;
+mod reflection;
 mod replay;
 
 use std::sync::LazyLock;
@@ -81,8 +85,7 @@ impl Market {
     }
 
     async fn available(&self) -> Result<i64> {
-        let stock = self.operator.get(&format!("/v1/stock/{}", self.sku)).await?.ok()?;
-        stock["stock"]["available"].as_str().and_then(|text| text.parse().ok()).context("a number of units")
+        self.operator.available(&self.sku).await
     }
 
     /// Stock goes back by events of its own, a little after the order ended.
@@ -93,6 +96,20 @@ impl Market {
     async fn reservation(&self, order_id: &str) -> Result<String> {
         let found = self.operator.get(&format!("/v1/reservations/{order_id}")).await?.ok()?;
         Ok(found["reservation"]["state"].as_str().unwrap_or_default().to_owned())
+    }
+
+    async fn wait_for_reservation(&self, order_id: &str, state: &str) -> Result<()> {
+        let name = format!("RESERVATION_STATE_{state}");
+        wait(&name, async || Ok(self.reservation(order_id).await? == name)).await
+    }
+
+    async fn wait_for_payment(&self, order_id: &str, state: &str) -> Result<()> {
+        let name = format!("PAYMENT_STATE_{state}");
+        wait(&name, async || {
+            let payments = self.operator.get(&format!("/v1/payments?orderId={order_id}")).await?.ok()?;
+            Ok(payments["payments"][0]["state"] == name)
+        })
+        .await
     }
 
     /// What our ledger says of an order's payment.
@@ -117,6 +134,14 @@ async fn wait(what: &str, met: impl AsyncFn() -> Result<bool>) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     Ok(())
+}
+
+/// Something that is done while Kafka is stopped. It is started again, whatever comes of that.
+async fn without_kafka<T>(stack: &Stack, business: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+    stack.control("stop kafka").await?;
+    let outcome = business().await;
+    stack.control("start kafka").await?;
+    outcome
 }
 
 /// What the provider's own ledger says of an order: kinds of movements, and how often each happened.

@@ -4,6 +4,8 @@ use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::{CreateOrderRequest, FulfillOrderRequest, GetOrderRequest};
 use contracts::souk::payment::v1::GetPaymentRequest;
 use contracts::souk::payment::v1::payment_service_client::PaymentServiceClient;
+use contracts::souk::user::v1::GetUserRequest;
+use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use reqwest::Method;
 use serde_json::json;
 use tonic::Code;
@@ -54,9 +56,39 @@ async fn bodies_have_an_end() {
     let body = json!({"paymentMethod": long}).to_string();
     let answer = edge.post("/v1/orders", &edge.token(), body).await;
     answer.assert_refused(413, Code::ResourceExhausted, "BODY_TOO_LARGE");
+    assert!(answer.body.contains("100000 bytes"), "it says how long one may be: {answer:?}");
     let order = CreateOrderRequest { payment_method: long, ..CreateOrderRequest::default() };
     let answer = OrderServiceClient::new(edge.channel()).create_order(signed(&edge.token(), order)).await;
     assert_refused(answer, Code::ResourceExhausted, "BODY_TOO_LARGE");
+}
+
+#[tokio::test]
+async fn headers_have_an_end_that_services_never_see() {
+    let edge = Edge::start(&[]).await;
+    let bearer = format!("Bearer {}", edge.token());
+    let ask = async |count: usize, length: usize| {
+        let names: Vec<_> = (0..count).map(|at| format!("x-{at:02}")).collect();
+        let value = "x".repeat(length);
+        let mut headers = vec![("authorization", bearer.as_str())];
+        headers.extend(names.iter().map(|name| (name.as_str(), value.as_str())));
+        edge.call(Method::GET, "/v1/users/me", &headers, None).await
+    };
+    for (count, length) in [(1, 11_000), (90, 120)] {
+        let answer = ask(count, length).await;
+        assert_eq!(answer.status, 200, "{count} of {length}: {answer:?}");
+    }
+    for (count, length) in [(1, 13_000), (90, 150), (120, 1)] {
+        ask(count, length).await.assert_refused(431, Code::ResourceExhausted, "HEADERS_TOO_LARGE");
+    }
+    let grpc = async |length: usize| {
+        let mut request = signed(&edge.token(), GetUserRequest { user_id: "me".to_owned() });
+        request.metadata_mut().insert("x-long", "x".repeat(length).parse().expect("visible text"));
+        UserServiceClient::new(edge.channel()).get_user(request).await
+    };
+    grpc(11_000).await.expect("it fits");
+    // Envoy knows no answer over HTTP/2 but to reset the stream.
+    assert_eq!(grpc(13_000).await.expect_err("it does not").code(), Code::Internal);
+    assert_eq!(edge.upstream.calls("GetUser").len(), 3, "only what fits came through");
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ async fn every_rpc_wants_what_its_policy_says() {
 
 #[tokio::test]
 async fn every_route_has_the_terms_of_its_policy() {
-    let edge = Edge::start(&["--timeout=7s"]).await;
+    let edge = Edge::start(&["--timeout=4s"]).await;
     let dump = edge.ask_admin("/config_dump").await;
     let is_routes = |config: &&Value| config["@type"].as_str().is_some_and(|it| it.ends_with(".RoutesConfigDump"));
     let dumps = dump["configs"].as_array().expect("a list").iter().find(is_routes).expect("Envoy has routes");
@@ -104,7 +104,7 @@ async fn every_route_has_the_terms_of_its_policy() {
         assert_eq!(token["requirement_name"].as_str(), (!is_public).then_some("token"), "{route}");
         assert_eq!(route["metadata"]["filter_metadata"]["souk"]["class"], class, "{route}");
         assert_eq!(route["route"]["cluster"], policy.domain.trim_start_matches("souk."), "{route}");
-        assert_eq!(route["route"]["timeout"], "7s", "{route}");
+        assert_eq!(route["route"]["timeout"], "4s", "{route}");
         let retry = route["route"]["retry_policy"]["retry_on"].as_str().unwrap_or_default();
         assert_eq!(retry.contains("unavailable"), class == "read", "only reads may be done twice: {route}");
     }
@@ -140,6 +140,11 @@ async fn keys_and_contracts_are_for_everybody() {
     let edge = Edge::start(&[]).await;
     let answer = edge.call(Method::GET, "/.well-known/jwks.json", &[], None).await;
     assert_eq!((answer.status, answer.json()["keys"][0]["kid"].as_str()), (200, Some("test")), "{answer:?}");
+
+    for method in [Method::POST, Method::PUT, Method::DELETE] {
+        let answer = edge.call(method, "/.well-known/jwks.json", &[], Some("{}".into())).await;
+        answer.assert_refused(404, Code::NotFound, "METHOD_NOT_FOUND");
+    }
 
     let list = v1::server_reflection_request::MessageRequest::ListServices(String::new());
     let ask = v1::ServerReflectionRequest { host: String::new(), message_request: Some(list) };

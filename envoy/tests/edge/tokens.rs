@@ -1,5 +1,7 @@
 //! Who gets in.
 
+use std::time::{Duration, Instant};
+
 use contracts::souk::user::v1::GetUserRequest;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -84,6 +86,33 @@ async fn a_token_in_the_query_is_refused_and_not_logged() {
     edge.call(Method::GET, "/last", &[], None).await;
     edge.find_in_log("\"/last\"").await;
     assert!(!edge.read_log().contains(&token), "{}", edge.read_log());
+}
+
+#[tokio::test]
+async fn spans_have_the_rpc_and_no_query() {
+    let collector = Edge::start(&[]).await;
+    let otlp = format!("--otlp-endpoint={}", collector.upstream.grpc);
+    let edge = Edge::start(&[&otlp, "--limit-read-burst=100000"]).await;
+    let token = edge.token();
+    // One in a hundred is traced, and five are sent together.
+    let traced = async || {
+        edge.get(&format!("{ME}?access_token={token}"), &token).await;
+        let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+        edge.call(Method::POST, &format!("{GET_USER}?access_token={token}"), &grpc, None).await;
+        edge.get(ME, &token).await;
+        let traced = collector.upstream.traced();
+        // One of each: refused by the transcoder, refused for its token, and answered.
+        let seen = [ME, "An access token is required", GET_USER].iter().all(|it| traced.contains(it));
+        seen.then_some(traced)
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    let traced = loop {
+        match traced().await {
+            Some(traced) => break traced,
+            None => assert!(Instant::now() < until, "some are never traced: {:?}", collector.upstream.traced()),
+        }
+    };
+    assert!(!traced.contains("access_token") && !traced.contains(&token), "{traced:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use axum::routing::get;
+use axum::body::Bytes;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use chassis::policy::Policies;
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
@@ -15,6 +16,7 @@ use jsonwebtoken::jwk::JwkSet;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -23,13 +25,21 @@ pub(crate) struct Upstream {
     pub(crate) grpc: SocketAddr,
     pub(crate) keys: SocketAddr,
     services: Services,
+    spans: Spans,
 }
+
+/// What came to the collector of traces, as it came.
+type Spans = Arc<Mutex<Vec<u8>>>;
 
 /// The headers of each call, with the name of the RPC.
 #[derive(Clone, Default)]
 struct Services(Arc<Mutex<Vec<(&'static str, MetadataMap)>>>);
 
 impl Upstream {
+    pub(crate) fn traced(&self) -> String {
+        String::from_utf8_lossy(&self.spans.lock().expect("nobody panics with it")).into_owned()
+    }
+
     /// The headers of each call of an RPC, in their order.
     pub(crate) fn calls(&self, rpc: &str) -> Vec<MetadataMap> {
         let calls = self.services.0.lock().expect("nobody panics with it");
@@ -51,20 +61,32 @@ pub(crate) async fn start(keys: JwkSet) -> Upstream {
         let builder = tonic_reflection::server::Builder::configure();
         builder.register_encoded_file_descriptor_set(contracts::DESCRIPTORS)
     };
-    let server = tonic::transport::Server::builder()
+    let spans = Spans::default();
+    let routes = Routes::from(collect(spans.clone()))
         .add_service(health_service)
         .add_service(reflect().build_v1().expect("the contracts can be reflected"))
         .add_service(reflect().build_v1alpha().expect("the contracts can be reflected"))
         .add_service(UserServiceServer::new(services.clone()))
         .add_service(SessionServiceServer::new(services.clone()))
         .add_service(OrderServiceServer::new(services.clone()));
+    // With the bound that roles have.
+    let server = tonic::transport::Server::builder().http2_max_header_list_size(16 << 10).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
 
     let listener = bind().await;
     let address = listener.local_addr().expect("it is bound");
     let pages = Router::new().route("/.well-known/jwks.json", get(async move || Json(keys.clone())));
     tokio::spawn(axum::serve(listener, pages).into_future());
-    Upstream { grpc, keys: address, services }
+    Upstream { grpc, keys: address, services, spans }
+}
+
+/// A collector of traces, as far as Envoy can tell.
+fn collect(spans: Spans) -> Router {
+    let export = async move |body: Bytes| {
+        spans.lock().expect("nobody panics with it").extend(body);
+        [("content-type", "application/grpc"), ("grpc-status", "0")]
+    };
+    Router::new().route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(export))
 }
 
 async fn bind() -> TcpListener {

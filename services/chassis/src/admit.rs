@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::policy::{Access, Policies};
 use crate::token::Verifier;
 
-/// Carries the name of a calling service. Roles listen on loopback only, and the edge strips it from clients.
+/// Carries the name of a calling service. Roles listen on loopback only (`config::parse_loopback`), and the edge strips it from clients.
 pub const SERVICE_HEADER: &str = "x-souk-service";
 
 #[derive(Clone)]

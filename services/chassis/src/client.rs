@@ -31,6 +31,8 @@ pub enum NoAnswer {
 /// A channel to `peer`, such as `product`, that connects when first used and again whenever it must.
 pub fn connect(peer: &'static str, url: &str) -> Result<Peer, String> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| format!("it is not a URL: {error}"))?;
+    // Without a scheme every call would fail, and so it would with TLS, which is not set up.
+    endpoint.uri().scheme_str().filter(|it| *it == "http").ok_or(format!("`{url}` does not begin with http://"))?;
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(1))
         .tcp_nodelay(true)

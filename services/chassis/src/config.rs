@@ -41,7 +41,8 @@ pub struct Common {
         id = "SOUK_JWKS_URL",
         long = "jwks-url",
         env = "SOUK_JWKS_URL",
-        default_value = "http://127.0.0.1:9100/.well-known/jwks.json"
+        default_value = "http://127.0.0.1:9100/.well-known/jwks.json",
+        value_parser = parse_http_url
     )]
     pub jwks_url: String,
     /// Where health, metrics and keys are served: one port per process.
@@ -111,6 +112,19 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| format!("`{text}` is not a duration such as 250ms, 5s, 15m or 1h"))
 }
 
+/// Where a role listens for gRPC. Services know each other by a name in a header, which anybody could write who reaches
+/// them: until they show certificates, only this machine may.
+pub fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| format!("`{text}` is not an address such as 127.0.0.1:9001"))?;
+    if address.ip().is_loopback() { Ok(address) } else { Err(format!("`{text}` is not on loopback")) }
+}
+
+pub fn parse_http_url(text: &str) -> Result<String, String> {
+    let url: Option<http::Uri> = text.parse().ok();
+    let is_http = url.is_some_and(|it| matches!(it.scheme_str(), Some("http" | "https")) && it.host() != Some(""));
+    if is_http { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a URL such as http://127.0.0.1:9100/keys")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +135,25 @@ mod tests {
         assert_eq!(parse_duration("15m"), Ok(Duration::from_secs(900)));
         for odd in ["", "5", "s", "-5s", "5 s", "99999999999999999999h"] {
             assert!(parse_duration(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn roles_listen_on_this_machine_only() {
+        assert_eq!(parse_loopback("127.0.0.1:9001"), Ok(([127, 0, 0, 1], 9_001).into()));
+        assert!(parse_loopback("[::1]:9001").is_ok());
+        for odd in ["0.0.0.0:9001", "[::]:9001", "10.0.0.1:9001", "localhost:9001", "127.0.0.1", ""] {
+            assert!(parse_loopback(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_url_says_how_and_whom_to_ask() {
+        for good in ["http://127.0.0.1:9100/keys", "https://user.souk/.well-known/jwks.json", "http://[::1]"] {
+            assert_eq!(parse_http_url(good).as_deref(), Ok(good));
+        }
+        for odd in ["", "nonsense", "127.0.0.1:9100", "user:9100/keys", "/keys", "ftp://a/b", "http://", "http://a b"] {
+            assert!(parse_http_url(odd).is_err(), "{odd}");
         }
     }
 

@@ -7,9 +7,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::metrics;
+
+/// A refusal travels in headers, and those end at 16 KiB for many a client: so many fields are named, none of their texts
+/// is longer than this, and neither is the message. The contracts bound what they refuse in the same way.
+const MAX_FIELDS: usize = 30;
+const MAX_TEXT: usize = 120;
+const MAX_MESSAGE: usize = 1_000;
 
 /// Ours to mend, not the caller's to read.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +80,8 @@ pub enum Error {
     EtagMismatch,
     #[error("{field}: {description}")]
     FieldInvalid { field: String, description: String },
+    #[error("the request does not read as one of gRPC: {0}")]
+    Malformed(&'static str),
     #[error("an access token is required")]
     TokenRequired,
     #[error("the access token is not valid: {0}")]
@@ -118,6 +126,7 @@ impl Error {
             Self::FieldInvalid { field, description } => {
                 Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text).field(field, description)
             }
+            Self::Malformed(_) => Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text),
             Self::TokenRequired => Refusal::new(Code::Unauthenticated, "TOKEN_MISSING", text),
             Self::TokenInvalid(_) => Refusal::new(Code::Unauthenticated, "TOKEN_INVALID", text),
             Self::KeysUnavailable => {
@@ -152,17 +161,19 @@ pub struct Refusal {
     reason: &'static str,
     message: String,
     metadata: HashMap<String, String>,
+    fields: Vec<FieldViolation>,
     details: ErrorDetails,
 }
 
 impl Refusal {
     pub fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), metadata: HashMap::new(), details: ErrorDetails::new() }
+        let (message, metadata, details) = (message.into(), HashMap::new(), ErrorDetails::new());
+        Self { code, reason, message, metadata, fields: vec![], details }
     }
 
     /// Names a field of the request by its path, such as `items[0].quantity`.
     pub fn field(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
-        self.details.add_bad_request_violation(field, description);
+        self.fields.push(FieldViolation::new(field, description));
         self
     }
 
@@ -184,8 +195,20 @@ impl Refusal {
 
     pub fn into_status(mut self, domain: &str) -> Status {
         self.details.set_error_info(self.reason, domain, self.metadata);
-        Status::with_error_details(self.code, self.message, self.details)
+        for it in self.fields.iter().take(MAX_FIELDS) {
+            let (field, description) = (shorten(&it.field, MAX_TEXT), shorten(&it.description, MAX_TEXT));
+            self.details.add_bad_request_violation(field, description);
+        }
+        let mut message = shorten(&self.message, MAX_MESSAGE).to_owned();
+        if let Some(more @ 1..) = self.fields.len().checked_sub(MAX_FIELDS) {
+            message.push_str(&format!("; {more} more fields"));
+        }
+        Status::with_error_details(self.code, message, self.details)
     }
+}
+
+fn shorten(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
 }
 
 /// How the error of one service is told to its callers.

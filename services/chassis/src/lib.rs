@@ -37,3 +37,4 @@ pub use clock::{Clock, timestamp};
 pub use error::{Error, Explain, Refusal, Unexpected};
 pub use finding::Finding;
 pub use role::{Context, Role};
+pub use run_to_end::DEFAULT_DEADLINE;

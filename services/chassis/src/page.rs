@@ -41,9 +41,11 @@ impl<K: Serialize + DeserializeOwned> Page<K> {
     /// Cuts what was read with [`Page::limit`] to the page, and names the next one.
     pub fn cut<T>(&self, rows: &mut Vec<T>, key: impl FnOnce(&T) -> K) -> String {
         let size = usize::try_from(self.size).expect("a page size is small and positive");
-        if rows.len() <= size {
-            return String::new();
-        }
+        if rows.len() <= size { String::new() } else { self.cut_short(rows, size, key) }
+    }
+
+    /// Ends the page after fewer rows than it could hold, and names the next one.
+    pub fn cut_short<T>(&self, rows: &mut Vec<T>, size: usize, key: impl FnOnce(&T) -> K) -> String {
         rows.truncate(size);
         rows.last().map(|last| encode(&key(last), self.list)).unwrap_or_default()
     }

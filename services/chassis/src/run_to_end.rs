@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -25,7 +26,11 @@ const MAX_REQUEST: usize = 4 << 20;
 /// How many calls one service may have under way.
 const MAX_CALLS: usize = 1_024;
 /// For callers that set none.
-pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+/// Whatever callers say.
+const MAX_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a request may take to arrive: one that was sent by half holds nothing for longer.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
 
 /// When the caller stops waiting. In the request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +80,8 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // Taken here, not in the future: tonic arms a timer of its own for the same header right after this call, and it
         // answers CANCELLED. Ours is the earlier one, and is polled first.
-        let deadline = Instant::now() + grpc_timeout(request.headers()).unwrap_or(DEFAULT_DEADLINE);
+        let now = Instant::now();
+        let deadline = now + grpc_timeout(request.headers()).unwrap_or(DEFAULT_DEADLINE).min(MAX_DEADLINE);
         request.extensions_mut().insert(Deadline(deadline));
         let RunToEnd { tasks, places, domain } = self.layer.clone();
         let fresh = self.inner.clone();
@@ -84,14 +90,12 @@ where
         let call = async move {
             // The request is whole before the task begins: a body that never comes must hold no task.
             let (head, body) = request.into_parts();
-            let body = match Limited::new(body, MAX_REQUEST).collect().await {
-                Ok(body) => Body::new(body.map_err(|never| match never {})),
-                Err(_) => return Err(Error::field("", "the request is too large, or broke off")),
-            };
+            let body = receive(body, now + ARRIVES_WITHIN).await?;
             let Ok(place) = places.try_acquire_owned() else {
                 return Err(Error::Overloaded);
             };
-            let handler = inner.call(Request::from_parts(head, body)).instrument(tracing::Span::current());
+            let handler =
+                inner.call(Request::from_parts(head, Body::new(Full::new(body)))).instrument(tracing::Span::current());
             let task = tasks.spawn(async move {
                 let response = handler.await;
                 drop(place);
@@ -108,6 +112,24 @@ where
             Ok(answer.unwrap_or_else(|error| error.into_status(domain).into_http()))
         })
     }
+}
+
+/// The one message of a unary call, as it is framed: a flag, four bytes of length, and so many bytes. tonic would answer
+/// INTERNAL to any other, without a reason.
+async fn receive(body: Body, until: Instant) -> Result<Bytes, Error> {
+    let body = timeout_at(until, Limited::new(body, MAX_REQUEST).collect()).await;
+    let body = body.map_err(|_| Error::Malformed("it did not arrive in time"))?;
+    let body = body.map_err(|_| Error::Malformed("it is too large, or broke off"))?.to_bytes();
+    let Some((&[compressed, a, b, c, d], message)) = body.split_first_chunk::<5>() else {
+        return Err(Error::Malformed("it has no message"));
+    };
+    if compressed != 0 {
+        return Err(Error::Malformed("its message is compressed"));
+    }
+    if usize::try_from(u32::from_be_bytes([a, b, c, d])) != Ok(message.len()) {
+        return Err(Error::Malformed("its message has another length than it says"));
+    }
+    Ok(body)
 }
 
 /// `5S`, `250m`: at most eight digits and a unit. Anything else counts as absent.
@@ -131,6 +153,14 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+    use std::sync::Mutex;
+
+    use futures_util::{StreamExt, stream};
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt;
+    use tower::{ServiceExt, service_fn};
+
     use super::*;
 
     #[test]
@@ -145,5 +175,67 @@ mod tests {
         for odd in ["", "S", "5", "123456789S", "-1S", "5X"] {
             assert_eq!(read(odd), None, "{odd}");
         }
+    }
+
+    /// What the layer answers, and until when the handler may take, if it came to one.
+    async fn call(request: Request<Body>) -> (Option<Status>, Option<Instant>) {
+        let seen = Arc::new(Mutex::new(None));
+        let handler = service_fn({
+            let seen = seen.clone();
+            move |request: Request<Body>| {
+                *seen.lock().expect("no panics") = request.extensions().get::<Deadline>().map(|it| it.0);
+                ready(Ok::<_, Infallible>(Response::new(Body::empty())))
+            }
+        });
+        let service = RunToEnd::new(TaskTracker::new(), "souk.test").layer(handler);
+        let Ok(response) = service.oneshot(request).await;
+        let deadline = *seen.lock().expect("no panics");
+        (Status::from_header_map(response.headers()), deadline)
+    }
+
+    fn send(body: impl Into<Bytes>) -> Request<Body> {
+        Request::new(Body::new(Full::new(body.into())))
+    }
+
+    #[tokio::test]
+    async fn a_request_is_one_message_framed_as_it_says() {
+        for good in [&b"\0\0\0\0\0"[..], b"\0\0\0\0\x02ab"] {
+            let (refused, handled) = call(send(good)).await;
+            assert!(refused.is_none() && handled.is_some(), "{good:?}: {refused:?}");
+        }
+        for bad in [
+            &b""[..],
+            b"\0\0\0\0",
+            b"\0\0\0\0\x02a",
+            b"\0\0\0\0\x01ab",
+            b"\0\0\0\0\0\0\0\0\0\0",
+            b"\x01\0\0\0\0",
+            b"\0\xff\xff\xff\xff",
+        ] {
+            let (refused, handled) = call(send(bad)).await;
+            let refused = refused.expect("it is refused");
+            let info = refused.get_details_error_info().expect("it says why");
+            assert_eq!((refused.code(), info.reason.as_str()), (Code::InvalidArgument, "REQUEST_INVALID"), "{bad:?}");
+            assert_eq!(handled, None, "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_does_not_arrive_is_not_waited_for() {
+        let half = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"\0\0\0"))]).chain(stream::pending());
+        let mut request = Request::new(Body::new(axum::body::Body::from_stream(half)));
+        request.headers_mut().insert("grpc-timeout", "25S".parse().expect("a header value"));
+        let begun = Instant::now();
+        let (refused, handled) = call(request).await;
+        assert_eq!((refused.map(|it| it.code()), handled), (Some(Code::InvalidArgument), None));
+        assert!((ARRIVES_WITHIN..ARRIVES_WITHIN * 3).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn no_caller_waits_for_ever() {
+        let mut request = send(&b"\0\0\0\0\0"[..]);
+        request.headers_mut().insert("grpc-timeout", "99999999H".parse().expect("a header value"));
+        let (_, deadline) = call(request).await;
+        assert!(deadline.expect("it was handled") <= Instant::now() + MAX_DEADLINE);
     }
 }

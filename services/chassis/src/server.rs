@@ -15,6 +15,9 @@ use crate::role::{Context, Role};
 
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 1_024;
+/// Streams that one connection may have reset before they were looked at. The edge sends everybody's calls through a few
+/// connections, and one client that gives up a burst of calls must not cost all others theirs: h2 ends the connection at 20.
+const MAX_RESETS: usize = 1_024;
 /// Connections are closed now and then, so that callers find new replicas.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -60,6 +63,7 @@ where
     }
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
         .max_connection_age(MAX_AGE)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::config::{Secret, parse_duration};
+use chassis::config::{Secret, parse_duration, parse_loopback};
 use chassis::consume::Consumer;
 use chassis::db::{self, Schema};
 use chassis::outbox::{Outbox, Wake};
@@ -44,7 +44,7 @@ pub struct Config {
         id = "INVENTORY_LISTEN",
         long = "inventory-listen",
         env = "INVENTORY_LISTEN",
-        default_value = "127.0.0.1:9004"
+        default_value = "127.0.0.1:9004", value_parser = parse_loopback
     )]
     listen: SocketAddr,
     /// Its database, with its role.
@@ -61,7 +61,8 @@ pub struct Config {
         id = "INVENTORY_DATABASE_CONNECTIONS",
         long = "inventory-database-connections",
         env = "INVENTORY_DATABASE_CONNECTIONS",
-        default_value_t = 12
+        default_value_t = 12,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     database_connections: u32,
     /// The order service, which is asked about holds that grew old.

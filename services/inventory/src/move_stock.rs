@@ -34,6 +34,7 @@ pub(crate) async fn receive(
 
     let response = ReceiveStockResponse { stock: Some(level.into_proto()) };
     tx.commit(&response).await?;
+    tracing::info!(sku = request.sku, quantity = request.quantity, actor = caller.actor(), "stock was received");
     Ok(response)
 }
 

@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::config::{Secret, parse_duration};
+use chassis::config::{Secret, parse_duration, parse_loopback};
 use chassis::consume::Consumer;
 use chassis::db::{self, Schema};
 use chassis::outbox::{Outbox, Wake};
@@ -53,7 +53,13 @@ pub static SCHEMA: Schema = Schema { service: "order", migrator: &MIGRATOR, appe
 #[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
-    #[arg(id = "ORDER_LISTEN", long = "order-listen", env = "ORDER_LISTEN", default_value = "127.0.0.1:9005")]
+    #[arg(
+        id = "ORDER_LISTEN",
+        long = "order-listen",
+        env = "ORDER_LISTEN",
+        default_value = "127.0.0.1:9005",
+        value_parser = parse_loopback
+    )]
     listen: SocketAddr,
     /// Its database, with its role.
     #[arg(
@@ -69,7 +75,8 @@ pub struct Config {
         id = "ORDER_DATABASE_CONNECTIONS",
         long = "order-database-connections",
         env = "ORDER_DATABASE_CONNECTIONS",
-        default_value_t = 20
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     database_connections: u32,
     /// The product service, which prices orders.

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::config::{Secret, parse_duration};
+use chassis::config::{Secret, parse_duration, parse_loopback};
 use chassis::consume::Consumer;
 use chassis::db::{self, Schema};
 use chassis::outbox::{Outbox, Wake};
@@ -43,7 +43,13 @@ pub static SCHEMA: Schema =
 #[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
-    #[arg(id = "PAYMENT_LISTEN", long = "payment-listen", env = "PAYMENT_LISTEN", default_value = "127.0.0.1:9006")]
+    #[arg(
+        id = "PAYMENT_LISTEN",
+        long = "payment-listen",
+        env = "PAYMENT_LISTEN",
+        default_value = "127.0.0.1:9006",
+        value_parser = parse_loopback
+    )]
     listen: SocketAddr,
     /// Its database, with its role.
     #[arg(
@@ -59,7 +65,8 @@ pub struct Config {
         id = "PAYMENT_DATABASE_CONNECTIONS",
         long = "payment-database-connections",
         env = "PAYMENT_DATABASE_CONNECTIONS",
-        default_value_t = 20
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     database_connections: u32,
     /// The payment provider: Stripe, or what speaks its API.
@@ -83,8 +90,14 @@ pub struct Config {
     )]
     provider_timeout: Duration,
     /// How many payments are worked on at once.
-    #[arg(id = "PAYMENT_WORKERS", long = "payment-workers", env = "PAYMENT_WORKERS", default_value_t = 16)]
-    workers: usize,
+    #[arg(
+        id = "PAYMENT_WORKERS",
+        long = "payment-workers",
+        env = "PAYMENT_WORKERS",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..=256)
+    )]
+    workers: u16,
 }
 
 struct Service {
@@ -116,7 +129,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         published: Wake::default(),
         work: Wake::default(),
     };
-    Ok(role(Arc::new(service), config.listen, config.workers.clamp(1, 256), context))
+    Ok(role(Arc::new(service), config.listen, config.workers.into(), context))
 }
 
 fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Context) -> Role {

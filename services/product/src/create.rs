@@ -1,12 +1,17 @@
 //! Add a product. Its SKU is its idempotency key: a repeated call finds it taken.
 
+use chassis::Caller;
 use contracts::souk::product::v1::{CreateProductRequest, CreateProductResponse};
 
 use crate::Service;
 use crate::error::Error;
 use crate::product::{Product, parse_price};
 
-pub(crate) async fn create(service: &Service, request: CreateProductRequest) -> Result<CreateProductResponse, Error> {
+pub(crate) async fn create(
+    service: &Service,
+    caller: &Caller,
+    request: CreateProductRequest,
+) -> Result<CreateProductResponse, Error> {
     let wanted = request.product.unwrap_or_default();
     let mut violations = Vec::new();
     for (field, text) in [("product.sku", &wanted.sku), ("product.title", &wanted.title)] {
@@ -32,5 +37,6 @@ pub(crate) async fn create(service: &Service, request: CreateProductRequest) -> 
     };
     let mut db = service.db.acquire().await?;
     product.insert(&mut db).await?;
+    tracing::info!(product_id = %product.product_id, sku = product.sku, actor = caller.actor(), "a product was created");
     Ok(CreateProductResponse { product: Some(product.into_proto()) })
 }

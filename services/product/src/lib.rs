@@ -14,7 +14,7 @@ mod update;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chassis::config::Secret;
+use chassis::config::{Secret, parse_loopback};
 use chassis::db::{self, Schema};
 use chassis::{Clock, Context, Role};
 use clap::Args;
@@ -31,7 +31,13 @@ pub static SCHEMA: Schema = Schema { service: "product", migrator: &MIGRATOR, ap
 #[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
-    #[arg(id = "PRODUCT_LISTEN", long = "product-listen", env = "PRODUCT_LISTEN", default_value = "127.0.0.1:9003")]
+    #[arg(
+        id = "PRODUCT_LISTEN",
+        long = "product-listen",
+        env = "PRODUCT_LISTEN",
+        default_value = "127.0.0.1:9003",
+        value_parser = parse_loopback
+    )]
     listen: SocketAddr,
     /// Its database, with its role.
     #[arg(
@@ -47,7 +53,8 @@ pub struct Config {
         id = "PRODUCT_DATABASE_CONNECTIONS",
         long = "product-database-connections",
         env = "PRODUCT_DATABASE_CONNECTIONS",
-        default_value_t = 10
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     database_connections: u32,
 }

@@ -14,15 +14,18 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl ProductService for Rpc {
     async fn create_product(&self, request: Request<CreateProductRequest>) -> Answer<CreateProductResponse> {
-        Ok(Response::new(create::create(&self.0, accept(request).1).await?))
+        let (caller, request) = accept(request);
+        Ok(Response::new(create::create(&self.0, &caller, request).await?))
     }
 
     async fn update_product(&self, request: Request<UpdateProductRequest>) -> Answer<UpdateProductResponse> {
-        Ok(Response::new(update::update(&self.0, accept(request).1).await?))
+        let (caller, request) = accept(request);
+        Ok(Response::new(update::update(&self.0, &caller, request).await?))
     }
 
     async fn archive_product(&self, request: Request<ArchiveProductRequest>) -> Answer<ArchiveProductResponse> {
-        Ok(Response::new(archive::archive(&self.0, accept(request).1).await?))
+        let (caller, request) = accept(request);
+        Ok(Response::new(archive::archive(&self.0, &caller, request).await?))
     }
 
     async fn get_product(&self, request: Request<GetProductRequest>) -> Answer<GetProductResponse> {

@@ -1,5 +1,6 @@
 //! Change title, description or price. Orders that were placed keep what they were quoted.
 
+use chassis::Caller;
 use chassis::update::{Mask, check_etag};
 use contracts::souk::product::v1::{UpdateProductRequest, UpdateProductResponse};
 
@@ -7,7 +8,11 @@ use crate::Service;
 use crate::error::Error;
 use crate::product::{Product, parse_id, parse_price};
 
-pub(crate) async fn update(service: &Service, request: UpdateProductRequest) -> Result<UpdateProductResponse, Error> {
+pub(crate) async fn update(
+    service: &Service,
+    caller: &Caller,
+    request: UpdateProductRequest,
+) -> Result<UpdateProductResponse, Error> {
     let wanted = request.product.unwrap_or_default();
     let product_id = parse_id(&wanted.product_id, "product.product_id")?;
     let mask = Mask::parse(request.update_mask, &["title", "description", "price"])?;
@@ -35,9 +40,14 @@ pub(crate) async fn update(service: &Service, request: UpdateProductRequest) -> 
         (product.currency, product.price_minor) = (price.currency, price.minor);
     }
     // Without a change there is no new version: nobody's etag becomes stale for nothing.
-    if product != before {
+    let changed = product != before;
+    if changed {
         product.save(&mut tx, service.clock.now()).await?;
     }
     tx.commit().await?;
+    if changed {
+        let (version, actor) = (product.version, caller.actor());
+        tracing::info!(%product_id, sku = product.sku, version, actor, "a product was changed");
+    }
     Ok(UpdateProductResponse { product: Some(product.into_proto()) })
 }

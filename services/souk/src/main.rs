@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use user::CreateOperatorError;
 
 use cli::{Cli, Command, CreateOperator, OrderCommand, UserCommand};
 
@@ -49,11 +50,13 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Migrate(config) => match migrate::run(&config).await {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error @ migrate::Error::Config { .. }) => say(&error, USAGE),
             Err(error) => say(&error, 1),
         },
         Command::Check(config) => match check::run(&config).await {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
+            Err(error @ check::Error::Config { .. }) => say(&error, USAGE),
             Err(error) => say(&error, 1),
         },
         Command::Envoy(config) => match edge::render(&config, contracts::DESCRIPTORS) {
@@ -84,6 +87,7 @@ async fn run(command: Command) -> ExitCode {
 async fn create_operator(operator: &CreateOperator) -> ExitCode {
     match user::create_operator(&operator.config, &operator.email, &operator.password_file).await {
         Ok(done) => print(format!("{done}\n").as_bytes()),
+        Err(error @ CreateOperatorError::Given(_)) => say(&error, USAGE),
         Err(error) => say(&error, 1),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chassis::config::Secret;
 use chassis::db::Schema;
 use clap::Args;
+use percent_encoding::percent_decode_str;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use url::Url;
@@ -35,7 +36,8 @@ pub(crate) struct Config {
         id = "SOUK_KAFKA_REPLICATION",
         long = "kafka-replication",
         env = "SOUK_KAFKA_REPLICATION",
-        default_value_t = 1
+        default_value_t = 1,
+        value_parser = clap::value_parser!(i32).range(1..)
     )]
     kafka_replication: i32,
     #[command(flatten)]
@@ -113,8 +115,14 @@ pub(crate) async fn run(config: &Config) -> Result<(), Error> {
         (&order::SCHEMA, &databases.order),
         (&payment::SCHEMA, &databases.payment),
     ];
-    for (schema, url) in services {
-        migrate(&config.admin, schema, url).await?;
+    // Everything is parsed before anything is changed.
+    let admin: PgConnectOptions = config.admin.reveal().parse().map_err(|_| Error::Config {
+        variable: "SOUK_MIGRATE_DATABASE_URL".to_owned(),
+        why: "it is not a Postgres URL".to_owned(),
+    })?;
+    let targets = services.map(|(schema, url)| Target::parse(schema.service, url).map(|target| (schema, target)));
+    for (schema, target) in targets.into_iter().collect::<Result<Vec<_>, _>>()? {
+        migrate(&admin, schema, &target).await?;
         println!("{}: up to date", schema.service);
     }
     bus::topics::create(&config.kafka_brokers, config.kafka_replication, Duration::from_secs(30)).await?;
@@ -142,22 +150,28 @@ impl Target {
         if !plain(&role) || !plain(&database) {
             return Err(refuse("it needs a role and a database, named in lower-case letters and underscores"));
         }
-        Ok(Self { role, password: url.password().map(str::to_owned), database })
+        // They would win over what was read above when the service connects.
+        if url.query_pairs().any(|(name, _)| ["user", "password", "dbname"].contains(&&*name)) {
+            return Err(refuse("role, password and database belong before the question mark"));
+        }
+        // As the service decodes it when it connects.
+        let password = url.password().map(|text| percent_decode_str(text).decode_utf8().map(|it| it.into_owned()));
+        let password = password.transpose().map_err(|_| refuse("its password is not UTF-8"))?;
+        Ok(Self { role, password, database })
     }
 }
 
-async fn migrate(admin: &Secret, schema: &Schema, url: &Secret) -> Result<(), Error> {
-    let target = Target::parse(schema.service, url)?;
+async fn migrate(admin: &PgConnectOptions, schema: &Schema, target: &Target) -> Result<(), Error> {
     let failed = |source| Error::Database { service: schema.service, source };
-    let options: PgConnectOptions = admin.reveal().parse().map_err(failed)?;
-    let mut server = PgConnection::connect_with(&options).await.map_err(failed)?;
-    create(&mut server, &target).await.map_err(failed)?;
+    let mut server = PgConnection::connect_with(admin).await.map_err(failed)?;
+    create(&mut server, target).await.map_err(failed)?;
     server.close().await.map_err(failed)?;
 
-    let mut db = PgConnection::connect_with(&options.database(&target.database)).await.map_err(failed)?;
+    let options = admin.clone().database(&target.database);
+    let mut db = PgConnection::connect_with(&options).await.map_err(failed)?;
     let migrated = schema.migrator.run_direct(None, &mut db, false).await;
     migrated.map_err(|source| Error::Migrate { service: schema.service, source })?;
-    grant(&mut db, &target, schema.append_only).await.map_err(failed)?;
+    grant(&mut db, &target.role, schema.append_only).await.map_err(failed)?;
     db.close().await.map_err(failed)
 }
 
@@ -182,17 +196,75 @@ async fn create(server: &mut PgConnection, target: &Target) -> sqlx::Result<()> 
     execute(server, format!("grant connect, temporary on database {database} to {role}")).await
 }
 
-async fn grant(db: &mut PgConnection, target: &Target, append_only: &[&str]) -> sqlx::Result<()> {
-    let role = &target.role;
-    execute(db, format!("grant select, insert, update, delete on all tables in schema public to {role}")).await?;
-    execute(db, format!("grant usage on all sequences in schema public to {role}")).await?;
+/// In one transaction: what is only ever added to is at no moment open to changes.
+async fn grant(db: &mut PgConnection, role: &str, append_only: &[&str]) -> sqlx::Result<()> {
+    let mut tx = db.begin().await?;
+    execute(&mut tx, format!("grant select, insert, update, delete on all tables in schema public to {role}")).await?;
+    execute(&mut tx, format!("grant usage on all sequences in schema public to {role}")).await?;
     for table in append_only {
-        execute(db, format!("revoke update, delete on {table} from {role}")).await?;
+        execute(&mut tx, format!("revoke update, delete on {table} from {role}")).await?;
     }
-    execute(db, format!("revoke all on _sqlx_migrations from {role}")).await
+    execute(&mut tx, format!("revoke all on _sqlx_migrations from {role}")).await?;
+    tx.commit().await
 }
 
 /// Names were checked to be plain; nothing else goes into these statements.
 async fn execute(db: &mut PgConnection, sql: String) -> sqlx::Result<()> {
     db.execute(AssertSqlSafe(sql)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgPoolOptions;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn parse(url: &str) -> Result<Target, Error> {
+        Target::parse("order", &url.parse().expect("anything is a secret"))
+    }
+
+    #[test]
+    fn a_password_is_the_one_that_the_service_will_say() {
+        let target = parse("postgres://souk_order:p%40ss%2Fw%C3%B6rd%25@127.0.0.1/souk_order").expect("a good URL");
+        assert_eq!(target.password.as_deref(), Some("p@ss/w\u{f6}rd%"));
+        assert_eq!((target.role.as_str(), target.database.as_str()), ("souk_order", "souk_order"));
+        assert_eq!(parse("postgres://souk_order@127.0.0.1/souk_order").expect("without one").password, None);
+    }
+
+    #[test]
+    fn a_url_that_would_mean_something_else_to_the_service_is_refused() {
+        for odd in [
+            "souk_order",
+            "postgres://127.0.0.1/souk_order",
+            "postgres://souk_order@127.0.0.1/",
+            "postgres://souk%20order@127.0.0.1/souk_order",
+            "postgres://souk_order:%ff@127.0.0.1/souk_order",
+            "postgres://souk_order@127.0.0.1/souk_order?password=x",
+            "postgres://souk_order@127.0.0.1/souk_order?sslmode=disable&user=postgres",
+            "postgres://souk_order@127.0.0.1/souk_order?dbname=souk_user",
+        ] {
+            let refused = parse(odd).err().unwrap_or_else(|| panic!("{odd} is accepted"));
+            assert!(refused.to_string().starts_with("ORDER_DATABASE_URL: "), "{refused}");
+        }
+        parse("postgres://souk_order@127.0.0.1/souk_order?sslmode=disable").expect("other settings are the service's");
+    }
+
+    #[sqlx::test(migrator = "order::MIGRATOR")]
+    async fn grants_come_all_at_once_or_not_at_all(_: PgPoolOptions, options: PgConnectOptions) {
+        let mut db = PgConnection::connect_with(&options).await.expect("Postgres is there");
+        // Roles belong to the whole server: this one is the test's own.
+        let role: String = Uuid::now_v7().simple().to_string().bytes().map(|it| (it % 26 + b'a') as char).collect();
+        execute(&mut db, format!("create role {role}")).await.expect("a role");
+        let may = async |db: &mut PgConnection, what: &'static str| {
+            let asked = sqlx::query_scalar::<_, bool>("select has_table_privilege($1, 'order_event', $2)");
+            asked.bind(&role).bind(what).fetch_one(db).await.expect("an answer")
+        };
+        grant(&mut db, &role, &["order_event", "nowhere"]).await.expect_err("there is no such table");
+        assert!(!may(&mut db, "select").await && !may(&mut db, "update").await, "nothing was granted");
+        grant(&mut db, &role, &["order_event"]).await.expect("granted");
+        assert!(may(&mut db, "insert").await && !may(&mut db, "update").await && !may(&mut db, "delete").await);
+        execute(&mut db, format!("drop owned by {role}")).await.expect("nothing is left to it");
+        execute(&mut db, format!("drop role {role}")).await.expect("the role goes");
+    }
 }

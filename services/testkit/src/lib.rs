@@ -3,8 +3,8 @@
 
 mod trial;
 
-use std::io::{ErrorKind, Write};
-use std::sync::Arc;
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -29,6 +29,8 @@ pub use trial::{try_event, try_key};
 
 const ISSUER: &str = "https://souk.test";
 const AUDIENCE: &str = "souk";
+/// As whom operators act in tests.
+pub const OPERATOR: Uuid = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001);
 
 /// One test's surroundings.
 pub struct Kit {
@@ -85,7 +87,7 @@ impl Kit {
 
     /// A request of an operator.
     pub fn operator<T>(&self, message: T) -> Request<T> {
-        self.signed(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001), RoleClaim::Operator, message)
+        self.signed(OPERATOR, RoleClaim::Operator, message)
     }
 
     /// A request of another service.
@@ -108,6 +110,40 @@ impl Kit {
         let bearer = format!("Bearer {token}").parse().expect("a token is visible text");
         request.metadata_mut().insert("authorization", bearer);
         request
+    }
+}
+
+/// What is logged from here on, on the thread of this test.
+pub struct Log {
+    written: Written,
+    _until_dropped: tracing::subscriber::DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panics").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub fn keep() -> Self {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        Self { written, _until_dropped: tracing::subscriber::set_default(lines) }
+    }
+
+    /// The lines with this in them.
+    pub fn find(&self, text: &str) -> Vec<String> {
+        let written = self.written.0.lock().expect("no panics");
+        String::from_utf8_lossy(&written).lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use chassis::consume::{Consumer, Record};
 use chassis::{Clock, inbox};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -21,15 +22,15 @@ where
     let before = digest(db).await;
     // The answer is the last that a transaction writes: here everything else is done, and nothing is committed.
     let holdup = hold_up(db, "idempotency").await;
-    let cut_off = tokio::spawn(call(request.clone()));
-    end_session(db, waiting_session(db).await).await;
+    let mut cut_off = tokio::spawn(call(request.clone()));
+    end_session(db, held_up(db, &mut cut_off).await).await;
     let status = cut_off.await.expect("no panic").expect_err("its session was ended before it committed");
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.get_details_retry_info().is_some(), "and when to come back");
     assert_eq!(digest(db).await, before, "what was cut off never happened");
 
-    let first = tokio::spawn(call(request.clone()));
-    waiting_session(db).await;
+    let mut first = tokio::spawn(call(request.clone()));
+    held_up(db, &mut first).await;
     let twin = call(request.clone()).await.expect_err("the first is not done");
     assert_eq!(twin.code(), Code::Aborted, "{twin:?}");
     assert!(reason(&twin).starts_with("REQUEST_IN_PROGRESS@"), "{twin:?}");
@@ -51,11 +52,11 @@ pub async fn try_event(consumer: &Consumer, clock: &Clock, record: &Record) {
     let db = &consumer.db;
     let before = digest(db).await;
     let holdup = hold_up(db, "outbox").await;
-    let cut_off = tokio::spawn({
+    let mut cut_off = tokio::spawn({
         let (consumer, clock, record) = (consumer.clone(), clock.clone(), record.clone());
         async move { inbox::take_in(&consumer, &clock, &[record]).await }
     });
-    end_session(db, waiting_session(db).await).await;
+    end_session(db, held_up(db, &mut cut_off).await).await;
     cut_off.await.expect("no panic").expect_err("its session was ended before it committed");
     assert_eq!(digest(db).await, before, "what was cut off never happened");
     holdup.rollback().await.expect("let go");
@@ -73,16 +74,20 @@ async fn hold_up(db: &PgPool, table: &str) -> Transaction<'static, Postgres> {
     tx
 }
 
-/// Waits until a session of this database waits for a table.
-async fn waiting_session(db: &PgPool) -> i32 {
+/// Waits until whoever was begun is held up. Its session.
+async fn held_up<T: Debug>(db: &PgPool, begun: &mut JoinHandle<T>) -> i32 {
     let sql = "select pid from pg_locks where not granted and locktype = 'relation'
                  and database = (select oid from pg_database where datname = current_database())";
-    loop {
-        let waiting = sqlx::query_scalar(sql).fetch_optional(db).await.expect("locks can be read");
-        if let Some(pid) = waiting {
-            return pid;
+    let session = async {
+        loop {
+            if let Some(pid) = sqlx::query_scalar(sql).fetch_optional(db).await.expect("locks can be read") {
+                return pid;
+            }
         }
-        tokio::task::yield_now().await;
+    };
+    tokio::select! {
+        pid = session => pid,
+        ended = begun => panic!("it was not held up: {ended:?}"),
     }
 }
 

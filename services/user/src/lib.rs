@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::config::{Common, Secret};
+use chassis::config::{Common, Secret, parse_loopback};
 use chassis::db::{self, Schema};
 use chassis::step::{Did, Step};
 use chassis::{Clock, Context, Role, idempotency};
@@ -30,7 +30,7 @@ use contracts::souk::user::v1::session_service_server::SessionServiceServer;
 use contracts::souk::user::v1::user_service_server::UserServiceServer;
 use sqlx::PgPool;
 
-pub use operator::create_operator;
+pub use operator::{CreateOperatorError, create_operator};
 
 use password::Passwords;
 use rpc::Rpc;
@@ -44,7 +44,13 @@ pub static SCHEMA: Schema = Schema { service: "user", migrator: &MIGRATOR, appen
 #[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
-    #[arg(id = "USER_LISTEN", long = "user-listen", env = "USER_LISTEN", default_value = "127.0.0.1:9002")]
+    #[arg(
+        id = "USER_LISTEN",
+        long = "user-listen",
+        env = "USER_LISTEN",
+        default_value = "127.0.0.1:9002",
+        value_parser = parse_loopback
+    )]
     listen: SocketAddr,
     /// Its database, with its role.
     #[arg(
@@ -60,7 +66,8 @@ pub struct Config {
         id = "USER_DATABASE_CONNECTIONS",
         long = "user-database-connections",
         env = "USER_DATABASE_CONNECTIONS",
-        default_value_t = 10
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     database_connections: u32,
     /// Keys of access tokens: PKCS#8 PEM files of P-256, comma-separated. The first signs, all are published.
@@ -72,8 +79,14 @@ pub struct Config {
     )]
     signing_key_files: Vec<PathBuf>,
     /// How many passwords are hashed at once; each takes 19 MiB.
-    #[arg(id = "USER_PASSWORD_SLOTS", long = "user-password-slots", env = "USER_PASSWORD_SLOTS", default_value_t = 2)]
-    password_slots: usize,
+    #[arg(
+        id = "USER_PASSWORD_SLOTS",
+        long = "user-password-slots",
+        env = "USER_PASSWORD_SLOTS",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u8).range(1..=64)
+    )]
+    password_slots: u8,
 }
 
 struct Service {
@@ -89,7 +102,7 @@ pub fn start(config: &Config, common: &Common, context: &Context) -> Result<Role
     let service = Service {
         db: config.pool()?,
         clock: context.clock.clone(),
-        passwords: Passwords::new(config.password_slots),
+        passwords: Passwords::new(config.password_slots.into()),
         signer,
     };
     Ok(role(service, config.listen, context))

@@ -10,23 +10,38 @@ use crate::account::Account;
 use crate::error::Error;
 use crate::password::Passwords;
 
+#[derive(Debug, thiserror::Error)]
+pub enum CreateOperatorError {
+    /// What was given cannot be right; it says which option or variable that is.
+    #[error("{0}")]
+    Given(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// Makes an operator's account, or finds it there: its password then stays as it is. Says what it did.
-pub async fn create_operator(config: &Config, email: &str, password_file: &Path) -> Result<String, String> {
+pub async fn create_operator(
+    config: &Config,
+    email: &str,
+    password_file: &Path,
+) -> Result<String, CreateOperatorError> {
+    use CreateOperatorError::{Failed, Given};
     let read = std::fs::read_to_string(password_file);
-    let text = read.map_err(|error| format!("--password-file {}: {error}", password_file.display()))?;
+    let text = read.map_err(|error| Given(format!("--password-file {}: {error}", password_file.display())))?;
     let password = text.lines().next().unwrap_or_default();
     // The bounds of the contract: with any other password or address nobody could sign in.
     if !(15..=128).contains(&password.chars().count()) {
-        return Err("--password-file: a password has 15 to 128 characters".to_owned());
+        return Err(Given("--password-file: a password has 15 to 128 characters".to_owned()));
     }
     let email = email.to_lowercase();
     if !email.contains('@') || email.chars().count() > 254 {
-        return Err(format!("--email: `{email}` is not an e-mail address of at most 254 characters"));
+        return Err(Given(format!("--email: `{email}` is not an e-mail address of at most 254 characters")));
     }
-    match create(&config.pool()?, &email, password).await.map_err(|error| error.to_string())?.as_deref() {
+    let db = config.pool().map_err(Given)?;
+    match create(&db, &email, password).await.map_err(|error| Failed(error.to_string()))?.as_deref() {
         None => Ok(format!("the operator {email} was created")),
         Some("OPERATOR") => Ok(format!("the operator {email} exists; the password was left as it is")),
-        Some(role) => Err(format!("--email: the account {email} exists as {role}; it was left as it is")),
+        Some(role) => Err(Given(format!("--email: the account {email} exists as {role}; it was left as it is"))),
     }
 }
 

@@ -26,7 +26,6 @@ pub(crate) struct Passwords {
 
 impl Passwords {
     pub(crate) fn new(slots: usize) -> Self {
-        let slots = slots.clamp(1, 64);
         Self { slots: Arc::new(Semaphore::new(slots)), line: Semaphore::new(slots * QUEUE) }
     }
 

@@ -1,7 +1,7 @@
 //! Change an account: its display name, and nothing else.
 
-use chassis::Caller;
 use chassis::update::{Mask, check_etag};
+use chassis::{Caller, Identity};
 use contracts::souk::user::v1::{UpdateUserRequest, UpdateUserResponse};
 
 use crate::Service;
@@ -28,10 +28,16 @@ pub(crate) async fn update(
     let mut account = Account::lock(&mut tx, user_id, caller.owner()?).await?.ok_or(Error::UserNotFound)?;
     check_etag(&user.etag, account.version)?;
     // Without a change there is no new version: nobody's etag becomes stale for nothing.
-    if let Some(display_name) = display_name.filter(|name| *name != account.display_name) {
+    let display_name = display_name.filter(|name| *name != account.display_name);
+    let by_operator = display_name.is_some() && matches!(caller.identity, Identity::Operator { .. });
+    if let Some(display_name) = display_name {
         account.display_name = display_name;
         account.save(&mut tx, service.clock.now()).await?;
     }
     tx.commit().await?;
+    if by_operator {
+        // Whose and which, never what: names are personal.
+        tracing::info!(%user_id, version = account.version, actor = caller.actor(), "an account was changed");
+    }
     Ok(UpdateUserResponse { user: Some(account.to_proto()) })
 }

@@ -1,6 +1,6 @@
 use contracts::souk::inventory::v1::*;
 use sqlx::PgPool;
-use testkit::{fields, reason};
+use testkit::{Log, OPERATOR, fields, reason};
 use tonic::{Code, Status};
 
 use super::Store;
@@ -20,8 +20,12 @@ async fn the_first_delivery_makes_the_record_and_a_repeat_adds_nothing(db: PgPoo
     let ask = GetStockRequest { sku: "MUG".into() };
     let unknown = store.client.clone().get_stock(ask.clone()).await.expect_err("never received");
     assert_eq!((unknown.code(), reason(&unknown)), (Code::NotFound, "SKU_NOT_FOUND@souk.inventory".into()));
+    let log = Log::keep();
     let first = store.receive("k1", "MUG", 10).await.expect("received");
     assert_eq!(store.receive("k1", "MUG", 10).await.expect("replayed"), first);
+    let lines = log.find("stock was received");
+    let [line] = lines.as_slice() else { panic!("once, as it came once: {lines:?}") };
+    assert!(line.contains(&format!("actor=\"operator:{OPERATOR}\"")) && line.contains("quantity=10"), "{line}");
     store.receive("k2", "MUG", 5).await.expect("received");
     let stock = store.client.clone().get_stock(ask).await.expect("public").into_inner().stock;
     assert_eq!(stock, Some(Stock { sku: "MUG".into(), available: 15 }));

@@ -1,4 +1,5 @@
 use contracts::souk::order::v1::*;
+use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
 use testkit::reason;
 use tonic::Code;
@@ -37,6 +38,35 @@ async fn orders_are_listed_newest_first_page_by_page(db: PgPool) {
     let other = ListOrdersRequest::default();
     let other = shop.client.clone().list_orders(shop.kit.customer(Uuid::now_v7(), other)).await.expect("empty");
     assert_eq!(other.into_inner().orders, []);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_page_ends_early_when_its_orders_have_many_lines(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let goods: Vec<_> = (0..100).map(|at| shop.catalogue.add(&format!("SKU-{at}"), Money::new("EUR", 1))).collect();
+    let items: Vec<_> = goods.into_iter().map(|product_id| OrderItem { product_id, quantity: 1 }).collect();
+    let mut placed = Vec::new();
+    for at in 0..22 {
+        // A page is full in the middle of an order, and what would fit behind it still comes after it.
+        let items = items[..if at == 0 || at == 21 { 1 } else { 100 }].to_vec();
+        let order = CreateOrderRequest { items, ..shop.wanted(&format!("k{at}")) };
+        placed.insert(0, shop.create(order).await.expect("placed").order_id);
+    }
+    let (mut listed, mut sizes, mut page_token) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let ask = ListOrdersRequest { page_size: 200, page_token };
+        let page = shop.client.clone().list_orders(shop.kit.customer(shop.user, ask)).await.expect("theirs");
+        let page = page.into_inner();
+        sizes.push(page.orders.len());
+        let counts: Vec<_> = page.orders.iter().map(|order| order.items.len()).collect();
+        assert!(counts.iter().all(|lines| [1, 100].contains(lines)), "each with all its lines: {counts:?}");
+        listed.extend(page.orders.into_iter().map(|order| order.order_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((listed, sizes), (placed, vec![20, 2]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -1,9 +1,11 @@
+use std::fmt::Debug;
 use std::time::Duration;
 
 use chassis::step::Did;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::{OrderCancelled, OrderExpired, OrderPaymentFailed};
 use sqlx::PgPool;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::Till;
@@ -140,8 +142,8 @@ async fn what_is_tried_in_vain_for_a_minute_is_behind(db: PgPool) {
 async fn a_cancel_during_a_call_waits_for_its_end_and_undoes_it(db: PgPool) {
     let till = Till::open(db).await;
     let slow = till.reserved("pm_souk_slow").await;
-    let call = tokio::spawn(drive(till.service.clone()));
-    wait_for(&till, slow, "AUTHORIZING").await;
+    let mut call = tokio::spawn(drive(till.service.clone()));
+    wait_for(&till, &mut call, slow, "AUTHORIZING").await;
     till.cancelled(slow).await;
     call.await.expect("no panic").expect("driven");
     till.work().await;
@@ -150,8 +152,8 @@ async fn a_cancel_during_a_call_waits_for_its_end_and_undoes_it(db: PgPool) {
     let slow = till.reserved("pm_souk_slow_capture").await;
     till.work().await;
     till.confirmed(slow).await;
-    let call = tokio::spawn(drive(till.service.clone()));
-    wait_for(&till, slow, "CAPTURING").await;
+    let mut call = tokio::spawn(drive(till.service.clone()));
+    wait_for(&till, &mut call, slow, "CAPTURING").await;
     till.cancelled(slow).await;
     call.await.expect("no panic").expect("driven");
     till.work().await;
@@ -159,9 +161,16 @@ async fn a_cancel_during_a_call_waits_for_its_end_and_undoes_it(db: PgPool) {
     till.expect(slow, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
 }
 
-async fn wait_for(till: &Till, order: Uuid, state: &str) {
-    while till.state(order).await != state {
-        tokio::task::yield_now().await;
+/// Until a call that is under way has brought a payment there.
+async fn wait_for<T: Debug>(till: &Till, call: &mut JoinHandle<T>, order: Uuid, state: &str) {
+    let seen = async {
+        while till.state(order).await != state {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = seen => {}
+        ended = call => panic!("the call ended before {state}: {ended:?}"),
     }
 }
 

@@ -1,7 +1,7 @@
 use contracts::souk::product::v1::*;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
-use testkit::{fields, reason};
+use testkit::{Log, OPERATOR, fields, reason};
 use uuid::Uuid;
 
 use super::{Shelf, mug};
@@ -19,6 +19,8 @@ async fn an_update_changes_what_its_mask_says(db: PgPool) {
     assert_eq!(all.title, "Big mug");
     let sku = shelf.update(wanted, &["sku"]).await.expect_err("immutable");
     assert_eq!(reason(&sku), "UPDATE_MASK_INVALID@souk.product");
+    let long = shelf.update(product.clone(), &["x".repeat(100_000).as_str()]).await.expect_err("no such field");
+    assert_eq!(reason(&long), "UPDATE_MASK_INVALID@souk.product", "what is refused is not echoed at length");
     let nobody = Product { product_id: Uuid::now_v7().to_string(), ..Default::default() };
     assert_eq!(reason(&shelf.update(nobody, &[]).await.expect_err("unknown")), "PRODUCT_NOT_FOUND@souk.product");
 }
@@ -54,4 +56,23 @@ async fn of_two_updates_from_one_etag_one_wins(db: PgPool) {
     let (a, b) = tokio::join!(shelf.update(named("A"), &["title"]), shelf.update(named("B"), &["title"]));
     assert_eq!([&a, &b].iter().filter(|it| it.is_ok()).count(), 1);
     assert_eq!(reason(&a.err().or(b.err()).expect("one lost")), "ETAG_MISMATCH@souk.product");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_operators_do_to_the_catalogue_leaves_a_trace(db: PgPool) {
+    let (shelf, log) = (Shelf::open(db).await, Log::keep());
+    let product = shelf.create(mug("MUG-1", "Mug")).await.expect("created");
+    let wanted = Product { title: "Big mug".into(), etag: String::new(), ..product.clone() };
+    for _ in 0..2 {
+        shelf.update(wanted.clone(), &["title"]).await.expect("changed, and the same");
+    }
+    for _ in 0..2 {
+        shelf.archive(&product.product_id).await.expect("archived, and still so");
+    }
+    let by = format!("actor=\"operator:{OPERATOR}\"");
+    for what in ["a product was created", "a product was changed", "a product was archived"] {
+        let lines = log.find(what);
+        let [line] = lines.as_slice() else { panic!("once, as it was done once: {lines:?}") };
+        assert!(line.contains(&by) && line.contains(&product.product_id) && line.contains("MUG-1"), "{line}");
+    }
 }

@@ -38,7 +38,7 @@ async fn a_customer_does_not_become_an_operator(_: PgPoolOptions, options: PgCon
     let desk = Desk::open(PgPool::connect_with(options).await.expect("the database is there")).await;
     desk.register("k1", "ada@example.com").await.expect("registered");
     let file = File::new("password", PASSWORD);
-    let refused = create_operator(&config, "ada@example.com", file.path()).await.expect_err("a customer's");
+    let refused = create_operator(&config, "ada@example.com", file.path()).await.expect_err("a customer's").to_string();
     assert!(refused.contains("ada@example.com") && refused.contains("CUSTOMER"), "{refused}");
 }
 
@@ -47,13 +47,14 @@ async fn what_could_never_sign_in_is_refused() {
     let config = config("postgres://127.0.0.1:1/x");
     for password in ["short".to_owned(), "x".repeat(129)] {
         let file = File::new("password", &password);
-        let refused = create_operator(&config, "op@example.com", file.path()).await.expect_err("not 15 to 128");
+        let refused =
+            create_operator(&config, "op@example.com", file.path()).await.expect_err("not 15 to 128").to_string();
         assert!(refused.contains("--password-file") && refused.contains("15 to 128"), "{refused}");
         assert!(!refused.contains(&password), "a password is not repeated");
     }
     let file = File::new("password", PASSWORD);
     for email in ["op".to_owned(), format!("{}@example.com", "x".repeat(254))] {
-        let refused = create_operator(&config, &email, file.path()).await.expect_err("no e-mail address");
+        let refused = create_operator(&config, &email, file.path()).await.expect_err("no e-mail address").to_string();
         assert!(refused.contains("--email"), "{refused}");
     }
 }

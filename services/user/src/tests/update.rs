@@ -1,6 +1,6 @@
 use contracts::souk::user::v1::*;
 use sqlx::PgPool;
-use testkit::{fields, reason};
+use testkit::{Log, OPERATOR, fields, reason};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -21,10 +21,15 @@ async fn an_operator_renames_anybody_and_me_is_oneself(db: PgPool) {
     let ada = desk.register("k1", "ada@example.com").await.expect("registered");
     let wanted = User { display_name: "Countess".into(), etag: String::new(), ..ada.clone() };
     let request = UpdateUserRequest { user: Some(wanted), update_mask: None };
+    let log = Log::keep();
     let renamed = desk.users().update_user(desk.kit.operator(request)).await.expect("anybody").into_inner().user;
     assert_eq!(renamed.map(|user| user.display_name), Some("Countess".to_owned()));
     let me = User { user_id: "me".into(), display_name: "Ada".into(), ..Default::default() };
     assert_eq!(rename(&desk, &ada, me, &[]).await.expect("oneself").user_id, ada.user_id);
+    let lines = log.find("an account was changed");
+    let [line] = lines.as_slice() else { panic!("what an operator did is told, and only that: {lines:?}") };
+    assert!(line.contains(&format!("actor=\"operator:{OPERATOR}\"")) && line.contains(&ada.user_id), "{line}");
+    assert!(log.find("Countess").is_empty() && log.find("ada@example.com").is_empty(), "nothing personal");
 }
 
 async fn rename(desk: &Desk, by: &User, user: User, paths: &[&str]) -> Result<User, Status> {

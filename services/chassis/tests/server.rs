@@ -1,0 +1,59 @@
+//! One connection carries the calls of many: what one of them does to it must not cost the others theirs.
+
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::client::{ResponseFuture, SendRequest};
+use http::Request;
+use testkit::Kit;
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+/// More than h2 takes before it ends a connection.
+const BURST: usize = 90;
+
+fn check(connection: &mut SendRequest<Bytes>) -> (ResponseFuture, h2::SendStream<Bytes>) {
+    let request = Request::post("http://souk.test/grpc.health.v1.Health/Check");
+    let request = request.header("content-type", "application/grpc").header("te", "trailers").body(());
+    connection.send_request(request.expect("a request"), false).expect("the connection is open")
+}
+
+#[tokio::test]
+async fn a_client_that_gives_up_a_burst_of_calls_does_not_end_those_of_others() {
+    let kit = Kit::new();
+    let mut role = chassis::Role::new("test", "souk.test", ([127, 0, 0, 1], 0).into(), &kit.context);
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
+    let server = chassis::server::serve(&mut role, &kit.context, incoming, CancellationToken::new());
+    let (_health, server) = server.await.expect("the role can be served");
+    tokio::spawn(server);
+
+    let (connection, wire) = h2::client::handshake(ours).await.expect("a connection");
+    let mut wire = pin!(wire);
+    let mut connection = connection;
+    let (answer, mut message) = check(&mut connection);
+    let mut burst: Vec<_> = (0..BURST).map(|_| check(&mut connection)).collect();
+    // The server is a task of this same thread: it sees nothing until we wait, and then calls and their ends at once.
+    let flush = async |wire: &mut _| {
+        std::future::poll_fn(|cx| {
+            let open = Future::poll(std::pin::Pin::as_mut(wire), cx);
+            assert!(open.is_pending(), "the connection ended");
+            Poll::Ready(())
+        })
+        .await;
+    };
+    flush(&mut wire).await;
+    for (_, stream) in &mut burst {
+        stream.send_reset(Reason::CANCEL);
+    }
+    flush(&mut wire).await;
+
+    message.send_data(Bytes::from_static(&[0; 5]), true).expect("the stream is open");
+    let answer = tokio::select! {
+        answer = answer => answer,
+        end = wire => panic!("the connection ended: {end:?}"),
+    };
+    assert_eq!(answer.expect("the other call goes on").status(), 200);
+}

@@ -1,0 +1,77 @@
+//! A setting that cannot be right ends the program before it begins, and the message says which setting it is.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// Whatever hangs was accepted.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const BAD: &[(&[&str], &str, &str)] = &[
+    (&["all"], "SOUK_JWKS_URL", "nonsense"),
+    (&["all"], "SOUK_ADMIN_LISTEN", "here"),
+    (&["gateway"], "GATEWAY_LISTEN", "0.0.0.0:0"),
+    (&["user"], "USER_LISTEN", "0.0.0.0:0"),
+    (&["user"], "USER_DATABASE_CONNECTIONS", "0"),
+    (&["user"], "USER_PASSWORD_SLOTS", "0"),
+    (&["user"], "USER_PASSWORD_SLOTS", "65"),
+    (&["user"], "USER_SIGNING_KEY_FILES", "/nowhere/key.pem"),
+    (&["product"], "PRODUCT_LISTEN", "[::]:0"),
+    (&["product"], "PRODUCT_DATABASE_URL", "nonsense"),
+    (&["product"], "PRODUCT_DATABASE_CONNECTIONS", "0"),
+    (&["inventory"], "INVENTORY_LISTEN", "10.0.0.1:0"),
+    (&["inventory"], "INVENTORY_DATABASE_CONNECTIONS", "0"),
+    (&["inventory"], "INVENTORY_ORDER_URL", "127.0.0.1:9005"),
+    (&["order"], "ORDER_LISTEN", "0.0.0.0:0"),
+    (&["order"], "ORDER_DATABASE_CONNECTIONS", "0"),
+    (&["order"], "ORDER_PRODUCT_URL", "127.0.0.1:9003"),
+    (&["order"], "ORDER_PRODUCT_URL", "https://127.0.0.1:9003"),
+    (&["payment"], "PAYMENT_LISTEN", "0.0.0.0:0"),
+    (&["payment"], "PAYMENT_DATABASE_CONNECTIONS", "0"),
+    (&["payment"], "PAYMENT_WORKERS", "0"),
+    (&["payment"], "PAYMENT_WORKERS", "257"),
+    (&["migrate"], "SOUK_MIGRATE_DATABASE_URL", "nonsense"),
+    (&["migrate"], "SOUK_KAFKA_REPLICATION", "0"),
+    (&["migrate"], "ORDER_DATABASE_URL", "postgres://souk_order@127.0.0.1/souk_order?password=x"),
+    (&["check"], "ORDER_DATABASE_URL", "nonsense"),
+    (&["envoy"], "EDGE_TIMEOUT", "6s"),
+    (&["envoy"], "EDGE_ORDER_ENDPOINTS", "http://order:9005"),
+    (&["envoy"], "EDGE_USER_ENDPOINTS", "a:80, b:80"),
+    (&["envoy"], "EDGE_JWKS_ENDPOINTS", "user:0"),
+    (&["envoy"], "EDGE_OTLP_ENDPOINT", "collector"),
+];
+
+async fn souk(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_souk"));
+    command.args(arguments).env_clear().envs(settings.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    output.unwrap_or_else(|_| panic!("{settings:?} was accepted")).expect("the program can be run")
+}
+
+fn assert_names(output: &Output, name: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{name}: {said}");
+    assert!(said.contains(name), "{name}: {said}");
+}
+
+#[tokio::test]
+async fn a_bad_setting_is_named() {
+    for (arguments, name, value) in BAD {
+        assert_names(&souk(arguments, &[(name, value)]).await, name);
+    }
+}
+
+#[tokio::test]
+async fn an_operator_is_not_made_of_nonsense() {
+    let folder = std::env::temp_dir();
+    let file = folder.join(format!("souk-password-{}", std::process::id()));
+    std::fs::write(&file, "a long enough password\n").expect("the folder for temporary files");
+    let file_name = file.to_str().expect("UTF-8");
+    let create = |email, file| ["user", "create-operator", "--email", email, "--password-file", file];
+    assert_names(&souk(&create("op", file_name), &[]).await, "--email");
+    assert_names(&souk(&create("op@example.com", "/nowhere/password"), &[]).await, "--password-file");
+    let bad = [("USER_DATABASE_URL", "nonsense")];
+    assert_names(&souk(&create("op@example.com", file_name), &bad).await, "USER_DATABASE_URL");
+    std::fs::remove_file(&file).expect("it is ours");
+}
