@@ -1,12 +1,13 @@
 # What people type. Everything else is in `dev`.
 
-.PHONY: help up test test-servers bench prepare fmt
+.PHONY: help up test test-servers bench flash prepare fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
 	@echo "make test          check and test everything"
 	@echo "make test-servers  start what \`cargo test -p NAME\` needs, until Ctrl-C"
 	@echo "make bench         measure what orders cost here"
+	@echo "make flash         measure a flash sale: one SKU that everybody wants, against a thousand"
 	@echo "make prepare       write .sqlx anew, after a query or a migration changed"
 	@echo "make fmt           format the code"
 
@@ -41,6 +42,11 @@ bench:
 	$(ensure_compilers)
 	cargo build --release -p souk -p dev
 	@target/release/dev bench
+
+flash:
+	$(ensure_protoc)
+	cargo build --release -p souk -p dev
+	@target/release/dev bench flash
 
 prepare:
 	$(ensure_compilers)

@@ -26,8 +26,11 @@ enum Command {
     TestServers,
     /// Writes `.sqlx` anew: what the queries mean.
     Prepare,
-    /// Measures what orders cost here.
-    Bench,
+    /// Measures what orders cost here, or something of its own.
+    Bench {
+        #[command(subcommand)]
+        of: Option<Bench>,
+    },
     /// What `bench` compares the product service with.
     #[command(hide = true)]
     BareProduct { listen: SocketAddr, database: String },
@@ -48,6 +51,12 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Everybody wants one SKU, against the same crowd on a thousand.
+    Flash,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -56,7 +65,8 @@ async fn main() -> ExitCode {
         Command::Test => test::run().await,
         Command::TestServers => test::serve().await,
         Command::Prepare => prepare::run().await,
-        Command::Bench => bench::run().await,
+        Command::Bench { of: None } => bench::run().await,
+        Command::Bench { of: Some(Bench::Flash) } => bench::flash::run().await,
         Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,
         Command::Provider { listen, data, webhook_url, webhook_secret_file } => {
             tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();

@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::Process;
+use super::{Process, median};
 use crate::layout::Layout;
 use crate::parts;
 
@@ -90,11 +90,6 @@ async fn cost(server: &Child, client: &ProductServiceClient<Channel>, product_id
     let before = Process::read(pid)?.cpu_seconds;
     ask(client, product_id).await?;
     Ok((Process::read(pid)?.cpu_seconds - before) * 1e6 / f64::from(REQUESTS))
-}
-
-fn median(costs: &mut [f64]) -> f64 {
-    costs.sort_by(f64::total_cmp);
-    costs[costs.len() / 2]
 }
 
 /// The bare service, until its process is ended.

@@ -1,6 +1,7 @@
 //! `dev bench`: what orders, and our layers, cost on this machine. Everything real and durable (fsync on), the release build, one load
 //! generator beside it. Times of orders are read from their events, so that nobody polls while it is measured.
 
+pub mod flash;
 pub mod layers;
 
 use std::collections::HashMap;
@@ -19,7 +20,8 @@ const STEADY: Duration = Duration::from_secs(20);
 const CROWD: usize = 32;
 const RUSH: Duration = Duration::from_secs(20);
 
-pub async fn run() -> Result<()> {
+/// Everything real and durable, without limits for a crowd of one address.
+async fn start() -> Result<Stack> {
     let dev = std::env::current_exe()?;
     let settings = [
         "--release",
@@ -28,7 +30,11 @@ pub async fn run() -> Result<()> {
         "--set=SOUK_LIMIT_WRITE_RATE=100000",
         "--set=SOUK_LIMIT_WRITE_BURST=100000",
     ];
-    let stack = Stack::start(&dev.to_string_lossy(), &settings).await?;
+    Stack::start(&dev.to_string_lossy(), &settings).await
+}
+
+pub async fn run() -> Result<()> {
+    let stack = start().await?;
     let (operator, customer) = (stack.operator().await?, stack.customer().await?);
     let product = operator.stock("BENCH", "A thing", ("EUR", 1_250), 1_000_000).await?;
     for _ in 0..200 {
@@ -44,7 +50,7 @@ pub async fn run() -> Result<()> {
     println!("at {STEADY_RATE}/s for {STEADY:?}: CONFIRMED after {}", percentiles(&mut confirmed));
 
     let (before, commits) = (usage()?, commits(&stack).await?);
-    let (placed, elapsed) = rush(&stack, &product).await?;
+    let (placed, elapsed) = rush(&stack, std::slice::from_ref(&product), RUSH).await?;
     let (after, committed) = (usage()?, self::commits(&stack).await? - commits);
     let count = placed as f64;
     println!("{CROWD} clients for {RUSH:?}: {:.0} orders/s confirmed and paid", count / elapsed.as_secs_f64());
@@ -75,15 +81,20 @@ async fn steady(customer: &Client, product: &str) -> Result<Vec<Duration>> {
     calls.join_all().await.into_iter().collect()
 }
 
-/// As many as it takes, and how long until all of them were paid.
-async fn rush(stack: &Stack, product: &str) -> Result<(usize, Duration)> {
-    let (begun, mut calls) = (Instant::now(), JoinSet::new());
+/// As many as it takes, of these products in turn, and how long until all of them were paid.
+async fn rush(stack: &Stack, products: &[String], lasts: Duration) -> Result<(usize, Duration)> {
+    let mut crowd = Vec::new();
     for _ in 0..CROWD {
-        let (customer, product) = (stack.customer().await?, product.to_owned());
+        crowd.push(stack.customer().await?);
+    }
+    let (begun, mut calls) = (Instant::now(), JoinSet::new());
+    for (place, customer) in crowd.into_iter().enumerate() {
+        let products = products.to_vec();
         calls.spawn(async move {
             let mut placed = 0;
-            while begun.elapsed() < RUSH {
-                customer.order(&product, 1, "pm_card_visa").await?.ok()?;
+            while begun.elapsed() < lasts {
+                let product = &products[(place + placed * CROWD) % products.len()];
+                customer.order(product, 1, "pm_card_visa").await?.ok()?;
                 placed += 1;
             }
             anyhow::Ok(placed)
@@ -132,6 +143,11 @@ async fn times_to_confirm(stack: &Stack, last: i64) -> Result<Vec<Duration>> {
 async fn commits(stack: &Stack) -> Result<i64> {
     let sum = "select sum(xact_commit)::bigint from pg_stat_database where datname like 'souk_%'";
     Ok(sqlx::query_scalar(sum).fetch_one(&mut orders(stack).await?).await?)
+}
+
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 fn percentiles(times: &mut [Duration]) -> String {

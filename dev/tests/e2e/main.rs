@@ -10,6 +10,7 @@ mod ops;
 mod orders;
 mod pressure;
 mod reflection;
+mod replay;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -177,7 +178,8 @@ async fn expect_ledgers(stack: &Stack, market: &Market, order_id: &str, kinds: &
     .await
 }
 
-/// `souk check`, which says what does not hold.
+/// `souk check`, which says what does not hold, and what orders would be if they were built from their events again.
 async fn check(stack: &Stack) -> Result<()> {
+    dev::parts::souk(&stack.layout, &[], &["order", "rebuild"]).await?;
     dev::parts::souk(&stack.layout, &[], &["check"]).await.map(drop)
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use uuid::Uuid;
 
@@ -16,6 +17,28 @@ pub type Story = HashMap<Uuid, Vec<i64>>;
 
 /// Blocks; call it where blocking is allowed.
 pub fn replay(brokers: &str, topic: &str) -> Result<Story, Error> {
+    let mut story = Story::new();
+    read(brokers, topic, |message| {
+        if let Ok(record) = wire::parse(message) {
+            let versions = story.entry(record.key).or_default();
+            if !versions.contains(&record.version) {
+                versions.push(record.version);
+            }
+        }
+    })?;
+    Ok(story)
+}
+
+/// Shows all that stands in a topic, whatever it is: keys, values, and the values of headers. Blocks.
+pub fn scan(brokers: &str, topic: &str, mut look: impl FnMut(&[u8])) -> Result<(), Error> {
+    read(brokers, topic, |message| {
+        let headers =
+            message.headers().into_iter().flat_map(|headers| headers.iter()).filter_map(|header| header.value);
+        message.key().into_iter().chain(message.payload()).chain(headers).for_each(&mut look);
+    })
+}
+
+fn read(brokers: &str, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) -> Result<(), Error> {
     let mut config = consumer_config(brokers);
     let consumer: BaseConsumer = config
         .set("group.id", "souk-check")
@@ -33,19 +56,13 @@ pub fn replay(brokers: &str, topic: &str) -> Result<Story, Error> {
         }
     }
     consumer.assign(&assignment)?;
-    let mut story = Story::new();
     while !ends.is_empty() {
         let message = consumer.poll(PATIENCE).ok_or(Error::Slow)??;
-        if let Ok(record) = wire::parse(&message) {
-            let versions = story.entry(record.key).or_default();
-            if !versions.contains(&record.version) {
-                versions.push(record.version);
-            }
-        }
+        each(&message);
         let end = ends.get(&message.partition()).copied();
         if end.is_some_and(|end| message.offset() + 1 >= end) {
             ends.remove(&message.partition());
         }
     }
-    Ok(story)
+    Ok(())
 }

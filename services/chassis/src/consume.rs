@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::error::Unexpected;
@@ -25,6 +26,12 @@ pub struct Record {
     pub causation_id: Option<Uuid>,
     pub occurred_at: OffsetDateTime,
     pub traceparent: Option<String>,
+}
+
+/// One event that is to be handled, as a part of what its writer was doing.
+pub struct Due<'a> {
+    pub record: &'a Record,
+    pub span: Span,
 }
 
 /// Why an event was not handled.
@@ -64,6 +71,19 @@ pub trait Handler: Send + Sync {
     }
 
     async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError>;
+
+    /// Takes in the events that share a transaction: one after the other, unless a handler knows how to do it in fewer
+    /// statements. If it fails, they are handed in again one by one.
+    async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
+        if due.len() > 1 {
+            let records: Vec<_> = due.iter().map(|due| due.record).collect();
+            self.prepare(tx, &records).await?;
+        }
+        for due in due {
+            self.handle(tx, due.record).instrument(due.span.clone()).await?;
+        }
+        Ok(())
+    }
 
     /// Called after the commit of what was handled, such as to wake a step.
     fn committed(&self) {}

@@ -12,11 +12,11 @@ use futures_util::FutureExt;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use sqlx::PgConnection;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::consume::{Consumer, HandleError, Record};
+use crate::consume::{Consumer, Due, HandleError, Record};
 use crate::dead_letter;
 use crate::error::Unexpected;
 use crate::metrics::{self, Of};
@@ -86,29 +86,24 @@ fn complain(consumer: &Consumer, record: &Record, error: &str) {
 async fn together(consumer: &Consumer, clock: &Clock, records: &[&Record]) -> Result<(), HandleError> {
     let mut tx = consumer.db.begin().await?;
     let fates = admit(&mut tx, consumer.name, records).await?;
-    let due = records.iter().zip(&fates).filter(|(_, fate)| matches!(fate, Fate::Due));
-    let due: Vec<_> = due.map(|(record, _)| *record).collect();
-    if due.len() > 1 {
-        // What panics on one event must not end the work on all others.
-        let prepared = AssertUnwindSafe(consumer.handler.prepare(&mut tx, &due)).catch_unwind().await;
-        prepared.unwrap_or_else(|_| Err(panicked()))?;
-    }
-    let (mut handled, mut repeated, mut parked) = (0, 0, Vec::new());
+    let (mut due, mut parked, mut repeated) = (Vec::new(), Vec::new(), 0);
     for (record, fate) in records.iter().zip(fates) {
         match fate {
-            Fate::Due => {
-                handle(consumer, &mut tx, record).await?;
-                handled += 1;
-            }
-            Fate::Parked => {
-                dead_letter::insert(&mut tx, consumer.name, clock, record, BEHIND).await?;
-                parked.push(record);
-            }
+            Fate::Due => due.push(Due { record, span: span(consumer, record) }),
+            Fate::Parked => parked.push(record),
             Fate::Repeated => repeated += 1,
         }
     }
+    if !due.is_empty() {
+        // What panics on one event must not end the work on all others.
+        let handled = AssertUnwindSafe(consumer.handler.handle_all(&mut tx, &due)).catch_unwind().await;
+        handled.unwrap_or_else(|_| Err(panicked()))?;
+    }
+    for record in &parked {
+        dead_letter::insert(&mut tx, consumer.name, clock, record, BEHIND).await?;
+    }
     tx.commit().await?;
-    HANDLED.get_or_create(&Of::new(consumer.name)).inc_by(handled);
+    HANDLED.get_or_create(&Of::new(consumer.name)).inc_by(due.len() as u64);
     REPEATED.get_or_create(&Of::new(consumer.name)).inc_by(repeated);
     for record in parked {
         complain(consumer, record, BEHIND);
@@ -119,10 +114,14 @@ async fn together(consumer: &Consumer, clock: &Clock, records: &[&Record]) -> Re
 
 /// Hands a record to its handler, as a part of what its writer was doing.
 pub(crate) async fn handle(consumer: &Consumer, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
+    let handled = consumer.handler.handle(tx, record).instrument(span(consumer, record));
+    AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
+}
+
+fn span(consumer: &Consumer, record: &Record) -> Span {
     let span = tracing::info_span!("event", consumer = consumer.name, kind = record.kind, key = %record.key);
     telemetry::adopt_parent(&span, record.traceparent.as_deref());
-    let handled = AssertUnwindSafe(consumer.handler.handle(tx, record)).catch_unwind().instrument(span).await;
-    handled.unwrap_or_else(|_| Err(panicked()))
+    span
 }
 
 fn panicked() -> HandleError {

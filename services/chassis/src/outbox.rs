@@ -50,6 +50,49 @@ pub async fn append(db: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// Several events of one transaction, appended by one statement. Each is a part of what was going on when it was pushed.
+#[derive(Debug, Default)]
+pub struct Batch {
+    events: Vec<Event>,
+    traceparents: Vec<Option<String>>,
+}
+
+impl Batch {
+    pub fn push(&mut self, event: Event) {
+        self.events.push(event);
+        self.traceparents.push(telemetry::traceparent());
+    }
+
+    /// In the order in which they were pushed.
+    pub async fn append(self, db: &mut PgConnection) -> sqlx::Result<()> {
+        fn all<T>(events: &[Event], column: impl Fn(&Event) -> T) -> Vec<T> {
+            events.iter().map(column).collect()
+        }
+        let events = &self.events;
+        sqlx::query!(
+            "insert into outbox (event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at)
+             select event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at
+             from unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::bytea[], $7::text[], $8::uuid[],
+               $9::text[], $10::timestamptz[]) with ordinality
+               as told (event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at, place)
+             order by place",
+            &all(events, |event| event.event_id),
+            &all(events, |event| event.topic) as &[&str],
+            &all(events, |event| event.key),
+            &all(events, |event| event.version),
+            &all(events, |event| event.kind) as &[&str],
+            &all(events, |event| event.payload.clone()),
+            &all(events, |event| event.actor.clone()),
+            &all(events, |event| event.causation_id) as &[Option<Uuid>],
+            &self.traceparents as &[Option<String>],
+            &all(events, |event| event.occurred_at),
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+}
+
 /// Tells whoever waits for work that there is some: call it right after the commit.
 #[derive(Debug, Clone, Default)]
 pub struct Wake(Arc<Notify>);

@@ -4,6 +4,7 @@
 //! into sold, and every other end gives it back. A hold is let go of only because of what happened to its order, never
 //! because of a clock here. No unit is ever promised twice: the table would refuse it.
 
+mod apply;
 pub mod check;
 mod error;
 mod get;
@@ -81,6 +82,15 @@ pub struct Config {
         value_parser = parse_duration
     )]
     hold_limit: Duration,
+    /// How many units of one SKU a customer's orders may hold at once, before they are sold: against hoarding. 0 means any
+    /// number.
+    #[arg(
+        id = "INVENTORY_MAX_UNITS_PER_CUSTOMER",
+        long = "inventory-max-units-per-customer",
+        env = "INVENTORY_MAX_UNITS_PER_CUSTOMER",
+        default_value_t = 0
+    )]
+    max_units_per_customer: u32,
 }
 
 struct Service {
@@ -88,6 +98,8 @@ struct Service {
     clock: Clock,
     orders: OrderServiceClient<client::Peer>,
     hold_limit: Duration,
+    /// How many units of one SKU a customer may hold.
+    max_units: Option<i64>,
     /// Wakes the relay of the outbox.
     published: Wake,
 }
@@ -102,6 +114,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         clock: context.clock.clone(),
         orders: OrderServiceClient::new(orders),
         hold_limit: config.hold_limit,
+        max_units: Some(config.max_units_per_customer.into()).filter(|cap| *cap > 0),
         published: Wake::default(),
     };
     Ok(role(Arc::new(service), config.listen, context))

@@ -9,10 +9,11 @@ use chassis::step::Did;
 use chassis::{Error, Unexpected, client};
 use contracts::souk::order::v1::{BatchGetOrderStatesRequest, OrderState, OrderStatus};
 use tokio::time::Instant;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::Service;
-use crate::on_event::{self, News};
+use crate::apply::{News, apply};
 use crate::reservation::Heard;
 
 const BATCH: i64 = 100;
@@ -68,9 +69,10 @@ async fn settle(service: &Service, order: &OrderStatus) -> Result<(), Unexpected
     };
     let broken = |why: String| Unexpected::Broken(format!("the hold of order {:?}: {why}", order.order_id));
     let order_id = Uuid::parse_str(&order.order_id).map_err(|error| broken(error.to_string()))?;
-    let news = News { order_id, version: order.version, heard, lines: vec![], causation_id: None };
+    let (version, span) = (order.version, Span::current());
+    let news = News { order_id, user_id: None, version, heard, lines: vec![], causation_id: None, span };
     let mut tx = service.db.begin().await?;
-    match on_event::apply(service, &mut tx, news).await {
+    match apply(service, &mut tx, &[news]).await {
         Ok(()) => Ok(tx.commit().await?),
         Err(HandleError::Unexpected(error)) => Err(error),
         Err(HandleError::Poisoned(why)) => Err(broken(why)),

@@ -1,6 +1,7 @@
 //! What can happen to an order, and how it is recorded: in the event store, in the projection and in the outbox, in one
 //! transaction.
 
+use chassis::consume::Record;
 use chassis::outbox;
 use contracts::souk::order::v1::order_event::Event as Kind;
 use contracts::souk::order::v1::*;
@@ -18,7 +19,7 @@ use crate::order::{Line, Order};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fact {
     Reserved,
-    Rejected { skus: Vec<String> },
+    Rejected { reason: String, skus: Vec<String> },
     Confirmed { payment_id: Uuid },
     Paid { payment_id: Uuid },
     PaymentFailed { reason: String },
@@ -41,8 +42,15 @@ impl Cause {
         Self { actor: caller.actor(), event_id: None }
     }
 
-    pub(crate) fn ourselves(event_id: Option<Uuid>) -> Self {
-        Self { actor: "service:order".to_owned(), event_id }
+    pub(crate) fn ourselves() -> Self {
+        Self { actor: "service:order".to_owned(), event_id: None }
+    }
+
+    /// What a peer told us. Of what it did because somebody wanted it, that person is the actor here too.
+    pub(crate) fn heard(record: &Record) -> Self {
+        let is_service = record.actor.starts_with("service:");
+        let actor = if is_service { "service:order" } else { &record.actor };
+        Self { actor: actor.to_owned(), event_id: Some(record.event_id) }
     }
 }
 
@@ -66,7 +74,7 @@ impl Fact {
         let lines = || lines.iter().map(|line| line.to_proto(&order.currency)).collect();
         match self.clone() {
             Self::Reserved => Kind::OrderReserved(OrderReserved { payment_method: order.payment_method.clone() }),
-            Self::Rejected { skus } => Kind::OrderRejected(OrderRejected { reason: "STOCK_SHORT".to_owned(), skus }),
+            Self::Rejected { reason, skus } => Kind::OrderRejected(OrderRejected { reason, skus }),
             Self::Confirmed { payment_id } => {
                 Kind::OrderConfirmed(OrderConfirmed { lines: lines(), payment_id: payment_id.to_string() })
             }
@@ -90,7 +98,7 @@ impl Fact {
         Some(match event {
             Kind::OrderPlaced(_) => return None,
             Kind::OrderReserved(_) => Self::Reserved,
-            Kind::OrderRejected(it) => Self::Rejected { skus: it.skus },
+            Kind::OrderRejected(it) => Self::Rejected { reason: it.reason, skus: it.skus },
             Kind::OrderConfirmed(it) => Self::Confirmed { payment_id: id(&it.payment_id) },
             Kind::OrderPaid(it) => Self::Paid { payment_id: id(&it.payment_id) },
             Kind::OrderPaymentFailed(it) => Self::PaymentFailed { reason: it.reason },

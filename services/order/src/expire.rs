@@ -34,7 +34,7 @@ async fn expire(service: &Service) -> Result<Did, Error> {
     for order_id in &due {
         let order = Order::lock(&mut tx, *order_id, Owner::Anybody).await?;
         let mut order = order.ok_or(Error::OrderNotFound)?;
-        event::record(service, &mut tx, &mut order, Fact::Expired, &Cause::ourselves(None)).await?;
+        event::record(service, &mut tx, &mut order, Fact::Expired, &Cause::ourselves()).await?;
     }
     tx.commit().await?;
     if due.is_empty() {

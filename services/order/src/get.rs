@@ -36,7 +36,7 @@ pub(crate) async fn list_events(
     let mut db = service.db.acquire().await?;
     Order::find(&mut db, order_id, caller.owner()?).await?.ok_or(Error::OrderNotFound)?;
     let rows = sqlx::query!(
-        "select version, type as kind, payload, actor, causation_id, occurred_at
+        "select version, event_id, type as kind, payload, actor, causation_id, occurred_at
          from order_event where order_id = $1 order by version",
         order_id,
     )
@@ -46,6 +46,7 @@ pub(crate) async fn list_events(
         let event = OrderEvent::decode(&*row.payload).map_err(|error| chassis::Error::Unexpected(error.into()))?;
         Ok(OrderEventEntry {
             version: row.version,
+            event_id: row.event_id.to_string(),
             r#type: row.kind.rsplit('.').next().unwrap_or_default().to_owned(),
             time: Some(timestamp(row.occurred_at)),
             actor: row.actor,

@@ -122,6 +122,12 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     Ok(role(Arc::new(service), config.listen, context))
 }
 
+/// Builds the projection again, beside the one that is in use, and says how the two differ.
+pub async fn rebuild(config: &Config) -> Result<(u64, Vec<Difference>), String> {
+    let db = db::pool(&config.database_url, 1).map_err(|error| format!("ORDER_DATABASE_URL: {error}"))?;
+    compare(&db).await.map_err(|error| error.to_string())
+}
+
 fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
     let (expire, watch, forget) = (service.clone(), service.clone(), service.clone());
     let expire = Step::new("order.expire", Duration::from_secs(1), move || expire::expire_due(expire.clone()));

@@ -60,7 +60,7 @@ impl Handler for Peers {
                 Err(poisoned(format!("an order that is {} cannot hear {heard:?}", order.state.name())))
             }
             Decision::Record(fact) => {
-                let cause = Cause::ourselves(Some(record.event_id));
+                let cause = Cause::heard(record);
                 event::record(&self.0, tx, &mut order, fact, &cause).await.map_err(unexpected)
             }
         }
@@ -99,7 +99,10 @@ fn parse_stock(event: InventoryEvent) -> Result<(Uuid, Heard), HandleError> {
     let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
         Stock::StockReserved(_) => Heard::StockReserved,
         Stock::StockRejected(it) => {
-            Heard::StockRejected { skus: it.shortages.into_iter().map(|shortage| shortage.sku).collect() }
+            // What was short was short for everybody, whatever a cap says of the rest.
+            let is_capped = !it.shortages.is_empty() && it.shortages.iter().all(|line| line.reason == "HOLD_CAP");
+            let reason = if is_capped { "HOLD_CAP" } else { "STOCK_SHORT" }.to_owned();
+            Heard::StockRejected { reason, skus: it.shortages.into_iter().map(|line| line.sku).collect() }
         }
         Stock::StockSold(_) => Heard::StockSold,
         Stock::StockReleased(_) | Stock::StockReturned(_) => Heard::StockReleased,

@@ -123,8 +123,7 @@ impl Order {
         self.updated_at = at;
         match fact {
             Fact::Reserved | Fact::Expired => {}
-            Fact::Rejected { .. } => self.exit_reason = "STOCK_SHORT".to_owned(),
-            Fact::PaymentFailed { reason } => self.exit_reason.clone_from(reason),
+            Fact::Rejected { reason, .. } | Fact::PaymentFailed { reason } => self.exit_reason.clone_from(reason),
             Fact::Cancelled { reason } => self.exit_reason = reason.as_str_name().to_owned(),
             Fact::Confirmed { payment_id } => self.payment_id = Some(*payment_id),
             Fact::Paid { payment_id } => {
@@ -350,7 +349,7 @@ mod tests {
         let (payment_id, text) = (Uuid::from_u128(7), String::new);
         let facts = [
             Fact::Reserved,
-            Fact::Rejected { skus: vec![] },
+            Fact::Rejected { reason: text(), skus: vec![] },
             Fact::Confirmed { payment_id },
             Fact::Paid { payment_id },
             Fact::PaymentFailed { reason: text() },

@@ -10,6 +10,7 @@ use crate::order::State;
 pub(crate) enum Heard {
     StockReserved,
     StockRejected {
+        reason: String,
         skus: Vec<String>,
     },
     StockSold,
@@ -47,7 +48,7 @@ pub(crate) fn decide(state: State, heard: &Heard) -> Decision {
     use State::{Cancelled, Confirmed, Expired, Fulfilled, PaymentFailed, Pending, Rejected, Reserved};
     match (state, heard.clone()) {
         (Pending, Heard::StockReserved) => Decision::Record(Fact::Reserved),
-        (Pending, Heard::StockRejected { skus }) => Decision::Record(Fact::Rejected { skus }),
+        (Pending, Heard::StockRejected { reason, skus }) => Decision::Record(Fact::Rejected { reason, skus }),
         (Reserved, Heard::PaymentAuthorized { payment_id }) => Decision::Record(Fact::Confirmed { payment_id }),
         (Reserved, Heard::PaymentDeclined { reason }) => Decision::Record(Fact::PaymentFailed { reason }),
         (Confirmed, Heard::PaymentCaptured { payment_id }) => Decision::Record(Fact::Paid { payment_id }),
@@ -84,7 +85,7 @@ mod tests {
         let reason = || "CARD_DECLINED".to_owned();
         [
             Heard::StockReserved,
-            Heard::StockRejected { skus: vec!["MUG".to_owned()] },
+            Heard::StockRejected { reason: "STOCK_SHORT".to_owned(), skus: vec!["MUG".to_owned()] },
             Heard::StockSold,
             Heard::StockReleased,
             Heard::PaymentAuthorized { payment_id },

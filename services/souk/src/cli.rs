@@ -27,8 +27,8 @@ pub(crate) enum Command {
     Product(One<product::Config>),
     /// Runs the inventory service.
     Inventory(One<inventory::Config>),
-    /// Runs the order service.
-    Order(One<order::Config>),
+    /// Runs the order service, or one of its commands.
+    Order(Box<Order>),
     /// Runs the payment service.
     Payment(One<payment::Config>),
     /// Creates databases, database roles, tables and topics, or brings them up to date.
@@ -92,4 +92,20 @@ pub(crate) struct CreateOperator {
     /// A file that holds the password, in its first line.
     #[arg(long)]
     pub(crate) password_file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Order {
+    #[command(subcommand)]
+    pub(crate) command: Option<OrderCommand>,
+    #[command(flatten)]
+    pub(crate) one: One<order::Config>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrderCommand {
+    /// Builds the table of orders again from their events, beside the one that is in use, and tells the differences. It
+    /// changes nothing.
+    Rebuild(order::Config),
 }

@@ -16,7 +16,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use user::CreateOperatorError;
 
-use cli::{Cli, Command, CreateOperator, UserCommand};
+use cli::{Cli, Command, CreateOperator, OrderCommand, UserCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -76,7 +76,10 @@ async fn run(command: Command) -> ExitCode {
         },
         Command::Product(one) => roles::one("product", &one, product::start).await,
         Command::Inventory(one) => roles::one("inventory", &one, inventory::start).await,
-        Command::Order(one) => roles::one("order", &one, order::start).await,
+        Command::Order(order) => match order.command {
+            Some(OrderCommand::Rebuild(config)) => rebuild_orders(&config).await,
+            None => roles::one("order", &order.one, order::start).await,
+        },
         Command::Payment(one) => roles::one("payment", &one, payment::start).await,
     }
 }
@@ -87,6 +90,18 @@ async fn create_operator(operator: &CreateOperator) -> ExitCode {
         Err(error @ CreateOperatorError::Given(_)) => say(&error, USAGE),
         Err(error) => say(&error, 1),
     }
+}
+
+async fn rebuild_orders(config: &order::Config) -> ExitCode {
+    let (count, differences) = match order::rebuild(config).await {
+        Ok(done) => done,
+        Err(error) => return say(&error, 1),
+    };
+    for difference in &differences {
+        println!("{}: {}", difference.order_id, difference.why);
+    }
+    println!("{count} orders were built from their events, {} differ", differences.len());
+    if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print(bytes: &[u8]) -> ExitCode {

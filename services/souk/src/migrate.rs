@@ -192,7 +192,8 @@ async fn create(server: &mut PgConnection, target: &Target) -> sqlx::Result<()> 
         execute(server, format!("create database {database}")).await?;
         execute(server, format!("revoke all on database {database} from public")).await?;
     }
-    execute(server, format!("grant connect on database {database} to {role}")).await
+    // What is temporary is a session's own: such as tables that are built again, to be compared.
+    execute(server, format!("grant connect, temporary on database {database} to {role}")).await
 }
 
 /// In one transaction: what is only ever added to is at no moment open to changes.

@@ -1,7 +1,9 @@
 //! Fixtures for the tests of services: the real server over an in-memory pipe, a fixed clock, minted tokens, and events
 //! carried from an outbox to a handler without Kafka in between.
 
-use std::io;
+mod trial;
+
+use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
+
+pub use trial::{try_event, try_key};
 
 const ISSUER: &str = "https://souk.test";
 const AUDIENCE: &str = "souk";
@@ -175,7 +179,25 @@ pub async fn published(db: &PgPool) -> Vec<Record> {
         occurred_at: row.get("created_at"),
         traceparent: None,
     });
-    records.collect()
+    let records: Vec<_> = records.collect();
+    if std::env::var_os("SOUK_RECORD_SAMPLES").is_some() {
+        keep_samples(&records);
+    }
+    records
+}
+
+/// The first event of each type that a test comes to see, as it was published, becomes its sample. One that is there is
+/// never written again: whatever was published once must be readable for ever.
+fn keep_samples(records: &[Record]) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto/samples");
+    for record in records {
+        let path = format!("{folder}/{}.binpb", record.kind);
+        match std::fs::File::create_new(&path) {
+            Ok(mut file) => file.write_all(&record.payload).expect("the sample can be written"),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
 }
 
 /// Hands records to a consumer, as the bus would.

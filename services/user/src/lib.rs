@@ -5,6 +5,7 @@
 //! hashed; neither is ever logged, and no event carries personal data.
 
 mod account;
+pub mod check;
 mod error;
 mod get;
 mod operator;

@@ -95,6 +95,41 @@ async fn a_poisoned_event_parks_its_key_only_until_it_is_redriven(db: PgPool) {
     assert_eq!(listener.letters().await, []);
 }
 
+/// The bug is mended and what it parked is redriven, while more and more of the same keys comes in.
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn a_mended_bug_is_redriven_in_order_while_events_go_on(db: PgPool) {
+    const LAST: i64 = 60;
+    let ground = Ground::open(db).await;
+    let (listener, keys) = (ground.scribe(), keys(6));
+    let parked = &keys[..3];
+    listener.scribe.refused.lock().expect("no panics").extend(parked.iter().map(|key| (*key, 3)));
+    let running = listener.start();
+    let writer = async {
+        for version in 1..=LAST {
+            for key in &keys {
+                ground.say(*key, version).await;
+            }
+        }
+    };
+    let mender = async {
+        eventually("all three to be parked", async || {
+            let letters = listener.letters().await;
+            parked.iter().all(|key| letters.iter().any(|letter| letter.0 == *key)).then_some(())
+        })
+        .await;
+        listener.scribe.refused.lock().expect("no panics").clear();
+        for key in parked {
+            let redriven = dead_letter::redrive(&listener.consumer, &chassis::Clock::System, *key).await;
+            assert!(redriven.expect("mended") > 0);
+        }
+    };
+    tokio::join!(writer, mender);
+    ground.hears(6 * LAST).await;
+    running.stop().await;
+    assert_eq!(ground.heard().await, story(&keys, LAST));
+    assert_eq!(listener.letters().await, []);
+}
+
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn what_is_no_event_holds_nobody_up(db: PgPool) {
     let ground = Ground::open(db).await;

@@ -1,3 +1,5 @@
+mod cap;
+mod keys;
 mod reservation;
 mod stale;
 mod stock;
@@ -33,18 +35,26 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) async fn open(db: PgPool) -> Self {
-        // A port where nobody listens: most tests never ask the order service.
-        let nobody = client::connect("order", "http://127.0.0.1:1").expect("a URL");
-        Self::open_with(db, OrderServiceClient::new(nobody)).await
+        Self::open_with(db, nobody(), None).await
     }
 
-    pub(super) async fn open_with(db: PgPool, orders: OrderServiceClient<client::Peer>) -> Self {
+    /// With so many units of a SKU that a customer may hold.
+    pub(super) async fn open_capped(db: PgPool, max_units: i64) -> Self {
+        Self::open_with(db, nobody(), Some(max_units)).await
+    }
+
+    pub(super) async fn open_with(
+        db: PgPool,
+        orders: OrderServiceClient<client::Peer>,
+        max_units: Option<i64>,
+    ) -> Self {
         let kit = Kit::new();
         let service = Arc::new(Service {
             db: db.clone(),
             clock: kit.context.clock.clone(),
             orders,
             hold_limit: Duration::from_secs(1_500),
+            max_units,
             published: Wake::default(),
         });
         let channel = kit.serve(role(service.clone(), ([127, 0, 0, 1], 0).into(), &kit.context)).await;
@@ -93,6 +103,11 @@ impl Store {
     pub(super) async fn parked(&self) -> usize {
         chassis::dead_letter::list(&self.db, None, 0, 100).await.expect("letters").len()
     }
+}
+
+/// A port where nobody listens: most tests never ask the order service.
+fn nobody() -> OrderServiceClient<client::Peer> {
+    OrderServiceClient::new(client::connect("order", "http://127.0.0.1:1").expect("a URL"))
 }
 
 pub(super) fn told(order: Uuid, version: i64, event: Event) -> Record {

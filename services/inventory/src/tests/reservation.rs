@@ -84,6 +84,31 @@ async fn of_many_orders_for_the_last_unit_one_gets_it(db: PgPool) {
     assert_eq!(held, 1);
 }
 
+/// What shares a transaction is one piece of work, and has the effects and events that it would have one by one.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_group_is_decided_in_its_order(db: PgPool) {
+    let store = Store::open(db).await;
+    store.receive("k1", "MUG", 5).await.expect("received");
+    let [first, second, third, barred] = [(); 4].map(|()| Uuid::now_v7());
+    let group = [
+        placed(first, &[("MUG", 4)]),
+        placed(second, &[("MUG", 2)]),
+        cancelled(barred),
+        cancelled(first),
+        placed(third, &[("MUG", 5)]),
+        confirmed(third),
+        cancelled(second),
+    ];
+    testkit::hear(&store.consumer, &store.kit.context.clock, &group).await;
+    assert_eq!((store.level("MUG").await, store.parked().await), ((0, 0, 5), 0));
+    assert_eq!(store.published(first).await, ["StockReserved", "StockReleased"]);
+    assert_eq!(store.published(second).await, ["StockRejected"], "it was short when its turn came");
+    assert_eq!(store.published(third).await, ["StockReserved", "StockSold"]);
+    assert_eq!(store.published(barred).await, Vec::<String>::new());
+    let checked = crate::check::check_reservations(&store.db).await.expect("checked");
+    assert_eq!((checked.count, checked.violations.len()), (4, 0), "{:?}", checked.violations);
+}
+
 /// Groups of different partitions, whose orders come to the same goods in opposite directions. `deadlocks` counts what
 /// Postgres had to end.
 #[sqlx::test(migrator = "crate::MIGRATOR")]

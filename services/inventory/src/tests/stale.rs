@@ -69,7 +69,7 @@ async fn serve_orders(state: OrderState, version: i64) -> OrderServiceClient<cli
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_old_hold_is_settled_by_what_became_of_its_order(db: PgPool) {
-    let store = Store::open_with(db, serve_orders(OrderState::Cancelled, 4).await).await;
+    let store = Store::open_with(db, serve_orders(OrderState::Cancelled, 4).await, None).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
     store.hear(placed(order, &[("MUG", 4)])).await;
@@ -89,7 +89,7 @@ async fn an_old_hold_is_settled_by_what_became_of_its_order(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_that_goes_on_keeps_its_hold_and_is_asked_about_later(db: PgPool) {
-    let store = Store::open_with(db, serve_orders(OrderState::Reserved, 2).await).await;
+    let store = Store::open_with(db, serve_orders(OrderState::Reserved, 2).await, None).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
     store.hear(placed(order, &[("MUG", 4)])).await;
@@ -103,7 +103,7 @@ async fn an_order_that_goes_on_keeps_its_hold_and_is_asked_about_later(db: PgPoo
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_confirmed_order_sells_its_old_hold(db: PgPool) {
-    let store = Store::open_with(db, serve_orders(OrderState::Confirmed, 3).await).await;
+    let store = Store::open_with(db, serve_orders(OrderState::Confirmed, 3).await, None).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
     store.hear(placed(order, &[("MUG", 4)])).await;

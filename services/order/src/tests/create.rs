@@ -4,7 +4,6 @@ use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
 use testkit::{fields, reason};
 use tonic::Code;
-use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::Shop;
@@ -37,33 +36,6 @@ async fn the_same_key_is_one_order_even_if_the_product_went_meanwhile(db: PgPool
     let count =
         sqlx::query_scalar!(r#"select count(*) as "n!" from "order""#).fetch_one(&shop.db).await.expect("a count");
     assert_eq!(count, 1);
-}
-
-#[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_twin_of_a_request_in_progress_is_told_to_come_back(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let request = shop.wanted("k1");
-    let mut holdup = shop.db.begin().await.expect("a transaction");
-    sqlx::query(r#"lock table "order" in share mode"#).execute(&mut *holdup).await.expect("locked");
-    let mut first = tokio::spawn({
-        let (mut client, request) = (shop.client.clone(), shop.kit.customer(shop.user, request.clone()));
-        async move { client.create_order(request).await }
-    });
-    let waiting = r#"select exists (select from pg_locks where not granted and relation = '"order"'::regclass
-                       and database = (select oid from pg_database where datname = current_database()))"#;
-    let held_up =
-        async { while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut *holdup).await.expect("locks") {} };
-    tokio::select! {
-        () = held_up => {}
-        ended = &mut first => panic!("it was not held up: {ended:?}"),
-    }
-
-    let twin = shop.create(request.clone()).await.expect_err("the first is not done");
-    assert_eq!((twin.code(), reason(&twin)), (Code::Aborted, "REQUEST_IN_PROGRESS@souk.order".into()));
-    assert!(twin.get_details_retry_info().is_some(), "and when to come back");
-    holdup.rollback().await.expect("let go");
-    let first = first.await.expect("no panic").expect("placed").into_inner().order;
-    assert_eq!(Some(shop.create(request).await.expect("replayed")), first);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

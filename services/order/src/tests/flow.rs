@@ -11,6 +11,7 @@ use testkit::reason;
 use uuid::Uuid;
 
 use super::Shop;
+use crate::compare;
 use crate::expire::expire_due;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -39,12 +40,13 @@ async fn an_order_goes_from_placed_to_fulfilled(db: PgPool) {
 async fn no_stock_rejects_and_a_declined_card_fails(db: PgPool) {
     let shop = Shop::open(db).await;
     let (short, declined, lost) = (shop.place().await, shop.place().await, shop.place().await);
-    let shortage = StockShortage { sku: "MUG".into(), requested: 2, available: 1 };
+    let shortage = StockShortage { sku: "MUG".into(), requested: 2, available: 1, ..Default::default() };
     shop.hears(shop.stock(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }))).await;
     assert_eq!(
         (shop.state(short).await, shop.order(short).await.exit_reason),
         (OrderState::Rejected, "STOCK_SHORT".into())
     );
+    assert_eq!(shop.published(short).await, ["OrderPlaced", "OrderRejected"]);
 
     shop.hears(shop.stock_reserved(declined)).await;
     shop.hears(shop.declined(declined)).await;
@@ -56,6 +58,24 @@ async fn no_stock_rejects_and_a_declined_card_fails(db: PgPool) {
     let failed = PaymentCaptureFailed { reason: "CARD_DECLINED".into() };
     shop.hears(shop.payment(lost, Payment::PaymentCaptureFailed(failed))).await;
     assert_eq!(shop.state(lost).await, OrderState::PaymentFailed);
+}
+
+/// Where there was enough, but not for one customer, the order says so.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_cap_is_another_reason_than_a_shortage(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let line = |sku: &str, reason: &str| StockShortage { sku: sku.into(), reason: reason.into(), ..Default::default() };
+    for (lines, reason) in [
+        (vec![line("MUG", "HOLD_CAP")], "HOLD_CAP"),
+        (vec![line("MUG", "HOLD_CAP"), line("CUP", "STOCK_SHORT")], "STOCK_SHORT"),
+        (vec![line("MUG", "STOCK_SHORT")], "STOCK_SHORT"),
+    ] {
+        let order = shop.place().await;
+        shop.hears(shop.stock(order, Stock::StockRejected(StockRejected { shortages: lines }))).await;
+        let order = shop.order(order).await;
+        assert_eq!((order.state(), order.exit_reason.as_str()), (OrderState::Rejected, reason));
+    }
+    assert_eq!(compare(&shop.db).await.expect("compared"), (3, vec![]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -2,9 +2,11 @@ mod away;
 mod cancel;
 mod create;
 mod flow;
+mod keys;
 mod read;
 mod rebuild;
 mod storm;
+mod story;
 mod stuck;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -216,7 +218,7 @@ impl Shop {
         testkit::hear(&self.consumer, &self.kit.context.clock, &[record]).await;
     }
 
-    fn next_version(&self) -> i64 {
+    pub(super) fn next_version(&self) -> i64 {
         let mut heard = self.heard.lock().expect("no panics");
         *heard += 1;
         *heard

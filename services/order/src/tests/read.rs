@@ -70,29 +70,6 @@ async fn a_page_ends_early_when_its_orders_have_many_lines(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn the_story_says_who_and_because_of_what(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let order = shop.place().await;
-    let reserved = shop.stock_reserved(order);
-    shop.hears(reserved.clone()).await;
-    shop.cancel(order, "c1").await.expect("cancelled");
-    let ask = ListOrderEventsRequest { order_id: order.to_string() };
-    let story = shop.client.clone().list_order_events(shop.kit.customer(shop.user, ask)).await.expect("theirs");
-    let story = story.into_inner().events;
-    let customer = format!("user:{}", shop.user);
-    let told: Vec<_> = story.iter().map(|it| (it.r#type.as_str(), it.actor.as_str(), it.reason.as_str())).collect();
-    assert_eq!(
-        told,
-        [
-            ("OrderPlaced", customer.as_str(), ""),
-            ("OrderReserved", "service:order", ""),
-            ("OrderCancelled", customer.as_str(), "CANCEL_REASON_CUSTOMER_REQUEST"),
-        ]
-    );
-    assert_eq!(story[1].causation_id, reserved.event_id.to_string());
-}
-
-#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn states_are_for_those_who_hold_something_for_an_order(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;

@@ -1,4 +1,7 @@
-use contracts::souk::order::v1::OrderState;
+use contracts::souk::order::v1::order_event::Event;
+use contracts::souk::order::v1::*;
+use contracts::souk::r#type::v1::Money;
+use prost::Message;
 use sqlx::PgPool;
 
 use super::Shop;
@@ -42,6 +45,58 @@ async fn every_kind_of_forgery_is_found(db: PgPool) {
     forged.sort_unstable();
     found.sort_unstable_by_key(|difference| difference.order_id);
     assert_eq!((count, found.iter().map(|it| it.order_id).collect::<Vec<_>>()), (8, forged), "{found:?}");
+}
+
+/// The table refuses such a row, but what was built is told, not refused.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn events_that_no_row_could_follow_are_told(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (overpaid, twice) = (shop.place().await, shop.place().await);
+    shop.hears(shop.stock_reserved(overpaid)).await;
+    shop.hears(shop.authorized(overpaid)).await;
+    for (order, kind, event) in [
+        (
+            overpaid,
+            "OrderRefunded",
+            Event::OrderRefunded(OrderRefunded { amount: Some(Money::new("EUR", 2_501)), ..Default::default() }),
+        ),
+        (twice, "OrderPlaced", Event::OrderPlaced(OrderPlaced::default())),
+    ] {
+        let payload = OrderEvent { order_id: order.to_string(), event: Some(event), ..Default::default() };
+        sqlx::query(
+            "insert into order_event (order_id, version, event_id, type, payload, actor, occurred_at)
+             select $1, max(version) + 1, gen_random_uuid(), 'souk.order.v1.' || $2, $3, 'test', now()
+             from order_event where order_id = $1",
+        )
+        .bind(order)
+        .bind(kind)
+        .bind(payload.encode_to_vec())
+        .execute(&shop.db)
+        .await
+        .expect("forged");
+    }
+    let (count, differences) = compare(&shop.db).await.expect("compared");
+    assert_eq!((count, differences.len()), (2, 2), "{differences:?}");
+    let why = |order| differences.iter().find(|it| it.order_id == order).expect("told").why.as_str();
+    assert!(why(overpaid).contains("refunded_minor is 0, the events say 2501"), "{}", why(overpaid));
+    assert_eq!(why(twice), "it was placed twice");
+}
+
+/// Names mean something else where orders are built again. No other session sees anything of it.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_live_rows_are_never_touched(db: PgPool) {
+    let shop = Shop::open(db).await;
+    shop.one_of_each().await;
+    let rows = async || {
+        let sql = r#"select xmin::text || '"order"'::regclass::oid || to_jsonb(it) from "order" as it
+                     union all select xmin::text || 'order_line'::regclass::oid || to_jsonb(it) from order_line as it order by 1"#;
+        sqlx::query_scalar::<_, String>(sql).fetch_all(&shop.db).await.expect("rows")
+    };
+    let before = rows().await;
+    compare(&shop.db).await.expect("compared");
+    assert_eq!(rows().await, before);
+    shop.place().await;
+    assert_eq!(compare(&shop.db).await.expect("compared"), (9, vec![]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

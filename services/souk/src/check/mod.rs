@@ -2,16 +2,26 @@
 //!
 //! It can be run beside a shop that is open. What looks wrong is looked at again a little later, as an order on its way is
 //! never in the same place everywhere; only what is wrong about the same thing each time is a violation.
+//!
+//! With `--self-test` it checks itself: it plants violations of each kind and must find them.
 
 mod events;
+mod journal;
 mod money;
+mod pattern;
+mod plants;
+mod secrets;
+mod self_test;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use bus::topics::TOPICS;
+use chassis::config::Secret;
 use chassis::{Clock, Finding, Unexpected, db, dead_letter};
 use clap::Args;
 use inventory::check::Holding;
@@ -20,6 +30,8 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::migrate::Databases;
+use journal::{Attempt, Coverage};
+use secrets::Scan;
 
 const LOOKS: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -44,6 +56,26 @@ pub(crate) struct Config {
     /// The payment provider's simulator, whose ledger ours is compared with. None: it is not.
     #[arg(id = "SOUK_CHECK_PROVIDER_URL", long = "provider-url", env = "SOUK_CHECK_PROVIDER_URL")]
     provider_url: Option<String>,
+    /// What load clients wrote down of their attempts: a line of JSON for each, with `attempt`, `key`, `kind` (`create` for
+    /// CreateOrder), `outcome` (`ok`, `refused`, `unknown`), `order_id` if there was one, and `at`.
+    #[arg(long)]
+    journal: Option<PathBuf>,
+    /// Every order that there is must be of an attempt in the journal.
+    #[arg(long, requires = "journal")]
+    journal_is_complete: bool,
+    /// Checks the checks instead: plants violations in databases that are made for it and dropped afterwards, and must find
+    /// each of them.
+    #[arg(long)]
+    self_test: bool,
+    /// For `--self-test`: a database administrator, who may create databases.
+    #[arg(
+        id = "SOUK_MIGRATE_DATABASE_URL",
+        long = "database-url",
+        env = "SOUK_MIGRATE_DATABASE_URL",
+        default_value = "postgres://postgres@127.0.0.1:15432/postgres",
+        hide_env_values = true
+    )]
+    admin: Secret,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -56,21 +88,36 @@ pub(crate) enum Error {
     Topics(#[from] bus::Error),
     #[error("the provider's ledger: {0}")]
     Provider(String),
+    #[error("the journal {path:?}, line {line}: {why}")]
+    Journal { path: PathBuf, line: usize, why: String },
+    #[error("a database for the self-test: {0}")]
+    Scratch(String),
 }
 
 struct Shop {
+    user: PgPool,
+    product: PgPool,
     inventory: PgPool,
     order: PgPool,
     payment: PgPool,
+    attempts: Option<(Vec<Attempt>, Coverage)>,
 }
 
 /// Whether all is well.
 pub(crate) async fn run(config: &Config) -> Result<bool, Error> {
+    if config.self_test {
+        return self_test::run(&config.admin).await;
+    }
     let pool = |url, variable| db::pool(url, 4).map_err(|why| Error::Config { variable, why });
+    let coverage = if config.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
+    let attempts = config.journal.as_deref().map(journal::read).transpose()?;
     let shop = Shop {
+        user: pool(&config.databases.user, "USER_DATABASE_URL")?,
+        product: pool(&config.databases.product, "PRODUCT_DATABASE_URL")?,
         inventory: pool(&config.databases.inventory, "INVENTORY_DATABASE_URL")?,
         order: pool(&config.databases.order, "ORDER_DATABASE_URL")?,
         payment: pool(&config.databases.payment, "PAYMENT_DATABASE_URL")?,
+        attempts: attempts.map(|attempts| (attempts, coverage)),
     };
     let mut findings = look(config, &shop).await?;
     for _ in 1..LOOKS {
@@ -83,13 +130,33 @@ pub(crate) async fn run(config: &Config) -> Result<bool, Error> {
             finding.keep_repeated(earlier);
         }
     }
-    for finding in &findings {
-        report(finding);
-    }
-    if config.provider_url.is_none() {
-        println!("I2 --  the provider's ledger was not compared: SOUK_CHECK_PROVIDER_URL is not set");
+    // What stands somewhere is not on its way: once is enough.
+    let scan = scan(config, &shop).await?;
+    findings.push(scan.finding.clone());
+    report(&findings);
+    for (place, tables) in &scan.looked_at {
+        let counts: Vec<_> = tables.iter().map(|(table, count)| format!("{table} {count}")).collect();
+        println!("        {place}: {}", counts.join(", "));
     }
     Ok(findings.iter().all(|finding| finding.violations.is_empty()))
+}
+
+async fn scan(config: &Config, shop: &Shop) -> Result<Scan, Error> {
+    let mut scan = Scan::begin(&shop.user).await?;
+    let services = [
+        ("user", &shop.user),
+        ("product", &shop.product),
+        ("inventory", &shop.inventory),
+        ("order", &shop.order),
+        ("payment", &shop.payment),
+    ];
+    for (service, db) in services {
+        scan.database(service, db).await?;
+    }
+    for topic in TOPICS {
+        scan = scan.topic(&config.kafka_brokers, topic).await?;
+    }
+    Ok(scan)
 }
 
 /// Always the same findings, in the same order.
@@ -100,20 +167,27 @@ async fn look(config: &Config, shop: &Shop) -> Result<Vec<Finding>, Error> {
         let theirs = money::fetch(url).await?;
         findings.push(money::compare(&payment::check::books(&shop.payment).await?, &theirs, &ends));
     }
-    let (brokers, Shop { inventory, order, payment }) = (&config.kafka_brokers, shop);
+    let (brokers, Shop { inventory, order, payment, .. }) = (&config.kafka_brokers, shop);
     findings.extend([
         payment::check::check_ledger(payment).await?,
         order::check::check_settled(order, Clock::System.now()).await?,
         compare_stock(&ends, &inventory::check::held_or_sold(inventory).await?),
-        check_parked(shop).await?,
+        check_parked(&[inventory, order, payment]).await?,
         events::check(brokers, "souk.order.v1", order, async || order::check::versions(order).await).await?,
         events::check(brokers, "souk.inventory.v1", inventory, async || inventory::check::versions(inventory).await)
             .await?,
         events::check(brokers, "souk.payment.v1", payment, async || payment::check::versions(payment).await).await?,
+        order::check::check_answers(order, Clock::System.now()).await?,
         order::check::check_orders(order).await?,
         inventory::check::check_reservations(inventory).await?,
         payment::check::check_payments(payment).await?,
     ]);
+    if let Some((attempts, coverage)) = &shop.attempts {
+        let orders = order::check::order_ids(order).await?;
+        let made = order::check::orders_by_key(order).await?;
+        findings.push(journal::check_once(attempts, &made, &orders, *coverage));
+        findings.push(journal::check_durable(attempts, &orders));
+    }
     Ok(findings)
 }
 
@@ -132,9 +206,9 @@ fn compare_stock(ends: &HashMap<Uuid, End>, held: &HashMap<Uuid, Holding>) -> Fi
 }
 
 /// I4 again: a key that is parked waits for somebody.
-async fn check_parked(shop: &Shop) -> Result<Finding, Error> {
+async fn check_parked(databases: &[&PgPool]) -> Result<Finding, Unexpected> {
     let mut finding = Finding::new("I4", "parked keys");
-    for db in [&shop.inventory, &shop.order, &shop.payment] {
+    for db in databases {
         for letter in dead_letter::list(db, None, 0, MANY).await? {
             finding.look(letter.record.key, Some(format!("parked for {}: {}", letter.consumer, letter.error)));
         }
@@ -142,13 +216,41 @@ async fn check_parked(shop: &Shop) -> Result<Finding, Error> {
     Ok(finding)
 }
 
-fn report(finding: &Finding) {
-    let Finding { invariant, things, count, violations } = finding;
-    if violations.is_empty() {
-        return println!("{invariant} ok  {count} {things}");
-    }
-    println!("{invariant} VIOLATED  {} of {count} {things}", violations.len());
-    for (thing, violation) in violations.iter().take(SHOWN) {
-        println!("      {thing}: {violation}");
+/// Every invariant, and what is not asked here.
+const INVARIANTS: [(&str, &str); 11] = [
+    ("I1", ""),
+    ("I2", "the provider's ledger was not compared: SOUK_CHECK_PROVIDER_URL is not set"),
+    ("I3", ""),
+    ("I4", ""),
+    ("I5", ""),
+    ("I6", ""),
+    ("I7", "there are no notifications yet"),
+    ("I8", "no client's journal was given (--journal)"),
+    ("I9", ""),
+    ("I10", "no table says it: the tests of every RPC call it as somebody else, at the role and at the edge"),
+    ("I11", ""),
+];
+
+fn report(findings: &[Finding]) {
+    for (invariant, unasked) in INVARIANTS {
+        let findings: Vec<_> = findings.iter().filter(|finding| finding.invariant == invariant).collect();
+        if findings.is_empty() {
+            println!("{invariant:4}--  {unasked}");
+            continue;
+        }
+        let violated = findings.iter().any(|finding| !finding.violations.is_empty());
+        let counts: Vec<_> = findings
+            .iter()
+            .map(|finding| match finding.violations.len() {
+                0 => format!("{} {}", finding.count, finding.things),
+                wrong => format!("{wrong} of {} {}", finding.count, finding.things),
+            })
+            .collect();
+        let verdict = if violated { "VIOLATED" } else { "ok" };
+        println!("{invariant:4}{verdict}  {}", counts.join(", "));
+        let shown = findings.iter().flat_map(|finding| finding.violations.iter().take(SHOWN));
+        for (thing, violation) in shown {
+            println!("        {thing}: {violation}");
+        }
     }
 }

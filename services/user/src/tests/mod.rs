@@ -1,3 +1,4 @@
+mod keys;
 mod operator;
 mod register;
 mod session;

@@ -1,0 +1,51 @@
+//! Answers that are kept, and for how long.
+
+use std::time::Duration;
+
+use chassis::idempotency::{self, Begun, KEPT, Key};
+use chassis::{Caller, Error, Identity};
+use prost_types::Timestamp;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+fn customer(id: u128) -> Caller {
+    let identity = Identity::Customer { user_id: Uuid::from_u128(id), session_id: Uuid::nil() };
+    Caller::new(identity, Instant::now() + Duration::from_secs(5))
+}
+
+/// Any message is a request, and any an answer.
+fn seconds(seconds: i64) -> Timestamp {
+    Timestamp { seconds, nanos: 0 }
+}
+
+async fn ask(db: &PgPool, caller: &Caller, request: i64, answer: i64) -> Result<i64, Error> {
+    let key = Key::parse("k1")?;
+    match idempotency::begin::<_, Timestamp>(db, caller, &key, &seconds(request)).await? {
+        Begun::Fresh(tx) => {
+            tx.commit(&seconds(answer)).await?;
+            Ok(answer)
+        }
+        Begun::Replay(stored) => Ok(stored.seconds),
+    }
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn an_answer_is_kept_for_seven_days_and_then_forgotten(db: PgPool) {
+    let ada = customer(1);
+    assert_eq!(ask(&db, &ada, 1, 10).await.expect("fresh"), 10);
+    let (kept, minute) = (OffsetDateTime::now_utc() + KEPT, Duration::from_secs(60));
+    assert_eq!(idempotency::forget_old(&db, kept - minute).await.expect("looked"), 0);
+    assert_eq!(ask(&db, &ada, 1, 11).await.expect("kept"), 10);
+    assert_eq!(idempotency::forget_old(&db, kept + minute).await.expect("looked"), 1);
+    assert_eq!(ask(&db, &ada, 1, 12).await.expect("fresh again"), 12);
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn a_key_is_its_callers_own(db: PgPool) {
+    let (ada, bob) = (customer(1), customer(2));
+    assert_eq!(ask(&db, &ada, 1, 10).await.expect("fresh"), 10);
+    assert_eq!(ask(&db, &bob, 2, 20).await.expect("fresh"), 20, "somebody else's key is another");
+    assert!(matches!(ask(&db, &ada, 2, 30).await, Err(Error::KeyReused)));
+}

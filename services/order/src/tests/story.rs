@@ -1,0 +1,105 @@
+//! The audit trail: whoever reads it knows who did what, when, and why.
+
+use std::time::Duration;
+
+use chassis::consume::Record;
+use contracts::souk::inventory::v1::inventory_event::Event as Stock;
+use contracts::souk::inventory::v1::*;
+use contracts::souk::order::v1::*;
+use contracts::souk::payment::v1::payment_event::Event as Payment;
+use contracts::souk::payment::v1::*;
+use contracts::souk::r#type::v1::Money;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::Shop;
+use crate::expire::expire_due;
+
+/// The clock of the tests stands at this second.
+const BEGUN: i64 = 1_767_225_600;
+const OPERATOR: &str = "operator:01920000-0000-7000-8000-000000000001";
+const OURSELVES: &str = "service:order";
+
+impl Shop {
+    async fn story(&self, order: Uuid) -> Vec<OrderEventEntry> {
+        let ask = ListOrderEventsRequest { order_id: order.to_string() };
+        let story = self.client.clone().list_order_events(self.kit.customer(self.user, ask)).await;
+        let story = story.expect("theirs").into_inner().events;
+        for (at, entry) in story.iter().enumerate() {
+            assert_eq!(entry.version, at as i64 + 1);
+        }
+        let ids: Vec<_> = story.iter().map(|entry| entry.event_id.clone()).collect();
+        let published = testkit::published(&self.db).await.into_iter().filter(|record| record.key == order);
+        assert_eq!(ids, published.map(|record| record.event_id.to_string()).collect::<Vec<_>>(), "as it was published");
+        story
+    }
+}
+
+/// What happened, who did it, after how many seconds, because of which event, and for what reason.
+fn told(entry: &OrderEventEntry) -> (&str, &str, i64, &str, &str) {
+    let seconds = entry.time.unwrap_or_default().seconds - BEGUN;
+    (&entry.r#type, &entry.actor, seconds, &entry.causation_id, &entry.reason)
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_that_an_operator_called_off_and_gave_the_money_back_for(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    let mut back = PaymentRefunded { amount: Some(Money::new("EUR", 500)) };
+    let wanted = Record { actor: OPERATOR.to_owned(), ..shop.payment(order, Payment::PaymentRefunded(back.clone())) };
+    back.amount = Some(Money::new("EUR", 2_000));
+    let rest = shop.payment(order, Payment::PaymentRefunded(back));
+    let (reserved, authorized, captured) = (shop.stock_reserved(order), shop.authorized(order), shop.captured(order));
+    for record in [&reserved, &authorized, &captured, &wanted] {
+        shop.kit.context.clock.advance(Duration::from_secs(1));
+        let later = shop.next_version();
+        shop.hears(Record { version: later, ..record.clone() }).await;
+    }
+    let reason = CancelReason::Fraud.into();
+    let ask = CancelOrderRequest { request_id: "c1".into(), order_id: order.to_string(), reason };
+    shop.client.clone().cancel_order(shop.kit.operator(ask)).await.expect("an operator may");
+    let later = shop.next_version();
+    shop.hears(Record { version: later, ..rest.clone() }).await;
+
+    let customer = format!("user:{}", shop.user);
+    let causes = [&reserved, &authorized, &captured, &wanted, &rest].map(|record| record.event_id.to_string());
+    assert_eq!(
+        shop.story(order).await.iter().map(told).collect::<Vec<_>>(),
+        [
+            ("OrderPlaced", customer.as_str(), 0, "", ""),
+            ("OrderReserved", OURSELVES, 1, &causes[0], ""),
+            ("OrderConfirmed", OURSELVES, 2, &causes[1], ""),
+            ("OrderPaid", OURSELVES, 3, &causes[2], ""),
+            ("OrderRefunded", OPERATOR, 4, &causes[3], ""),
+            ("OrderCancelled", OPERATOR, 4, "", "CANCEL_REASON_FRAUD"),
+            ("OrderRefunded", OURSELVES, 4, &causes[4], ""),
+        ]
+    );
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn every_way_out_says_why(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (late, short, declined, regretted) =
+        (shop.place().await, shop.place().await, shop.place().await, shop.place().await);
+    let shortage = StockShortage { sku: "MUG".into(), requested: 2, ..Default::default() };
+    let rejected = shop.stock(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }));
+    shop.hears(rejected.clone()).await;
+    shop.hears(shop.stock_reserved(declined)).await;
+    let refused = shop.declined(declined);
+    shop.hears(refused.clone()).await;
+    shop.cancel(regretted, "c1").await.expect("pending");
+    shop.kit.context.clock.advance(Duration::from_secs(901));
+    expire_due(shop.service.clone()).await.expect("one is due");
+
+    let (customer, rejected, refused) =
+        (format!("user:{}", shop.user), rejected.event_id.to_string(), refused.event_id.to_string());
+    for (order, end) in [
+        (late, ("OrderExpired", OURSELVES, 901, "", "DEADLINE_PASSED")),
+        (short, ("OrderRejected", OURSELVES, 0, rejected.as_str(), "STOCK_SHORT")),
+        (declined, ("OrderPaymentFailed", OURSELVES, 0, refused.as_str(), "CARD_DECLINED")),
+        (regretted, ("OrderCancelled", customer.as_str(), 0, "", "CANCEL_REASON_CUSTOMER_REQUEST")),
+    ] {
+        assert_eq!(shop.story(order).await.last().map(told), Some(end));
+    }
+}

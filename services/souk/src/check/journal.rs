@@ -1,0 +1,106 @@
+//! I6 and I8 as clients see them: what load clients wrote down of each attempt, held against the orders there are.
+//!
+//! One line of JSON for each attempt, as soon as its outcome is known: `attempt`, `key`, `kind` (`create` for CreateOrder),
+//! `outcome` (`ok`, `refused` or `unknown`), `order_id` where there was one, and `at`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use chassis::Finding;
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Error;
+
+/// The kind of attempts that make orders.
+const CREATE: &str = "create";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    Ok,
+    /// Definitely not done.
+    Refused,
+    /// No answer, or one that leaves it open.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Attempt {
+    pub(crate) attempt: Value,
+    pub(crate) key: String,
+    pub(crate) kind: String,
+    pub(crate) outcome: Outcome,
+    #[serde(default)]
+    pub(crate) order_id: Option<Uuid>,
+}
+
+/// Whether there are attempts that are in no journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coverage {
+    Complete,
+    Partial,
+}
+
+/// A last line without its end is of a client that was cut off while it wrote.
+pub(crate) fn read(path: &Path) -> Result<Vec<Attempt>, Error> {
+    let failed = |line: usize, why: String| Error::Journal { path: path.to_owned(), line, why };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(0, error.to_string()))?;
+    let lines = text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n') && *line != "\n");
+    lines.map(|(at, line)| serde_json::from_str(line).map_err(|error| failed(at + 1, error.to_string()))).collect()
+}
+
+/// I8: whatever was acknowledged is there.
+pub(crate) fn check_durable(attempts: &[Attempt], orders: &HashSet<Uuid>) -> Finding {
+    let mut finding = Finding::new("I8", "acknowledged attempts");
+    for attempt in attempts.iter().filter(|attempt| attempt.outcome == Outcome::Ok) {
+        let why = match attempt.order_id {
+            Some(order_id) if orders.contains(&order_id) => None,
+            Some(order_id) => Some(format!("{} was acknowledged, and there is no order {order_id}", attempt.kind)),
+            None if attempt.kind == CREATE => Some("it was acknowledged without an order".to_owned()),
+            None => None,
+        };
+        finding.look(&attempt.attempt, why);
+    }
+    finding
+}
+
+/// I6: however often it was tried, a key is one order at most; and where the journal is complete, every order has a key.
+pub(crate) fn check_once(
+    attempts: &[Attempt],
+    made: &[(String, Uuid)],
+    orders: &HashSet<Uuid>,
+    coverage: Coverage,
+) -> Finding {
+    let mut by_key = BTreeMap::<&str, Vec<&Attempt>>::new();
+    for attempt in attempts.iter().filter(|attempt| attempt.kind == CREATE) {
+        by_key.entry(&attempt.key).or_default().push(attempt);
+    }
+    let mut made_by_key = HashMap::<&str, HashSet<Uuid>>::new();
+    for (key, order_id) in made {
+        made_by_key.entry(key).or_default().insert(*order_id);
+    }
+    let mut finding = Finding::new("I6", "keys that clients tried");
+    for (key, attempts) in &by_key {
+        let acknowledged = attempts.iter().filter(|it| it.outcome == Outcome::Ok).filter_map(|it| it.order_id);
+        let made = made_by_key.get(key).into_iter().flatten().copied();
+        let is_refused = attempts.iter().all(|attempt| attempt.outcome == Outcome::Refused);
+        let ids: HashSet<_> = acknowledged.chain(made).collect();
+        let why = match ids.len() {
+            0 => None,
+            1 if !is_refused => None,
+            1 => Some("it was refused, and there is an order".to_owned()),
+            count => Some(format!("it made {count} orders")),
+        };
+        finding.look(key, why);
+    }
+    if coverage == Coverage::Complete {
+        let known: HashSet<_> =
+            made.iter().filter(|(key, _)| by_key.contains_key(key.as_str())).map(|it| it.1).collect();
+        for order_id in orders.difference(&known) {
+            finding.look(order_id, Some("nobody tried to make this order".to_owned()));
+        }
+    }
+    finding
+}

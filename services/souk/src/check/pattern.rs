@@ -1,0 +1,180 @@
+//! What looks like something that must not be where it is. It errs on the side of finding none: a check that cries wolf is
+//! not read.
+
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Secret {
+    CardNumber,
+    PasswordHash,
+    Email,
+    AccessToken,
+    RefreshToken,
+}
+
+impl Secret {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::CardNumber => "a card number",
+            Self::PasswordHash => "a password hash",
+            Self::Email => "an e-mail address",
+            Self::AccessToken => "an access token",
+            Self::RefreshToken => "a refresh token",
+        }
+    }
+}
+
+/// How many characters a refresh token has: 32 bytes in base64url.
+const REFRESH_TOKEN: usize = 43;
+
+/// Everything that some bytes look like. Of refresh tokens only hashes are known.
+pub(crate) fn find(bytes: &[u8], refresh_hashes: &HashSet<Vec<u8>>) -> Vec<Secret> {
+    let found = [
+        (has_card_number(bytes), Secret::CardNumber),
+        (contains(bytes, b"$argon2"), Secret::PasswordHash),
+        (has_email(bytes), Secret::Email),
+        (has_access_token(bytes), Secret::AccessToken),
+        (has_refresh_token(bytes, refresh_hashes), Secret::RefreshToken),
+    ];
+    found.into_iter().filter(|(is_found, _)| *is_found).map(|(_, secret)| secret).collect()
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// The longest runs of such bytes: where each begins and ends.
+fn runs(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> Vec<(usize, usize)> {
+    let (mut runs, mut begin) = (Vec::new(), None);
+    for (at, byte) in bytes.iter().copied().chain([0]).enumerate() {
+        match (begin, at < bytes.len() && belongs(byte)) {
+            (None, true) => begin = Some(at),
+            (Some(first), false) => {
+                runs.push((first, at));
+                begin = None;
+            }
+            _ => {}
+        }
+    }
+    runs
+}
+
+/// 13 to 19 digits with the right last one, together or in groups of four. In the middle of a longer word, such as an id or
+/// a trace, they are none.
+fn has_card_number(bytes: &[u8]) -> bool {
+    runs(bytes, |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b' ').into_iter().any(|(first, end)| {
+        let text = &bytes[first..end];
+        let groups: Vec<_> = text.split(|byte| !byte.is_ascii_alphanumeric()).collect();
+        let is_number = |digits: &[u8]| digits.iter().all(u8::is_ascii_digit) && is_card_number(digits);
+        let in_fours = |groups: &[&[u8]]| groups.iter().all(|group| group.len() == 4) && is_number(&groups.concat());
+        // Of a word with dashes on both sides, or in a row that goes on, nobody says that it is one number.
+        let alone = |at: usize| groups.len() == 1 || text[..].contains(&b' ') || at == 0 || at + 1 == groups.len();
+        groups.iter().enumerate().any(|(at, group)| alone(at) && is_number(group))
+            || (groups.len() == 4 && in_fours(&groups))
+            || (text.contains(&b' ') && groups.windows(4).any(in_fours))
+    })
+}
+
+fn is_card_number(digits: &[u8]) -> bool {
+    if !(13..=19).contains(&digits.len()) || !(b'2'..=b'6').contains(&digits[0]) {
+        return false;
+    }
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(at, digit)| {
+            let value = u32::from(digit - b'0') << (at % 2);
+            if value > 9 { value - 9 } else { value }
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}
+
+fn has_email(bytes: &[u8]) -> bool {
+    let local = |byte: &u8| byte.is_ascii_alphanumeric() || b"._%+-".contains(byte);
+    let host = |byte: &u8| byte.is_ascii_alphanumeric() || b".-".contains(byte);
+    bytes.iter().enumerate().filter(|(_, byte)| **byte == b'@').any(|(at, _)| {
+        let before = bytes[..at].iter().rev().take_while(|byte| local(byte)).count();
+        let domain = &bytes[at + 1..];
+        let domain = &domain[..domain.iter().take_while(|byte| host(byte)).count()];
+        let labels: Vec<_> = domain.split(|byte| *byte == b'.').collect();
+        let top = labels.last().map_or(0, |top| top.iter().take_while(|byte| byte.is_ascii_alphabetic()).count());
+        before >= 2 && labels.len() >= 2 && labels[0].len() >= 2 && top >= 2
+    })
+}
+
+fn is_base64url(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
+/// Two JSON objects in base64url, one behind the other, and something that signs them.
+fn has_access_token(bytes: &[u8]) -> bool {
+    runs(bytes, |byte| is_base64url(byte) || byte == b'.').into_iter().any(|(first, end)| {
+        let parts: Vec<_> = bytes[first..end].split(|byte| *byte == b'.').collect();
+        // What stands before the first may touch it.
+        let begins = |part: &[u8]| contains(part, b"eyJ") && part.len() >= 10;
+        parts.windows(3).any(|it| begins(it[0]) && it[1].starts_with(b"eyJ") && it[1].len() >= 10 && it[2].len() >= 10)
+    })
+}
+
+fn has_refresh_token(bytes: &[u8], hashes: &HashSet<Vec<u8>>) -> bool {
+    let is_known = |token: &[u8]| hashes.contains(Sha256::digest(token).as_slice());
+    runs(bytes, is_base64url)
+        .into_iter()
+        // What stands around it may look the same; but what is much longer is something else.
+        .filter(|(first, end)| (REFRESH_TOKEN..REFRESH_TOKEN + 8).contains(&(end - first)))
+        .any(|(first, end)| bytes[first..end].windows(REFRESH_TOKEN).any(is_known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(text: &str) -> Vec<Secret> {
+        find(text.as_bytes(), &HashSet::from([Sha256::digest(TOKEN).to_vec()]))
+    }
+
+    const TOKEN: &str = "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKL-012";
+    const JWT: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIwMTkyIn0.c2lnbmF0dXJl";
+
+    #[test]
+    fn secrets_are_seen() {
+        for (text, secret) in [
+            ("4242424242424242", Secret::CardNumber),
+            ("card 4242 4242 4242 4242 of Ada", Secret::CardNumber),
+            ("4242-4242-4242-4242", Secret::CardNumber),
+            ("{\"number\":\"378282246310005\"}", Secret::CardNumber),
+            ("\u{8}\u{12}\u{10}5555555555554444\u{1a}", Secret::CardNumber),
+            ("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA", Secret::PasswordHash),
+            ("mail to ada.lovelace+1@example.co.uk, please", Secret::Email),
+            (JWT, Secret::AccessToken),
+            (&format!("authorization: Bearer {JWT}\n"), Secret::AccessToken),
+            (&format!("token={TOKEN};"), Secret::RefreshToken),
+        ] {
+            assert_eq!(look(text), [secret], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_a_little_like_one_is_none() {
+        for text in [
+            "4242424242424241",
+            "1767225600000000",
+            "019b76e8-6788-7524-8431-017a3647b155",
+            "42424242-4242-4242-4242-424242424242",
+            "00-4242424242424242aaaaaaaaaaaaaaaa-4242424242424242-01",
+            "SKU-4242424242424242ABCD",
+            "2026-01-01T00:00:00Z",
+            "pm_card_visa",
+            "user@host",
+            "@example.com",
+            "eyJhbGciOiJFUzI1NiJ9",
+            "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKL-013",
+        ] {
+            assert_eq!(look(text), [], "{text}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! I11: no card data, no password, no token and no e-mail address stands where it must not. Looks at every text, document
+//! and binary column of every database, and at everything in every topic. What it finds it never prints.
+
+use std::collections::{BTreeMap, HashSet};
+
+use chassis::{Finding, Unexpected};
+use futures_util::TryStreamExt;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
+
+use super::Error;
+use super::pattern::{Secret, find};
+
+/// What was looked at, and what was found.
+pub(crate) struct Scan {
+    pub(crate) finding: Finding,
+    /// How many values, by database and table, or by topic.
+    pub(crate) looked_at: BTreeMap<String, BTreeMap<String, u64>>,
+    refresh_hashes: HashSet<Vec<u8>>,
+}
+
+impl Default for Scan {
+    /// One that knows no refresh token.
+    fn default() -> Self {
+        Self { finding: Finding::new("I11", "values"), looked_at: BTreeMap::new(), refresh_hashes: HashSet::new() }
+    }
+}
+
+impl Scan {
+    /// `user` is where hashes of refresh tokens are, so that one of them is known when it is seen.
+    pub(crate) async fn begin(user: &PgPool) -> Result<Self, Unexpected> {
+        Ok(Self { refresh_hashes: user::check::refresh_hashes(user).await?, ..Self::default() })
+    }
+
+    /// All tables of a service.
+    pub(crate) async fn database(&mut self, service: &str, db: &PgPool) -> Result<(), Unexpected> {
+        let mut session = PgConnection::connect_with(&db.connect_options()).await?;
+        // The tables may be large.
+        sqlx::query!("set statement_timeout = 0").execute(&mut session).await?;
+        let tables = sqlx::query!(
+            r#"select quote_ident(table_name) as "table!", array_agg(quote_ident(column_name) order by ordinal_position) as "columns!",
+                 array_agg(column_name::text order by ordinal_position) as "names!",
+                 array_agg(data_type = 'bytea' order by ordinal_position) as "binary!"
+               from information_schema.columns
+               where table_schema = 'public' and table_name <> '_sqlx_migrations'
+                 and data_type in ('text', 'character varying', 'character', 'json', 'jsonb', 'bytea', 'ARRAY')
+               group by table_name order by table_name"#,
+        );
+        for table in tables.fetch_all(&mut session).await? {
+            let columns = table.columns.iter().zip(&table.binary).map(|(column, is_binary)| {
+                if *is_binary { column.clone() } else { format!("convert_to({column}::text, 'UTF8')") }
+            });
+            // The names are the catalogue's, and quoted.
+            let sql = format!("select {} from {}", columns.collect::<Vec<_>>().join(", "), table.table);
+            let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut session);
+            let name = table.table.trim_matches('"');
+            self.looked_at.entry(service.to_owned()).or_default().entry(name.to_owned()).or_default();
+            while let Some(row) = rows.try_next().await? {
+                for (at, column) in table.names.iter().enumerate() {
+                    if let Some(value) = row.try_get::<Option<&[u8]>, _>(at)? {
+                        self.look(service, name, column, value);
+                    }
+                }
+            }
+        }
+        Ok(session.close().await?)
+    }
+
+    /// Keys, values and headers of a topic.
+    pub(crate) async fn topic(mut self, brokers: &str, topic: &'static str) -> Result<Self, Error> {
+        let brokers = brokers.to_owned();
+        let read = tokio::task::spawn_blocking(move || {
+            self.looked_at.entry("topics".to_owned()).or_default().entry(topic.to_owned()).or_default();
+            let read = bus::scan(&brokers, topic, |value| self.look("topics", topic, "record", value));
+            read.map(|()| self)
+        });
+        Ok(read.await.map_err(|error| Unexpected::Broken(format!("reading {topic}: {error}")))??)
+    }
+
+    fn look(&mut self, place: &str, table: &str, column: &str, value: &[u8]) {
+        self.finding.count += 1;
+        *self.looked_at.entry(place.to_owned()).or_default().entry(table.to_owned()).or_default() += 1;
+        for secret in find(value, &self.refresh_hashes) {
+            if !may_stand(secret, place, table, column) {
+                let thing = format!("{place} {table}.{column}");
+                let why = format!("something in it looks like {}", secret.name());
+                self.finding.violations.insert(thing, why);
+            }
+        }
+    }
+}
+
+fn may_stand(secret: Secret, place: &str, table: &str, column: &str) -> bool {
+    match secret {
+        Secret::PasswordHash => (place, table, column) == ("user", "account", "password_hash"),
+        Secret::Email => place == "user" || (place, table) == ("order", "order_shipping_address"),
+        Secret::CardNumber | Secret::AccessToken | Secret::RefreshToken => false,
+    }
+}

@@ -1,0 +1,114 @@
+//! What every change owes, whoever asks for it: it happens once or not at all, wherever it is cut off.
+
+use std::fmt::Debug;
+
+use chassis::consume::{Consumer, Record};
+use chassis::{Clock, inbox};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+use tokio::task::JoinHandle;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::reason;
+
+/// Tries an RPC that takes an idempotency key. `call` makes the call, always as the same caller; `other` has the key of
+/// `request` and another body.
+pub async fn try_key<Q, R, F>(db: &PgPool, request: Q, other: Q, call: impl Fn(Q) -> F)
+where
+    Q: Clone,
+    R: Debug + PartialEq + Send + 'static,
+    F: Future<Output = Result<R, Status>> + Send + 'static,
+{
+    let before = digest(db).await;
+    // The answer is the last that a transaction writes: here everything else is done, and nothing is committed.
+    let holdup = hold_up(db, "idempotency").await;
+    let mut cut_off = tokio::spawn(call(request.clone()));
+    end_session(db, held_up(db, &mut cut_off).await).await;
+    let status = cut_off.await.expect("no panic").expect_err("its session was ended before it committed");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.get_details_retry_info().is_some(), "and when to come back");
+    assert_eq!(digest(db).await, before, "what was cut off never happened");
+
+    let mut first = tokio::spawn(call(request.clone()));
+    held_up(db, &mut first).await;
+    let twin = call(request.clone()).await.expect_err("the first is not done");
+    assert_eq!(twin.code(), Code::Aborted, "{twin:?}");
+    assert!(reason(&twin).starts_with("REQUEST_IN_PROGRESS@"), "{twin:?}");
+    assert!(twin.get_details_retry_info().is_some(), "and when to come back");
+    holdup.rollback().await.expect("let go");
+    let first = first.await.expect("no panic").expect("nothing is in its way any more");
+
+    let after = digest(db).await;
+    assert_ne!(after, before, "now it happened");
+    assert_eq!(call(request).await.expect("the same request"), first, "the same answer");
+    let reused = call(other).await.expect_err("another request under this key");
+    assert_eq!(reused.code(), Code::InvalidArgument, "{reused:?}");
+    assert!(reason(&reused).starts_with("IDEMPOTENCY_KEY_REUSED@"), "{reused:?}");
+    assert_eq!(digest(db).await, after, "once is enough");
+}
+
+/// Tries an event that is told about in another: cut off before that, it has no effect; handed in again, it has one.
+pub async fn try_event(consumer: &Consumer, clock: &Clock, record: &Record) {
+    let db = &consumer.db;
+    let before = digest(db).await;
+    let holdup = hold_up(db, "outbox").await;
+    let mut cut_off = tokio::spawn({
+        let (consumer, clock, record) = (consumer.clone(), clock.clone(), record.clone());
+        async move { inbox::take_in(&consumer, &clock, &[record]).await }
+    });
+    end_session(db, held_up(db, &mut cut_off).await).await;
+    cut_off.await.expect("no panic").expect_err("its session was ended before it committed");
+    assert_eq!(digest(db).await, before, "what was cut off never happened");
+    holdup.rollback().await.expect("let go");
+    inbox::take_in(consumer, clock, std::slice::from_ref(record)).await.expect("nothing is in its way any more");
+    let after = digest(db).await;
+    assert_ne!(after, before, "now it happened");
+    inbox::take_in(consumer, clock, std::slice::from_ref(record)).await.expect("a repeat");
+    assert_eq!(digest(db).await, after, "once is enough");
+}
+
+/// Nobody writes to this table until the transaction is over; it can be read.
+async fn hold_up(db: &PgPool, table: &str) -> Transaction<'static, Postgres> {
+    let mut tx = db.begin().await.expect("the database is there");
+    sqlx::query(AssertSqlSafe(format!("lock table {table} in share mode"))).execute(&mut *tx).await.expect("locked");
+    tx
+}
+
+/// Waits until whoever was begun is held up. Its session.
+async fn held_up<T: Debug>(db: &PgPool, begun: &mut JoinHandle<T>) -> i32 {
+    let sql = "select pid from pg_locks where not granted and locktype = 'relation'
+                 and database = (select oid from pg_database where datname = current_database())";
+    let session = async {
+        loop {
+            if let Some(pid) = sqlx::query_scalar(sql).fetch_optional(db).await.expect("locks can be read") {
+                return pid;
+            }
+        }
+    };
+    tokio::select! {
+        pid = session => pid,
+        ended = begun => panic!("it was not held up: {ended:?}"),
+    }
+}
+
+async fn end_session(db: &PgPool, pid: i32) {
+    let ended: bool = sqlx::query_scalar("select pg_terminate_backend($1, 5000)")
+        .bind(pid)
+        .fetch_one(db)
+        .await
+        .expect("may be ended");
+    assert!(ended, "the session is gone");
+}
+
+/// What stands in all tables.
+async fn digest(db: &PgPool) -> Vec<(String, String)> {
+    let tables = "select tablename::text from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations' order by 1";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(db).await.expect("the catalogue can be read");
+    let mut digests = Vec::new();
+    for table in tables {
+        let rows = format!("select coalesce(string_agg(it::text, ' ' order by it::text), '') from \"{table}\" as it");
+        let rows = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(db).await.expect("a table can be read");
+        digests.push((table, rows));
+    }
+    digests
+}

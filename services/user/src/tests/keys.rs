@@ -1,0 +1,19 @@
+//! An account is opened once or not at all.
+
+use contracts::souk::user::v1::RegisterUserRequest;
+use sqlx::PgPool;
+use testkit::try_key;
+
+use super::{Desk, registration};
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn registering(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let request = registration("k1", "ada@example.com");
+    let other = RegisterUserRequest { display_name: "Bob".into(), ..request.clone() };
+    try_key(&desk.db, request, other, |request| {
+        let mut users = desk.users();
+        async move { Ok(users.register_user(request).await?.into_inner()) }
+    })
+    .await;
+}
