@@ -10,34 +10,40 @@ help:
 	@echo "make prepare       write .sqlx anew, after a query or a migration changed"
 	@echo "make fmt           format the code"
 
-# The contracts need protoc to build, so it cannot be installed by what they build.
-PROTOC := $(shell command -v protoc 2>/dev/null)
-define ensure_protoc
-	$(if $(PROTOC),,@echo "installing protoc"; apt-get update -qq && apt-get install -y -qq --no-install-recommends protobuf-compiler libprotobuf-dev)
+# What builds cannot be installed by what is built. Without root, all that is ever needed is named at once.
+NEEDS := build-essential protobuf-compiler libprotobuf-dev postgresql default-jre-headless maven openssl python3-venv
+define ensure_compilers
+	@for program in cc c++ protoc; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	[ -z "$$missing" ] || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing$$missing"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends build-essential protobuf-compiler libprotobuf-dev; \
+	else \
+	  echo "missing:$$missing. On Debian or Ubuntu, this is everything: sudo apt-get install $(NEEDS)"; exit 1; \
+	fi
 endef
 
 up:
-	$(ensure_protoc)
+	$(ensure_compilers)
 	cargo build --release -p souk -p dev
 	@exec target/release/dev up
 
 test:
-	$(ensure_protoc)
+	$(ensure_compilers)
 	cargo build -q -p dev
 	@target/debug/dev test
 
 test-servers:
-	$(ensure_protoc)
+	$(ensure_compilers)
 	cargo build -q -p dev
 	@exec target/debug/dev test-servers
 
 bench:
-	$(ensure_protoc)
+	$(ensure_compilers)
 	cargo build --release -p souk -p dev
 	@target/release/dev bench
 
 prepare:
-	$(ensure_protoc)
+	$(ensure_compilers)
 	cargo build -q -p dev
 	@target/debug/dev prepare
 

@@ -143,6 +143,15 @@ pub async fn ensure_buf(tools: &Path) -> Result<PathBuf> {
     Ok(buf)
 }
 
+/// rustup's minimal profile comes without what only tests need.
+pub async fn check_cargo(commands: &[&str]) -> Result<()> {
+    for command in commands {
+        let found = run("cargo", &[command, "--version"], root()).await;
+        found.with_context(|| format!("`cargo {command}` is missing; try `rustup component add rustfmt clippy`"))?;
+    }
+    Ok(())
+}
+
 /// The program itself: the wheel's wrapper would put a Python between us and it.
 pub fn envoy(tools: &Path) -> Result<PathBuf> {
     let lib = tools.join("envoy/lib");

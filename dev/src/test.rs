@@ -17,6 +17,7 @@ pub async fn run() -> Result<()> {
     let layout = Layout::test();
     install::ensure(&layout.tools).await?;
     let buf = install::ensure_buf(&layout.tools).await?;
+    install::check_cargo(&["fmt", "clippy"]).await?;
     step("format", "cargo", &["fmt", "--all", "--check"], &[]).await?;
     lint_contracts(&buf).await?;
     let clippy = ["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"];

@@ -131,7 +131,7 @@ pub async fn create_operator(
 
 /// Makes what is missing of the catalogue, and receives units of what cannot be bought. The id of its first product,
 /// unless all of them have been archived: that is not undone.
-async fn seed(operator: &Client) -> Result<Option<String>> {
+pub async fn seed(operator: &Client) -> Result<Option<String>> {
     let for_sale = operator.products().await?;
     let mut first = None;
     for (sku, title, cents, units) in CATALOGUE {
@@ -155,13 +155,14 @@ async fn seed(operator: &Client) -> Result<Option<String>> {
 
 fn greet(layout: &Layout) {
     let ports = layout.ports;
-    let (edge, order) = (ports.edge(), ports.grpc(5));
+    let (edge, order, provider) = (ports.edge(), ports.grpc(5), ports.provider());
+    let souk = layout.souk.strip_prefix(root()).unwrap_or(&layout.souk).display();
     println!(
         "
 Souk is up.
   REST and gRPC   http://127.0.0.1:{edge}
   roles           127.0.0.1:{}-{} (gRPC), http://127.0.0.1:{} (health, metrics, keys)
-  Postgres        127.0.0.1:{}      Kafka  127.0.0.1:{}      payment provider  127.0.0.1:{}
+  Postgres        127.0.0.1:{}      Kafka  127.0.0.1:{}      payment provider  127.0.0.1:{provider}
   operator        .dev/operator.env           logs   {}
 
 Try:
@@ -169,6 +170,7 @@ Try:
   grpcurl -plaintext 127.0.0.1:{edge} list
   grpcurl -plaintext -d '{{\"page_size\": 3}}' 127.0.0.1:{edge} souk.product.v1.ProductService/ListProducts
   grpcurl -plaintext 127.0.0.1:{order} describe souk.order.v1.OrderService
+  SOUK_CHECK_PROVIDER_URL=http://127.0.0.1:{provider} {souk} check
 
 Ctrl-C stops everything.",
         ports.grpc(1),
@@ -176,7 +178,6 @@ Ctrl-C stops everything.",
         ports.admin(),
         ports.postgres(),
         ports.kafka(),
-        ports.provider(),
         layout.home.join("log").strip_prefix(root()).unwrap_or(&layout.home).display(),
     );
 }

@@ -2,20 +2,22 @@
 
 use anyhow::{Result, ensure};
 
-use crate::{Market, alone, expect_ledgers, shared, wait};
+use crate::{Market, alone, expect_ledgers, shared, wait, without_kafka};
 
 #[test]
 fn while_pending_with_kafka_stopped() -> Result<()> {
     alone(async |stack| {
         let market = Market::open(stack, 5).await?;
-        stack.control("stop kafka").await?;
-        let order = market.buy(1, "pm_card_visa").await?;
-        let other = market.buy(1, "pm_card_visa").await?;
-        let cancelled = market.customer.cancel(&order).await?.ok()?;
-        ensure!(cancelled["order"]["state"] == "ORDER_STATE_CANCELLED", "{cancelled}");
-        stack.control("start kafka").await?;
+        let (order, other) = without_kafka(stack, async || {
+            let (order, other) = (market.buy(1, "pm_card_visa").await?, market.buy(1, "pm_card_visa").await?);
+            let cancelled = market.customer.cancel(&order).await?.ok()?;
+            ensure!(cancelled["order"]["state"] == "ORDER_STATE_CANCELLED", "{cancelled}");
+            Ok((order, other))
+        })
+        .await?;
         // The backlog drains: the other one is confirmed, and this one lets go of what it never needed.
         market.customer.wait_for_state(&other, "CONFIRMED").await?;
+        market.wait_for_reservation(&order, "RELEASED").await?;
         market.wait_for_available(4).await?;
         expect_ledgers(stack, &market, &order, &[]).await
     })
@@ -26,18 +28,13 @@ fn while_reserved() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 5).await?;
         let order = market.buy(1, "pm_souk_slow").await?;
-        market.customer.wait_for_state(&order, "RESERVED").await?;
-        market.customer.cancel(&order).await?.ok()?;
+        market.wait_for_payment(&order, "AUTHORIZING").await?;
+        let cancelled = market.customer.cancel(&order).await?.ok()?;
+        ensure!(cancelled["order"]["state"] == "ORDER_STATE_CANCELLED", "{cancelled}");
+        market.wait_for_reservation(&order, "RELEASED").await?;
         market.wait_for_available(5).await?;
-        let what = "nothing to be held at the provider";
-        wait(what, async || {
-            let ledger = market.ledger(&order).await?;
-            Ok(ledger.is_empty() || ledger == ["AUTHORIZATION", "VOID"])
-        })
-        .await?;
-        let ledger = market.ledger(&order).await?;
-        let kinds: Vec<_> = ledger.iter().map(String::as_str).collect();
-        expect_ledgers(stack, &market, &order, &kinds).await
+        market.wait_for_payment(&order, "VOIDED").await?;
+        expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "VOID"]).await
     })
 }
 
@@ -47,11 +44,7 @@ fn during_the_capture() -> Result<()> {
         let market = Market::open(stack, 5).await?;
         let order = market.buy(1, "pm_souk_slow_capture").await?;
         market.customer.wait_for_state(&order, "CONFIRMED").await?;
-        wait("the capture to begin", async || {
-            let payments = market.customer.get(&format!("/v1/payments?orderId={order}")).await?.ok()?;
-            Ok(payments["payments"][0]["state"] == "PAYMENT_STATE_CAPTURING")
-        })
-        .await?;
+        market.wait_for_payment(&order, "CAPTURING").await?;
         market.customer.cancel(&order).await?.ok()?;
         market.wait_for_available(5).await?;
         expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "CAPTURE", "REFUND"]).await

@@ -2,10 +2,14 @@
 
 mod bad_requests;
 mod cancel;
+mod catalogue;
 mod faults;
+mod grants;
+mod kills;
 mod ops;
 mod orders;
 mod pressure;
+mod reflection;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -93,6 +97,20 @@ impl Market {
         Ok(found["reservation"]["state"].as_str().unwrap_or_default().to_owned())
     }
 
+    async fn wait_for_reservation(&self, order_id: &str, state: &str) -> Result<()> {
+        let name = format!("RESERVATION_STATE_{state}");
+        wait(&name, async || Ok(self.reservation(order_id).await? == name)).await
+    }
+
+    async fn wait_for_payment(&self, order_id: &str, state: &str) -> Result<()> {
+        let name = format!("PAYMENT_STATE_{state}");
+        wait(&name, async || {
+            let payments = self.operator.get(&format!("/v1/payments?orderId={order_id}")).await?.ok()?;
+            Ok(payments["payments"][0]["state"] == name)
+        })
+        .await
+    }
+
     /// What our ledger says of an order's payment.
     async fn ledger(&self, order_id: &str) -> Result<Vec<String>> {
         let payments = self.operator.get(&format!("/v1/payments?orderId={order_id}")).await?.ok()?;
@@ -115,6 +133,14 @@ async fn wait(what: &str, met: impl AsyncFn() -> Result<bool>) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     Ok(())
+}
+
+/// Something that is done while Kafka is stopped. It is started again, whatever comes of that.
+async fn without_kafka<T>(stack: &Stack, business: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+    stack.control("stop kafka").await?;
+    let outcome = business().await;
+    stack.control("start kafka").await?;
+    outcome
 }
 
 /// What the provider's own ledger says of an order: kinds of movements, and how often each happened.

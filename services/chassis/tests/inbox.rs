@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::consume::{Consumer, HandleError, Handler, Record};
 use chassis::dead_letter::{self, RedriveError};
@@ -151,15 +151,19 @@ async fn a_poisoned_event_parks_its_key_only_until_it_is_redriven(db: PgPool) {
     assert_eq!(desk.parked().await, []);
 }
 
+/// The one that lost hands its records in again, as the bus does.
+async fn insist(desk: &Desk, records: &[Record]) {
+    let begun = Instant::now();
+    while let Err(error) = inbox::take_in(&desk.consumer, &desk.clock, records).await {
+        assert!(begun.elapsed() < Duration::from_secs(30), "still {error:?}");
+    }
+}
+
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn two_who_take_in_the_same_events_have_one_effect(db: PgPool) {
     let desk = Desk::open(db).await;
     let story: Vec<_> = (1..=20).map(|version| said(Uuid::from_u128(1), version)).collect();
-    let take = || async {
-        // The one that lost hands its records in again, as the bus does.
-        while inbox::take_in(&desk.consumer, &desk.clock, &story).await.is_err() {}
-    };
-    tokio::join!(take(), take(), take());
+    tokio::join!(insist(&desk, &story), insist(&desk, &story), insist(&desk, &story));
     assert_eq!(desk.heard().await.len(), 20);
     assert_eq!(desk.parked().await, [], "to meet somebody at the same work is no failure");
 }
@@ -170,8 +174,7 @@ async fn one_event_after_the_other_by_two_at_once_has_one_effect_each(db: PgPool
     for version in 1..=30 {
         // One alone never shares a transaction, so whatever its handler says would be its end.
         let event = [said(Uuid::from_u128(1), version)];
-        let take = || async { while inbox::take_in(&desk.consumer, &desk.clock, &event).await.is_err() {} };
-        tokio::join!(take(), take(), take());
+        tokio::join!(insist(&desk, &event), insist(&desk, &event), insist(&desk, &event));
     }
     assert_eq!(desk.heard().await.len(), 30);
     assert_eq!(desk.parked().await, []);

@@ -45,13 +45,18 @@ async fn a_twin_of_a_request_in_progress_is_told_to_come_back(db: PgPool) {
     let request = shop.wanted("k1");
     let mut holdup = shop.db.begin().await.expect("a transaction");
     sqlx::query(r#"lock table "order" in share mode"#).execute(&mut *holdup).await.expect("locked");
-    let first = tokio::spawn({
+    let mut first = tokio::spawn({
         let (mut client, request) = (shop.client.clone(), shop.kit.customer(shop.user, request.clone()));
         async move { client.create_order(request).await }
     });
     let waiting = r#"select exists (select from pg_locks where not granted and relation = '"order"'::regclass
                        and database = (select oid from pg_database where datname = current_database()))"#;
-    while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut *holdup).await.expect("locks") {}
+    let held_up =
+        async { while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&mut *holdup).await.expect("locks") {} };
+    tokio::select! {
+        () = held_up => {}
+        ended = &mut first => panic!("it was not held up: {ended:?}"),
+    }
 
     let twin = shop.create(request.clone()).await.expect_err("the first is not done");
     assert_eq!((twin.code(), reason(&twin)), (Code::Aborted, "REQUEST_IN_PROGRESS@souk.order".into()));

@@ -1,7 +1,9 @@
+use std::fmt::Debug;
 use std::time::Duration;
 
 use chassis::step::Did;
 use sqlx::PgPool;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::Till;
@@ -103,8 +105,8 @@ async fn a_cancelled_order_keeps_nothing_whenever_it_is_cancelled(db: PgPool) {
 async fn a_cancel_during_a_call_waits_for_its_end_and_undoes_it(db: PgPool) {
     let till = Till::open(db).await;
     let slow = till.reserved("pm_souk_slow").await;
-    let call = tokio::spawn(drive(till.service.clone()));
-    wait_for(&till, slow, "AUTHORIZING").await;
+    let mut call = tokio::spawn(drive(till.service.clone()));
+    wait_for(&till, &mut call, slow, "AUTHORIZING").await;
     till.cancelled(slow).await;
     call.await.expect("no panic").expect("driven");
     till.work().await;
@@ -113,8 +115,8 @@ async fn a_cancel_during_a_call_waits_for_its_end_and_undoes_it(db: PgPool) {
     let slow = till.reserved("pm_souk_slow_capture").await;
     till.work().await;
     till.confirmed(slow).await;
-    let call = tokio::spawn(drive(till.service.clone()));
-    wait_for(&till, slow, "CAPTURING").await;
+    let mut call = tokio::spawn(drive(till.service.clone()));
+    wait_for(&till, &mut call, slow, "CAPTURING").await;
     till.cancelled(slow).await;
     call.await.expect("no panic").expect("driven");
     till.work().await;
@@ -122,9 +124,16 @@ async fn a_cancel_during_a_call_waits_for_its_end_and_undoes_it(db: PgPool) {
     till.expect(slow, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
 }
 
-async fn wait_for(till: &Till, order: Uuid, state: &str) {
-    while till.state(order).await != state {
-        tokio::task::yield_now().await;
+/// Until a call that is under way has brought a payment there.
+async fn wait_for<T: Debug>(till: &Till, call: &mut JoinHandle<T>, order: Uuid, state: &str) {
+    let seen = async {
+        while till.state(order).await != state {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = seen => {}
+        ended = call => panic!("the call ended before {state}: {ended:?}"),
     }
 }
 

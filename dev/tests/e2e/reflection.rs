@@ -1,0 +1,67 @@
+//! What grpcurl asks when it has no proto file: in both versions, at a role and at the edge.
+
+use anyhow::{Context, Result, bail, ensure};
+use prost::Message;
+use prost_types::FileDescriptorProto;
+use tonic::transport::Channel;
+use tonic_reflection::pb::{v1, v1alpha};
+
+use crate::shared;
+
+const SERVICE: &str = "souk.order.v1.OrderService";
+
+async fn ask_v1(channel: Channel) -> Result<Vec<Vec<u8>>> {
+    use v1::server_reflection_request::MessageRequest::FileContainingSymbol;
+    use v1::server_reflection_response::MessageResponse::FileDescriptorResponse;
+    let message_request = Some(FileContainingSymbol(SERVICE.to_owned()));
+    let ask = v1::ServerReflectionRequest { message_request, ..Default::default() };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
+    let answers = client.server_reflection_info(tokio_stream::once(ask)).await?;
+    match answers.into_inner().message().await?.context("an answer")?.message_response {
+        Some(FileDescriptorResponse(files)) => Ok(files.file_descriptor_proto),
+        other => bail!("{other:?}"),
+    }
+}
+
+async fn ask_v1alpha(channel: Channel) -> Result<Vec<Vec<u8>>> {
+    use v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol;
+    use v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse;
+    let message_request = Some(FileContainingSymbol(SERVICE.to_owned()));
+    let ask = v1alpha::ServerReflectionRequest { message_request, ..Default::default() };
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let answers = client.server_reflection_info(tokio_stream::once(ask)).await?;
+    match answers.into_inner().message().await?.context("an answer")?.message_response {
+        Some(FileDescriptorResponse(files)) => Ok(files.file_descriptor_proto),
+        other => bail!("{other:?}"),
+    }
+}
+
+/// The methods of the service, as the answer describes them.
+fn methods(files: &[Vec<u8>]) -> Result<Vec<String>> {
+    let mut methods = Vec::new();
+    for file in files {
+        let file = FileDescriptorProto::decode(file.as_slice())?;
+        let found = file.service.iter().filter(|service| format!("{}.{}", file.package(), service.name()) == SERVICE);
+        methods.extend(found.flat_map(|service| &service.method).map(|method| method.name().to_owned()));
+    }
+    Ok(methods)
+}
+
+async fn channel(port: u16) -> Result<Channel> {
+    Ok(Channel::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?)
+}
+
+#[test]
+fn a_role_and_the_edge_describe_the_order_service_in_both_versions() -> Result<()> {
+    shared(async |stack| {
+        for port in [stack.ports().grpc(5), stack.ports().edge()] {
+            for files in [ask_v1(channel(port).await?).await?, ask_v1alpha(channel(port).await?).await?] {
+                let methods = methods(&files)?;
+                for method in ["CreateOrder", "GetOrder", "ListOrders", "CancelOrder", "FulfillOrder"] {
+                    ensure!(methods.iter().any(|found| found == method), "{port} does not know {method}: {methods:?}");
+                }
+            }
+        }
+        Ok(())
+    })
+}
