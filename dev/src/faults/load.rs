@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -78,6 +78,7 @@ pub struct Attempt {
 pub struct Journal {
     attempts: Mutex<Vec<Attempt>>,
     file: Mutex<BufWriter<File>>,
+    written: AtomicU64,
     /// Half of the customers leave in the middle.
     pub leaving: AtomicBool,
 }
@@ -86,7 +87,7 @@ impl Journal {
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
         let file = Mutex::new(BufWriter::new(file));
-        Ok(Self { attempts: Mutex::default(), file, leaving: AtomicBool::new(false) })
+        Ok(Self { attempts: Mutex::default(), file, written: AtomicU64::new(0), leaving: AtomicBool::new(false) })
     }
 
     fn note(&self, kind: &str, key: &str, begun: Instant, outcome: Outcome, order_id: Option<&str>) -> Result<()> {
@@ -97,7 +98,9 @@ impl Journal {
     /// For the journal alone, such as of a customer who left and saw nothing.
     fn write(&self, kind: &str, key: &str, outcome: &str, order_id: Option<&str>) -> Result<()> {
         let at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
-        let line = json!({"at": at, "kind": kind, "key": key, "outcome": outcome, "order_id": order_id});
+        let attempt = self.written.fetch_add(1, Ordering::Relaxed);
+        let line =
+            json!({"attempt": attempt, "at": at, "kind": kind, "key": key, "outcome": outcome, "order_id": order_id});
         Ok(writeln!(self.file.lock().expect("no panics"), "{line}")?)
     }
 
@@ -193,12 +196,12 @@ impl Customer {
             let call = session.send(Method::POST, "/v1/orders", &key, Some(body));
             let moment = Duration::from_micros(self.random.random_range(0..20_000));
             return match tokio::time::timeout(moment, call).await {
-                Ok(answer) => self.journal.note("order", &key, begun, Outcome::of(&answer), order_id(&answer)),
+                Ok(answer) => self.journal.note("create", &key, begun, Outcome::of(&answer), order_id(&answer)),
                 // Whatever became of it.
-                Err(_) => self.journal.write("order", &key, "unknown", None),
+                Err(_) => self.journal.write("create", &key, "unknown", None),
             };
         }
-        let order = self.insist(session, "order", "/v1/orders", body).await?;
+        let order = self.insist(session, "create", "/v1/orders", body).await?;
         let Some(order) = order.filter(|_| self.random.random_bool(0.05)) else { return Ok(()) };
         let pause = Duration::from_millis(self.random.random_range(0..400));
         tokio::time::sleep(pause).await;
