@@ -1,11 +1,12 @@
 # What people type. Everything else is in `dev`.
 
-.PHONY: help up test test-servers bench flash prepare fmt
+.PHONY: help up test test-servers faults bench flash prepare fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
 	@echo "make test          check and test everything"
 	@echo "make test-servers  start what \`cargo test -p NAME\` needs, until Ctrl-C"
+	@echo "make faults        break everything while customers buy, and check the promises (SEED=n PAIRS=n)"
 	@echo "make bench         measure what orders cost here"
 	@echo "make flash         measure a flash sale: one SKU that everybody wants, against a thousand"
 	@echo "make prepare       write .sqlx anew, after a query or a migration changed"
@@ -37,6 +38,11 @@ test-servers:
 	$(ensure_compilers)
 	cargo build -q -p dev
 	@exec target/debug/dev test-servers
+
+faults:
+	$(ensure_compilers)
+	cargo build --release -p souk -p dev
+	@target/release/dev faults --table docs/faults.md
 
 bench:
 	$(ensure_compilers)

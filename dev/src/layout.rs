@@ -21,6 +21,9 @@ impl Ports {
     /// `make up`, tried by `make test`.
     pub const TRIAL: Self = Self { offset: 11_000 };
 
+    /// Two replicas of every role, for `make faults`.
+    pub const FAULTS: Self = Self { offset: 7_000 };
+
     pub fn edge(self) -> u16 {
         8_080 + self.offset
     }
@@ -32,6 +35,16 @@ impl Ports {
 
     pub fn admin(self) -> u16 {
         9_100 + self.offset
+    }
+
+    /// The same, of replica 1 or 2 where there are two.
+    pub fn grpc_of(self, role: u16, replica: u16) -> u16 {
+        self.grpc(role) + 10 * replica
+    }
+
+    /// The admin port of a replica, each of which is a process of its own.
+    pub fn admin_of(self, role: u16, replica: u16) -> u16 {
+        self.admin() + role + 10 * replica
     }
 
     pub fn provider(self) -> u16 {
@@ -119,6 +132,10 @@ impl Layout {
 
     pub fn unit() -> Self {
         Self::new("unit", Ports::UNIT, "debug")
+    }
+
+    pub fn faults() -> Self {
+        Self::new("faults", Ports::FAULTS, "release")
     }
 
     pub fn trial() -> Self {

@@ -235,8 +235,8 @@ async fn make_keys(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Starts all parts in the order in which they need each other. `settings` go to `souk` on top of its environment.
-pub async fn start_all(
+/// Starts what `souk` stands on: Postgres, Kafka, the payment provider, all databases and topics.
+pub async fn start_ground(
     layout: &Layout,
     supervisor: &mut Supervisor,
     fsync: Fsync,
@@ -252,7 +252,18 @@ pub async fn start_all(
     supervisor.start(kafka).await?;
     supervisor.start(provider(layout)?).await?;
     say("migrating databases and topics");
-    souk(layout, settings, &["migrate"]).await?;
+    souk(layout, settings, &["migrate"]).await.map(drop)
+}
+
+/// Starts all parts in the order in which they need each other. `settings` go to `souk` on top of its environment.
+pub async fn start_all(
+    layout: &Layout,
+    supervisor: &mut Supervisor,
+    fsync: Fsync,
+    settings: &[(String, String)],
+    say: &dyn Fn(&str),
+) -> Result<()> {
+    start_ground(layout, supervisor, fsync, settings, say).await?;
     say("starting souk and Envoy");
     supervisor
         .start(Spec {
@@ -261,30 +272,33 @@ pub async fn start_all(
             arguments: vec!["all".to_owned()],
             environment: [environment(layout), settings.to_vec()].concat(),
             user: None,
-            port: ports.admin(),
+            port: layout.ports.admin(),
             ready: Ready::SaysSo,
             log: layout.log("souk"),
             stop: Signal::TERM,
         })
         .await?;
+    supervisor.start(envoy(layout, settings).await?).await
+}
+
+/// With the configuration that `souk envoy` makes of `settings`.
+pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spec> {
     let yaml = layout.home.join("envoy.yaml");
     std::fs::write(&yaml, souk(layout, settings, &["envoy"]).await?)?;
     // Hot restart would claim a number of this machine, which two sets of everything, or two checkouts, would share.
     let arguments =
         ["--disable-hot-restart", "-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];
-    supervisor
-        .start(Spec {
-            name: "envoy",
-            program: install::envoy(&layout.tools)?,
-            arguments: arguments.map(str::to_owned).to_vec(),
-            environment: vec![],
-            user: None,
-            port: ports.edge(),
-            ready: Ready::Listening,
-            log: layout.log("envoy"),
-            stop: Signal::TERM,
-        })
-        .await
+    Ok(Spec {
+        name: "envoy",
+        program: install::envoy(&layout.tools)?,
+        arguments: arguments.map(str::to_owned).to_vec(),
+        environment: vec![],
+        user: None,
+        port: layout.ports.edge(),
+        ready: Ready::Listening,
+        log: layout.log("envoy"),
+        stop: Signal::TERM,
+    })
 }
 
 /// A port that answers is somebody's.

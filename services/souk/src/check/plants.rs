@@ -87,9 +87,9 @@ fn reservations() -> Vec<Plant> {
 
 const PAYMENT: &str = "insert into payment
       (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, captured_minor, refunded_minor,
-       refund_pending_minor, refund_count, failure_reason, version, cause_id, wanted_at, attempts, created_at, updated_at)
+       refund_pending_minor, failure_reason, version, cause_id, wanted_at, attempts, created_at, updated_at)
     values ('00000000-0000-7000-8000-000000000001', gen_random_uuid(), gen_random_uuid(), 'CAPTURED', 'CAPTURED', 'EUR', 100,
-       'pm_card_visa', 100, 0, 0, 0, '', 2, gen_random_uuid(), now(), 0, now(), now())";
+       'pm_card_visa', 100, 0, 0, '', 2, gen_random_uuid(), now(), 0, now(), now())";
 const LEDGER: &str = "insert into ledger_transfer
       (payment_id, kind, debit_account, credit_account, currency, minor, ref, created_at)
     values ('00000000-0000-7000-8000-000000000001', 'AUTHORIZATION', 'customer', 'held', 'EUR', 100, 'pi_1', now()),
@@ -110,6 +110,12 @@ fn ledger() -> Vec<Plant> {
              values ('00000000-0000-7000-8000-000000000001', '{kind}', '{from}', 'elsewhere', '{currency}', {minor}, 'x', now())"
         )
     };
+    let refund = |state: &str| {
+        format!(
+            "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)
+             values (gen_random_uuid(), '00000000-0000-7000-8000-000000000001', 1, '{state}', '', '', 1, now(), now())"
+        )
+    };
     vec![
         plant(
             "money that the ledger does not know",
@@ -117,6 +123,8 @@ fn ledger() -> Vec<Plant> {
         ),
         plant("more given back than was captured", &[&transfer("REFUND", "revenue", "EUR", 101)]),
         plant("more let go than was held", &[&transfer("VOID", "held", "EUR", 1)]),
+        plant("a refund that reserves nothing", &[&refund("PENDING")]),
+        plant("a refund that the ledger does not know", &[&refund("DONE")]),
         plant("money of another currency", &[&transfer("AUTHORIZATION", "customer", "USD", 1)]),
     ]
 }

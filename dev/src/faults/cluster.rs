@@ -1,0 +1,233 @@
+//! Two replicas of every role, each a process of its own, behind Envoy; and a proxy wherever something can be made to go
+//! wrong: between each replica and its database, before the catalogue, the order service and the payment provider.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+use super::proxy::Proxy;
+use crate::layout::Layout;
+use crate::parts::{self, Fsync};
+use crate::shop::{Client, random_password};
+use crate::supervisor::{Order, Ready, Spec, Supervisor};
+use crate::up::create_operator;
+
+/// The replicas of each role, by name.
+pub const ROLES: [Role; 6] = [
+    Role { name: "gateway", number: 1, replicas: ["gateway-1", "gateway-2"] },
+    Role { name: "user", number: 2, replicas: ["user-1", "user-2"] },
+    Role { name: "product", number: 3, replicas: ["product-1", "product-2"] },
+    Role { name: "inventory", number: 4, replicas: ["inventory-1", "inventory-2"] },
+    Role { name: "order", number: 5, replicas: ["order-1", "order-2"] },
+    Role { name: "payment", number: 6, replicas: ["payment-1", "payment-2"] },
+];
+
+pub struct Role {
+    pub name: &'static str,
+    number: u16,
+    pub replicas: [&'static str; 2],
+}
+
+const OPERATOR: &str = "operator@souk.test";
+
+pub struct Cluster {
+    pub layout: Layout,
+    supervisor: Supervisor,
+    settings: Vec<(String, String)>,
+    /// Before the database of each replica that has one.
+    databases: Vec<(&'static str, Proxy)>,
+    pub product: Proxy,
+    pub order: Proxy,
+    pub provider: Proxy,
+    password: String,
+}
+
+impl Cluster {
+    /// Starts all of it, on a fresh set of databases and topics.
+    pub async fn start(layout: Layout, fsync: Fsync, say: &dyn Fn(&str)) -> Result<Self> {
+        layout.ports.check_free()?;
+        if layout.home.exists() {
+            std::fs::remove_dir_all(&layout.home)?;
+        }
+        let ports = layout.ports;
+        let both = |number| vec![ports.grpc_of(number, 1), ports.grpc_of(number, 2)];
+        let mut cluster = Self {
+            product: Proxy::open(both(3)).await?,
+            order: Proxy::open(both(5)).await?,
+            provider: Proxy::open(vec![ports.provider()]).await?,
+            databases: vec![],
+            settings: settings(&layout),
+            supervisor: Supervisor::default(),
+            password: random_password(),
+            layout,
+        };
+        let (layout, settings) = (cluster.layout.clone(), cluster.settings.clone());
+        parts::start_ground(&layout, &mut cluster.supervisor, fsync, &settings, say).await?;
+        say("starting Envoy, and two replicas of every role");
+        let envoy = parts::envoy(&layout, &settings).await?;
+        cluster.supervisor.start(envoy).await?;
+        // Keys first: whoever comes up without them waits for them.
+        for role in [&ROLES[1], &ROLES[0], &ROLES[2], &ROLES[3], &ROLES[4], &ROLES[5]] {
+            for replica in 1..=2 {
+                cluster.start_replica(role, replica).await?;
+            }
+        }
+        create_operator(&layout, &settings, OPERATOR, &cluster.password).await?;
+        Ok(cluster)
+    }
+
+    async fn start_replica(&mut self, role: &'static Role, replica: u16) -> Result<()> {
+        let (layout, ports) = (&self.layout, self.layout.ports);
+        let name = role.replicas[usize::from(replica) - 1];
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        let mut environment = [parts::environment(layout), self.settings.clone()].concat();
+        let mut set = |name: String, value: String| environment.push((name, value));
+        let upper = role.name.to_uppercase();
+        set(format!("{upper}_LISTEN"), local(ports.grpc_of(role.number, replica)));
+        set("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin_of(role.number, replica)));
+        set("SOUK_INSTANCE".to_owned(), name.to_owned());
+        for (variable, proxy) in [
+            ("ORDER_PRODUCT_URL", &self.product),
+            ("INVENTORY_ORDER_URL", &self.order),
+            ("PAYMENT_ORDER_URL", &self.order),
+            ("PAYMENT_PROVIDER_URL", &self.provider),
+        ] {
+            set(variable.to_owned(), format!("http://127.0.0.1:{}", proxy.port));
+        }
+        if parts::SERVICES.contains(&role.name) {
+            let proxy = Proxy::open(vec![ports.postgres()]).await?;
+            let url = format!("postgres://souk_{0}@127.0.0.1:{1}/souk_{0}?sslmode=disable", role.name, proxy.port);
+            set(format!("{upper}_DATABASE_URL"), url);
+            self.databases.push((name, proxy));
+        }
+        let spec = Spec {
+            name,
+            program: layout.souk.clone(),
+            arguments: vec![role.name.to_owned()],
+            environment,
+            user: None,
+            port: ports.admin_of(role.number, replica),
+            ready: Ready::SaysSo,
+            log: layout.log(name),
+            stop: Signal::TERM,
+        };
+        self.supervisor.start(spec).await
+    }
+
+    pub async fn order(&self, name: &str, order: Order) -> Result<()> {
+        self.supervisor.order(name, order).await.map(drop)
+    }
+
+    /// Before the database of one replica.
+    pub fn database(&self, replica: &str) -> Result<&Proxy> {
+        let found = self.databases.iter().find(|(name, _)| *name == replica);
+        found.map(|(_, proxy)| proxy).with_context(|| format!("{replica} has no database"))
+    }
+
+    /// The replica that publishes the outbox of a service: the session that holds the lock is its.
+    pub async fn leader(&self, role: &'static Role) -> Result<&'static str> {
+        let mut leading = Vec::new();
+        for (at, name) in role.replicas.into_iter().enumerate() {
+            let port = self.layout.ports.admin_of(role.number, at as u16 + 1);
+            let page = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?;
+            if page.lines().any(|line| line.starts_with("souk_outbox_leader{") && line.ends_with(" 1")) {
+                leading.push(name);
+            }
+        }
+        leading.first().copied().with_context(|| format!("nobody publishes the outbox of {}", role.name))
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.layout.ports.edge())
+    }
+
+    pub async fn operator(&self) -> Result<Client> {
+        self.client().sign_in(OPERATOR, &self.password).await
+    }
+
+    /// An administrator's session, past all proxies.
+    pub async fn administrator(&self, database: &str) -> Result<PgConnection> {
+        let port = self.layout.ports.postgres();
+        let options = PgConnectOptions::new().host("127.0.0.1").port(port).username("postgres").database(database);
+        Ok(PgConnection::connect_with(&options).await?)
+    }
+
+    pub async fn execute(&self, database: &str, sql: &str) -> Result<()> {
+        let mut session = self.administrator(database).await?;
+        session.execute(AssertSqlSafe(sql.to_owned())).await?;
+        Ok(session.close().await?)
+    }
+
+    /// Whether every order has settled, everything confirmed is paid, every payment is at rest and every outbox is empty.
+    pub async fn is_quiet(&self) -> Result<bool> {
+        let questions = [
+            (
+                "souk_order",
+                r#"select (select count(*) from "order" where state in ('PENDING', 'RESERVED')
+                     or (state = 'CONFIRMED' and not captured)) + (select count(*) from outbox)"#,
+            ),
+            (
+                "souk_inventory",
+                "select (select count(*) from reservation where state = 'HELD') + (select count(*) from outbox)",
+            ),
+            (
+                "souk_payment",
+                "select (select count(*) from payment where due_at is not null) + (select count(*) from outbox)",
+            ),
+        ];
+        for (database, question) in questions {
+            let mut session = self.administrator(database).await?;
+            let open: i64 = sqlx::query_scalar(question).fetch_one(&mut session).await?;
+            session.close().await?;
+            if open > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// `souk check`, against everything. What it printed, and whether all is well.
+    pub async fn check(&self, journal: &str) -> Result<String> {
+        let arguments = ["check", "--journal", journal];
+        let said = parts::souk(&self.layout, &self.settings, &arguments).await?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    pub async fn stop(self) {
+        self.supervisor.stop().await;
+    }
+
+    pub async fn failure(&mut self) -> String {
+        self.supervisor.failure().await
+    }
+}
+
+/// On top of what every layout says.
+fn settings(layout: &Layout) -> Vec<(String, String)> {
+    let (ports, local) = (layout.ports, |port: u16| format!("127.0.0.1:{port}"));
+    let both = |port: &dyn Fn(u16) -> u16| format!("{},{}", local(port(1)), local(port(2)));
+    let mut all = vec![
+        ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.edge()))),
+        ("EDGE_JWKS_ENDPOINTS".to_owned(), both(&|replica| ports.admin_of(2, replica))),
+        ("PAYMENT_PROVIDER_TIMEOUT".to_owned(), "4s".to_owned()),
+        ("SOUK_LIMIT_ACCOUNT_COUNT".to_owned(), "100000".to_owned()),
+        ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),
+        ("SOUK_LOG_FORMAT".to_owned(), "json".to_owned()),
+    ];
+    for (limit, count) in
+        [("READ_RATE", "100000"), ("READ_BURST", "100000"), ("WRITE_RATE", "100000"), ("WRITE_BURST", "100000")]
+    {
+        all.push((format!("SOUK_LIMIT_{limit}"), count.to_owned()));
+    }
+    for role in &ROLES {
+        let endpoints = both(&|replica| ports.grpc_of(role.number, replica));
+        all.push((format!("EDGE_{}_ENDPOINTS", role.name.to_uppercase()), endpoints));
+    }
+    all
+}
+
+/// How long a replica that stops waits for the edge to turn away: longer than between two health checks.
+const DRAIN: Duration = Duration::from_millis(2_500);

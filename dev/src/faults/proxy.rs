@@ -1,0 +1,246 @@
+//! Stands between two parts and misbehaves when it is told to: slow, cut, half-open, or letting one answer vanish. One for
+//! each process and database, so that it is known whose connection it is.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+const CHUNK: usize = 64 << 10;
+
+/// How it treats what passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Pass,
+    /// Every chunk waits, in both directions.
+    Slow(Duration),
+    /// Nobody gets through, and whoever had was cut off.
+    Cut,
+    /// Connections stand and take bytes, and nothing arrives: as if the other machine had lost its power.
+    HalfOpen,
+}
+
+/// What to wait for. It happens once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Postgres has executed a COMMIT; its answer vanishes.
+    Commit,
+    /// The relay of an outbox is about to delete what the broker acknowledged; Postgres never hears of it.
+    RelayDelete,
+    /// The other side has answered a request with this text in it; the answer vanishes.
+    Answer(&'static str),
+}
+
+/// A connection at its moment. It stands still until this is dropped, and is then closed.
+#[derive(Debug)]
+pub struct Held(#[allow(dead_code)] oneshot::Sender<()>);
+
+pub struct Proxy {
+    pub port: u16,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    upstreams: Vec<u16>,
+    next: AtomicUsize,
+    mode: watch::Sender<Mode>,
+    trap: Mutex<Option<(Moment, oneshot::Sender<Held>)>>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Proxy {
+    /// Connections go to the upstreams in turn, to those that take them.
+    pub async fn open(upstreams: Vec<u16>) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let mode = watch::Sender::new(Mode::Pass);
+        let shared = Arc::new(Shared { upstreams, next: AtomicUsize::new(0), mode, trap: Mutex::new(None) });
+        let accepting = shared.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(accepting.clone().carry(client));
+            }
+        });
+        Ok(Self { port, shared, task })
+    }
+
+    pub fn set(&self, mode: Mode) {
+        self.shared.mode.send_replace(mode);
+    }
+
+    /// Comes back when the moment has come, with the connection that it came for.
+    pub async fn wait_for(&self, moment: Moment) -> Result<Held> {
+        let (send, held) = oneshot::channel();
+        *self.shared.trap() = Some((moment, send));
+        held.await.context("another moment was waited for")
+    }
+}
+
+impl Shared {
+    fn trap(&self) -> std::sync::MutexGuard<'_, Option<(Moment, oneshot::Sender<Held>)>> {
+        self.trap.lock().expect("nothing panics while it holds this lock")
+    }
+
+    async fn connect(&self) -> Option<TcpStream> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        for at in 0..self.upstreams.len() {
+            let port = self.upstreams[(first + at) % self.upstreams.len()];
+            if let Ok(server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await {
+                return Some(server);
+            }
+        }
+        None
+    }
+
+    async fn carry(self: Arc<Self>, mut client: TcpStream) {
+        let mut mode = self.mode.subscribe();
+        if *mode.borrow_and_update() == Mode::Cut {
+            return;
+        }
+        let Some(mut server) = self.connect().await else { return };
+        // Latency is what a test adds, not what the kernel does.
+        if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
+            return;
+        }
+        let (mut asked, mut answered) = (vec![0; CHUNK], vec![0; CHUNK]);
+        let mut watched = Watched::default();
+        loop {
+            let now = *mode.borrow_and_update();
+            if now == Mode::Cut {
+                return;
+            }
+            tokio::select! {
+                changed = mode.changed() => if changed.is_err() { return },
+                read = client.read(&mut asked), if now != Mode::HalfOpen => {
+                    let Ok(count @ 1..) = read else { return };
+                    let bytes = &asked[..count];
+                    if let Some(moment) = self.due(&mut watched, bytes) {
+                        return self.hold(moment, bytes, &mut server).await;
+                    }
+                    delay(now).await;
+                    if server.write_all(bytes).await.is_err() { return }
+                }
+                read = server.read(&mut answered), if now != Mode::HalfOpen => {
+                    let Ok(count @ 1..) = read else { return };
+                    watched.has_rows |= count > ROWS;
+                    delay(now).await;
+                    if client.write_all(&answered[..count]).await.is_err() { return }
+                }
+            }
+        }
+    }
+
+    /// Whether what is waited for comes with these bytes of the client. Then it is not waited for any more.
+    fn due(&self, watched: &mut Watched, asked: &[u8]) -> Option<(Moment, oneshot::Sender<Held>)> {
+        let contains = |text: &[u8]| asked.windows(text.len()).any(|window| window == text);
+        // Only the relay's session is ended by its silence.
+        watched.is_relay |= contains(b"idle_session_timeout");
+        let had_rows = std::mem::take(&mut watched.has_rows);
+        let mut trap = self.trap();
+        let due = match trap.as_ref()?.0 {
+            Moment::Commit => contains(b"COMMIT\0"),
+            Moment::RelayDelete => watched.is_relay && had_rows,
+            Moment::Answer(text) => contains(text.as_bytes()),
+        };
+        if due { trap.take() } else { None }
+    }
+
+    async fn hold(&self, (moment, send): (Moment, oneshot::Sender<Held>), asked: &[u8], server: &mut TcpStream) {
+        if moment != Moment::RelayDelete {
+            // The other side does it, and says so; nobody will know.
+            let mut answer = vec![0; CHUNK];
+            if server.write_all(asked).await.is_err() || server.read(&mut answer).await.is_err() {
+                return;
+            }
+        }
+        let (held, released) = oneshot::channel();
+        if send.send(Held(held)).is_ok() {
+            // The sender is dropped, never used.
+            let _ = released.await;
+        }
+    }
+}
+
+/// An answer with rows of an outbox is longer than one without.
+const ROWS: usize = 200;
+
+/// What is known of one connection.
+#[derive(Default)]
+struct Watched {
+    is_relay: bool,
+    has_rows: bool,
+}
+
+async fn delay(mode: Mode) {
+    if let Mode::Slow(by) = mode {
+        tokio::time::sleep(by).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers each chunk with the same.
+    async fn echo() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut reader, mut writer) = client.split();
+                    tokio::io::copy(&mut reader, &mut writer).await
+                });
+            }
+        });
+        port
+    }
+
+    async fn say(client: &mut TcpStream, text: &[u8]) -> std::io::Result<Vec<u8>> {
+        client.write_all(text).await?;
+        let mut answer = vec![0; text.len()];
+        client.read_exact(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn it_passes_until_it_is_told_otherwise() {
+        let proxy = Proxy::open(vec![1, echo().await]).await.expect("opened");
+        let connect = || TcpStream::connect(("127.0.0.1", proxy.port));
+        let mut client = connect().await.expect("there");
+        assert_eq!(say(&mut client, b"hello").await.expect("an echo, although the first upstream is away"), b"hello");
+        proxy.set(Mode::HalfOpen);
+        let silent = tokio::time::timeout(Duration::from_millis(200), say(&mut client, b"hello")).await;
+        assert!(silent.is_err(), "nothing arrives");
+        proxy.set(Mode::Cut);
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0, "cut off");
+        proxy.set(Mode::Pass);
+        let mut client = connect().await.expect("there");
+        assert_eq!(say(&mut client, b"again").await.expect("an echo"), b"again");
+    }
+
+    #[tokio::test]
+    async fn one_answer_vanishes_and_its_request_did_arrive() {
+        let proxy = Proxy::open(vec![echo().await]).await.expect("opened");
+        let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
+        let asking = async {
+            say(&mut client, b"first").await.expect("an echo");
+            say(&mut client, b"Q COMMIT\0").await
+        };
+        let (held, answer) = tokio::join!(async { proxy.wait_for(Moment::Commit).await.map(drop) }, asking);
+        held.expect("its moment came");
+        assert!(answer.is_err(), "the connection ended without an answer");
+    }
+}
