@@ -16,7 +16,7 @@ use crate::supervisor::{Order, Ready, Spec, Supervisor};
 use crate::up::create_operator;
 
 /// The replicas of each role, by name.
-pub const ROLES: [Role; 6] = [
+pub(crate) const ROLES: [Role; 6] = [
     Role { name: "gateway", number: 1, replicas: ["gateway-1", "gateway-2"] },
     Role { name: "user", number: 2, replicas: ["user-1", "user-2"] },
     Role { name: "product", number: 3, replicas: ["product-1", "product-2"] },
@@ -25,29 +25,29 @@ pub const ROLES: [Role; 6] = [
     Role { name: "payment", number: 6, replicas: ["payment-1", "payment-2"] },
 ];
 
-pub struct Role {
-    pub name: &'static str,
+pub(crate) struct Role {
+    pub(crate) name: &'static str,
     number: u16,
-    pub replicas: [&'static str; 2],
+    pub(crate) replicas: [&'static str; 2],
 }
 
 const OPERATOR: &str = "operator@souk.test";
 
-pub struct Cluster {
-    pub layout: Layout,
+pub(crate) struct Cluster {
+    pub(crate) layout: Layout,
     supervisor: Supervisor,
     settings: Vec<(String, String)>,
     /// Before the database of each replica that has one.
     databases: Vec<(&'static str, Proxy)>,
-    pub product: Proxy,
-    pub order: Proxy,
-    pub provider: Proxy,
+    pub(crate) product: Proxy,
+    pub(crate) order: Proxy,
+    pub(crate) provider: Proxy,
     password: String,
 }
 
 impl Cluster {
     /// Starts all of it, on a fresh set of databases and topics.
-    pub async fn start(layout: Layout, fsync: Fsync, say: &dyn Fn(&str)) -> Result<Self> {
+    pub(crate) async fn start(layout: Layout, fsync: Fsync, say: &dyn Fn(&str)) -> Result<Self> {
         layout.ports.check_free()?;
         if layout.home.exists() {
             std::fs::remove_dir_all(&layout.home)?;
@@ -117,18 +117,18 @@ impl Cluster {
         self.supervisor.start(spec).await
     }
 
-    pub async fn order(&self, name: &str, order: Order) -> Result<()> {
+    pub(crate) async fn order(&self, name: &str, order: Order) -> Result<()> {
         self.supervisor.order(name, order).await.map(drop)
     }
 
     /// Before the database of one replica.
-    pub fn database(&self, replica: &str) -> Result<&Proxy> {
+    pub(crate) fn database(&self, replica: &str) -> Result<&Proxy> {
         let found = self.databases.iter().find(|(name, _)| *name == replica);
         found.map(|(_, proxy)| proxy).with_context(|| format!("{replica} has no database"))
     }
 
     /// The replica that publishes the outbox of a service: the session that holds the lock is its.
-    pub async fn leader(&self, role: &'static Role) -> Result<&'static str> {
+    pub(crate) async fn leader(&self, role: &'static Role) -> Result<&'static str> {
         let mut leading = Vec::new();
         for (at, name) in role.replicas.into_iter().enumerate() {
             let port = self.layout.ports.admin_of(role.number, at as u16 + 1);
@@ -140,29 +140,29 @@ impl Cluster {
         leading.first().copied().with_context(|| format!("nobody publishes the outbox of {}", role.name))
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(self.layout.ports.edge())
     }
 
-    pub async fn operator(&self) -> Result<Client> {
+    pub(crate) async fn operator(&self) -> Result<Client> {
         self.client().sign_in(OPERATOR, &self.password).await
     }
 
     /// An administrator's session, past all proxies.
-    pub async fn administrator(&self, database: &str) -> Result<PgConnection> {
+    pub(crate) async fn administrator(&self, database: &str) -> Result<PgConnection> {
         let port = self.layout.ports.postgres();
         let options = PgConnectOptions::new().host("127.0.0.1").port(port).username("postgres").database(database);
         Ok(PgConnection::connect_with(&options).await?)
     }
 
-    pub async fn execute(&self, database: &str, sql: &str) -> Result<()> {
+    pub(crate) async fn execute(&self, database: &str, sql: &str) -> Result<()> {
         let mut session = self.administrator(database).await?;
         session.execute(AssertSqlSafe(sql.to_owned())).await?;
         Ok(session.close().await?)
     }
 
     /// Whether every order has settled, everything confirmed is paid, every payment is at rest and every outbox is empty.
-    pub async fn is_quiet(&self) -> Result<bool> {
+    pub(crate) async fn is_quiet(&self) -> Result<bool> {
         let questions = [
             (
                 "souk_order",
@@ -190,18 +190,14 @@ impl Cluster {
     }
 
     /// `souk check`, against everything. What it printed, and whether all is well.
-    pub async fn check(&self, journal: &str) -> Result<String> {
+    pub(crate) async fn check(&self, journal: &str) -> Result<String> {
         let arguments = ["check", "--journal", journal];
         let said = parts::souk(&self.layout, &self.settings, &arguments).await?;
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.supervisor.stop().await;
-    }
-
-    pub async fn failure(&mut self) -> String {
-        self.supervisor.failure().await
     }
 }
 

@@ -14,7 +14,7 @@ use super::proxy::{Mode, Moment};
 use crate::supervisor::Order::{Kill, KillNow, Pause, Resume, Start, Stop};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     ServiceKilledAfterCommit,
     RelayKilledBeforeDelete,
     ReplicasKilled,
@@ -43,7 +43,7 @@ pub enum Fault {
 
 /// What customers may notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
+pub(crate) enum Expect {
     /// No request fails at any time.
     NoFailure,
     /// Requests may fail until this long after the injection is over.
@@ -51,7 +51,7 @@ pub enum Expect {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub(crate) enum Pace {
     Short,
     Full,
 }
@@ -75,7 +75,7 @@ const ORDER: usize = 4;
 const PAYMENT: usize = 5;
 
 impl Fault {
-    pub const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::ServiceKilledAfterCommit,
         Self::RelayKilledBeforeDelete,
         Self::ReplicasKilled,
@@ -103,7 +103,7 @@ impl Fault {
     ];
 
     /// Those of a run of three minutes.
-    pub const SHORT: [Self; 9] = [
+    pub(crate) const SHORT: [Self; 9] = [
         Self::ServiceKilledAfterCommit,
         Self::RelayKilledBeforeDelete,
         Self::ReplicasKilled,
@@ -116,7 +116,7 @@ impl Fault {
     ];
 
     /// The name, and what is done.
-    pub fn describe(self) -> (&'static str, &'static str) {
+    pub(crate) fn describe(self) -> (&'static str, &'static str) {
         match self {
             Self::ServiceKilledAfterCommit => {
                 ("service-killed-after-commit", "kill -9 when Postgres has committed and before anybody is told")
@@ -153,7 +153,7 @@ impl Fault {
         }
     }
 
-    pub fn expectation(self) -> Expect {
+    pub(crate) fn expectation(self) -> Expect {
         let within = |seconds| Expect::ServesWithin(Duration::from_secs(seconds));
         match self {
             Self::RollingRestart | Self::KafkaKilled | Self::KafkaFrozen => Expect::NoFailure,
@@ -166,7 +166,13 @@ impl Fault {
     }
 
     /// Comes back when it is over and healed.
-    pub async fn inject(self, cluster: &Cluster, journal: &Journal, random: &mut StdRng, pace: Pace) -> Result<()> {
+    pub(crate) async fn inject(
+        self,
+        cluster: &Cluster,
+        journal: &Journal,
+        random: &mut StdRng,
+        pace: Pace,
+    ) -> Result<()> {
         match self {
             Self::ServiceKilledAfterCommit => {
                 for role in [ORDER, INVENTORY, PAYMENT, ORDER] {

@@ -39,7 +39,7 @@ const METHODS: [(&str, u32); 8] = [
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Ok,
     /// A definite no.
     Refused,
@@ -68,23 +68,23 @@ impl Outcome {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Attempt {
-    pub begun: Instant,
-    pub ended: Instant,
-    pub outcome: Outcome,
+pub(crate) struct Attempt {
+    pub(crate) begun: Instant,
+    pub(crate) ended: Instant,
+    pub(crate) outcome: Outcome,
 }
 
 /// What all customers saw.
-pub struct Journal {
+pub(crate) struct Journal {
     attempts: Mutex<Vec<Attempt>>,
     file: Mutex<BufWriter<File>>,
     written: AtomicU64,
     /// Half of the customers leave in the middle.
-    pub leaving: AtomicBool,
+    pub(crate) leaving: AtomicBool,
 }
 
 impl Journal {
-    pub fn create(path: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
         let file = Mutex::new(BufWriter::new(file));
         Ok(Self { attempts: Mutex::default(), file, written: AtomicU64::new(0), leaving: AtomicBool::new(false) })
@@ -105,29 +105,29 @@ impl Journal {
     }
 
     /// Those that began in between.
-    pub fn between(&self, from: Instant, to: Instant) -> Vec<Attempt> {
+    pub(crate) fn between(&self, from: Instant, to: Instant) -> Vec<Attempt> {
         let attempts = self.attempts.lock().expect("no panics");
         attempts.iter().filter(|attempt| attempt.begun >= from && attempt.begun <= to).copied().collect()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.attempts.lock().expect("no panics").len()
     }
 
-    pub fn flush(&self) -> Result<()> {
+    pub(crate) fn flush(&self) -> Result<()> {
         Ok(self.file.lock().expect("no panics").flush()?)
     }
 }
 
-pub struct Load {
-    pub journal: Arc<Journal>,
+pub(crate) struct Load {
+    pub(crate) journal: Arc<Journal>,
     stop: CancellationToken,
     customers: JoinSet<Result<()>>,
 }
 
 impl Load {
     /// `rate`: purchases a second, of all customers together.
-    pub fn start(
+    pub(crate) fn start(
         edge: Client,
         journal: Arc<Journal>,
         products: &[String],
@@ -150,7 +150,7 @@ impl Load {
     }
 
     /// Lets everybody finish what they are at.
-    pub async fn stop(self) -> Result<()> {
+    pub(crate) async fn stop(self) -> Result<()> {
         self.stop.cancel();
         for ended in self.customers.join_all().await {
             ended?;

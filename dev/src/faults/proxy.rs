@@ -16,7 +16,7 @@ const CHUNK: usize = 64 << 10;
 
 /// How it treats what passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Pass,
     /// Every chunk waits, in both directions.
     Slow(Duration),
@@ -28,7 +28,7 @@ pub enum Mode {
 
 /// What to wait for. It happens once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
+pub(crate) enum Moment {
     /// Postgres has executed a COMMIT; its answer vanishes.
     Commit,
     /// The relay of an outbox is about to delete what the broker acknowledged; Postgres never hears of it.
@@ -39,10 +39,10 @@ pub enum Moment {
 
 /// A connection at its moment. It stands still until this is dropped, and is then closed.
 #[derive(Debug)]
-pub struct Held(#[allow(dead_code)] oneshot::Sender<()>);
+pub(crate) struct Held(#[allow(dead_code)] oneshot::Sender<()>);
 
-pub struct Proxy {
-    pub port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
@@ -62,7 +62,7 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// Connections go to the upstreams in turn, to those that take them.
-    pub async fn open(upstreams: Vec<u16>) -> Result<Self> {
+    pub(crate) async fn open(upstreams: Vec<u16>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let mode = watch::Sender::new(Mode::Pass);
@@ -76,12 +76,12 @@ impl Proxy {
         Ok(Self { port, shared, task })
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
     }
 
     /// Comes back when the moment has come, with the connection that it came for.
-    pub async fn wait_for(&self, moment: Moment) -> Result<Held> {
+    pub(crate) async fn wait_for(&self, moment: Moment) -> Result<Held> {
         let (send, held) = oneshot::channel();
         *self.shared.trap() = Some((moment, send));
         held.await.context("another moment was waited for")

@@ -8,21 +8,28 @@ use super::load::{Attempt, Journal, Outcome};
 /// A run in which hardly anybody was served proves nothing.
 const FLOOR: usize = 30;
 
-pub struct Row {
-    pub name: String,
-    pub what: String,
-    pub attempts: usize,
-    pub ok: usize,
-    pub refused: usize,
-    pub failed: usize,
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) what: String,
+    pub(crate) attempts: usize,
+    pub(crate) ok: usize,
+    pub(crate) refused: usize,
+    pub(crate) failed: usize,
     /// From when it was healed to the end of the last request that failed. For those that heal themselves, such as a killed
     /// replica, the longest time in which requests failed.
-    pub recovery: Duration,
-    pub verdict: Result<(), String>,
+    pub(crate) recovery: Duration,
+    pub(crate) verdict: Result<(), String>,
 }
 
 /// Judges what customers saw from the injection to some seconds after it was healed.
-pub fn judge(name: &str, what: &str, journal: &Journal, injected: Instant, healed: Instant, expect: Expect) -> Row {
+pub(crate) fn judge(
+    name: &str,
+    what: &str,
+    journal: &Journal,
+    injected: Instant,
+    healed: Instant,
+    expect: Expect,
+) -> Row {
     let attempts = journal.between(injected, Instant::now());
     let count = |outcome| attempts.iter().filter(|attempt| attempt.outcome == outcome).count();
     let (ok, refused, failed) = (count(Outcome::Ok), count(Outcome::Refused), count(Outcome::Failed));
@@ -54,7 +61,7 @@ fn longest<'a>(failures: impl Iterator<Item = &'a Attempt> + Clone) -> Option<Du
 }
 
 impl Row {
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { name, attempts, ok, refused, failed, recovery, .. } = self;
         let verdict =
             self.verdict.as_ref().map_or_else(|why| format!("VIOLATED: {why}"), |()| "as expected".to_owned());
@@ -64,7 +71,7 @@ impl Row {
         )
     }
 
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let Self { name, what, attempts, ok, refused, failed, recovery, .. } = self;
         let verdict = self.verdict.as_ref().map_or_else(|why| format!("**violated**: {why}"), |()| "ok".to_owned());
         let recovery = recovery.as_secs_f64();

@@ -45,7 +45,7 @@ fn told(entry: &OrderEventEntry) -> (&str, &str, i64, &str, &str) {
 async fn an_order_that_an_operator_called_off_and_gave_the_money_back_for(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    let mut back = PaymentRefunded { amount: Some(Money::new("EUR", 500)) };
+    let mut back = PaymentRefunded { amount: Some(Money::new("EUR", 500)), ..Default::default() };
     let wanted = Record { actor: OPERATOR.to_owned(), ..shop.payment(order, Payment::PaymentRefunded(back.clone())) };
     back.amount = Some(Money::new("EUR", 2_000));
     let rest = shop.payment(order, Payment::PaymentRefunded(back));
