@@ -1,4 +1,5 @@
 mod drive;
+mod keys;
 mod read;
 mod reconcile;
 mod refund;
