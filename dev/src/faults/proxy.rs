@@ -144,7 +144,8 @@ impl Shared {
 
     /// Whether what is waited for comes with these bytes of the client. Then it is not waited for any more.
     fn due(&self, watched: &mut Watched, asked: &[u8]) -> Option<(Moment, oneshot::Sender<Held>)> {
-        let contains = |text: &[u8]| asked.windows(text.len()).any(|window| window == text);
+        // Nothing is in everything.
+        let contains = |text: &[u8]| text.is_empty() || asked.windows(text.len()).any(|window| window == text);
         // Only the relay's session is ended by its silence.
         watched.is_relay |= contains(b"idle_session_timeout");
         let had_rows = std::mem::take(&mut watched.has_rows);
@@ -242,5 +243,11 @@ mod tests {
         let (held, answer) = tokio::join!(async { proxy.wait_for(Moment::Commit).await.map(drop) }, asking);
         held.expect("its moment came");
         assert!(answer.is_err(), "the connection ended without an answer");
+
+        let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
+        let (held, answer) =
+            tokio::join!(async { proxy.wait_for(Moment::Answer("")).await.map(drop) }, say(&mut client, b"anything"));
+        held.expect("its moment came");
+        assert!(answer.is_err(), "whatever is asked");
     }
 }
