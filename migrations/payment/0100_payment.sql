@@ -43,7 +43,6 @@ create table payment (
     constraint payment_method_form check (payment_method ~ '^pm_[A-Za-z0-9_]{1,64}$')
 );
 create index payment_due on payment (due_at) where due_at is not null;
-create index payment_behind on payment (wanted_at) where due_at is not null;
 create index payment_by_user on payment (user_id, payment_id desc);
 
 -- Every state a payment was in, so that an illegal step would be seen afterwards.

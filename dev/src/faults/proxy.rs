@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 const CHUNK: usize = 64 << 10;
 
@@ -38,13 +39,21 @@ pub(crate) enum Moment {
 }
 
 /// A connection at its moment. It stands still until this is dropped, and is then closed.
-#[derive(Debug)]
-pub(crate) struct Held(#[allow(dead_code)] oneshot::Sender<()>);
+pub(crate) type Held = DropGuard;
 
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+}
+
+/// Whoever stops waiting for a moment must not have it come later, in the middle of something else.
+struct Disarm<'a>(&'a Shared);
+
+impl Drop for Disarm<'_> {
+    fn drop(&mut self) {
+        *self.0.trap() = None;
+    }
 }
 
 struct Shared {
@@ -84,6 +93,7 @@ impl Proxy {
     pub(crate) async fn wait_for(&self, moment: Moment) -> Result<Held> {
         let (send, held) = oneshot::channel();
         *self.shared.trap() = Some((moment, send));
+        let _disarm = Disarm(&self.shared);
         held.await.context("another moment was waited for")
     }
 }
@@ -166,10 +176,9 @@ impl Shared {
                 return;
             }
         }
-        let (held, released) = oneshot::channel();
-        if send.send(Held(held)).is_ok() {
-            // The sender is dropped, never used.
-            let _ = released.await;
+        let released = CancellationToken::new();
+        if send.send(released.clone().drop_guard()).is_ok() {
+            released.cancelled().await;
         }
     }
 }
@@ -249,5 +258,10 @@ mod tests {
             tokio::join!(async { proxy.wait_for(Moment::Answer("")).await.map(drop) }, say(&mut client, b"anything"));
         held.expect("its moment came");
         assert!(answer.is_err(), "whatever is asked");
+
+        let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
+        let given_up = tokio::time::timeout(Duration::from_millis(50), proxy.wait_for(Moment::Commit)).await;
+        assert!(given_up.is_err(), "nobody commits");
+        assert_eq!(say(&mut client, b"Q COMMIT\0").await.expect("nobody waits for it any more"), b"Q COMMIT\0");
     }
 }
