@@ -50,7 +50,7 @@ bench:
 	@target/release/dev bench
 
 flash:
-	$(ensure_protoc)
+	$(ensure_compilers)
 	cargo build --release -p souk -p dev
 	@target/release/dev bench flash
 

@@ -3,9 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::install::{self, run};
@@ -14,6 +16,9 @@ use crate::supervisor::{Ready, Spec, Supervisor};
 
 pub const SERVICES: [&str; 5] = ["user", "product", "inventory", "order", "payment"];
 const ROLES: [&str; 6] = ["gateway", "user", "product", "inventory", "order", "payment"];
+
+const EDGE_SERVES_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(30);
 
 /// Whether Postgres waits for the disk. Off where what is written is thrown away afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -299,6 +304,24 @@ pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spe
         log: layout.log("envoy"),
         stop: Signal::TERM,
     })
+}
+
+/// Waits until the edge sends requests to every replica, which it does a moment after the replica said that it is ready.
+pub async fn edge_serves(layout: &Layout) -> Result<()> {
+    let url = format!("http://127.0.0.1:{}/clusters?format=json", layout.ports.envoy_admin());
+    let begun = Instant::now();
+    loop {
+        let page: Value = serde_json::from_str(&reqwest::get(&url).await?.text().await?)?;
+        let clusters = page["cluster_statuses"].as_array().into_iter().flatten();
+        let mut replicas = clusters.filter_map(|cluster| cluster["host_statuses"].as_array()).flatten();
+        // Beside what service discovery says, this names only what is wrong with a replica.
+        let Some(away) = replicas.find(|it| it["health_status"].as_object().is_some_and(|health| health.len() > 1))
+        else {
+            return Ok(());
+        };
+        ensure!(begun.elapsed() < EDGE_SERVES_WITHIN, "the edge sends nothing to {}", away["address"]);
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// A port that answers is somebody's.

@@ -1,8 +1,9 @@
 //! Everything, for tests: `dev stack` runs it, controlled by lines; [`Stack`] is the other end of those lines.
 //!
 //! Lines in: `kill NAME`, `kill-now NAME`, `stop NAME`, `start NAME`, `pause NAME`, `resume NAME`. Each is answered by
-//! `ok PID` or `error WHY`; `kill` and `start` once the child is ready. `ready EMAIL PASSWORD` comes first, with an operator's account. Closing standard input ends everything, so
-//! that nothing outlives whoever asked for it.
+//! `ok PID` or `error WHY`; `kill` and `start` once the child is ready and the edge sends requests to it. `ready EMAIL
+//! PASSWORD` comes first, with an operator's account. Closing standard input ends everything, so that nothing outlives
+//! whoever asked for it.
 
 use std::process::Stdio;
 
@@ -65,14 +66,14 @@ async fn serve(options: &Options, layout: &Layout, supervisor: &mut Supervisor) 
             why = supervisor.failure() => bail!(why),
         };
         let Some(line) = line else { return Ok(()) };
-        match obey(supervisor, &line).await {
+        match obey(layout, supervisor, &line).await {
             Ok(pid) => println!("ok {pid}"),
             Err(error) => println!("error {error:#}"),
         }
     }
 }
 
-async fn obey(supervisor: &Supervisor, line: &str) -> Result<u32> {
+async fn obey(layout: &Layout, supervisor: &Supervisor, line: &str) -> Result<u32> {
     let (verb, name) = line.split_once(' ').context("it is not a verb and a name")?;
     let order = match verb {
         "kill" => Order::Kill,
@@ -83,7 +84,11 @@ async fn obey(supervisor: &Supervisor, line: &str) -> Result<u32> {
         "resume" => Order::Resume,
         _ => bail!("`{verb}` is not kill, kill-now, stop, start, pause or resume"),
     };
-    supervisor.order(name, order).await
+    let pid = supervisor.order(name, order).await?;
+    if matches!(order, Order::Kill | Order::Start) {
+        parts::edge_serves(layout).await?;
+    }
+    Ok(pid)
 }
 
 /// Everything, started by a test and ended with it.
