@@ -150,7 +150,7 @@ impl Ledger {
             Command::Create(new) => new.payment_method,
             Command::Confirm(id, with) => with.payment_method.or(self.intent(*id).ok()?.payment_method),
             Command::Capture(id, _) | Command::Cancel(id, _) => self.intent(*id).ok()?.payment_method,
-            Command::Refund(_) => None,
+            Command::Refund(new) => self.intent(new.intent).ok()?.payment_method,
         };
         method?.slowness(command.operation())
     }

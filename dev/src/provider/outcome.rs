@@ -31,6 +31,9 @@ pub enum PaymentMethod {
     /// Capturing takes [`SLOW`].
     #[serde(rename = "pm_souk_slow_capture")]
     SlowCapture,
+    /// Refunding takes [`SLOW`].
+    #[serde(rename = "pm_souk_slow_refund")]
+    SlowRefund,
     /// Capturing is refused for good; the intent is canceled, so that no money can be kept.
     #[serde(rename = "pm_souk_capture_fails")]
     CaptureFails,
@@ -99,7 +102,9 @@ impl PaymentMethod {
 
     pub fn slowness(self, operation: Operation) -> Option<Duration> {
         match (self, operation) {
-            (PaymentMethod::Slow, Operation::Confirm) | (PaymentMethod::SlowCapture, Operation::Capture) => Some(SLOW),
+            (PaymentMethod::Slow, Operation::Confirm)
+            | (PaymentMethod::SlowCapture, Operation::Capture)
+            | (PaymentMethod::SlowRefund, Operation::Refund) => Some(SLOW),
             _ => None,
         }
     }

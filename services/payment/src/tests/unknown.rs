@@ -58,6 +58,25 @@ async fn a_refund_whose_outcome_is_unknown_is_looked_up_and_never_given_twice(db
     }
 }
 
+/// It does not show while it is under way, so it is asked for again, which is harmless under the same key alone.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
+    let till = Till::open_patient(db, Duration::from_millis(300)).await;
+    let order = till.captured("pm_souk_slow_refund").await;
+    till.refund(order, "k1", Some(1_000)).await.expect("reserved");
+    for _ in 0..2 {
+        crate::drive::drive(till.service.clone()).await.expect("driven");
+        assert_eq!(till.refunds(order).await, [(1_000, "PENDING".to_owned())], "nobody knows");
+        till.kit.context.clock.advance(Duration::from_secs(1));
+    }
+    // Just as slow, and begun later: when this one is answered, all that came of the others shows.
+    till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", "1")]).await;
+    assert_eq!(till.theirs(order).await[2..], [("REFUND".to_owned(), 1_000), ("REFUND".to_owned(), 1)]);
+    till.work().await;
+    assert_eq!(till.refunds(order).await, [(1_000, "DONE".to_owned())]);
+    assert_eq!(till.ours(order).await[2..], [("REFUND".to_owned(), 1_000)]);
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_pending_refund_is_booked_when_it_has_arrived(db: PgPool) {
     let till = Till::open(db).await;
