@@ -181,6 +181,37 @@ async fn a_database_that_is_away_for_a_moment_is_waited_for(db: PgPool) {
     assert_eq!(listener.letters().await, []);
 }
 
+/// As by a process that is told to stop and loses its database in the middle of the work.
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn what_was_cut_off_before_it_had_an_effect_is_read_again(db: PgPool) {
+    let ground = Ground::open(db).await;
+    let (listener, key) = (ground.scribe(), Uuid::from_u128(1));
+    let pen = listener.scribe.pen(key);
+    let pen = pen.write().await;
+    let running = listener.start();
+    ground.say(key, 1).await;
+    let session = eventually("that it is at work", async || {
+        let sql = "select pid from pg_stat_activity where datname = current_database()
+                     and state = 'idle in transaction' and query like 'insert into inbox%'";
+        sqlx::query_scalar::<_, i32>(sql).fetch_optional(&ground.db).await.expect("sessions")
+    })
+    .await;
+    tokio::join!(running.stop(), async {
+        let ended = sqlx::query_scalar::<_, bool>("select pg_terminate_backend($1, 5000)").bind(session);
+        assert!(ended.fetch_one(&ground.db).await.expect("may be ended"));
+        drop(pen);
+    });
+    assert!(ground.heard().await.is_empty(), "nothing was committed");
+
+    // Behind it: when this one is heard, the other is heard or lost.
+    ground.say(key, 2).await;
+    let running = listener.start();
+    eventually("the later one", async || ground.heard().await.get(&key).filter(|heard| heard.ends_with(&[2])).cloned())
+        .await;
+    running.stop().await;
+    assert_eq!(ground.heard().await, story(&[key], 2));
+}
+
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn a_partition_that_stands_still_holds_no_other_up(db: PgPool) {
     let ground = Ground::open(db).await;
