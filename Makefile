@@ -1,12 +1,13 @@
 # What people type. Everything else is in `dev`.
 
-.PHONY: help up test test-servers faults bench flash prepare fmt
+.PHONY: help up test test-servers faults bugs bench flash prepare fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
 	@echo "make test          check and test everything"
 	@echo "make test-servers  start what \`cargo test -p NAME\` needs, until Ctrl-C"
 	@echo "make faults        break everything while customers buy, and check the promises (SEED=n PAIRS=n)"
+	@echo "make bugs          plant well-known bugs, and check that tests notice each (ONLY=a,b)"
 	@echo "make bench         measure what orders cost here"
 	@echo "make flash         measure a flash sale: one SKU that everybody wants, against a thousand"
 	@echo "make prepare       write .sqlx anew, after a query or a migration changed"
@@ -43,6 +44,11 @@ faults:
 	$(ensure_compilers)
 	cargo build --release -p souk -p dev
 	@target/release/dev faults --table docs/faults.md
+
+bugs:
+	$(ensure_compilers)
+	cargo build -q -p dev
+	@target/debug/dev bugs
 
 bench:
 	$(ensure_compilers)

@@ -2,6 +2,7 @@
 //! supervisor, plays the payment provider, and drives the end-to-end tests. No part is imitated, except the bank.
 
 pub mod bench;
+pub mod bugs;
 pub mod faults;
 pub mod install;
 pub mod layout;

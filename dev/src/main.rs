@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dev::{bench, faults, prepare, provider, stack, test, up};
+use dev::{bench, bugs, faults, prepare, provider, stack, test, up};
 
 #[derive(Debug, Parser)]
 #[command(name = "dev", about = "Runs all of Souk, and its tests, on this machine")]
@@ -28,6 +28,8 @@ enum Command {
     Prepare,
     /// Breaks everything that can break while customers buy, and checks that no promise was.
     Faults(faults::Options),
+    /// Plants well-known bugs, one after another, and checks that tests notice each.
+    Bugs(bugs::Options),
     /// Measures what orders cost here, or something of its own.
     Bench {
         #[command(subcommand)]
@@ -68,6 +70,7 @@ async fn main() -> ExitCode {
         Command::TestServers => test::serve().await,
         Command::Prepare => prepare::run().await,
         Command::Faults(options) => faults::run(&options).await,
+        Command::Bugs(options) => bugs::run(&options).await,
         Command::Bench { of: None } => bench::run().await,
         Command::Bench { of: Some(Bench::Flash) } => bench::flash::run().await,
         Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,

@@ -63,7 +63,7 @@ pub async fn serve() -> Result<()> {
 }
 
 /// Starts the servers of unit tests, unless they are there already. How tests find them.
-async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 4]> {
+pub(crate) async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 4]> {
     let unit = Layout::unit();
     let stripe_mock = install::ensure_stripe_mock(&unit.tools).await?;
     start_postgres(supervisor).await?;

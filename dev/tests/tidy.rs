@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dev::bugs;
 use dev::layout::root;
 use prost_reflect::DescriptorPool;
 
@@ -39,6 +40,26 @@ fn files_are_short_enough_to_be_read() {
     for path in files(root(), ".rs") {
         let (lines, cap) = (read(&path).lines().count(), if is_test(&path) { 600 } else { 400 });
         assert!(lines <= cap, "{} has {lines} lines; {cap} are the most", path.display());
+    }
+}
+
+/// A patch whose place has changed must change too, or nobody would ever see again whether its bug is noticed.
+#[test]
+fn every_bug_can_still_be_planted() {
+    let tests = files(root(), ".rs").into_iter().filter(|path| is_test(path));
+    let tests: String = tests.map(|path| read(&path)).collect();
+    let bugs = bugs::all().expect("what stands above a patch can be read");
+    assert!(bugs.len() >= 6, "{bugs:?}");
+    for bug in bugs {
+        bug.apply(&["--check"]).unwrap_or_else(|error| panic!("{} ({}): {error:#}", bug.name, bug.about));
+        for name in &bug.fails {
+            let name = name.rsplit("::").next().unwrap_or_default();
+            assert!(tests.contains(&format!("async fn {name}(")), "{}: there is no test {name}", bug.name);
+        }
+        let failed: String = bug.fails.iter().map(|name| format!("test {name} ... FAILED\n")).collect();
+        bug.judge(&failed).expect("noticed");
+        bug.judge(&failed.replacen("FAILED", "ok", 1)).expect_err("not noticed");
+        bug.judge("error[E0308]: mismatched types\n").expect_err("not built");
     }
 }
 
