@@ -1,5 +1,6 @@
 //! Calls to other services. They carry the caller's deadline and trace, and our name; a peer that is away is left alone.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -63,6 +64,12 @@ pub fn request<T>(name: &'static str, deadline: Instant, message: T) -> Request<
         request.metadata_mut().insert("traceparent", value);
     }
     request
+}
+
+/// Whether nobody answered a call that somebody else may: what only reads can be repeated then, once and at once.
+pub fn got_lost(status: &Status) -> bool {
+    let left_alone = matches!(status.source().and_then(|it| it.downcast_ref()), Some(NoAnswer::LeftAlone));
+    matches!(status.code(), Code::Unavailable | Code::Unknown) && !left_alone
 }
 
 /// What a peer's failure means for our own caller. tonic's client says CANCELLED when its timer for the deadline rings.

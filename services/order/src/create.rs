@@ -91,8 +91,15 @@ async fn quote(
     product_ids: &[Uuid],
 ) -> Result<(Vec<Line>, Money), Error> {
     let ask = QuoteItemsRequest { product_ids: product_ids.iter().map(Uuid::to_string).collect() };
-    let ask = client::request("order", caller.deadline, ask);
-    let quotes = service.products.clone().quote_items(ask).await;
+    let ask = async || {
+        let ask = client::request("order", caller.deadline, ask.clone());
+        service.products.clone().quote_items(ask).await
+    };
+    let mut quotes = ask().await;
+    // A replica that dies or leaves in the middle costs one repeat. The edge cannot do it: it knows only of our own caller.
+    if quotes.as_ref().is_err_and(client::got_lost) {
+        quotes = ask().await;
+    }
     let quotes = quotes.map_err(|status| client::failed("product", status))?.into_inner().quotes;
     price(items, product_ids, quotes)
 }

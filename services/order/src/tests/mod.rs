@@ -54,7 +54,8 @@ pub(super) struct Catalogue(Arc<Mutex<Shelves>>);
 #[derive(Default)]
 struct Shelves {
     quotes: Vec<ItemQuote>,
-    is_closed: bool,
+    /// How many more calls it turns away.
+    refusals: u32,
     asked: u32,
 }
 
@@ -79,11 +80,15 @@ impl Catalogue {
     }
 
     pub(super) fn close(&self) {
-        self.shelves().is_closed = true;
+        self.turn_away(u32::MAX);
+    }
+
+    pub(super) fn turn_away(&self, calls: u32) {
+        self.shelves().refusals = calls;
     }
 
     pub(super) fn reopen(&self) {
-        self.shelves().is_closed = false;
+        self.turn_away(0);
     }
 
     /// How often it was asked, open or closed.
@@ -104,7 +109,8 @@ impl ProductService for Catalogue {
         assert_eq!(request.metadata().get(chassis::SERVICE_HEADER).map(|it| it.as_bytes()), Some(&b"order"[..]));
         let mut shelves = self.shelves();
         shelves.asked += 1;
-        if shelves.is_closed {
+        if shelves.refusals > 0 {
+            shelves.refusals -= 1;
             return Err(Status::unavailable("closed"));
         }
         let quotes = request.into_inner().product_ids.into_iter().map(|product_id| {
