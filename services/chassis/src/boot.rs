@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 
 use crate::config::Common;
+use crate::health::{self, set_serving};
 use crate::metrics;
 use crate::role::{Context, Role};
 use crate::server::{self, ServeError};
@@ -53,7 +54,8 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
     let admin = axum::serve(admin_listener, admin_pages(pages, ready.clone()));
     let admin = tokio::spawn(admin.with_graceful_shutdown(stop_working.clone().cancelled_owned()).into_future());
 
-    let (mut servers, mut workers, mut health) = (JoinSet::new(), JoinSet::new(), Vec::new());
+    let (mut servers, mut workers, mut watches) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+    let mut reporters = Vec::new();
     let verifier = context.verifier.clone().poll(config.jwks_url.clone(), stop_working.clone());
     workers.spawn(async move {
         verifier.await;
@@ -68,7 +70,10 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
         let (reporter, server) = server::serve(&mut role, &context, incoming, stop_serving.clone()).await?;
         let name = role.name;
         servers.spawn(async move { (name, server.await) });
-        health.push((reporter, role.services.clone()));
+        reporters.push((reporter.clone(), role.services.clone()));
+        if let Some(db) = role.database {
+            watches.spawn(async move { health::follow(name, &role.services, &reporter, &db).await });
+        }
         for step in role.steps {
             for _ in 0..step.workers {
                 let (step, stop) = (step.clone(), stop_working.clone());
@@ -100,8 +105,10 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
     tracing::info!("stopping");
     let leave = async {
         ready.store(false, Ordering::Relaxed);
-        for (reporter, services) in &health {
-            server::set_serving(reporter, services, ServingStatus::NotServing).await;
+        // Nobody may say any more that it serves.
+        watches.shutdown().await;
+        for (reporter, services) in &reporters {
+            set_serving(reporter, services, ServingStatus::NotServing).await;
         }
         tokio::time::sleep(config.drain).await;
         stop_serving.cancel();

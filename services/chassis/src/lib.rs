@@ -15,6 +15,7 @@ pub mod db;
 pub mod dead_letter;
 pub mod error;
 mod finding;
+mod health;
 pub mod idempotency;
 pub mod inbox;
 pub mod metrics;

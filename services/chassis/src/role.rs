@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{Request, Response};
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -56,6 +57,7 @@ pub struct Role {
     pub steps: Vec<Step>,
     pub consumers: Vec<Consumer>,
     pub outbox: Option<Outbox>,
+    pub(crate) database: Option<PgPool>,
     pub(crate) routes: RoutesBuilder,
     pub(crate) services: Vec<&'static str>,
     pub(crate) admin: axum::Router,
@@ -72,6 +74,7 @@ impl Role {
             steps: vec![],
             consumers: vec![],
             outbox: None,
+            database: None,
             routes: RoutesBuilder::default(),
             services: vec![],
             admin: axum::Router::new(),
@@ -108,6 +111,12 @@ impl Role {
         S::Future: Send + 'static,
     {
         self.routes.add_service(service);
+        self
+    }
+
+    /// What it cannot serve without.
+    pub fn needs(mut self, db: PgPool) -> Self {
+        self.database = Some(db);
         self
     }
 

@@ -10,6 +10,7 @@ use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
 
 use crate::admit::Admit;
+use crate::health::set_serving;
 use crate::observe::Observe;
 use crate::role::{Context, Role};
 
@@ -27,13 +28,6 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
-}
-
-/// Tells health checks whether this role serves.
-pub async fn set_serving(health: &HealthReporter, services: &[&'static str], status: tonic_health::ServingStatus) {
-    for service in services.iter().chain(&[""]) {
-        health.set_service_status(*service, status).await;
-    }
 }
 
 /// Serves until `stop`, then finishes what is under way. Takes the role's routes, adds health and reflection.

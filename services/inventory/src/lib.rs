@@ -128,6 +128,7 @@ fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
         async move { Ok(Did::any(idempotency::forget_old(&service.db, service.clock.now()).await?)) }
     });
     Role::new("inventory", "souk.inventory", listen, context)
+        .needs(service.db.clone())
         .serve(InventoryServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
         .consume(consumer(service))

@@ -183,6 +183,7 @@ fn read_secret(file: &Path) -> Option<Secret> {
 fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Context) -> Role {
     let (work, looks) = (service.work.clone(), service.looks.clone());
     Role::new("payment", "souk.payment", listen, context)
+        .needs(service.db.clone())
         .serve(PaymentServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
         .step(step(&service, "payment.drive", SECOND, drive::drive).woken_by(work).workers(workers))

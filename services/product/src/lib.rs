@@ -71,7 +71,9 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
 }
 
 fn role(service: Service, listen: SocketAddr, context: &Context) -> Role {
-    Role::new("product", "souk.product", listen, context).serve(ProductServiceServer::new(Rpc(Arc::new(service))))
+    Role::new("product", "souk.product", listen, context)
+        .needs(service.db.clone())
+        .serve(ProductServiceServer::new(Rpc(Arc::new(service))))
 }
 
 #[cfg(test)]

@@ -122,6 +122,7 @@ fn role(service: Service, listen: SocketAddr, context: &Context) -> Role {
         async move { Ok(Did::any(idempotency::forget_old(&db, now).await?)) }
     });
     Role::new("user", "souk.user", listen, context)
+        .needs(service.db.clone())
         .serve(UserServiceServer::new(Rpc(service.clone())))
         .serve(SessionServiceServer::new(Rpc(service.clone())))
         .admin(signing::pages(&service.signer))

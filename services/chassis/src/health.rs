@@ -1,0 +1,129 @@
+//! What health checks are told. A role serves while its database answers: a replica that cannot reach it would fail every
+//! call, and the edge can ask another one.
+
+use std::convert::Infallible;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection, PgPool};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::metrics::{self, Of};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// While it is away.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+static REACHED: LazyLock<Family<Of, Gauge>> =
+    LazyLock::new(|| metrics::register("database_reached", "Whether a role reaches its database", Family::default()));
+
+/// Tells health checks whether a role serves.
+pub(crate) async fn set_serving(health: &HealthReporter, services: &[&'static str], status: ServingStatus) {
+    for service in services.iter().chain(&[""]) {
+        health.set_service_status(*service, status).await;
+    }
+}
+
+/// Keeps what is told true, beginning with a role that serves: one may start before its database.
+pub(crate) async fn follow(
+    role: &'static str,
+    services: &[&'static str],
+    health: &HealthReporter,
+    db: &PgPool,
+) -> Infallible {
+    let options = db.connect_options();
+    let (mut session, mut serves) = (None, true);
+    loop {
+        let mut looked = look(&mut session, &options).await;
+        if looked.is_err() {
+            // A session may end for reasons of its own; a fresh one tells.
+            looked = look(&mut session, &options).await;
+        }
+        REACHED.get_or_create(&Of::new(role)).set(i64::from(looked.is_ok()));
+        match &looked {
+            Ok(()) if !serves => {
+                tracing::info!(role, "the database answers again");
+                set_serving(health, services, ServingStatus::Serving).await;
+            }
+            Err(error) if serves => {
+                tracing::error!(role, error, "the database does not answer; this role does not serve until it does");
+                set_serving(health, services, ServingStatus::NotServing).await;
+            }
+            Ok(()) | Err(_) => {}
+        }
+        serves = looked.is_ok();
+        tokio::time::sleep(if serves { LOOK_EVERY } else { LOOK_AGAIN }).await;
+    }
+}
+
+/// On a connection of its own: a pool that is merely busy is no reason to send everybody away. One that does not answer in
+/// time is dropped in the middle of it, which nobody else minds.
+async fn look(session: &mut Option<PgConnection>, options: &PgConnectOptions) -> Result<(), String> {
+    let ask = async {
+        let mut open = match session.take() {
+            Some(open) => open,
+            None => PgConnection::connect_with(options).await?,
+        };
+        open.ping().await?;
+        Ok::<_, sqlx::Error>(open)
+    };
+    let answered = tokio::time::timeout(ANSWERS_WITHIN, ask).await.map_err(|_| "it is silent".to_owned())?;
+    *session = Some(answered.map_err(|error| error.to_string())?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use sqlx::{AssertSqlSafe, Executor};
+    use tonic::Request;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_server::Health;
+    use tonic_health::server::HealthService;
+
+    use super::*;
+
+    async fn until(health: &HealthReporter, status: ServingStatus) {
+        let (begun, service) = (Instant::now(), HealthService::from_health_reporter(health.clone()));
+        loop {
+            let request = Request::new(HealthCheckRequest { service: "souk.test".into() });
+            let answer = service.check(request).await.expect("it is known").into_inner();
+            if answer.status == status as i32 {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "it never was {status:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn a_role_serves_while_its_database_answers(db: PgPool) {
+        let (options, health) = (db.connect_options(), HealthReporter::new());
+        let name = options.get_database().expect("each test has one").to_owned();
+        let mut elsewhere =
+            PgConnection::connect_with(&options.as_ref().clone().database("postgres")).await.expect("up");
+        let mut tell = async |sql: String| elsewhere.execute(AssertSqlSafe(sql)).await.map(drop).expect("it is done");
+        let services = ["souk.test"];
+        set_serving(&health, &services, ServingStatus::Serving).await;
+        let following = follow("test", &services, &health, &db);
+        let story = async {
+            tell(format!(r#"alter database "{name}" allow_connections false"#)).await;
+            tell(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;
+            until(&health, ServingStatus::NotServing).await;
+            tell(format!(r#"alter database "{name}" allow_connections true"#)).await;
+            until(&health, ServingStatus::Serving).await;
+            // Sessions that end are no reason to send anybody away.
+            tell(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;
+        };
+        tokio::select! {
+            never = following => match never {},
+            () = story => {}
+        }
+    }
+}
