@@ -10,9 +10,8 @@ use crate::stripe::{Answer, Status};
 
 pub(super) async fn authorize(service: &Service, payment: &Payment) -> Result<(), Stopped> {
     let (payment_id, order_id) = (payment.payment_id.to_string(), payment.order_id.to_string());
-    let metadata = [("metadata[payment_id]", payment_id.as_str()), ("metadata[order_id]", order_id.as_str())];
     let (key, amount) = (payment.key("create"), (payment.amount_minor, payment.currency.as_str()));
-    let intent = match service.provider.create(&key, amount, &payment.payment_method, metadata).await {
+    let intent = match service.provider.create(&key, amount, &payment.payment_method, (&payment_id, &order_id)).await {
         Ok(Answer::Done(intent) | Answer::Elsewhere(intent)) => intent,
         Ok(Answer::Declined(reason)) => return finish(service, payment, Outcome::Declined { reason }).await,
         Ok(Answer::Refused(code)) => {

@@ -1,9 +1,13 @@
 //! Stripe's own mock says whether Stripe would understand us. It checks requests against Stripe's schema and answers
-//! fixtures, so only our requests are under test.
+//! fixtures, so only our requests are under test. Odd answers come from a parrot.
 
 use std::time::Duration;
 
-use crate::stripe::{Answer, Stripe};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::stripe::{Answer, Stripe, Unknown};
 
 fn done<T, E>(what: &str, answer: Result<Answer<T>, E>) -> T
 where
@@ -17,17 +21,76 @@ where
     }
 }
 
+/// The mock answers fixtures, which are about nothing of ours. What it does not understand it refuses.
+fn understood<T>(what: &str, answer: Result<Answer<T>, Unknown>)
+where
+    T: std::fmt::Debug,
+{
+    match answer {
+        Ok(Answer::Done(_)) => {}
+        Err(unknown) if unknown.to_string().ends_with("the answer is about something else") => {}
+        answer => panic!("{what}: {answer:?}"),
+    }
+}
+
 #[tokio::test]
 async fn every_request_is_one_that_stripe_understands() {
     let url = std::env::var("SOUK_TEST_STRIPE").expect("SOUK_TEST_STRIPE: `make test-servers` says what it is");
     let stripe = Stripe::new(&url, "sk_test_123", Duration::from_secs(10)).expect("a URL");
-    let metadata = [("metadata[payment_id]", "p"), ("metadata[order_id]", "o")];
-    let intent = done("create", stripe.create("k1", (2_500, "EUR"), "pm_card_visa", metadata).await);
-    done("confirm", stripe.confirm("k2", &intent.id).await);
-    done("capture", stripe.capture("k3", &intent.id).await);
-    done("cancel", stripe.cancel("k4", &intent.id).await);
-    done("get", stripe.get(&intent.id).await);
-    let refund = done("refund", stripe.refund("k5", &intent.id, 1_000, uuid::Uuid::now_v7()).await);
-    done("get_refund", stripe.get_refund(&refund.id).await);
-    done("list_refunds", stripe.list_refunds(&intent.id).await);
+    understood("create", stripe.create("k1", (2_500, "EUR"), "pm_card_visa", ("p", "o")).await);
+    understood("confirm", stripe.confirm("k2", "pi_1").await);
+    understood("capture", stripe.capture("k3", "pi_1").await);
+    understood("cancel", stripe.cancel("k4", "pi_1").await);
+    understood("get", stripe.get("pi_1").await);
+    understood("refund", stripe.refund("k5", "pi_1", 1_000, uuid::Uuid::now_v7()).await);
+    understood("get_refund", stripe.get_refund("re_1").await);
+    understood("list_refunds", stripe.list_refunds("pi_1").await);
+    let nonsense = stripe.create("k6", (-5, "nonsense"), "pm_card_visa", ("p", "o")).await;
+    assert!(matches!(nonsense, Ok(Answer::Refused(_))), "the mock looks at what it is asked: {nonsense:?}");
+}
+
+/// Something that gives one answer, whatever it is asked.
+async fn parrot(status: &str, body: String) -> Stripe {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            client.read(&mut [0; 4_096]).await.expect("a request");
+            client.write_all(answer.as_bytes()).await.expect("it is waited for");
+        }
+    });
+    Stripe::new(&url, "sk_test_123", Duration::from_secs(10)).expect("a URL")
+}
+
+#[tokio::test]
+async fn an_answer_about_something_else_leaves_the_outcome_unknown() {
+    let ours = uuid::Uuid::now_v7();
+    let intent = json!({"id": "pi_theirs", "status": "requires_capture", "metadata": {"payment_id": "theirs"}});
+    let stripe = parrot("200 OK", intent.to_string()).await;
+    let create = stripe.create("k1", (2_500, "EUR"), "pm_card_visa", ("ours", "o")).await;
+    let calls = [
+        create.map(drop),
+        stripe.confirm("k2", "pi_ours").await.map(drop),
+        stripe.capture("k3", "pi_ours").await.map(drop),
+        stripe.cancel("k4", "pi_ours").await.map(drop),
+        stripe.get("pi_ours").await.map(drop),
+    ];
+    assert!(calls.iter().all(|call| call.as_ref().is_err_and(|unknown| !unknown.answered)), "{calls:?}");
+    done("theirs", stripe.get("pi_theirs").await);
+
+    let refund = json!({"id": "re_theirs", "amount": 5, "status": "succeeded", "payment_intent": "pi_theirs"});
+    let stripe = parrot("200 OK", refund.to_string()).await;
+    assert!(stripe.refund("k1", "pi_ours", 5, ours).await.is_err());
+    assert!(stripe.get_refund("re_ours").await.is_err());
+    done("theirs", stripe.get_refund("re_theirs").await);
+    let stripe = parrot("200 OK", json!({"data": [refund], "has_more": false}).to_string()).await;
+    assert!(stripe.list_refunds("pi_ours").await.is_err());
+    done("theirs", stripe.list_refunds("pi_theirs").await);
+
+    let error = json!({"error": {"type": "card_error", "code": "card_declined", "payment_intent": intent}});
+    let stripe = parrot("402 Payment Required", error.to_string()).await;
+    assert!(stripe.confirm("k2", "pi_ours").await.is_err(), "somebody else's card was declined");
+    assert!(matches!(stripe.confirm("k2", "pi_theirs").await, Ok(Answer::Declined(_))));
 }

@@ -1,0 +1,233 @@
+//! What the provider says, as far as we read it, and whether it is about what was asked.
+
+use std::collections::HashMap;
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+const MAX_ANSWER: usize = 256 << 10;
+
+/// A payment intent, as far as we read it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Intent {
+    pub(crate) id: String,
+    pub(crate) status: Status,
+    #[serde(default)]
+    pub(crate) amount_received: i64,
+    pub(crate) last_payment_error: Option<Failure>,
+    latest_charge: Option<Charge>,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
+}
+
+/// What an intent did to the card: its name, or if it was asked for, all of it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Charge {
+    Expanded {
+        status: String,
+        #[serde(default)]
+        amount_refunded: i64,
+    },
+    Named(String),
+}
+
+impl Intent {
+    /// Whether the card was ever charged, if only to hold the amount. Told by what [`Stripe::get`] says.
+    pub(crate) fn was_held(&self) -> bool {
+        matches!(&self.latest_charge, Some(Charge::Expanded { status, .. }) if status == "succeeded")
+    }
+
+    /// What went back of what was captured, pending refunds included.
+    pub(crate) fn refunded(&self) -> i64 {
+        match &self.latest_charge {
+            Some(Charge::Expanded { amount_refunded, .. }) if self.status == Status::Succeeded => *amount_refunded,
+            _ => 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    RequiresPaymentMethod,
+    RequiresConfirmation,
+    RequiresAction,
+    Processing,
+    RequiresCapture,
+    Canceled,
+    Succeeded,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Refund {
+    pub(crate) id: String,
+    pub(crate) amount: i64,
+    pub(crate) status: RefundStatus,
+    payment_intent: Option<String>,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
+}
+
+impl Refund {
+    /// Whether it is the one that we call so.
+    pub(crate) fn is(&self, refund_id: Uuid) -> bool {
+        self.metadata.get("refund_id").is_some_and(|ours| *ours == refund_id.to_string())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RefundStatus {
+    Succeeded,
+    Failed,
+    Canceled,
+    /// Pending, or waiting for somebody.
+    #[serde(other)]
+    UnderWay,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Page {
+    pub(super) data: Vec<Refund>,
+    pub(super) has_more: bool,
+}
+
+/// What a call was about. An answer about something else is none: whatever stands between us and the provider may hand over
+/// one twice, and the second then comes as the answer to whoever uses the connection next.
+#[derive(Clone, Copy)]
+pub(super) enum About<'a> {
+    /// An intent that has no name yet.
+    Payment(&'a str),
+    Intent(&'a str),
+    /// A refund that has no name yet, of an intent.
+    Refund(Uuid, &'a str),
+    RefundNamed(&'a str),
+}
+
+pub(super) trait Subject {
+    fn is(&self, about: About<'_>) -> bool;
+}
+
+impl Subject for Intent {
+    fn is(&self, about: About<'_>) -> bool {
+        match about {
+            About::Payment(payment_id) => self.metadata.get("payment_id").is_some_and(|ours| ours == payment_id),
+            About::Intent(intent_id) | About::Refund(_, intent_id) => self.id == intent_id,
+            About::RefundNamed(_) => true,
+        }
+    }
+}
+
+impl Subject for Refund {
+    fn is(&self, about: About<'_>) -> bool {
+        match about {
+            About::Refund(refund_id, _) => self.is(refund_id),
+            About::RefundNamed(reference) => self.id == reference,
+            About::Intent(intent_id) => self.payment_intent.as_deref() == Some(intent_id),
+            About::Payment(_) => false,
+        }
+    }
+}
+
+impl Subject for Page {
+    fn is(&self, about: About<'_>) -> bool {
+        self.data.iter().all(|refund| Subject::is(refund, about))
+    }
+}
+
+/// What an error of the provider says.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Failure {
+    r#type: Option<String>,
+    code: Option<String>,
+    decline_code: Option<String>,
+    param: Option<String>,
+    payment_intent: Option<Box<Intent>>,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: Failure,
+}
+
+impl Failure {
+    pub(crate) fn reason(&self) -> &'static str {
+        match (self.code.as_deref(), self.decline_code.as_deref()) {
+            (Some("authentication_required"), _) | (_, Some("authentication_required")) => "AUTHENTICATION_REQUIRED",
+            (_, Some("insufficient_funds")) => "INSUFFICIENT_FUNDS",
+            _ => "CARD_DECLINED",
+        }
+    }
+}
+
+/// What the provider said.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Answer<T> {
+    Done(T),
+    /// The card, or the method, was refused: a definite no.
+    Declined(&'static str),
+    /// The intent is in a state that does not allow the call: it says which.
+    Elsewhere(Intent),
+    /// The request was refused, with a code such as `amount_too_small`. Nothing was done.
+    Refused(String),
+}
+
+/// Why there is no answer that says anything.
+pub(super) struct Lost {
+    pub(super) why: String,
+    pub(super) answered: bool,
+}
+
+impl Lost {
+    pub(super) fn silent(why: impl ToString) -> Self {
+        Self { why: why.to_string(), answered: false }
+    }
+
+    fn about_something_else() -> Self {
+        Self::silent("the answer is about something else")
+    }
+
+    fn answered(why: impl ToString) -> Self {
+        Self { why: why.to_string(), answered: true }
+    }
+}
+
+pub(super) async fn read<T: Subject + DeserializeOwned>(
+    mut response: reqwest::Response,
+    about: About<'_>,
+) -> Result<Answer<T>, Lost> {
+    let (status, mut body) = (response.status(), Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(|error| Lost::silent(error.without_url()))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_ANSWER {
+            return Err(Lost::answered("the answer is too large"));
+        }
+    }
+    if status.is_success() {
+        let answer: T =
+            serde_json::from_slice(&body).map_err(|error| Lost::answered(format!("an odd answer: {error}")))?;
+        return if answer.is(about) { Ok(Answer::Done(answer)) } else { Err(Lost::about_something_else()) };
+    }
+    let failure = serde_json::from_slice::<ErrorBody>(&body);
+    let failure = failure.map_err(|_| Lost::answered(format!("HTTP {status}")))?.error;
+    if failure.payment_intent.as_ref().is_some_and(|intent| !intent.is(about)) {
+        return Err(Lost::about_something_else());
+    }
+    let (kind, code) = (failure.r#type.as_deref().unwrap_or_default(), failure.code.clone().unwrap_or_default());
+    if status == StatusCode::PAYMENT_REQUIRED && kind == "card_error" {
+        return Ok(Answer::Declined(failure.reason()));
+    }
+    if failure.param.as_deref() == Some("payment_method") && status.is_client_error() {
+        return Ok(Answer::Declined("PAYMENT_METHOD_INVALID"));
+    }
+    let about_us = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && kind == "invalid_request_error";
+    match failure.payment_intent {
+        // What stands in the way may be something else than its state, such as that nothing is left to give back.
+        Some(intent) if about_us && code == "payment_intent_unexpected_state" => Ok(Answer::Elsewhere(*intent)),
+        _ if about_us => Ok(Answer::Refused(code)),
+        _ => Err(Lost::answered(format!("HTTP {status}, {kind} {code}"))),
+    }
+}
