@@ -13,4 +13,5 @@ pub mod shop;
 pub mod stack;
 pub mod supervisor;
 pub mod test;
+pub mod topics;
 pub mod up;

@@ -24,24 +24,25 @@ pub async fn run() -> Result<()> {
     step("lints", "cargo", &clippy, &[]).await?;
     step("build", "cargo", &["build", "-q", "--workspace"], &[]).await?;
 
-    try_up().await?;
+    // The build may have linked it anew, and then we are not it any more.
+    let dev = layout.souk.with_file_name("dev").to_string_lossy().into_owned();
+    try_up(&dev).await?;
+    let faults = step("faults, in short", &dev, &["faults", "--short", "--debug"], &[]).await;
     let mut supervisor = Supervisor::default();
     let environment = start_servers(&mut supervisor).await?;
     let outcome = step("tests", "cargo", &["test", "--workspace", "--no-fail-fast"], &environment).await;
     supervisor.stop().await;
-    outcome
+    outcome.and(faults)
 }
 
 /// `make up` as on a machine that has never seen it, and again with what the first left behind.
-async fn try_up() -> Result<()> {
+async fn try_up(dev: &str) -> Result<()> {
     let home = Layout::trial().home;
     if home.exists() {
         std::fs::remove_dir_all(&home)?;
     }
-    // The build may have linked it anew, and then we are not it any more.
-    let dev = Layout::trial().souk.with_file_name("dev");
     for name in ["make up, cold", "make up, warm"] {
-        step(name, &dev.to_string_lossy(), &["up", "--once", "--trial"], &[]).await?;
+        step(name, dev, &["up", "--once", "--trial"], &[]).await?;
     }
     Ok(())
 }

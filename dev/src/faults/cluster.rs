@@ -1,13 +1,15 @@
 //! Two replicas of every role, each a process of its own, behind Envoy; and a proxy wherever something can be made to go
 //! wrong: between each replica and its database, before the catalogue, the order service and the payment provider.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use time::OffsetDateTime;
 
+use super::LOOK_AGAIN;
 use super::proxy::Proxy;
 use crate::layout::Layout;
 use crate::parts::{self, Fsync};
@@ -16,7 +18,7 @@ use crate::supervisor::{Order, Ready, Spec, Supervisor};
 use crate::up::create_operator;
 
 /// The replicas of each role, by name.
-pub(crate) const ROLES: [Role; 6] = [
+pub(crate) static ROLES: [Role; 6] = [
     Role { name: "gateway", number: 1, replicas: ["gateway-1", "gateway-2"] },
     Role { name: "user", number: 2, replicas: ["user-1", "user-2"] },
     Role { name: "product", number: 3, replicas: ["product-1", "product-2"] },
@@ -30,6 +32,11 @@ pub(crate) struct Role {
     number: u16,
     pub(crate) replicas: [&'static str; 2],
 }
+
+pub(crate) static USER: &Role = &ROLES[1];
+pub(crate) static INVENTORY: &Role = &ROLES[3];
+pub(crate) static ORDER: &Role = &ROLES[4];
+pub(crate) static PAYMENT: &Role = &ROLES[5];
 
 const OPERATOR: &str = "operator@souk.test";
 
@@ -70,11 +77,12 @@ impl Cluster {
         let envoy = parts::envoy(&layout, &settings).await?;
         cluster.supervisor.start(envoy).await?;
         // Keys first: whoever comes up without them waits for them.
-        for role in [&ROLES[1], &ROLES[0], &ROLES[2], &ROLES[3], &ROLES[4], &ROLES[5]] {
+        for role in [USER, &ROLES[0], &ROLES[2], INVENTORY, ORDER, PAYMENT] {
             for replica in 1..=2 {
                 cluster.start_replica(role, replica).await?;
             }
         }
+        parts::edge_serves(&layout).await?;
         create_operator(&layout, &settings, OPERATOR, &cluster.password).await?;
         Ok(cluster)
     }
@@ -138,6 +146,54 @@ impl Cluster {
             }
         }
         leading.first().copied().with_context(|| format!("nobody publishes the outbox of {}", role.name))
+    }
+
+    /// Comes back when a relay has certainly sent events that the broker, which stands still, cannot acknowledge.
+    pub(crate) async fn wait_for_unacknowledged(&self, role: &Role) -> Result<()> {
+        let question = "select count(*) from outbox where created_at < now() - interval '500 milliseconds'";
+        let mut session = self.administrator(&format!("souk_{}", role.name)).await?;
+        let begun = Instant::now();
+        loop {
+            let waiting: i64 = sqlx::query_scalar(question).fetch_one(&mut session).await?;
+            if waiting > 0 {
+                return Ok(session.close().await?);
+            }
+            ensure!(begun.elapsed() < Duration::from_secs(20), "the relay of {} has nothing to send", role.name);
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    pub(crate) fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.layout.ports.kafka())
+    }
+
+    /// How the provider's webhooks come from now on.
+    pub(crate) async fn set_webhooks(&self, manner: &[(&str, &str)]) -> Result<()> {
+        let url = format!("http://127.0.0.1:{}/_webhooks", self.layout.ports.provider());
+        let answer = reqwest::Client::new().post(url).form(manner).send().await?;
+        Ok(answer.error_for_status().map(drop)?)
+    }
+
+    /// Units of one SKU: available, reserved, sold.
+    pub(crate) async fn stock(&self, sku: &str) -> Result<(i64, i64, i64)> {
+        let mut session = self.administrator("souk_inventory").await?;
+        let units = sqlx::query_as("select available, reserved, sold from stock where sku = $1");
+        let units = units.bind(sku).fetch_one(&mut session).await?;
+        session.close().await?;
+        Ok(units)
+    }
+
+    /// How many of the orders placed before a moment have not settled, or are not paid although they should be. Those paid in
+    /// ways that take their time whatever happens do not count.
+    pub(crate) async fn unsettled(&self, before: OffsetDateTime) -> Result<i64> {
+        let mut session = self.administrator("souk_order").await?;
+        let open = sqlx::query_scalar(
+            r#"select count(*) from "order" where created_at < $1 and payment_method like 'pm_card_%'
+                 and (state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured))"#,
+        );
+        let open = open.bind(before).fetch_one(&mut session).await?;
+        session.close().await?;
+        Ok(open)
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -74,6 +74,11 @@ pub(crate) struct Attempt {
     pub(crate) outcome: Outcome,
 }
 
+/// What is bought.
+pub(crate) fn purchase(product: &str, quantity: u32, payment_method: &str) -> Value {
+    json!({"items": [{"productId": product, "quantity": quantity}], "paymentMethod": payment_method})
+}
+
 /// What all customers saw.
 pub(crate) struct Journal {
     attempts: Mutex<Vec<Attempt>>,
@@ -81,13 +86,16 @@ pub(crate) struct Journal {
     written: AtomicU64,
     /// Half of the customers leave in the middle.
     pub(crate) leaving: AtomicBool,
+    /// Customers buy at half the rate.
+    pub(crate) calm: AtomicBool,
 }
 
 impl Journal {
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
         let file = Mutex::new(BufWriter::new(file));
-        Ok(Self { attempts: Mutex::default(), file, written: AtomicU64::new(0), leaving: AtomicBool::new(false) })
+        let (leaving, calm) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { attempts: Mutex::default(), file, written: AtomicU64::new(0), leaving, calm })
     }
 
     fn note(&self, kind: &str, key: &str, begun: Instant, outcome: Outcome, order_id: Option<&str>) -> Result<()> {
@@ -139,7 +147,7 @@ impl Load {
         for number in 0..customers {
             let customer = Customer {
                 edge: edge.clone(),
-                journal: journal.clone(),
+                insist: Insist { journal: journal.clone() },
                 products: products.to_vec(),
                 every: Duration::from_secs(1) * customers / rate,
                 random: StdRng::seed_from_u64(seed.wrapping_add(u64::from(number))),
@@ -159,57 +167,20 @@ impl Load {
     }
 }
 
-struct Customer {
-    edge: Client,
-    journal: Arc<Journal>,
-    products: Vec<String>,
-    every: Duration,
-    random: StdRng,
+/// A client that repeats itself under one key until there is an answer.
+pub(crate) struct Insist {
+    pub(crate) journal: Arc<Journal>,
 }
 
-impl Customer {
-    async fn live(mut self, stop: CancellationToken) -> Result<()> {
-        let (email, password) = (format!("{}@example.com", Uuid::now_v7().simple()), random_password());
-        let edge = self.edge.clone();
-        register(&edge, &email, &password).await?;
-        let (mut signed_in, mut session) = (Instant::now(), sign_in(&edge, &email, &password).await?);
-        let mut ticks = tokio::time::interval(self.every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while !stop.is_cancelled() {
-            ticks.tick().await;
-            if signed_in.elapsed() > SIGNED_IN_FOR {
-                (signed_in, session) = (Instant::now(), sign_in(&edge, &email, &password).await?);
-            }
-            self.buy(&session).await?;
-        }
-        Ok(())
-    }
-
-    async fn buy(&mut self, session: &Client) -> Result<()> {
-        let product = self.products.choose(&mut self.random).context("there are products")?.clone();
-        let (method, _) = METHODS.choose_weighted(&mut self.random, |it| it.1)?;
-        let items = json!([{"productId": product, "quantity": self.random.random_range(1..=3)}]);
-        let body = json!({"items": items, "paymentMethod": method});
-        if self.journal.leaving.load(Ordering::Relaxed) && self.random.random_bool(0.5) {
-            let key = Uuid::now_v7().to_string();
-            let begun = Instant::now();
-            let call = session.send(Method::POST, "/v1/orders", &key, Some(body));
-            let moment = Duration::from_micros(self.random.random_range(0..20_000));
-            return match tokio::time::timeout(moment, call).await {
-                Ok(answer) => self.journal.note("create", &key, begun, Outcome::of(&answer), order_id(&answer)),
-                // Whatever became of it.
-                Err(_) => self.journal.write("create", &key, "unknown", None),
-            };
-        }
-        let order = self.insist(session, "create", "/v1/orders", body).await?;
-        let Some(order) = order.filter(|_| self.random.random_bool(0.05)) else { return Ok(()) };
-        let pause = Duration::from_millis(self.random.random_range(0..400));
-        tokio::time::sleep(pause).await;
-        self.insist(session, "cancel", &format!("/v1/orders/{order}:cancel"), json!({"reason": 1})).await.map(drop)
-    }
-
-    /// Under one key until there is an answer. The order, unless it was refused.
-    async fn insist(&self, session: &Client, kind: &str, path: &str, body: Value) -> Result<Option<String>> {
+impl Insist {
+    /// The order, unless it was refused.
+    pub(crate) async fn until_answered(
+        &self,
+        session: &Client,
+        kind: &str,
+        path: &str,
+        body: Value,
+    ) -> Result<Option<String>> {
         let (key, first) = (Uuid::now_v7().to_string(), Instant::now());
         loop {
             let begun = Instant::now();
@@ -226,8 +197,77 @@ impl Customer {
     }
 }
 
+struct Customer {
+    edge: Client,
+    insist: Insist,
+    products: Vec<String>,
+    every: Duration,
+    random: StdRng,
+}
+
+impl Customer {
+    async fn live(mut self, stop: CancellationToken) -> Result<()> {
+        let (email, password) = (format!("{}@example.com", Uuid::now_v7().simple()), random_password());
+        let edge = self.edge.clone();
+        let (mut signed_in, mut session) = (Instant::now(), sign_up(&edge, &email, &password).await?);
+        let mut ticks = tokio::time::interval(self.every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !stop.is_cancelled() {
+            ticks.tick().await;
+            if self.insist.journal.calm.load(Ordering::Relaxed) {
+                ticks.tick().await;
+            }
+            if signed_in.elapsed() > SIGNED_IN_FOR {
+                (signed_in, session) = (Instant::now(), sign_in(&edge, &email, &password).await?);
+            }
+            self.buy(&session).await?;
+        }
+        Ok(())
+    }
+
+    async fn buy(&mut self, session: &Client) -> Result<()> {
+        let product = self.products.choose(&mut self.random).context("there are products")?.clone();
+        let (method, _) = METHODS.choose_weighted(&mut self.random, |it| it.1)?;
+        let body = purchase(&product, self.random.random_range(1..=3), method);
+        let journal = &self.insist.journal;
+        if journal.leaving.load(Ordering::Relaxed) && self.random.random_bool(0.5) {
+            let key = Uuid::now_v7().to_string();
+            let begun = Instant::now();
+            let call = session.send(Method::POST, "/v1/orders", &key, Some(body));
+            let moment = Duration::from_micros(self.random.random_range(0..20_000));
+            return match tokio::time::timeout(moment, call).await {
+                Ok(answer) => journal.note("create", &key, begun, Outcome::of(&answer), order_id(&answer)),
+                // Whatever became of it.
+                Err(_) => journal.write("create", &key, "unknown", None),
+            };
+        }
+        let order = self.insist.until_answered(session, "create", "/v1/orders", body).await?;
+        let Some(order) = order.filter(|_| self.random.random_bool(0.05)) else { return Ok(()) };
+        let pause = Duration::from_millis(self.random.random_range(0..400));
+        tokio::time::sleep(pause).await;
+        let path = format!("/v1/orders/{order}:cancel");
+        self.insist.until_answered(session, "cancel", &path, json!({"reason": 1})).await.map(drop)
+    }
+}
+
 fn order_id(answer: &Result<Answer>) -> Option<&str> {
     answer.as_ref().ok()?.body["order"]["orderId"].as_str()
+}
+
+/// A new customer, signed in.
+pub(crate) async fn sign_up(edge: &Client, email: &str, password: &str) -> Result<Client> {
+    register(edge, email, password).await?;
+    sign_in(edge, email, password).await
+}
+
+/// One customer after the other. Comes back only when that cannot be done.
+pub(crate) async fn register_for_ever(edge: &Client) -> anyhow::Error {
+    loop {
+        let email = format!("{}@example.com", Uuid::now_v7().simple());
+        if let Err(error) = register(edge, &email, &random_password()).await {
+            return error;
+        }
+    }
 }
 
 async fn sign_in(edge: &Client, email: &str, password: &str) -> Result<Client> {

@@ -2,14 +2,21 @@
 //! go wrong. Afterwards all is healed, everything comes to rest, and `souk check` looks whether a promise was broken.
 
 mod cluster;
+mod customers;
+mod databases;
 mod fault;
+mod kafka;
 mod load;
+mod peers;
+mod processes;
+mod provider;
 mod proxy;
 mod report;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,14 +24,15 @@ use clap::Args;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
+use time::OffsetDateTime;
 
 use crate::install;
 use crate::layout::Layout;
 use crate::parts::Fsync;
 use cluster::Cluster;
-use fault::{Expect, Fault, Pace};
+use fault::{Expect, Fault, Pace, Site};
 use load::{Journal, Load};
-use report::Row;
+use report::{Row, SETTLES_WITHIN, Trial};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -34,6 +42,9 @@ pub struct Options {
     /// How many random pairs of faults come at once, after each came alone.
     #[arg(long, env = "PAIRS", default_value_t = 0)]
     pairs: u32,
+    /// Purchases a second: 40, or 10 in a short run. About half of what two cores can do with all of this on them.
+    #[arg(long, env = "RATE")]
+    rate: Option<u32>,
     /// A few faults, each short: what `make test` runs.
     #[arg(long)]
     short: bool,
@@ -48,16 +59,20 @@ pub struct Options {
     table: Option<PathBuf>,
 }
 
+impl Options {
+    fn rate(&self) -> u32 {
+        self.rate.unwrap_or(if self.short { 10 } else { 40 })
+    }
+}
+
 const PRODUCTS: usize = 100;
 const UNITS: u32 = 1_000_000;
 const CUSTOMERS: u32 = 24;
-/// Purchases a second.
-const RATE: u32 = 60;
 /// How long everything may take to come to rest once nothing is wrong any more.
 const REST: Duration = Duration::from_secs(120);
 const WARM_UP: Duration = Duration::from_secs(5);
 /// How long customers are watched after something was healed.
-const AFTERWARDS: Duration = Duration::from_secs(8);
+const AFTERWARDS: Duration = Duration::from_secs(6);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 pub async fn run(options: &Options) -> Result<()> {
@@ -65,7 +80,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let say = |what: &str| println!("[{:6.1} s] {what}", begun.elapsed().as_secs_f64());
     let seed = options.seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
     let mut random = StdRng::seed_from_u64(seed);
-    say(&format!("SEED={seed} PAIRS={}", options.pairs));
+    say(&format!("SEED={seed} PAIRS={} RATE={}", options.pairs, options.rate()));
     let mut layout = Layout::faults();
     if options.debug {
         layout.souk = Layout::test().souk;
@@ -92,7 +107,7 @@ async fn run_schedule(
     }
     let path = cluster.layout.home.join("journal.jsonl");
     let journal = Arc::new(Journal::create(&path)?);
-    let load = Load::start(cluster.client(), journal.clone(), &products, CUSTOMERS, RATE, seed);
+    let load = Load::start(cluster.client(), journal.clone(), &products, CUSTOMERS, options.rate(), seed);
     let pace = if options.short { Pace::Short } else { Pace::Full };
     let mut rows = Vec::new();
     tokio::time::sleep(WARM_UP).await;
@@ -118,69 +133,94 @@ async fn run_schedule(
         journal.count()
     ));
     if let Some(table) = &options.table {
-        write_table(table, seed, options.pairs, journal.count(), &rows, &checked)?;
+        write_table(
+            table,
+            &format!("SEED={seed} PAIRS={} RATE={}", options.pairs, options.rate()),
+            journal.count(),
+            &rows,
+            &checked,
+        )?;
     }
     ensure!(violated == 0, "{violated} faults had other consequences than they may");
     Ok(())
 }
 
 /// Every fault once, in an order of the seed's; then pairs.
-fn schedule(options: &Options, random: &mut StdRng) -> Result<Vec<Vec<Fault>>> {
+fn schedule(options: &Options, random: &mut StdRng) -> Result<Vec<Vec<&'static Fault>>> {
+    let everything: Vec<_> = fault::all().collect();
     if !options.only.is_empty() {
-        let find = |name: &String| Fault::ALL.into_iter().find(|fault| fault.describe().0 == name);
-        let named = options.only.iter().map(|name| Ok(vec![find(name).with_context(|| format!("no fault `{name}`"))?]));
+        let find = |name: &String| everything.iter().find(|fault| fault.name == name);
+        let named =
+            options.only.iter().map(|name| Ok(vec![*find(name).with_context(|| format!("no fault `{name}`"))?]));
         return named.collect();
     }
-    let mut all = if options.short { Fault::SHORT.to_vec() } else { Fault::ALL.to_vec() };
+    let mut all = everything.clone();
+    all.retain(|fault| fault.is_short || !options.short);
     all.shuffle(random);
     let mut plan: Vec<_> = all.into_iter().map(|fault| vec![fault]).collect();
     for _ in 0..options.pairs {
-        plan.push(Fault::ALL.sample(random, 2).copied().collect());
+        plan.push(everything.sample(random, 2).copied().collect());
     }
     Ok(plan)
 }
 
 async fn try_out(
-    faults: &[Fault],
+    faults: &[&Fault],
     cluster: &Cluster,
-    journal: &Journal,
+    journal: &Arc<Journal>,
     random: &mut StdRng,
     pace: Pace,
 ) -> Result<Row> {
     let injected = Instant::now();
-    let mut expect = faults[0].expectation();
-    match faults {
-        [one] => one.inject(cluster, journal, random, pace).await?,
-        [one, other, ..] => {
-            let (mut first, mut second) =
-                (StdRng::seed_from_u64(random.random()), StdRng::seed_from_u64(random.random()));
-            // Together they may make anything fail for a while; nothing may be broken.
-            expect = Expect::ServesWithin(Duration::from_secs(15));
-            let together = tokio::join!(
-                one.inject(cluster, journal, &mut first, pace),
-                other.inject(cluster, journal, &mut second, pace)
-            );
+    journal.calm.store(faults.iter().any(|fault| fault.is_calm), Ordering::Relaxed);
+    let mut site = || Site { cluster, journal, random: StdRng::seed_from_u64(random.random()), pace };
+    let (expect, patience) = match faults {
+        [one] => {
+            (one.inject)(site()).await.with_context(|| one.name)?;
+            (one.expect, SETTLES_WITHIN)
+        }
+        [one, other] => {
+            let together = tokio::join!((one.inject)(site()), (other.inject)(site()));
             // A moment that one waits for may never come while the other is at work.
             for (fault, outcome) in faults.iter().zip([together.0, together.1]) {
                 if let Err(error) = outcome {
-                    println!("  {}: {error:#}", fault.describe().0);
+                    println!("  {}: {error:#}", fault.name);
                 }
             }
+            // Together they may make anything fail for a while; nothing may be broken.
+            (Expect::ServesWithin(Duration::from_secs(15)), 2 * SETTLES_WITHIN)
         }
-        [] => bail!("a try needs a fault"),
-    }
+        _ => bail!("a try is of one fault, or of two"),
+    };
     let healed = Instant::now();
-    tokio::time::sleep(AFTERWARDS).await;
-    let names: Vec<_> = faults.iter().map(|fault| fault.describe().0).collect();
-    let whats: Vec<_> = faults.iter().map(|fault| fault.describe().1).collect();
-    Ok(report::judge(&names.join(" + "), &whats.join("; "), journal, injected, healed, expect))
+    let (settled, ()) = tokio::join!(settle(cluster, healed, patience * pace.slack()), tokio::time::sleep(AFTERWARDS));
+    journal.calm.store(false, Ordering::Relaxed);
+    let names: Vec<_> = faults.iter().map(|fault| fault.name).collect();
+    let whats: Vec<_> = faults.iter().map(|fault| fault.what).collect();
+    let (name, what) = (names.join(" + "), whats.join("; "));
+    Ok(report::judge(Trial { name, what, expect, injected, healed, settled: settled? }, journal, pace))
 }
 
-fn write_table(table: &Path, seed: u64, pairs: u32, attempts: usize, rows: &[Row], checked: &str) -> Result<()> {
+/// How long it took until all orders placed before had settled and were paid. None: longer than anybody waits for it.
+async fn settle(cluster: &Cluster, healed: Instant, patience: Duration) -> Result<Option<Duration>> {
+    let before = OffsetDateTime::now_utc();
+    while cluster.unsettled(before).await? > 0 {
+        if healed.elapsed() > patience {
+            return Ok(None);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(Some(healed.elapsed()))
+}
+
+fn write_table(table: &Path, run: &str, attempts: usize, rows: &[Row], checked: &str) -> Result<()> {
     let mut text = std::fs::read_to_string(table).unwrap_or_else(|_| HEAD.to_owned());
-    writeln!(text, "\n## SEED={seed} PAIRS={pairs}: {attempts} attempts\n")?;
-    writeln!(text, "| Fault | What is done | Attempts | Ok | Refused | To try again | Recovery | Verdict |")?;
-    writeln!(text, "| --- | --- | --- | --- | --- | --- | --- | --- |")?;
+    writeln!(text, "\n## {run}: {attempts} attempts\n")?;
+    writeln!(
+        text,
+        "| Fault | What is done | Attempts | Ok | Refused | To try again | Failing for | Until | Settled | Verdict |"
+    )?;
+    writeln!(text, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
     for row in rows {
         writeln!(text, "{}", row.markdown())?;
     }
@@ -192,5 +232,8 @@ const HEAD: &str = "# Faults
 
 Written by `make faults`: two replicas of every role behind the edge, customers who buy all the time, and everything that can go
 wrong. An attempt is one request to place or to cancel an order; one that is to be tried again got no answer, or one that says so,
-and its customer repeated it under the same key.
+and its customer repeated it under the same key. *Failing for* is the longest time in which requests failed at a stretch, *until*
+when the last of them ended, counted from when the fault was over, and *settled* when every order placed before that had settled
+and was paid, but for those paid in ways that are slow whatever happens. Beside faults that let work pile up for long (Kafka's),
+customers buy at half the rate.
 ";

@@ -1,5 +1,5 @@
-//! Stands between two parts and misbehaves when it is told to: slow, cut, half-open, or letting one answer vanish. One for
-//! each process and database, so that it is known whose connection it is.
+//! Stands between two parts and misbehaves when it is told to: slow, cut, half-open, failing, answering twice, or letting one
+//! answer vanish. One for each process and database, so that it is known whose connection it is.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,13 +25,26 @@ pub(crate) enum Mode {
     Cut,
     /// Connections stand and take bytes, and nothing arrives: as if the other machine had lost its power.
     HalfOpen,
+    /// Each request is answered with an error of the proxy's own, and goes nowhere.
+    Fail,
+    /// What is answered is answered again a moment later.
+    Twice,
 }
+
+/// What [`Mode::Fail`] answers, as the payment provider would.
+const FAILURE: &[u8] =
+    b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n\
+                         {\"error\": {\"type\": \"api_error\"}}";
+/// Long enough for somebody else to use the connection.
+const A_MOMENT: Duration = Duration::from_millis(2);
 
 /// What to wait for. It happens once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
     /// Postgres has executed a COMMIT; its answer vanishes.
     Commit,
+    /// The relay of an outbox has read events; it never sees them.
+    RelayRead,
     /// The relay of an outbox is about to delete what the broker acknowledged; Postgres never hears of it.
     RelayDelete,
     /// The other side has answered a request with this text in it; the answer vanishes.
@@ -139,14 +152,25 @@ impl Shared {
                     if let Some(moment) = self.due(&mut watched, bytes) {
                         return self.hold(moment, bytes, &mut server).await;
                     }
+                    if now == Mode::Fail {
+                        let _ = client.write_all(FAILURE).await;
+                        return;
+                    }
                     delay(now).await;
                     if server.write_all(bytes).await.is_err() { return }
                 }
                 read = server.read(&mut answered), if now != Mode::HalfOpen => {
                     let Ok(count @ 1..) = read else { return };
                     watched.has_rows |= count > ROWS;
+                    if let Some(send) = self.has_read(&watched) {
+                        return stand_still(send).await;
+                    }
                     delay(now).await;
                     if client.write_all(&answered[..count]).await.is_err() { return }
+                    if now == Mode::Twice {
+                        tokio::time::sleep(A_MOMENT).await;
+                        if client.write_all(&answered[..count]).await.is_err() { return }
+                    }
                 }
             }
         }
@@ -164,8 +188,16 @@ impl Shared {
             Moment::Commit => contains(b"COMMIT\0"),
             Moment::RelayDelete => watched.is_relay && had_rows,
             Moment::Answer(text) => contains(text.as_bytes()),
+            Moment::RelayRead => false,
         };
         if due { trap.take() } else { None }
+    }
+
+    /// Whether a relay is about to see what it read, and that is what is waited for.
+    fn has_read(&self, watched: &Watched) -> Option<oneshot::Sender<Held>> {
+        let mut trap = self.trap();
+        let is_due = watched.is_relay && watched.has_rows && matches!(*trap, Some((Moment::RelayRead, _)));
+        if is_due { trap.take().map(|(_, send)| send) } else { None }
     }
 
     async fn hold(&self, (moment, send): (Moment, oneshot::Sender<Held>), asked: &[u8], server: &mut TcpStream) {
@@ -176,10 +208,14 @@ impl Shared {
                 return;
             }
         }
-        let released = CancellationToken::new();
-        if send.send(released.clone().drop_guard()).is_ok() {
-            released.cancelled().await;
-        }
+        stand_still(send).await;
+    }
+}
+
+async fn stand_still(send: oneshot::Sender<Held>) {
+    let released = CancellationToken::new();
+    if send.send(released.clone().drop_guard()).is_ok() {
+        released.cancelled().await;
     }
 }
 

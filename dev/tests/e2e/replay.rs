@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use dev::stack::Stack;
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
+use dev::topics::forget_groups;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinSet;
 
@@ -36,20 +34,6 @@ async fn all_rows(stack: &Stack) -> Result<BTreeMap<String, String>> {
         db.close().await?;
     }
     Ok(all)
-}
-
-/// As the brokers have it; nobody may be a member any more.
-async fn forget_groups(stack: &Stack) -> Result<()> {
-    let brokers = format!("127.0.0.1:{}", stack.ports().kafka());
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).set("log.connection.close", "false").create()?;
-    wait("the groups to be forgotten", async || {
-        let forgotten = admin.delete_groups(&CONSUMERS, &AdminOptions::new()).await?;
-        let is_gone =
-            |code: rdkafka::types::RDKafkaErrorCode| code == rdkafka::types::RDKafkaErrorCode::GroupIdNotFound;
-        Ok(forgotten.into_iter().all(|outcome| outcome.map_or_else(|(_, code)| is_gone(code), |_| true)))
-    })
-    .await
 }
 
 /// How many repeats each consumer has seen since its process began.
@@ -105,7 +89,7 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
 
         let before = all_rows(stack).await?;
         stack.control("stop souk").await?;
-        forget_groups(stack).await?;
+        forget_groups(&format!("127.0.0.1:{}", stack.ports().kafka()), &CONSUMERS).await?;
         stack.control("start souk").await?;
         wait("everything to be read again", async || {
             let seen = repeats(stack).await?;

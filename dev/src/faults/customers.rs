@@ -1,0 +1,81 @@
+//! Customers leave in the middle, or all want the same thing.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use rand::RngExt;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::fault::{Expect, Fault, Pace, Site};
+use super::load::{self, Insist};
+
+const CROWD: u32 = 32;
+const SOLD_WITHIN: Duration = Duration::from_secs(60);
+
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "calls-cancelled",
+        what: "half of all calls are given up at a random moment, for 20 s",
+        expect: Expect::NoFailure,
+        is_short: true,
+        is_calm: false,
+        inject: |site| {
+            Box::pin(async move {
+                site.journal.leaving.store(true, Ordering::Relaxed);
+                site.lasts(20).await;
+                site.journal.leaving.store(false, Ordering::Relaxed);
+                Ok(())
+            })
+        },
+    },
+    Fault {
+        name: "flash-sale",
+        what: "5,000 attempts of 32 buyers on 100 units of one product; exactly 100 are sold",
+        expect: Expect::NoFailure,
+        is_short: true,
+        is_calm: false,
+        inject: |site| Box::pin(sell_out(site)),
+    },
+];
+
+async fn sell_out(mut site: Site<'_>) -> Result<()> {
+    let (attempts, units) = match site.pace {
+        Pace::Full => (5_000, 100),
+        Pace::Short => (500, 20),
+    };
+    let sku = format!("FLASH-{}", site.random.random::<u32>());
+    let product = site.cluster.operator().await?.stock(&sku, "What all want", ("EUR", 9_900), units).await?;
+    let (left, mut crowd) = (std::sync::Arc::new(AtomicU32::new(attempts)), JoinSet::new());
+    for _ in 0..CROWD {
+        let (edge, left) = (site.cluster.client(), left.clone());
+        let buyer = Insist { journal: site.journal.clone() };
+        let body = load::purchase(&product, 1, "pm_card_visa");
+        crowd.spawn(async move {
+            let (email, password) =
+                (format!("{}@example.com", Uuid::now_v7().simple()), crate::shop::random_password());
+            let session = load::sign_up(&edge, &email, &password).await?;
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                buyer.until_answered(&session, "create", "/v1/orders", body.clone()).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    for buyer in crowd.join_all().await {
+        buyer?;
+    }
+    let begun = Instant::now();
+    loop {
+        let (available, reserved, sold) = site.cluster.stock(&sku).await?;
+        ensure!(sold <= i64::from(units), "{sold} of {units} units of {sku} were sold");
+        if (available, reserved, sold) == (0, 0, i64::from(units)) {
+            return Ok(());
+        }
+        ensure!(
+            begun.elapsed() < SOLD_WITHIN * site.pace.slack(),
+            "{sold} of {units} units of {sku} were sold, {reserved} are reserved and {available} available"
+        );
+        tokio::time::sleep(super::LOOK_AGAIN).await;
+    }
+}
