@@ -129,7 +129,7 @@ struct Service {
     provider: Stripe,
     webhook_secret: Option<Secret>,
     orders: OrderServiceClient<client::Peer>,
-    /// How long a worker has for one payment: longer than its calls may take together.
+    /// How long a worker has for one payment: longer than its calls, of which there are three at most, may take together.
     lease: Duration,
     /// Wakes the relay of the outbox.
     published: Wake,
@@ -153,7 +153,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         provider,
         webhook_secret: config.webhook_secret_file.as_deref().and_then(read_secret),
         orders: OrderServiceClient::new(orders),
-        lease: config.provider_timeout * 2 + Duration::from_secs(5),
+        lease: config.provider_timeout * 3 + Duration::from_secs(5),
         published: Wake::default(),
         work: Wake::default(),
         looks: Wake::default(),

@@ -49,6 +49,13 @@ pub(crate) struct Unknown {
     pub(crate) answered: bool,
 }
 
+impl Unknown {
+    /// What is known only by what the provider did not say.
+    pub(crate) fn new(operation: &'static str, why: String) -> Self {
+        Self { operation, why, answered: false }
+    }
+}
+
 impl Stripe {
     pub(crate) fn new(url: &str, key: &str, timeout: Duration) -> Result<Self, String> {
         let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(Duration::from_secs(2));

@@ -47,7 +47,8 @@ pub(super) async fn confirm(service: &Service, payment: &Payment, intent_id: &st
                 return conclude(service, payment, &intent).await;
             }
             tracing::warn!(payment_id = %payment.payment_id, code, "the provider does not confirm this payment");
-            finish(service, payment, Outcome::Declined { reason: "PAYMENT_REFUSED" }).await
+            // One that was sent before may still be on its way, and must find nothing to confirm.
+            withdraw(service, payment, intent_id).await
         }
     }
 }

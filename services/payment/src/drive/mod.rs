@@ -36,8 +36,13 @@ pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
     service.work.wake();
     match perform(&service, &payment, action).await {
         Ok(()) => {}
-        Err(Stopped::Unknown(unknown)) => put_off(&service, &payment, &unknown).await?,
-        Err(Stopped::Unexpected(unexpected)) => return Err(unexpected),
+        Err(Stopped::Unknown(unknown)) => put_off(&service, &payment, &unknown.to_string()).await?,
+        Err(Stopped::Unexpected(unexpected)) => {
+            if let Unexpected::Broken(why) = &unexpected {
+                put_off(&service, &payment, why).await?;
+            }
+            return Err(unexpected);
+        }
     }
     Ok(Did::Something)
 }
@@ -141,11 +146,11 @@ pub(crate) fn broken(payment: &Payment, why: &str) -> Stopped {
 }
 
 /// Gives the lease back and looks again later, sooner at first.
-async fn put_off(service: &Service, payment: &Payment, unknown: &Unknown) -> Result<(), Unexpected> {
+async fn put_off(service: &Service, payment: &Payment, why: &str) -> Result<(), Unexpected> {
     let exponent = payment.attempts.clamp(1, 10).unsigned_abs();
     let rest = SLOWEST_RETRY.min(Duration::from_millis(50 << exponent));
     let rest = rest.mul_f64(rand::random_range(0.8..1.2));
-    tracing::warn!(payment_id = %payment.payment_id, state = payment.state.name(), %unknown, ?rest, "it is asked again");
+    tracing::warn!(payment_id = %payment.payment_id, state = payment.state.name(), why, ?rest, "it is asked again");
     sqlx::query!(
         "update payment set lease = null, leased_until = null, due_at = $3 where payment_id = $1 and lease = $2",
         payment.payment_id,

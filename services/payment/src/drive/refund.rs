@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use chassis::Unexpected;
 
+use super::look_up::ask;
 use super::{Stopped, broken, finish, intent_of};
 use crate::Service;
 use crate::outcome::{Outcome, Then, record};
 use crate::payment::Payment;
 use crate::refund::Refund;
-use crate::stripe::{self, Answer, RefundStatus};
+use crate::stripe::{self, Answer, RefundStatus, Unknown};
 
 /// How long a call that was begun may take to show at the provider.
 const SHOWS_WITHIN: Duration = Duration::from_secs(60);
@@ -55,11 +56,19 @@ async fn find(service: &Service, payment: &Payment, refund: &Refund) -> Result<O
 }
 
 /// Writes down under which key the provider is asked from now on. None: the lease is gone.
-async fn begin(service: &Service, payment: &Payment, mut refund: Refund) -> Result<Option<Refund>, Unexpected> {
+async fn begin(service: &Service, payment: &Payment, mut refund: Refund) -> Result<Option<Refund>, Stopped> {
     let now = service.clock.now();
     match refund.tried_at {
         None => {}
-        Some(tried_at) if now - tried_at >= SHOWS_WITHIN => refund.call += 1,
+        Some(tried_at) if now - tried_at >= SHOWS_WITHIN => {
+            // A list without it is no proof: an empty one names nobody, and may be about anybody. The intent has a name.
+            let given_back = ask(service, payment).await?.refunded();
+            if given_back != payment.refunded_minor {
+                let why = format!("the provider gave back {given_back}, and {} is booked", payment.refunded_minor);
+                return Err(Unknown::new("refund", why).into());
+            }
+            refund.call += 1;
+        }
         // The same key: what was done under it is not done again.
         Some(_) => return Ok(Some(refund)),
     }
@@ -73,7 +82,7 @@ async fn begin(service: &Service, payment: &Payment, mut refund: Refund) -> Resu
         payment.payment_id,
         payment.lease,
     );
-    let ours = changed.execute(&service.db).await?.rows_affected() == 1;
+    let ours = changed.execute(&service.db).await.map_err(Unexpected::from)?.rows_affected() == 1;
     Ok(ours.then_some(refund))
 }
 
