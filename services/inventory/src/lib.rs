@@ -73,12 +73,13 @@ pub struct Config {
         default_value = "http://127.0.0.1:9005"
     )]
     order_url: String,
-    /// How old a hold grows before the order service is asked about it: longer than an order may stay unsettled.
+    /// How old a hold grows before the order service is asked about it, and asked again: longer than an order takes that
+    /// nothing stands in the way of.
     #[arg(
         id = "INVENTORY_HOLD_LIMIT",
         long = "inventory-hold-limit",
         env = "INVENTORY_HOLD_LIMIT",
-        default_value = "25m",
+        default_value = "1m",
         value_parser = parse_duration
     )]
     hold_limit: Duration,
@@ -122,7 +123,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
 
 fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
     let (stale, forget) = (service.clone(), service.clone());
-    let stale = Step::new("inventory.stale_holds", Duration::from_secs(30), move || stale::settle_stale(stale.clone()));
+    let stale = Step::new("inventory.stale_holds", Duration::from_secs(10), move || stale::settle_stale(stale.clone()));
     let forget = Step::new("inventory.forget_answers", Duration::from_secs(60), move || {
         let service = forget.clone();
         async move { Ok(Did::any(idempotency::forget_old(&service.db, service.clock.now()).await?)) }

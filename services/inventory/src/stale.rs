@@ -1,13 +1,14 @@
 //! Holds that grew old: the order they are for should have ended, and its event should have come. The order service is
 //! asked how it stands, and the answer goes through the same decisions as the event would have.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::consume::HandleError;
 use chassis::step::Did;
-use chassis::{Error, Unexpected, client};
+use chassis::{Error, Unexpected, client, metrics};
 use contracts::souk::order::v1::{BatchGetOrderStatesRequest, OrderState, OrderStatus};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 use tracing::Span;
 use uuid::Uuid;
@@ -15,6 +16,10 @@ use uuid::Uuid;
 use crate::Service;
 use crate::apply::{News, apply};
 use crate::reservation::Heard;
+
+static OLD: LazyLock<Gauge> = LazyLock::new(|| {
+    metrics::register("holds_old", "Holds that the order service is asked about, 100 at most", Gauge::default())
+});
 
 const BATCH: i64 = 100;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,6 +33,7 @@ pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpecte
     )
     .fetch_all(&service.db)
     .await?;
+    OLD.set(orders.len() as i64);
     if orders.is_empty() {
         return Ok(Did::Nothing);
     }
