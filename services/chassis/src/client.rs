@@ -37,8 +37,9 @@ pub fn connect(peer: &'static str, url: &str) -> Result<Peer, String> {
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(1))
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(5));
+        // One that stands still without closing anything is left for another one soon.
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(2));
     Ok(breaker::guard(peer, endpoint.connect_lazy(), is_away as _).map_err(explain as _))
 }
 
