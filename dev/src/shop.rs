@@ -76,7 +76,11 @@ impl Client {
     }
 
     pub async fn sign_in(&self, email: &str, password: &str) -> Result<Self> {
-        let session = self.post("/v1/sessions", json!({"email": email, "password": password})).await?.ok()?;
+        self.with_session(&self.post("/v1/sessions", json!({"email": email, "password": password})).await?.ok()?)
+    }
+
+    /// With what signing in was answered.
+    pub fn with_session(&self, session: &Value) -> Result<Self> {
         let token = session["accessToken"].as_str().context("a session has an access token")?.to_owned();
         Ok(Self { token: Some(token), ..self.clone() })
     }

@@ -8,6 +8,8 @@ use std::fs::{File, OpenOptions};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -80,6 +82,8 @@ pub enum Order {
     Kill,
     /// The same, and the answer comes at once.
     KillNow,
+    /// Ends it at once; it stays so.
+    End,
     /// Asks it to stop; it stays so.
     Stop,
     /// The answer comes when it is ready.
@@ -93,6 +97,8 @@ type Reply = oneshot::Sender<Result<u32>>;
 
 struct Supervised {
     name: &'static str,
+    /// How often it died unasked.
+    deaths: Arc<AtomicU32>,
     orders: mpsc::Sender<(Order, Reply)>,
     task: JoinHandle<()>,
 }
@@ -119,9 +125,10 @@ impl Supervisor {
         }
         File::create(&spec.log)?;
         let (name, (orders, inbox)) = (spec.name, mpsc::channel(1));
-        let charge = Charge { spec, state: State::Stopped, asked: None, deaths: vec![] };
+        let unasked = Arc::new(AtomicU32::new(0));
+        let charge = Charge { spec, state: State::Stopped, asked: None, deaths: vec![], unasked: unasked.clone() };
         let task = tokio::spawn(charge.supervise(inbox, self.failures.clone()));
-        self.children.push(Supervised { name, orders, task });
+        self.children.push(Supervised { name, deaths: unasked, orders, task });
         self.order(name, Order::Start).await.map(drop)
     }
 
@@ -132,6 +139,11 @@ impl Supervisor {
         let (reply, answer) = oneshot::channel();
         child.orders.send((order, reply)).await.map_err(|_| anyhow!("{name} is not supervised any more"))?;
         answer.await.with_context(|| format!("{name} was told something else before it was ready"))?
+    }
+
+    /// How often children died although nobody asked for it, by name.
+    pub fn deaths(&self) -> Vec<(&'static str, u32)> {
+        self.children.iter().map(|child| (child.name, child.deaths.load(Ordering::Relaxed))).collect()
     }
 
     /// Why everything must end, once it must.
@@ -205,6 +217,7 @@ struct Charge {
     asked: Option<Reply>,
     /// The latest ones.
     deaths: Vec<Instant>,
+    unasked: Arc<AtomicU32>,
 }
 
 enum State {
@@ -291,6 +304,7 @@ impl Charge {
             None => eprintln!("{error:#}"),
         }
         self.deaths.push(Instant::now());
+        self.unasked.fetch_add(1, Ordering::Relaxed);
         let (name, log) = (self.spec.name, self.spec.log.display());
         if self.deaths.len() >= DEATHS {
             return Err(GivenUp(format!("{name} died {DEATHS} times in a row, and is given up; see {log}")));
@@ -323,6 +337,12 @@ impl Charge {
                 if matches!(self.state, State::Starting(_)) {
                     return Ok(());
                 }
+            }
+            (Order::End, child) => {
+                if let Some(child) = child {
+                    child.kill().await.ok();
+                }
+                self.state = State::Stopped;
             }
             (Order::Stop, _) => self.stop().await,
             (Order::Pause, Some(child)) => signal(child, Signal::STOP),

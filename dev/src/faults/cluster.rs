@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use time::OffsetDateTime;
 
 use super::LOOK_AGAIN;
-use super::proxy::Proxy;
+use super::proxy::{Mode, Proxy};
 use crate::layout::Layout;
 use crate::parts::{self, Fsync};
 use crate::shop::{Client, random_password};
@@ -125,6 +125,18 @@ impl Cluster {
         self.supervisor.start(spec).await
     }
 
+    /// Everything runs and nothing misbehaves, whatever a fault that broke off left behind.
+    pub(crate) async fn heal(&self) -> Result<()> {
+        let databases = self.databases.iter().map(|(_, proxy)| proxy);
+        databases.chain([&self.product, &self.order, &self.provider]).for_each(|proxy| proxy.set(Mode::Pass));
+        let replicas = ROLES.iter().flat_map(|role| role.replicas);
+        for name in ["postgres", "kafka", "provider"].into_iter().chain(replicas) {
+            self.supervisor.order(name, Order::Start).await?;
+            self.supervisor.order(name, Order::Resume).await?;
+        }
+        self.set_webhooks(&[]).await
+    }
+
     pub(crate) async fn order(&self, name: &str, order: Order) -> Result<()> {
         self.supervisor.order(name, order).await.map(drop)
     }
@@ -204,6 +216,16 @@ impl Cluster {
         self.client().sign_in(OPERATOR, &self.password).await
     }
 
+    /// An operator's account.
+    pub(crate) fn credentials(&self) -> (&str, &str) {
+        (OPERATOR, &self.password)
+    }
+
+    /// How often each process died although no fault ended it.
+    pub(crate) fn deaths(&self) -> Vec<(&'static str, u32)> {
+        self.supervisor.deaths()
+    }
+
     /// An administrator's session, past all proxies.
     pub(crate) async fn administrator(&self, database: &str) -> Result<PgConnection> {
         let port = self.layout.ports.postgres();
@@ -247,7 +269,7 @@ impl Cluster {
 
     /// `souk check`, against everything. What it printed, and whether all is well.
     pub(crate) async fn check(&self, journal: &str) -> Result<String> {
-        let arguments = ["check", "--journal", journal];
+        let arguments = ["check", "--at-rest", "--journal", journal, "--journal-is-complete"];
         let said = parts::souk(&self.layout, &self.settings, &arguments).await?;
         Ok(String::from_utf8_lossy(&said).into_owned())
     }

@@ -8,8 +8,8 @@ use rand::RngExt;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::fault::{Expect, Fault, Pace, Site};
-use super::load::{self, Insist};
+use super::fault::{Expect, Fault, HALF_A_MINUTE, Pace, Site};
+use super::load::{self, Wish};
 
 const CROWD: u32 = 32;
 const SOLD_WITHIN: Duration = Duration::from_secs(60);
@@ -19,6 +19,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "calls-cancelled",
         what: "half of all calls are given up at a random moment, for 20 s",
         expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: false,
         inject: |site| {
@@ -34,6 +35,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "flash-sale",
         what: "5,000 attempts of 32 buyers on 100 units of one product; exactly 100 are sold",
         expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: false,
         inject: |site| Box::pin(sell_out(site)),
@@ -50,14 +52,14 @@ async fn sell_out(mut site: Site<'_>) -> Result<()> {
     let (left, mut crowd) = (std::sync::Arc::new(AtomicU32::new(attempts)), JoinSet::new());
     for _ in 0..CROWD {
         let (edge, left) = (site.cluster.client(), left.clone());
-        let buyer = Insist { journal: site.journal.clone() };
-        let body = load::purchase(&product, 1, "pm_card_visa");
+        let journal = site.journal.clone();
+        let wish = Wish::order(load::purchase(&product, 1, "pm_card_visa"));
         crowd.spawn(async move {
             let (email, password) =
                 (format!("{}@example.com", Uuid::now_v7().simple()), crate::shop::random_password());
-            let session = load::sign_up(&edge, &email, &password).await?;
+            let session = load::sign_up(&journal, &edge, &email, &password).await?;
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                buyer.until_answered(&session, "create", "/v1/orders", body.clone()).await?;
+                load::insist(&journal, &session, &wish).await?;
             }
             anyhow::Ok(())
         });

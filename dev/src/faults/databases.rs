@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::cluster::{Cluster, ORDER, ROLES};
-use super::fault::{Expect, Fault, Injected, SERVES_WITHIN_FIVE, Site};
+use super::fault::{Expect, Fault, HALF_A_MINUTE, Injected, SERVES_WITHIN_FIVE, Site, TEN_SECONDS};
 use super::proxy::Mode;
 use crate::supervisor::Order::Kill;
 
@@ -14,6 +14,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "postgres-killed",
         what: "kill -9 of Postgres, with recovery",
         expect: SERVES_WITHIN_FIVE,
+        settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: false,
         inject: |site| Box::pin(async move { site.cluster.order("postgres", Kill).await }),
@@ -22,6 +23,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "backends-terminated",
         what: "every session of every database is ended, five times",
         expect: SERVES_WITHIN_FIVE,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
@@ -39,6 +41,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "tables-locked",
         what: "the tables of orders and stock are locked for 8 s, until pools are empty",
         expect: SERVES_WITHIN_FIVE,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
@@ -53,6 +56,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "long-transaction",
         what: "a transaction with an event stays open for 20 s",
         expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
@@ -67,7 +71,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "database-slow",
         what: "20 ms more for each chunk from and to every database, for 15 s",
-        expect: SERVES_WITHIN_FIVE,
+        expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
@@ -84,6 +89,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         what: "one replica of the order service cannot reach its database for 15 s",
         // The edge learns of it within a health check, and asks the other one.
         expect: Expect::Stretch(Duration::from_secs(5)),
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| misbehave(site, Mode::Cut),
@@ -91,7 +97,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "database-half-open",
         what: "to one replica, its database falls silent without closing anything, for 15 s",
-        expect: SERVES_WITHIN_FIVE,
+        expect: TEN_SECONDS,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| misbehave(site, Mode::HalfOpen),

@@ -11,7 +11,7 @@ use rand::seq::IndexedRandom;
 use tokio::time::{sleep, timeout};
 
 use super::cluster::{Cluster, Role};
-use super::load::Journal;
+use super::journal::Journal;
 use super::proxy::{Held, Moment, Proxy};
 use super::{customers, databases, kafka, peers, processes, provider};
 use crate::supervisor::Order::{Kill, Pause, Resume};
@@ -21,6 +21,8 @@ pub(crate) struct Fault {
     /// What is done, for readers of the table.
     pub(crate) what: &'static str,
     pub(crate) expect: Expect,
+    /// How long after it is over everything placed before may take to settle.
+    pub(crate) settles: Duration,
     /// Whether it is one of those of the short schedule.
     pub(crate) is_short: bool,
     /// Whether customers buy at half the rate until all has settled: what piles up meanwhile is worked off by what the machine
@@ -45,14 +47,19 @@ pub(crate) struct Site<'a> {
 pub(crate) enum Expect {
     /// No request fails at any time.
     NoFailure,
-    /// Requests fail for no longer than this at a stretch.
+    /// Requests fail for no longer than this at a stretch, and meanwhile others succeed.
     Stretch(Duration),
-    /// Requests may fail until this long after it is over.
+    /// All requests may fail until this long after it is over.
     ServesWithin(Duration),
 }
 
+pub(crate) const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+pub(crate) const A_MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const ONE_SECOND: Expect = Expect::Stretch(Duration::from_secs(1));
+/// For what takes all replicas away.
 pub(crate) const SERVES_WITHIN_FIVE: Expect = Expect::ServesWithin(Duration::from_secs(5));
+/// For a replica that stands still: what was sent to it hangs until its time is up, and then the edge asks another one.
+pub(crate) const TEN_SECONDS: Expect = Expect::Stretch(Duration::from_secs(10));
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {

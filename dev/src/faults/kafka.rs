@@ -4,8 +4,8 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{INVENTORY, ORDER, PAYMENT};
-use super::fault::{Expect, Fault, SERVES_WITHIN_FIVE};
-use crate::supervisor::Order::{KillNow, Start, Stop};
+use super::fault::{Expect, Fault, HALF_A_MINUTE, SERVES_WITHIN_FIVE};
+use crate::supervisor::Order::{End, Start, Stop};
 use crate::topics;
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -13,12 +13,12 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "kafka-killed",
         what: "kill -9 of the broker, away for 30 s",
         expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: true,
         inject: |site| {
             Box::pin(async move {
-                site.cluster.order("kafka", KillNow).await?;
-                site.cluster.order("kafka", Stop).await?;
+                site.cluster.order("kafka", End).await?;
                 site.lasts(30).await;
                 site.cluster.order("kafka", Start).await
             })
@@ -28,6 +28,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "kafka-frozen",
         what: "SIGSTOP of the broker for 60 s",
         expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: true,
         inject: |site| Box::pin(async move { site.freeze("kafka", 60).await }),
@@ -36,6 +37,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "events-three-times",
         what: "each event of each topic is written twice more, for 20 s",
         expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
@@ -55,6 +57,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "groups-reset",
         what: "the consumers of each service in turn begin again from the start of all topics",
         expect: SERVES_WITHIN_FIVE,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: true,
         inject: |site| {

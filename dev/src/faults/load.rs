@@ -1,12 +1,10 @@
-//! Customers: they buy, now and then call off, and insist as a careful client does: the same key until there is an answer.
-//! Every attempt is written down, in memory for the verdicts and as a journal for `souk check`.
+//! Customers: they buy, look around, now and then call off, and insist as a careful client does: the same key until there is
+//! an answer. And a clerk, who gives back a part of what was paid.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
@@ -18,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::journal::{Journal, Outcome};
 use crate::shop::{Answer, Client, random_password};
 
 /// How long a customer insists.
@@ -25,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const BEFORE_INSISTING: Duration = Duration::from_millis(100);
 /// Access tokens live for five minutes.
 const SIGNED_IN_FOR: Duration = Duration::from_secs(200);
+/// How often the clerk gives something back, and how old an order is then.
+const GIVES_BACK_EVERY: Duration = Duration::from_millis(500);
+const OLD_ENOUGH: Duration = Duration::from_secs(5);
+const REMEMBERED: usize = 1_000;
 
 /// How customers pay, and how many of them do.
 const METHODS: [(&str, u32); 8] = [
@@ -38,187 +41,125 @@ const METHODS: [(&str, u32); 8] = [
     ("pm_souk_error_after_success", 3),
 ];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Ok,
-    /// A definite no.
-    Refused,
-    /// No answer, or one that says to try again.
-    Failed,
-}
-
-impl Outcome {
-    fn of(answer: &Result<Answer>) -> Self {
-        match answer {
-            Ok(answer) if answer.status.is_success() => Self::Ok,
-            // A twin of it is still at work.
-            Ok(answer) if answer.status.as_u16() == 409 => Self::Failed,
-            Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 499 => Self::Refused,
-            Ok(_) | Err(_) => Self::Failed,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Refused => "refused",
-            Self::Failed => "unknown",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Attempt {
-    pub(crate) begun: Instant,
-    pub(crate) ended: Instant,
-    pub(crate) outcome: Outcome,
-}
-
 /// What is bought.
 pub(crate) fn purchase(product: &str, quantity: u32, payment_method: &str) -> Value {
     json!({"items": [{"productId": product, "quantity": quantity}], "paymentMethod": payment_method})
 }
 
-/// What all customers saw.
-pub(crate) struct Journal {
-    attempts: Mutex<Vec<Attempt>>,
-    file: Mutex<BufWriter<File>>,
-    written: AtomicU64,
-    /// Half of the customers leave in the middle.
-    pub(crate) leaving: AtomicBool,
-    /// Customers buy at half the rate.
-    pub(crate) calm: AtomicBool,
+/// What is asked under a key, and for which reasons it may be refused.
+#[derive(Clone)]
+pub(crate) struct Wish {
+    pub(crate) kind: &'static str,
+    pub(crate) path: String,
+    pub(crate) body: Value,
+    pub(crate) refusals: &'static [&'static str],
 }
 
-impl Journal {
-    pub(crate) fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
-        let file = Mutex::new(BufWriter::new(file));
-        let (leaving, calm) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { attempts: Mutex::default(), file, written: AtomicU64::new(0), leaving, calm })
+impl Wish {
+    pub(crate) fn order(body: Value) -> Self {
+        Self { kind: "create", path: "/v1/orders".to_owned(), body, refusals: &[] }
     }
 
-    fn note(&self, kind: &str, key: &str, begun: Instant, outcome: Outcome, order_id: Option<&str>) -> Result<()> {
-        self.attempts.lock().expect("no panics").push(Attempt { begun, ended: Instant::now(), outcome });
-        self.write(kind, key, outcome.name(), order_id)
+    fn cancellation(order: &str) -> Self {
+        let path = format!("/v1/orders/{order}:cancel");
+        Self { kind: "cancel", path, body: json!({"reason": 1}), refusals: &["ORDER_NOT_CANCELLABLE"] }
     }
 
-    /// For the journal alone, such as of a customer who left and saw nothing.
-    fn write(&self, kind: &str, key: &str, outcome: &str, order_id: Option<&str>) -> Result<()> {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
-        let attempt = self.written.fetch_add(1, Ordering::Relaxed);
-        let line =
-            json!({"attempt": attempt, "at": at, "kind": kind, "key": key, "outcome": outcome, "order_id": order_id});
-        Ok(writeln!(self.file.lock().expect("no panics"), "{line}")?)
+    fn refund(payment: &str, minor: i64) -> Self {
+        let path = format!("/v1/payments/{payment}:refund");
+        let body = json!({"amountMinor": minor.to_string(), "reason": 1});
+        Self { kind: "refund", path, body, refusals: &["REFUND_EXCEEDS_CAPTURE", "PAYMENT_NOT_CAPTURED"] }
     }
+}
 
-    /// Those that began in between.
-    pub(crate) fn between(&self, from: Instant, to: Instant) -> Vec<Attempt> {
-        let attempts = self.attempts.lock().expect("no panics");
-        attempts.iter().filter(|attempt| attempt.begun >= from && attempt.begun <= to).copied().collect()
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.attempts.lock().expect("no panics").len()
-    }
-
-    pub(crate) fn flush(&self) -> Result<()> {
-        Ok(self.file.lock().expect("no panics").flush()?)
+/// Repeats a wish under one key until there is an answer. The order, if it names one.
+pub(crate) async fn insist(journal: &Journal, session: &Client, wish: &Wish) -> Result<Option<String>> {
+    let (key, first) = (Uuid::now_v7().to_string(), Instant::now());
+    loop {
+        let request = session.send(Method::POST, &wish.path, &key, Some(wish.body.clone()));
+        let (outcome, answer) = journal.watch(wish.refusals, request).await;
+        let order = order_id(&answer).map(str::to_owned);
+        journal.write(wish.kind, &key, outcome, order.as_deref())?;
+        match outcome {
+            Outcome::Ok => return Ok(order),
+            Outcome::Refused | Outcome::Wrong => return Ok(None),
+            Outcome::Failed | Outcome::Left if first.elapsed() > PATIENCE => {
+                bail!("{} {key}: no answer within {PATIENCE:?}", wish.kind)
+            }
+            Outcome::Failed | Outcome::Left => tokio::time::sleep(BEFORE_INSISTING).await,
+        }
     }
 }
 
 pub(crate) struct Load {
-    pub(crate) journal: Arc<Journal>,
+    journal: Arc<Journal>,
     stop: CancellationToken,
-    customers: JoinSet<Result<()>>,
+    everybody: JoinSet<Result<()>>,
 }
 
 impl Load {
-    /// `rate`: purchases a second, of all customers together.
+    /// `rate`: purchases a second, of all customers together. `products`: ids, of SKUs numbered in the same order.
     pub(crate) fn start(
         edge: Client,
+        clerk: (&str, &str),
         journal: Arc<Journal>,
         products: &[String],
-        customers: u32,
-        rate: u32,
+        (customers, rate): (u32, u32),
         seed: u64,
     ) -> Self {
-        let (stop, mut all) = (CancellationToken::new(), JoinSet::new());
+        let (stop, mut everybody) = (CancellationToken::new(), JoinSet::new());
+        let bought = Arc::new(Mutex::new(VecDeque::new()));
         for number in 0..customers {
             let customer = Customer {
                 edge: edge.clone(),
-                insist: Insist { journal: journal.clone() },
+                journal: journal.clone(),
                 products: products.to_vec(),
                 every: Duration::from_secs(1) * customers / rate,
                 random: StdRng::seed_from_u64(seed.wrapping_add(u64::from(number))),
+                bought: bought.clone(),
             };
-            all.spawn(customer.live(stop.clone()));
+            everybody.spawn(customer.live(stop.clone()));
         }
-        Self { journal, stop, customers: all }
+        let credentials = (clerk.0.to_owned(), clerk.1.to_owned());
+        everybody.spawn(give_back(edge, credentials, journal.clone(), bought, stop.clone()));
+        Self { journal, stop, everybody }
     }
 
-    /// Lets everybody finish what they are at.
-    pub(crate) async fn stop(self) -> Result<()> {
+    /// Lets everybody finish what they are at. Why those gave up who did.
+    pub(crate) async fn stop(self) -> Vec<anyhow::Error> {
         self.stop.cancel();
-        for ended in self.customers.join_all().await {
-            ended?;
-        }
-        self.journal.flush()
+        let mut failures: Vec<_> = self.everybody.join_all().await.into_iter().filter_map(Result::err).collect();
+        failures.extend(self.journal.flush().err());
+        failures
     }
 }
 
-/// A client that repeats itself under one key until there is an answer.
-pub(crate) struct Insist {
-    pub(crate) journal: Arc<Journal>,
-}
-
-impl Insist {
-    /// The order, unless it was refused.
-    pub(crate) async fn until_answered(
-        &self,
-        session: &Client,
-        kind: &str,
-        path: &str,
-        body: Value,
-    ) -> Result<Option<String>> {
-        let (key, first) = (Uuid::now_v7().to_string(), Instant::now());
-        loop {
-            let begun = Instant::now();
-            let answer = session.send(Method::POST, path, &key, Some(body.clone())).await;
-            let (outcome, order) = (Outcome::of(&answer), order_id(&answer).map(str::to_owned));
-            self.journal.note(kind, &key, begun, outcome, order.as_deref())?;
-            match outcome {
-                Outcome::Ok => return Ok(order),
-                Outcome::Refused => return Ok(None),
-                Outcome::Failed if first.elapsed() > PATIENCE => bail!("{kind} {key}: no answer within {PATIENCE:?}"),
-                Outcome::Failed => tokio::time::sleep(BEFORE_INSISTING).await,
-            }
-        }
-    }
-}
+/// Orders, and since when.
+type Bought = Arc<Mutex<VecDeque<(String, Instant)>>>;
 
 struct Customer {
     edge: Client,
-    insist: Insist,
+    journal: Arc<Journal>,
     products: Vec<String>,
     every: Duration,
     random: StdRng,
+    bought: Bought,
 }
 
 impl Customer {
     async fn live(mut self, stop: CancellationToken) -> Result<()> {
         let (email, password) = (format!("{}@example.com", Uuid::now_v7().simple()), random_password());
-        let edge = self.edge.clone();
-        let (mut signed_in, mut session) = (Instant::now(), sign_up(&edge, &email, &password).await?);
+        let (edge, journal) = (self.edge.clone(), self.journal.clone());
+        let (mut signed_in, mut session) = (Instant::now(), sign_up(&journal, &edge, &email, &password).await?);
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
             ticks.tick().await;
-            if self.insist.journal.calm.load(Ordering::Relaxed) {
+            if journal.calm.load(Ordering::Relaxed) {
                 ticks.tick().await;
             }
             if signed_in.elapsed() > SIGNED_IN_FOR {
-                (signed_in, session) = (Instant::now(), sign_in(&edge, &email, &password).await?);
+                (signed_in, session) = (Instant::now(), sign_in(&journal, &edge, &email, &password).await?);
             }
             self.buy(&session).await?;
         }
@@ -228,26 +169,80 @@ impl Customer {
     async fn buy(&mut self, session: &Client) -> Result<()> {
         let product = self.products.choose(&mut self.random).context("there are products")?.clone();
         let (method, _) = METHODS.choose_weighted(&mut self.random, |it| it.1)?;
-        let body = purchase(&product, self.random.random_range(1..=3), method);
-        let journal = &self.insist.journal;
-        if journal.leaving.load(Ordering::Relaxed) && self.random.random_bool(0.5) {
-            let key = Uuid::now_v7().to_string();
-            let begun = Instant::now();
-            let call = session.send(Method::POST, "/v1/orders", &key, Some(body));
-            let moment = Duration::from_micros(self.random.random_range(0..20_000));
-            return match tokio::time::timeout(moment, call).await {
-                Ok(answer) => journal.note("create", &key, begun, Outcome::of(&answer), order_id(&answer)),
-                // Whatever became of it.
-                Err(_) => journal.write("create", &key, "unknown", None),
-            };
+        let wish = Wish::order(purchase(&product, self.random.random_range(1..=3), method));
+        if self.journal.leaving.load(Ordering::Relaxed) && self.random.random_bool(0.5) {
+            return self.leave(session, wish).await;
         }
-        let order = self.insist.until_answered(session, "create", "/v1/orders", body).await?;
-        let Some(order) = order.filter(|_| self.random.random_bool(0.05)) else { return Ok(()) };
-        let pause = Duration::from_millis(self.random.random_range(0..400));
-        tokio::time::sleep(pause).await;
-        let path = format!("/v1/orders/{order}:cancel");
-        self.insist.until_answered(session, "cancel", &path, json!({"reason": 1})).await.map(drop)
+        let Some(order) = insist(&self.journal, session, &wish).await? else { return Ok(()) };
+        self.look_around(session, &product, &order).await;
+        if self.random.random_bool(0.05) {
+            tokio::time::sleep(Duration::from_millis(self.random.random_range(0..400))).await;
+            return insist(&self.journal, session, &Wish::cancellation(&order)).await.map(drop);
+        }
+        let mut bought = self.bought.lock().expect("no panics");
+        if bought.len() < REMEMBERED {
+            bought.push_back((order, Instant::now()));
+        }
+        Ok(())
     }
+
+    /// Asks once, and is gone after a moment, whatever became of it.
+    async fn leave(&mut self, session: &Client, wish: Wish) -> Result<()> {
+        let key = Uuid::now_v7().to_string();
+        let request = session.send(Method::POST, &wish.path, &key, Some(wish.body));
+        let moment = Duration::from_micros(self.random.random_range(0..20_000));
+        match tokio::time::timeout(moment, self.journal.watch(wish.refusals, request)).await {
+            Ok((outcome, answer)) => self.journal.write(wish.kind, &key, outcome, order_id(&answer)),
+            Err(_) => self.journal.write(wish.kind, &key, Outcome::Left, None),
+        }
+    }
+
+    /// Reads something, of any role.
+    async fn look_around(&mut self, session: &Client, product: &str, order: &str) {
+        let stock = self.random.random_range(0..self.products.len());
+        let paths = [
+            format!("/v1/orders/{order}"),
+            format!("/v1/payments?orderId={order}"),
+            format!("/v1/products/{product}"),
+            format!("/v1/stock/F-{stock}"),
+            "/v1/users/me".to_owned(),
+        ];
+        let path = paths.choose(&mut self.random).expect("there are some");
+        // What came of it is in the journal; nobody insists on a look.
+        let _ = self.journal.watch(&[], session.get(path)).await;
+    }
+}
+
+/// The clerk: twice at the same time a part of the same payment, for what was bought a little ago.
+async fn give_back(
+    edge: Client,
+    (email, password): (String, String),
+    journal: Arc<Journal>,
+    bought: Bought,
+    stop: CancellationToken,
+) -> Result<()> {
+    let (mut signed_in, mut session) = (Instant::now(), sign_in(&journal, &edge, &email, &password).await?);
+    let mut ticks = tokio::time::interval(GIVES_BACK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !stop.is_cancelled() {
+        ticks.tick().await;
+        if signed_in.elapsed() > SIGNED_IN_FOR {
+            (signed_in, session) = (Instant::now(), sign_in(&journal, &edge, &email, &password).await?);
+        }
+        let order = {
+            let mut bought = bought.lock().expect("no panics");
+            bought.front().is_some_and(|it| it.1.elapsed() > OLD_ENOUGH).then(|| bought.pop_front()).flatten()
+        };
+        let Some((order, _)) = order else { continue };
+        let (_, payments) = journal.watch(&[], session.get(&format!("/v1/payments?orderId={order}"))).await;
+        let Ok(payments) = payments.and_then(Answer::ok) else { continue };
+        let payment = &payments["payments"][0];
+        if payment["state"] == "PAYMENT_STATE_CAPTURED" {
+            let wish = Wish::refund(payment["paymentId"].as_str().context("a payment has an id")?, 400);
+            tokio::try_join!(insist(&journal, &session, &wish), insist(&journal, &session, &wish))?;
+        }
+    }
+    Ok(())
 }
 
 fn order_id(answer: &Result<Answer>) -> Option<&str> {
@@ -255,42 +250,39 @@ fn order_id(answer: &Result<Answer>) -> Option<&str> {
 }
 
 /// A new customer, signed in.
-pub(crate) async fn sign_up(edge: &Client, email: &str, password: &str) -> Result<Client> {
-    register(edge, email, password).await?;
-    sign_in(edge, email, password).await
+pub(crate) async fn sign_up(journal: &Journal, edge: &Client, email: &str, password: &str) -> Result<Client> {
+    register(journal, edge, email, password).await?;
+    sign_in(journal, edge, email, password).await
 }
 
 /// One customer after the other. Comes back only when that cannot be done.
-pub(crate) async fn register_for_ever(edge: &Client) -> anyhow::Error {
+pub(crate) async fn register_for_ever(journal: &Journal, edge: &Client) -> anyhow::Error {
     loop {
         let email = format!("{}@example.com", Uuid::now_v7().simple());
-        if let Err(error) = register(edge, &email, &random_password()).await {
+        if let Err(error) = register(journal, edge, &email, &random_password()).await {
             return error;
         }
     }
 }
 
-async fn sign_in(edge: &Client, email: &str, password: &str) -> Result<Client> {
-    let first = Instant::now();
-    loop {
-        match edge.sign_in(email, password).await {
-            Ok(session) => return Ok(session),
-            Err(error) if first.elapsed() > PATIENCE => return Err(error.context("nobody can sign in")),
-            Err(_) => tokio::time::sleep(BEFORE_INSISTING).await,
-        }
-    }
+async fn register(journal: &Journal, edge: &Client, email: &str, password: &str) -> Result<()> {
+    let body = json!({"email": email, "password": password, "displayName": "A customer"});
+    until_done(journal, || edge.send(Method::POST, "/v1/users", email, Some(body.clone()))).await.map(drop)
 }
 
-async fn register(edge: &Client, email: &str, password: &str) -> Result<()> {
-    let body = json!({"email": email, "password": password, "displayName": "A customer"});
+async fn sign_in(journal: &Journal, edge: &Client, email: &str, password: &str) -> Result<Client> {
+    let body = json!({"email": email, "password": password});
+    edge.with_session(&until_done(journal, || edge.post("/v1/sessions", body.clone())).await?)
+}
+
+async fn until_done<F: Future<Output = Result<Answer>>>(journal: &Journal, request: impl Fn() -> F) -> Result<Value> {
     let first = Instant::now();
     loop {
-        let answer = edge.send(Method::POST, "/v1/users", email, Some(body.clone())).await;
-        match Outcome::of(&answer) {
-            Outcome::Ok => return Ok(()),
-            Outcome::Refused => bail!("nobody can register: {answer:?}"),
-            Outcome::Failed if first.elapsed() > PATIENCE => bail!("nobody can register: {answer:?}"),
-            Outcome::Failed => tokio::time::sleep(BEFORE_INSISTING).await,
+        match journal.watch(&[], request()).await {
+            (Outcome::Ok, answer) => return answer?.ok(),
+            (Outcome::Wrong, answer) => bail!("nobody can register or sign in: {answer:?}"),
+            (_, answer) if first.elapsed() > PATIENCE => bail!("nobody can register or sign in: {answer:?}"),
+            _ => tokio::time::sleep(BEFORE_INSISTING).await,
         }
     }
 }

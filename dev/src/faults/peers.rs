@@ -5,31 +5,34 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::cluster::{INVENTORY, ORDER, PAYMENT, USER};
-use super::fault::{Fault, ONE_SECOND, SERVES_WITHIN_FIVE};
+use super::fault::{Expect, Fault, HALF_A_MINUTE, ONE_SECOND, SERVES_WITHIN_FIVE};
 use super::load;
-use super::proxy::{Mode, Moment};
+use super::proxy::{CREATE_ORDER, Mode, Moment};
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "commit-unanswered",
         what: "the answer of a COMMIT vanishes, three times for each replica of each service",
         expect: ONE_SECOND,
+        settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: false,
         inject: |site| {
             Box::pin(async move {
                 for role in [USER, ORDER, INVENTORY, PAYMENT] {
                     let edge = site.cluster.client();
+                    // Of the order service, the one that a customer waits for.
+                    let text = if std::ptr::eq(role, ORDER) { CREATE_ORDER } else { "" };
                     let moments = async {
                         for replica in role.replicas.repeat(3) {
-                            site.hold(site.cluster.database(replica)?, Moment::Commit).await.map(drop)?;
+                            site.hold(site.cluster.database(replica)?, Moment::Commit(text)).await.map(drop)?;
                         }
                         anyhow::Ok(())
                     };
                     // Nobody else registers meanwhile.
                     tokio::select! {
                         come = moments => come?,
-                        error = load::register_for_ever(&edge), if std::ptr::eq(role, USER) => return Err(error),
+                        error = load::register_for_ever(site.journal, &edge), if std::ptr::eq(role, USER) => return Err(error),
                     }
                 }
                 Ok(())
@@ -38,14 +41,16 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "quote-unanswered",
-        what: "the answer of a call between services vanishes",
-        expect: ONE_SECOND,
+        what: "the catalogue's answer to a quote vanishes, five times",
+        expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
             Box::pin(async move {
                 for _ in 0..5 {
-                    site.hold(&site.cluster.product, Moment::Answer("")).await.map(drop)?;
+                    // Its request has an id in it, which is a UUID of version 7; pings and settings have none.
+                    site.hold(&site.cluster.product, Moment::Answer("-7")).await.map(drop)?;
                     sleep(Duration::from_millis(500)).await;
                 }
                 Ok(())
@@ -55,7 +60,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "catalogue-slow",
         what: "200 ms more for each chunk from and to the catalogue",
-        expect: SERVES_WITHIN_FIVE,
+        expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
@@ -71,6 +77,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "catalogue-cut",
         what: "the order service cannot reach the catalogue for 10 s",
         expect: SERVES_WITHIN_FIVE,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {

@@ -5,22 +5,42 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::cluster::{INVENTORY, ORDER, PAYMENT, ROLES};
-use super::fault::{Expect, Fault, ONE_SECOND, SERVES_WITHIN_FIVE};
-use super::proxy::Moment;
+use super::fault::{Expect, Fault, HALF_A_MINUTE, ONE_SECOND, TEN_SECONDS};
+use super::proxy::{CREATE_ORDER, INVENTORY_TAKES_IN, Moment, ORDER_TAKES_IN, PAYMENT_TAKES_IN};
 use crate::supervisor::Order::{Kill, Pause, Resume, Start, Stop};
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "service-killed-after-commit",
-        what: "kill -9 when Postgres has committed, before anybody is told: who called, or Kafka how far was read",
+        what: "kill -9 of an order service when an order is committed, before the customer is told",
         expect: ONE_SECOND,
+        settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: false,
         inject: |mut site| {
             Box::pin(async move {
-                for role in [ORDER, INVENTORY, PAYMENT, ORDER] {
+                for _ in 0..3 {
+                    let replica = site.one_of(ORDER);
+                    site.kill_at(replica, Moment::Commit(CREATE_ORDER)).await?;
+                }
+                Ok(())
+            })
+        },
+    },
+    Fault {
+        name: "consumer-killed-after-commit",
+        what: "kill -9 of a service when the effect of events is committed, before Kafka is told how far was read",
+        expect: ONE_SECOND,
+        settles: HALF_A_MINUTE,
+        is_short: false,
+        is_calm: false,
+        inject: |mut site| {
+            Box::pin(async move {
+                for (role, text) in
+                    [(INVENTORY, INVENTORY_TAKES_IN), (PAYMENT, PAYMENT_TAKES_IN), (ORDER, ORDER_TAKES_IN)]
+                {
                     let replica = site.one_of(role);
-                    site.kill_at(replica, Moment::Commit).await?;
+                    site.kill_at(replica, Moment::Commit(text)).await?;
                 }
                 Ok(())
             })
@@ -30,6 +50,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "relay-killed-before-produce",
         what: "kill -9 of a relay that has read committed events, and sent none of them",
         expect: ONE_SECOND,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
@@ -45,6 +66,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "relay-killed-before-acknowledgement",
         what: "kill -9 of a relay between Kafka's write and its acknowledgement",
         expect: ONE_SECOND,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
@@ -66,6 +88,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "relay-killed-before-delete",
         what: "kill -9 of a relay between Kafka's acknowledgement and the delete",
         expect: ONE_SECOND,
+        settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: false,
         inject: |site| {
@@ -81,6 +104,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "replicas-killed",
         what: "kill -9 of one replica of each role, one after another",
         expect: ONE_SECOND,
+        settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: false,
         inject: |mut site| {
@@ -97,7 +121,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "replica-frozen",
         what: "SIGSTOP of one replica of the order service for 30 s",
-        expect: SERVES_WITHIN_FIVE,
+        expect: TEN_SECONDS,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |mut site| {
@@ -110,7 +135,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "relay-leader-frozen",
         what: "SIGSTOP of the replica that publishes the orders' events, for 30 s",
-        expect: SERVES_WITHIN_FIVE,
+        expect: TEN_SECONDS,
+        settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: false,
         inject: |site| {
@@ -124,6 +150,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "rolling-restart",
         what: "SIGTERM and start of every replica, one after another",
         expect: Expect::NoFailure,
+        settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {

@@ -4,37 +4,48 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::fault::{Expect, Fault, Injected, Site};
+use super::fault::{A_MINUTE, Expect, Fault, Injected, Site};
 use super::proxy::{Mode, Moment};
-use crate::supervisor::Order::{KillNow, Start, Stop};
+use crate::supervisor::Order::{End, Start};
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "confirm-unanswered",
-        what: "the provider's answer to a confirmation vanishes, five times",
+        what: "the provider's answer to a confirmation vanishes, three times",
         expect: Expect::NoFailure,
+        settles: A_MINUTE,
         is_short: false,
         is_calm: false,
-        inject: |site| lose_answers(site, "/confirm"),
+        inject: |site| lose_answers(site, "/confirm "),
     },
     Fault {
         name: "capture-unanswered",
-        what: "the provider's answer to a capture vanishes, five times",
+        what: "the provider's answer to a capture vanishes, three times",
         expect: Expect::NoFailure,
+        settles: A_MINUTE,
         is_short: true,
         is_calm: false,
-        inject: |site| lose_answers(site, "/capture"),
+        inject: |site| lose_answers(site, "/capture "),
+    },
+    Fault {
+        name: "refund-unanswered",
+        what: "the provider's answer to a refund vanishes, three times",
+        expect: Expect::NoFailure,
+        settles: A_MINUTE,
+        is_short: false,
+        is_calm: false,
+        inject: |site| lose_answers(site, "POST /v1/refunds"),
     },
     Fault {
         name: "provider-killed",
         what: "kill -9 of the provider, away for 10 s",
         expect: Expect::NoFailure,
+        settles: A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
             Box::pin(async move {
-                site.cluster.order("provider", KillNow).await?;
-                site.cluster.order("provider", Stop).await?;
+                site.cluster.order("provider", End).await?;
                 site.lasts(10).await;
                 site.cluster.order("provider", Start).await
             })
@@ -44,6 +55,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "provider-frozen",
         what: "SIGSTOP of the provider for 20 s",
         expect: Expect::NoFailure,
+        settles: A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| Box::pin(async move { site.freeze("provider", 20).await }),
@@ -52,6 +64,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "provider-slow",
         what: "a second more for each request to the provider, and for each answer, for 15 s",
         expect: Expect::NoFailure,
+        settles: A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| misbehave(site, Mode::Slow(Duration::from_secs(1))),
@@ -60,6 +73,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "provider-late",
         what: "requests arrive at the provider, and its answers come, after we gave them up, for 15 s",
         expect: Expect::NoFailure,
+        settles: A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| misbehave(site, Mode::Slow(Duration::from_secs(6))),
@@ -68,6 +82,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "provider-failing",
         what: "HTTP 500 to each request for 15 s, of which the provider itself never heard",
         expect: Expect::NoFailure,
+        settles: A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| misbehave(site, Mode::Fail),
@@ -76,6 +91,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "provider-twice",
         what: "each answer of the provider comes twice for 15 s: the second one to whoever uses the connection next",
         expect: Expect::NoFailure,
+        settles: A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| misbehave(site, Mode::Twice),
@@ -84,6 +100,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "webhooks-late-and-twice",
         what: "the provider's webhooks come twice, 2 s late, the last one first, for 15 s",
         expect: Expect::NoFailure,
+        settles: A_MINUTE,
         is_short: false,
         is_calm: false,
         inject: |site| {
@@ -98,7 +115,7 @@ pub(crate) const FAULTS: &[Fault] = &[
 
 fn lose_answers<'a>(site: Site<'a>, text: &'static str) -> Injected<'a> {
     Box::pin(async move {
-        for _ in 0..5 {
+        for _ in 0..3 {
             site.hold(&site.cluster.provider, Moment::Answer(text)).await.map(drop)?;
         }
         Ok(())

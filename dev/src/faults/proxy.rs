@@ -2,7 +2,7 @@
 //! answer vanish. One for each process and database, so that it is known whose connection it is.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ const A_MOMENT: Duration = Duration::from_millis(2);
 /// What to wait for. It happens once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// Postgres has executed a COMMIT; its answer vanishes.
-    Commit,
+    /// Postgres has executed the COMMIT of a transaction in which this text was sent; its answer vanishes.
+    Commit(&'static str),
     /// The relay of an outbox has read events; it never sees them.
     RelayRead,
     /// The relay of an outbox is about to delete what the broker acknowledged; Postgres never hears of it.
@@ -60,12 +60,19 @@ pub(crate) struct Proxy {
     task: JoinHandle<()>,
 }
 
+/// What somebody waits for.
+struct Trap {
+    number: u64,
+    moment: Moment,
+    send: oneshot::Sender<Held>,
+}
+
 /// Whoever stops waiting for a moment must not have it come later, in the middle of something else.
-struct Disarm<'a>(&'a Shared);
+struct Disarm<'a>(&'a Shared, u64);
 
 impl Drop for Disarm<'_> {
     fn drop(&mut self) {
-        *self.0.trap() = None;
+        self.0.traps().retain(|trap| trap.number != self.1);
     }
 }
 
@@ -73,7 +80,8 @@ struct Shared {
     upstreams: Vec<u16>,
     next: AtomicUsize,
     mode: watch::Sender<Mode>,
-    trap: Mutex<Option<(Moment, oneshot::Sender<Held>)>>,
+    numbers: AtomicU64,
+    traps: Mutex<Vec<Trap>>,
 }
 
 impl Drop for Proxy {
@@ -88,7 +96,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let mode = watch::Sender::new(Mode::Pass);
-        let shared = Arc::new(Shared { upstreams, next: AtomicUsize::new(0), mode, trap: Mutex::new(None) });
+        let (next, numbers, traps) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::default());
+        let shared = Arc::new(Shared { upstreams, next, mode, numbers, traps });
         let accepting = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -105,15 +114,23 @@ impl Proxy {
     /// Comes back when the moment has come, with the connection that it came for.
     pub(crate) async fn wait_for(&self, moment: Moment) -> Result<Held> {
         let (send, held) = oneshot::channel();
-        *self.shared.trap() = Some((moment, send));
-        let _disarm = Disarm(&self.shared);
-        held.await.context("another moment was waited for")
+        let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
+        self.shared.traps().push(Trap { number, moment, send });
+        let _disarm = Disarm(&self.shared, number);
+        held.await.context("the other side was gone at the moment")
     }
 }
 
 impl Shared {
-    fn trap(&self) -> std::sync::MutexGuard<'_, Option<(Moment, oneshot::Sender<Held>)>> {
-        self.trap.lock().expect("nothing panics while it holds this lock")
+    fn traps(&self) -> std::sync::MutexGuard<'_, Vec<Trap>> {
+        self.traps.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// The trap that was set for this, if there is one. It is not waited for any more.
+    fn spring(&self, is_it: impl Fn(Moment) -> bool) -> Option<Trap> {
+        let mut traps = self.traps();
+        let at = traps.iter().position(|trap| is_it(trap.moment))?;
+        Some(traps.remove(at))
     }
 
     async fn connect(&self) -> Option<TcpStream> {
@@ -149,8 +166,8 @@ impl Shared {
                 read = client.read(&mut asked), if now != Mode::HalfOpen => {
                     let Ok(count @ 1..) = read else { return };
                     let bytes = &asked[..count];
-                    if let Some(moment) = self.due(&mut watched, bytes) {
-                        return self.hold(moment, bytes, &mut server).await;
+                    if let Some(trap) = self.due(&mut watched, bytes) {
+                        return self.hold(trap, bytes, &mut server).await;
                     }
                     if now == Mode::Fail {
                         let _ = client.write_all(FAILURE).await;
@@ -162,8 +179,8 @@ impl Shared {
                 read = server.read(&mut answered), if now != Mode::HalfOpen => {
                     let Ok(count @ 1..) = read else { return };
                     watched.has_rows |= count > ROWS;
-                    if let Some(send) = self.has_read(&watched) {
-                        return stand_still(send).await;
+                    if let Some(trap) = self.has_read(&watched) {
+                        return stand_still(trap.send).await;
                     }
                     delay(now).await;
                     if client.write_all(&answered[..count]).await.is_err() { return }
@@ -176,39 +193,42 @@ impl Shared {
         }
     }
 
-    /// Whether what is waited for comes with these bytes of the client. Then it is not waited for any more.
-    fn due(&self, watched: &mut Watched, asked: &[u8]) -> Option<(Moment, oneshot::Sender<Held>)> {
+    /// What is waited for, if it comes with these bytes of the client.
+    fn due(&self, watched: &mut Watched, asked: &[u8]) -> Option<Trap> {
         // Nothing is in everything.
-        let contains = |text: &[u8]| text.is_empty() || asked.windows(text.len()).any(|window| window == text);
+        let contains = |text: &str| text.is_empty() || asked.windows(text.len()).any(|it| it == text.as_bytes());
         // Only the relay's session is ended by its silence.
-        watched.is_relay |= contains(b"idle_session_timeout");
+        watched.is_relay |= contains("idle_session_timeout");
         let had_rows = std::mem::take(&mut watched.has_rows);
-        let mut trap = self.trap();
-        let due = match trap.as_ref()?.0 {
-            Moment::Commit => contains(b"COMMIT\0"),
+        let commits = contains("COMMIT\0");
+        let sprung = self.spring(|moment| match moment {
+            Moment::Commit(text) => commits && (text.is_empty() || watched.sent.contains(&text)),
             Moment::RelayDelete => watched.is_relay && had_rows,
-            Moment::Answer(text) => contains(text.as_bytes()),
+            Moment::Answer(text) => contains(text),
             Moment::RelayRead => false,
-        };
-        if due { trap.take() } else { None }
+        });
+        if commits || contains("BEGIN\0") {
+            watched.sent.clear();
+        } else {
+            watched.sent.extend(TEXTS.into_iter().filter(|text| contains(text)));
+        }
+        sprung
     }
 
     /// Whether a relay is about to see what it read, and that is what is waited for.
-    fn has_read(&self, watched: &Watched) -> Option<oneshot::Sender<Held>> {
-        let mut trap = self.trap();
-        let is_due = watched.is_relay && watched.has_rows && matches!(*trap, Some((Moment::RelayRead, _)));
-        if is_due { trap.take().map(|(_, send)| send) } else { None }
+    fn has_read(&self, watched: &Watched) -> Option<Trap> {
+        self.spring(|moment| watched.is_relay && watched.has_rows && moment == Moment::RelayRead)
     }
 
-    async fn hold(&self, (moment, send): (Moment, oneshot::Sender<Held>), asked: &[u8], server: &mut TcpStream) {
-        if moment != Moment::RelayDelete {
+    async fn hold(&self, trap: Trap, asked: &[u8], server: &mut TcpStream) {
+        if trap.moment != Moment::RelayDelete {
             // The other side does it, and says so; nobody will know.
             let mut answer = vec![0; CHUNK];
             if server.write_all(asked).await.is_err() || server.read(&mut answer).await.is_err() {
                 return;
             }
         }
-        stand_still(send).await;
+        stand_still(trap.send).await;
     }
 }
 
@@ -222,11 +242,21 @@ async fn stand_still(send: oneshot::Sender<Held>) {
 /// An answer with rows of an outbox is longer than one without.
 const ROWS: usize = 200;
 
+/// By what transactions are told apart. An RPC stores its answer under the name of its request.
+pub(crate) const CREATE_ORDER: &str = "CreateOrderRequest";
+/// Whoever takes events in tells its inbox its name: a text, after its length.
+pub(crate) const INVENTORY_TAKES_IN: &str = "\0\0\0\x09inventory";
+pub(crate) const PAYMENT_TAKES_IN: &str = "\0\0\0\x07payment";
+pub(crate) const ORDER_TAKES_IN: &str = "\0\0\0\x05order";
+const TEXTS: [&str; 4] = [CREATE_ORDER, INVENTORY_TAKES_IN, PAYMENT_TAKES_IN, ORDER_TAKES_IN];
+
 /// What is known of one connection.
 #[derive(Default)]
 struct Watched {
     is_relay: bool,
     has_rows: bool,
+    /// Which of [`TEXTS`] it has sent in the transaction that is open.
+    sent: Vec<&'static str>,
 }
 
 async fn delay(mode: Mode) {
@@ -285,7 +315,7 @@ mod tests {
             say(&mut client, b"first").await.expect("an echo");
             say(&mut client, b"Q COMMIT\0").await
         };
-        let (held, answer) = tokio::join!(async { proxy.wait_for(Moment::Commit).await.map(drop) }, asking);
+        let (held, answer) = tokio::join!(async { proxy.wait_for(Moment::Commit("")).await.map(drop) }, asking);
         held.expect("its moment came");
         assert!(answer.is_err(), "the connection ended without an answer");
 
@@ -296,7 +326,7 @@ mod tests {
         assert!(answer.is_err(), "whatever is asked");
 
         let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
-        let given_up = tokio::time::timeout(Duration::from_millis(50), proxy.wait_for(Moment::Commit)).await;
+        let given_up = tokio::time::timeout(Duration::from_millis(50), proxy.wait_for(Moment::Commit(""))).await;
         assert!(given_up.is_err(), "nobody commits");
         assert_eq!(say(&mut client, b"Q COMMIT\0").await.expect("nobody waits for it any more"), b"Q COMMIT\0");
     }
