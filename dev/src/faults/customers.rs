@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::fault::{Expect, Fault, HALF_A_MINUTE, Pace, Site};
 use super::load::{self, Wish};
 
-const CROWD: u32 = 32;
 const SOLD_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -43,14 +42,14 @@ pub(crate) const FAULTS: &[Fault] = &[
 ];
 
 async fn sell_out(mut site: Site<'_>) -> Result<()> {
-    let (attempts, units) = match site.pace {
-        Pace::Full => (5_000, 100),
-        Pace::Short => (500, 20),
+    let (attempts, buyers, units) = match site.pace {
+        Pace::Full => (5_000, 32, 100),
+        Pace::Short => (500, 8, 20),
     };
     let sku = format!("FLASH-{}", site.random.random::<u32>());
     let product = site.cluster.operator().await?.stock(&sku, "What all want", ("EUR", 9_900), units).await?;
     let (left, mut crowd) = (std::sync::Arc::new(AtomicU32::new(attempts)), JoinSet::new());
-    for _ in 0..CROWD {
+    for _ in 0..buyers {
         let (edge, left) = (site.cluster.client(), left.clone());
         let journal = site.journal.clone();
         let wish = Wish::order(load::purchase(&product, 1, "pm_card_visa"));

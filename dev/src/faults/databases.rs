@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::cluster::{Cluster, ORDER, ROLES};
-use super::fault::{Expect, Fault, HALF_A_MINUTE, Injected, SERVES_WITHIN_FIVE, Site, TEN_SECONDS};
+use super::fault::{Expect, Fault, HALF_A_MINUTE, Injected, SERVES_WITHIN_FIVE, Site, TWELVE_SECONDS};
 use super::proxy::Mode;
 use crate::supervisor::Order::Kill;
 
@@ -70,7 +70,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "database-slow",
-        what: "20 ms more for each chunk from and to every database, for 15 s",
+        what: "20 ms more for each chunk from and to every database, for 10 s",
         expect: Expect::NoFailure,
         settles: HALF_A_MINUTE,
         is_short: false,
@@ -78,7 +78,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         inject: |site| {
             Box::pin(async move {
                 set_all(site.cluster, Mode::Slow(Duration::from_millis(20)));
-                site.lasts(15).await;
+                site.lasts(10).await;
                 set_all(site.cluster, Mode::Pass);
                 Ok(())
             })
@@ -97,7 +97,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "database-half-open",
         what: "to one replica, its database falls silent without closing anything, for 15 s",
-        expect: TEN_SECONDS,
+        expect: TWELVE_SECONDS,
         settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,

@@ -58,8 +58,8 @@ pub(crate) const A_MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const ONE_SECOND: Expect = Expect::Stretch(Duration::from_secs(1));
 /// For what takes all replicas away.
 pub(crate) const SERVES_WITHIN_FIVE: Expect = Expect::ServesWithin(Duration::from_secs(5));
-/// For a replica that stands still: what was sent to it hangs until its time is up, and then the edge asks another one.
-pub(crate) const TEN_SECONDS: Expect = Expect::Stretch(Duration::from_secs(10));
+/// For a replica that falls silent: six seconds until the edge is sure of it, and what was sent to it hangs for five more.
+pub(crate) const TWELVE_SECONDS: Expect = Expect::Stretch(Duration::from_secs(12));
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {

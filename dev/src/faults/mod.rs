@@ -74,7 +74,7 @@ const CUSTOMERS: u32 = 24;
 const REST: Duration = Duration::from_secs(120);
 const WARM_UP: Duration = Duration::from_secs(5);
 /// How long customers are watched after something was healed.
-const AFTERWARDS: Duration = Duration::from_secs(6);
+const AFTERWARDS: Duration = Duration::from_secs(4);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 pub async fn run(options: &Options) -> Result<()> {

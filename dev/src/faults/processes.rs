@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::cluster::{INVENTORY, ORDER, PAYMENT, ROLES};
-use super::fault::{Expect, Fault, HALF_A_MINUTE, ONE_SECOND, TEN_SECONDS};
+use super::fault::{Expect, Fault, HALF_A_MINUTE, ONE_SECOND, TWELVE_SECONDS};
 use super::proxy::{CREATE_ORDER, INVENTORY_TAKES_IN, Moment, ORDER_TAKES_IN, PAYMENT_TAKES_IN};
 use crate::supervisor::Order::{Kill, Pause, Resume, Start, Stop};
 
@@ -112,7 +112,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                 for role in &ROLES {
                     let replica = site.one_of(role);
                     site.cluster.order(replica, Kill).await?;
-                    site.lasts(5).await;
+                    site.lasts(3).await;
                 }
                 Ok(())
             })
@@ -121,7 +121,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "replica-frozen",
         what: "SIGSTOP of one replica of the order service for 30 s",
-        expect: TEN_SECONDS,
+        expect: TWELVE_SECONDS,
         settles: HALF_A_MINUTE,
         is_short: false,
         is_calm: false,
@@ -135,7 +135,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "relay-leader-frozen",
         what: "SIGSTOP of the replica that publishes the orders' events, for 30 s",
-        expect: TEN_SECONDS,
+        expect: TWELVE_SECONDS,
         settles: HALF_A_MINUTE,
         is_short: true,
         is_calm: false,

@@ -62,7 +62,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "provider-slow",
-        what: "a second more for each request to the provider, and for each answer, for 15 s",
+        what: "a second more for each request to the provider, and for each answer, for 10 s",
         expect: Expect::NoFailure,
         settles: A_MINUTE,
         is_short: false,
@@ -71,7 +71,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "provider-late",
-        what: "requests arrive at the provider, and its answers come, after we gave them up, for 15 s",
+        what: "requests arrive at the provider, and its answers come, after we gave them up, for 10 s",
         expect: Expect::NoFailure,
         settles: A_MINUTE,
         is_short: false,
@@ -80,7 +80,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "provider-failing",
-        what: "HTTP 500 to each request for 15 s, of which the provider itself never heard",
+        what: "HTTP 500 to each request for 10 s, of which the provider itself never heard",
         expect: Expect::NoFailure,
         settles: A_MINUTE,
         is_short: false,
@@ -89,7 +89,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "provider-twice",
-        what: "each answer of the provider comes twice for 15 s: the second one to whoever uses the connection next",
+        what: "each answer of the provider comes twice for 10 s: the second one to whoever uses the connection next",
         expect: Expect::NoFailure,
         settles: A_MINUTE,
         is_short: false,
@@ -98,7 +98,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "webhooks-late-and-twice",
-        what: "the provider's webhooks come twice, 2 s late, the last one first, for 15 s",
+        what: "the provider's webhooks come twice, 2 s late, the last one first, for 10 s",
         expect: Expect::NoFailure,
         settles: A_MINUTE,
         is_short: false,
@@ -106,7 +106,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         inject: |site| {
             Box::pin(async move {
                 site.cluster.set_webhooks(&[("delay_ms", "2000"), ("times", "2"), ("order", "backwards")]).await?;
-                site.lasts(15).await;
+                site.lasts(10).await;
                 site.cluster.set_webhooks(&[]).await
             })
         },
@@ -125,7 +125,7 @@ fn lose_answers<'a>(site: Site<'a>, text: &'static str) -> Injected<'a> {
 fn misbehave(site: Site<'_>, mode: Mode) -> Injected<'_> {
     Box::pin(async move {
         site.cluster.provider.set(mode);
-        site.lasts(15).await;
+        site.lasts(10).await;
         site.cluster.provider.set(Mode::Pass);
         Result::Ok(())
     })

@@ -30,8 +30,9 @@ pub fn pool(url: &Secret, connections: u32) -> Result<PgPool, String> {
         .options([
             ("statement_timeout", format!("{}ms", SLOWEST_STATEMENT.as_millis()).as_str()),
             ("lock_timeout", "3s"),
-            // A net, not a plan: no session stays in an open transaction that nobody works on.
-            ("idle_in_transaction_session_timeout", "10s"),
+            // A net, not a plan: no session stays in an open transaction that nobody works on. A process that stands still in
+            // the middle of one holds up whoever repeats its request for so long.
+            ("idle_in_transaction_session_timeout", "5s"),
         ])
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
     let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE);
