@@ -275,6 +275,10 @@ impl Cluster {
     }
 
     pub(crate) async fn stop(self) {
+        // Nobody calls any more, so nobody has to turn away first.
+        for replica in ROLES.iter().flat_map(|role| role.replicas) {
+            self.supervisor.order(replica, Order::End).await.ok();
+        }
         self.supervisor.stop().await;
     }
 }
