@@ -8,20 +8,17 @@ use rand::RngExt;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::fault::{Expect, Fault, HALF_A_MINUTE, Pace, Site};
+use super::fault::{Expect, Fault, Pace, Site};
 use super::load::{self, Wish};
 
 const SOLD_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) const FAULTS: &[Fault] = &[
-    Fault {
-        name: "calls-cancelled",
-        what: "half of all calls are given up at a random moment, for 20 s",
-        expect: Expect::NoFailure,
-        settles: HALF_A_MINUTE,
-        is_short: true,
-        is_calm: false,
-        inject: |site| {
+    Fault::new(
+        "calls-cancelled",
+        "half of all calls are given up at a random moment, for 20 s",
+        Expect::NoFailure,
+        |site| {
             Box::pin(async move {
                 site.journal.leaving.store(true, Ordering::Relaxed);
                 site.lasts(20).await;
@@ -29,16 +26,15 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "flash-sale",
-        what: "5,000 attempts of 32 buyers on 100 units of one product; exactly 100 are sold",
-        expect: Expect::NoFailure,
-        settles: HALF_A_MINUTE,
-        is_short: true,
-        is_calm: false,
-        inject: |site| Box::pin(sell_out(site)),
-    },
+    )
+    .short(),
+    Fault::new(
+        "flash-sale",
+        "5,000 attempts of 32 buyers on 100 units of one product; exactly 100 are sold",
+        Expect::NoFailure,
+        |site| Box::pin(sell_out(site)),
+    )
+    .short(),
 ];
 
 async fn sell_out(mut site: Site<'_>) -> Result<()> {

@@ -5,28 +5,20 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::cluster::{Cluster, ORDER, ROLES};
-use super::fault::{Expect, Fault, HALF_A_MINUTE, Injected, SERVES_WITHIN_FIVE, Site, TWELVE_SECONDS};
+use super::fault::{Expect, Fault, Injected, SERVES_WITHIN_FIVE, Site, TWELVE_SECONDS};
 use super::proxy::Mode;
 use crate::supervisor::Order::Kill;
 
 pub(crate) const FAULTS: &[Fault] = &[
-    Fault {
-        name: "postgres-killed",
-        what: "kill -9 of Postgres, with recovery",
-        expect: SERVES_WITHIN_FIVE,
-        settles: HALF_A_MINUTE,
-        is_short: true,
-        is_calm: false,
-        inject: |site| Box::pin(async move { site.cluster.order("postgres", Kill).await }),
-    },
-    Fault {
-        name: "backends-terminated",
-        what: "every session of every database is ended, five times",
-        expect: SERVES_WITHIN_FIVE,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
+    Fault::new("postgres-killed", "kill -9 of Postgres, with recovery", SERVES_WITHIN_FIVE, |site| {
+        Box::pin(async move { site.cluster.order("postgres", Kill).await })
+    })
+    .short(),
+    Fault::new(
+        "backends-terminated",
+        "every session of every database is ended, five times",
+        SERVES_WITHIN_FIVE,
+        |site| {
             Box::pin(async move {
                 for _ in 0..5 {
                     let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname like 'souk_%'";
@@ -36,46 +28,32 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "tables-locked",
-        what: "the tables of orders and stock are locked for 8 s, until pools are empty",
-        expect: SERVES_WITHIN_FIVE,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
+    ),
+    Fault::new(
+        "tables-locked",
+        "the tables of orders and stock are locked for 8 s, until pools are empty",
+        SERVES_WITHIN_FIVE,
+        |site| {
             Box::pin(async move {
                 let orders = lock(&site, "souk_order", r#"lock table "order" in exclusive mode"#, 8);
                 let stock = lock(&site, "souk_inventory", "lock table stock in exclusive mode", 8);
                 tokio::try_join!(orders, stock).map(drop)
             })
         },
-    },
-    Fault {
-        name: "long-transaction",
-        what: "a transaction with an event stays open for 20 s",
-        expect: Expect::NoFailure,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
-            Box::pin(async move {
-                // It has a number and an id of the outbox, below those of all that commit meanwhile.
-                let open = "insert into outbox (event_id, topic, key, version, type, payload, actor, created_at)
+    ),
+    Fault::new("long-transaction", "a transaction with an event stays open for 20 s", Expect::NoFailure, |site| {
+        Box::pin(async move {
+            // It has a number and an id of the outbox, below those of all that commit meanwhile.
+            let open = "insert into outbox (event_id, topic, key, version, type, payload, actor, created_at)
                             values (gen_random_uuid(), 'souk.order.v1', gen_random_uuid(), 1, 'none', '', 'test', now())";
-                lock(&site, "souk_order", open, 20).await
-            })
-        },
-    },
-    Fault {
-        name: "database-slow",
-        what: "20 ms more for each chunk from and to every database, for 10 s",
-        expect: Expect::NoFailure,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
+            lock(&site, "souk_order", open, 20).await
+        })
+    }),
+    Fault::new(
+        "database-slow",
+        "20 ms more for each chunk from and to every database, for 10 s",
+        Expect::NoFailure,
+        |site| {
             Box::pin(async move {
                 set_all(site.cluster, Mode::Slow(Duration::from_millis(20)));
                 site.lasts(10).await;
@@ -83,26 +61,20 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "database-cut",
-        what: "one replica of the order service cannot reach its database for 15 s",
+    ),
+    Fault::new(
+        "database-cut",
+        "one replica of the order service cannot reach its database for 15 s",
         // The edge learns of it within a health check, and asks the other one.
-        expect: Expect::Stretch(Duration::from_secs(5)),
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| misbehave(site, Mode::Cut),
-    },
-    Fault {
-        name: "database-half-open",
-        what: "to one replica, its database falls silent without closing anything, for 15 s",
-        expect: TWELVE_SECONDS,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| misbehave(site, Mode::HalfOpen),
-    },
+        Expect::Stretch(Duration::from_secs(5)),
+        |site| misbehave(site, Mode::Cut),
+    ),
+    Fault::new(
+        "database-half-open",
+        "to one replica, its database falls silent without closing anything, for 15 s",
+        TWELVE_SECONDS,
+        |site| misbehave(site, Mode::HalfOpen),
+    ),
 ];
 
 fn set_all(cluster: &Cluster, mode: Mode) {

@@ -32,6 +32,29 @@ pub(crate) struct Fault {
     pub(crate) inject: for<'a> fn(Site<'a>) -> Injected<'a>,
 }
 
+impl Fault {
+    pub(crate) const fn new(
+        name: &'static str,
+        what: &'static str,
+        expect: Expect,
+        inject: for<'a> fn(Site<'a>) -> Injected<'a>,
+    ) -> Self {
+        Self { name, what, expect, settles: HALF_A_MINUTE, is_short: false, is_calm: false, inject }
+    }
+
+    pub(crate) const fn settles_within(self, settles: Duration) -> Self {
+        Self { settles, ..self }
+    }
+
+    pub(crate) const fn short(self) -> Self {
+        Self { is_short: true, ..self }
+    }
+
+    pub(crate) const fn calm(self) -> Self {
+        Self { is_calm: true, ..self }
+    }
+}
+
 pub(crate) type Injected<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// Where a fault happens.
@@ -53,7 +76,7 @@ pub(crate) enum Expect {
     ServesWithin(Duration),
 }
 
-pub(crate) const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 pub(crate) const A_MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const ONE_SECOND: Expect = Expect::Stretch(Duration::from_secs(1));
 /// For what takes all replicas away.

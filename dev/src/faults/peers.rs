@@ -5,19 +5,16 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::cluster::{INVENTORY, ORDER, PAYMENT, USER};
-use super::fault::{Expect, Fault, HALF_A_MINUTE, ONE_SECOND, SERVES_WITHIN_FIVE};
+use super::fault::{Expect, Fault, ONE_SECOND, SERVES_WITHIN_FIVE};
 use super::load;
 use super::proxy::{CREATE_ORDER, Mode, Moment};
 
 pub(crate) const FAULTS: &[Fault] = &[
-    Fault {
-        name: "commit-unanswered",
-        what: "the answer of a COMMIT vanishes, twice for each replica of each service",
-        expect: ONE_SECOND,
-        settles: HALF_A_MINUTE,
-        is_short: true,
-        is_calm: false,
-        inject: |site| {
+    Fault::new(
+        "commit-unanswered",
+        "the answer of a COMMIT vanishes, twice for each replica of each service",
+        ONE_SECOND,
+        |site| {
             Box::pin(async move {
                 for role in [USER, ORDER, INVENTORY, PAYMENT] {
                     let edge = site.cluster.client();
@@ -40,15 +37,12 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "quote-unanswered",
-        what: "the catalogue's answer to a quote vanishes, five times",
-        expect: Expect::NoFailure,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
+    ).short(),
+    Fault::new(
+        "quote-unanswered",
+        "the catalogue's answer to a quote vanishes, five times",
+        Expect::NoFailure,
+        |site| {
             Box::pin(async move {
                 for _ in 0..5 {
                     // Its request has an id in it, which is a UUID of version 7; pings and settings have none.
@@ -58,15 +52,12 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "catalogue-slow",
-        what: "200 ms more for each chunk from and to the catalogue",
-        expect: Expect::NoFailure,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
+    ),
+    Fault::new(
+        "catalogue-slow",
+        "200 ms more for each chunk from and to the catalogue",
+        Expect::NoFailure,
+        |site| {
             Box::pin(async move {
                 site.cluster.product.set(Mode::Slow(Duration::from_millis(200)));
                 site.lasts(10).await;
@@ -74,15 +65,12 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "catalogue-cut",
-        what: "the order service cannot reach the catalogue for 10 s",
-        expect: SERVES_WITHIN_FIVE,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
+    ),
+    Fault::new(
+        "catalogue-cut",
+        "the order service cannot reach the catalogue for 10 s",
+        SERVES_WITHIN_FIVE,
+        |site| {
             Box::pin(async move {
                 site.cluster.product.set(Mode::Cut);
                 site.lasts(10).await;
@@ -90,5 +78,5 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
+    ),
 ];

@@ -5,19 +5,16 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::cluster::{INVENTORY, ORDER, PAYMENT, ROLES};
-use super::fault::{Expect, Fault, HALF_A_MINUTE, ONE_SECOND, TWELVE_SECONDS};
+use super::fault::{Expect, Fault, ONE_SECOND, TWELVE_SECONDS};
 use super::proxy::{CREATE_ORDER, INVENTORY_TAKES_IN, Moment, ORDER_TAKES_IN, PAYMENT_TAKES_IN};
 use crate::supervisor::Order::{Kill, Pause, Resume, Start, Stop};
 
 pub(crate) const FAULTS: &[Fault] = &[
-    Fault {
-        name: "service-killed-after-commit",
-        what: "kill -9 of an order service when an order is committed, before the customer is told",
-        expect: ONE_SECOND,
-        settles: HALF_A_MINUTE,
-        is_short: true,
-        is_calm: false,
-        inject: |mut site| {
+    Fault::new(
+        "service-killed-after-commit",
+        "kill -9 of an order service when an order is committed, before the customer is told",
+        ONE_SECOND,
+        |mut site| {
             Box::pin(async move {
                 for _ in 0..3 {
                     let replica = site.one_of(ORDER);
@@ -26,15 +23,13 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "consumer-killed-after-commit",
-        what: "kill -9 of a service when the effect of events is committed, before Kafka is told how far was read",
-        expect: ONE_SECOND,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |mut site| {
+    )
+    .short(),
+    Fault::new(
+        "consumer-killed-after-commit",
+        "kill -9 of a service when the effect of events is committed, before Kafka is told how far was read",
+        ONE_SECOND,
+        |mut site| {
             Box::pin(async move {
                 for (role, text) in
                     [(INVENTORY, INVENTORY_TAKES_IN), (PAYMENT, PAYMENT_TAKES_IN), (ORDER, ORDER_TAKES_IN)]
@@ -45,15 +40,12 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "relay-killed-before-produce",
-        what: "kill -9 of a relay that has read committed events, and sent none of them",
-        expect: ONE_SECOND,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
+    ),
+    Fault::new(
+        "relay-killed-before-produce",
+        "kill -9 of a relay that has read committed events, and sent none of them",
+        ONE_SECOND,
+        |site| {
             Box::pin(async move {
                 for role in [ORDER, INVENTORY, PAYMENT] {
                     site.kill_at(site.cluster.leader(role).await?, Moment::RelayRead).await?;
@@ -61,15 +53,12 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "relay-killed-before-acknowledgement",
-        what: "kill -9 of a relay between Kafka's write and its acknowledgement",
-        expect: ONE_SECOND,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
+    ),
+    Fault::new(
+        "relay-killed-before-acknowledgement",
+        "kill -9 of a relay between Kafka's write and its acknowledgement",
+        ONE_SECOND,
+        |site| {
             Box::pin(async move {
                 for role in [ORDER, INVENTORY, PAYMENT] {
                     let leader = site.cluster.leader(role).await?;
@@ -83,15 +72,12 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "relay-killed-before-delete",
-        what: "kill -9 of a relay between Kafka's acknowledgement and the delete",
-        expect: ONE_SECOND,
-        settles: HALF_A_MINUTE,
-        is_short: true,
-        is_calm: false,
-        inject: |site| {
+    ),
+    Fault::new(
+        "relay-killed-before-delete",
+        "kill -9 of a relay between Kafka's acknowledgement and the delete",
+        ONE_SECOND,
+        |site| {
             Box::pin(async move {
                 for role in [ORDER, INVENTORY, PAYMENT] {
                     site.kill_at(site.cluster.leader(role).await?, Moment::RelayDelete).await?;
@@ -99,72 +85,48 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    },
-    Fault {
-        name: "replicas-killed",
-        what: "kill -9 of one replica of each role, one after another",
-        expect: ONE_SECOND,
-        settles: HALF_A_MINUTE,
-        is_short: true,
-        is_calm: false,
-        inject: |mut site| {
-            Box::pin(async move {
-                for role in &ROLES {
-                    let replica = site.one_of(role);
-                    site.cluster.order(replica, Kill).await?;
-                    site.lasts(3).await;
-                }
-                Ok(())
-            })
-        },
-    },
-    Fault {
-        name: "replica-frozen",
-        what: "SIGSTOP of one replica of the order service for 30 s",
-        expect: TWELVE_SECONDS,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |mut site| {
-            Box::pin(async move {
-                let replica = site.one_of(ORDER);
-                site.freeze(replica, 30).await
-            })
-        },
-    },
-    Fault {
-        name: "relay-leader-frozen",
-        what: "SIGSTOP of the replica that publishes the orders' events, for 30 s",
-        expect: TWELVE_SECONDS,
-        settles: HALF_A_MINUTE,
-        is_short: true,
-        is_calm: false,
-        inject: |site| {
+    )
+    .short(),
+    Fault::new("replicas-killed", "kill -9 of one replica of each role, one after another", ONE_SECOND, |mut site| {
+        Box::pin(async move {
+            for role in &ROLES {
+                let replica = site.one_of(role);
+                site.cluster.order(replica, Kill).await?;
+                site.lasts(3).await;
+            }
+            Ok(())
+        })
+    })
+    .short(),
+    Fault::new("replica-frozen", "SIGSTOP of one replica of the order service for 30 s", TWELVE_SECONDS, |mut site| {
+        Box::pin(async move {
+            let replica = site.one_of(ORDER);
+            site.freeze(replica, 30).await
+        })
+    }),
+    Fault::new(
+        "relay-leader-frozen",
+        "SIGSTOP of the replica that publishes the orders' events, for 30 s",
+        TWELVE_SECONDS,
+        |site| {
             Box::pin(async move {
                 let leader = site.cluster.leader(ORDER).await?;
                 site.freeze(leader, 30).await
             })
         },
-    },
-    Fault {
-        name: "rolling-restart",
-        what: "SIGTERM and start of every replica, one after another",
-        expect: Expect::NoFailure,
-        settles: HALF_A_MINUTE,
-        is_short: false,
-        is_calm: false,
-        inject: |site| {
-            Box::pin(async move {
-                for role in &ROLES {
-                    for replica in role.replicas {
-                        site.cluster.order(replica, Stop).await?;
-                        site.cluster.order(replica, Start).await?;
-                        // The edge finds it again within a health check.
-                        sleep(Duration::from_secs(3)).await;
-                    }
+    )
+    .short(),
+    Fault::new("rolling-restart", "SIGTERM and start of every replica, one after another", Expect::NoFailure, |site| {
+        Box::pin(async move {
+            for role in &ROLES {
+                for replica in role.replicas {
+                    site.cluster.order(replica, Stop).await?;
+                    site.cluster.order(replica, Start).await?;
+                    // The edge finds it again within a health check.
+                    sleep(Duration::from_secs(3)).await;
                 }
-                Ok(())
-            })
-        },
-    },
+            }
+            Ok(())
+        })
+    }),
 ];
