@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, TimeoutExpired};
 use tower::ServiceExt;
 use tower::util::MapErr;
 
@@ -70,16 +70,98 @@ pub fn request<T>(name: &'static str, deadline: Instant, message: T) -> Request<
 /// Whether nobody answered a call that somebody else may: what only reads can be repeated then, once and at once.
 pub fn got_lost(status: &Status) -> bool {
     let left_alone = matches!(status.source().and_then(|it| it.downcast_ref()), Some(NoAnswer::LeftAlone));
-    matches!(status.code(), Code::Unavailable | Code::Unknown) && !left_alone
+    match status.code() {
+        Code::Unavailable | Code::Unknown => !left_alone,
+        Code::Cancelled => !is_our_timer(status),
+        _ => false,
+    }
 }
 
-/// What a peer's failure means for our own caller. tonic's client says CANCELLED when its timer for the deadline rings.
+/// tonic's client says CANCELLED when its timer for the deadline rings, and also when the connection closes under a call.
+fn is_our_timer(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<TimeoutExpired>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// What a peer's failure means for our own caller.
 pub fn failed(peer: &'static str, status: Status) -> Error {
     match status.code() {
-        Code::DeadlineExceeded | Code::Cancelled => Error::DeadlineExceeded,
-        Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::Unknown => {
+        Code::DeadlineExceeded => Error::DeadlineExceeded,
+        Code::Cancelled if is_our_timer(&status) => Error::DeadlineExceeded,
+        Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::Unknown | Code::Cancelled => {
             Unexpected::Peer { peer, source: Box::new(status) }.into()
         }
         _ => Unexpected::Broken(format!("{peer} refused our request: {status}")).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+    use super::*;
+
+    async fn ask(peer: &Peer, patience: Duration) -> Result<HealthCheckResponse, Status> {
+        let message = HealthCheckRequest { service: String::new() };
+        let request = request("test", Instant::now() + patience, message);
+        HealthClient::new(peer.clone()).check(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// A peer that takes connections, and what it does with each.
+    async fn peer<F: Future<Output = Infallible> + Send + 'static>(then: fn(TcpStream) -> F) -> Peer {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(then(stream));
+            }
+        });
+        connect("test", &url).expect("a URL")
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closes_under_a_call_is_no_deadline() {
+        // Gone at once, so that some calls find it closing before they are sent; and gone with the request.
+        let at_once = peer(|stream| async move {
+            drop(stream);
+            std::future::pending().await
+        });
+        let with_request = peer(|mut stream| async move {
+            let _ = stream.read(&mut [0; 4_096]).await;
+            drop(stream);
+            std::future::pending().await
+        });
+        let mut codes = Vec::new();
+        for peer in [at_once.await, with_request.await] {
+            for _ in 0..5 {
+                let status = ask(&peer, Duration::from_secs(5)).await.expect_err("nobody answers");
+                assert!(got_lost(&status), "{status:?}");
+                codes.push(status.code());
+                assert!(matches!(failed("test", status), Error::Unexpected(Unexpected::Peer { .. })));
+            }
+        }
+        assert!(codes.contains(&Code::Cancelled), "{codes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_silent_until_the_deadline_is_one() {
+        let peer = peer(|stream| async move {
+            let _open = stream;
+            std::future::pending().await
+        });
+        let status = ask(&peer.await, Duration::from_millis(50)).await.expect_err("nobody answers");
+        assert!(!got_lost(&status), "{status:?}");
+        assert!(matches!(failed("test", status), Error::DeadlineExceeded));
     }
 }
