@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status, TimeoutExpired};
+use tonic::{Code, Request, Response, Status, TimeoutExpired};
 use tower::ServiceExt;
 use tower::util::MapErr;
 
@@ -67,8 +67,26 @@ pub fn request<T>(name: &'static str, deadline: Instant, message: T) -> Request<
     request
 }
 
-/// Whether nobody answered a call that somebody else may: what only reads can be repeated then, once and at once.
-pub fn got_lost(status: &Status) -> bool {
+/// When a call that got lost is made again: soon, and once more when the channel surely knows that its connection is closed.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
+
+/// Asks for what only reads, and asks again if the call got lost, as it does when a replica dies or leaves in the middle of
+/// it. The edge cannot do that: it knows only of our own caller.
+pub async fn read<T, F>(ask: impl Fn() -> F) -> Result<T, Status>
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    for pause in AGAIN_AFTER {
+        match ask().await {
+            Err(status) if got_lost(&status) => tokio::time::sleep(pause).await,
+            answer => return answer.map(Response::into_inner),
+        }
+    }
+    ask().await.map(Response::into_inner)
+}
+
+/// Whether nobody answered a call that somebody else may.
+fn got_lost(status: &Status) -> bool {
     let left_alone = matches!(status.source().and_then(|it| it.downcast_ref()), Some(NoAnswer::LeftAlone));
     match status.code() {
         Code::Unavailable | Code::Unknown => !left_alone,
@@ -115,7 +133,7 @@ mod tests {
     async fn ask(peer: &Peer, patience: Duration) -> Result<HealthCheckResponse, Status> {
         let message = HealthCheckRequest { service: String::new() };
         let request = request("test", Instant::now() + patience, message);
-        HealthClient::new(peer.clone()).check(request).await.map(tonic::Response::into_inner)
+        HealthClient::new(peer.clone()).check(request).await.map(Response::into_inner)
     }
 
     /// A peer that takes connections, and what it does with each.

@@ -91,16 +91,12 @@ async fn quote(
     product_ids: &[Uuid],
 ) -> Result<(Vec<Line>, Money), Error> {
     let ask = QuoteItemsRequest { product_ids: product_ids.iter().map(Uuid::to_string).collect() };
-    let ask = async || {
+    let quotes = client::read(|| {
         let ask = client::request("order", caller.deadline, ask.clone());
-        service.products.clone().quote_items(ask).await
-    };
-    let mut quotes = ask().await;
-    // A replica that dies or leaves in the middle costs one repeat. The edge cannot do it: it knows only of our own caller.
-    if quotes.as_ref().is_err_and(client::got_lost) {
-        quotes = ask().await;
-    }
-    let quotes = quotes.map_err(|status| client::failed("product", status))?.into_inner().quotes;
+        let mut products = service.products.clone();
+        async move { products.quote_items(ask).await }
+    });
+    let quotes = quotes.await.map_err(|status| client::failed("product", status))?.quotes;
     price(items, product_ids, quotes)
 }
 
