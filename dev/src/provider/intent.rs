@@ -82,6 +82,7 @@ pub(super) struct Tally {
 pub(super) enum Refusal {
     Declined(Decline),
     UnexpectedState(Operation),
+    ConfirmRefused,
     CaptureTooLarge,
     AlreadyRefunded,
     RefundTooLarge,
@@ -142,6 +143,7 @@ impl Intent {
             PaymentMethod::AuthenticationRequired => {
                 return Err(self.decline(Decline::AuthenticationRequired, method));
             }
+            PaymentMethod::ConfirmRefused => return Err(Refusal::ConfirmRefused),
             _ => {}
         }
         self.authorize();

@@ -34,6 +34,9 @@ pub enum PaymentMethod {
     /// Refunding takes [`SLOW`].
     #[serde(rename = "pm_souk_slow_refund")]
     SlowRefund,
+    /// Confirming is refused as a request, and the intent stays as it was.
+    #[serde(rename = "pm_souk_confirm_refused")]
+    ConfirmRefused,
     /// Capturing is refused for good; the intent is canceled, so that no money can be kept.
     #[serde(rename = "pm_souk_capture_fails")]
     CaptureFails,

@@ -116,6 +116,10 @@ impl Refusal {
                 code: Some("payment_intent_unexpected_state"),
                 ..Problem::invalid_request(describe_state(operation, intent))
             },
+            Refusal::ConfirmRefused => Problem {
+                code: Some("payment_intent_incompatible_payment_method"),
+                ..Problem::invalid_request("The payment method cannot be used with this PaymentIntent.")
+            },
             Refusal::CaptureTooLarge => Problem {
                 code: Some("amount_too_large"),
                 param: Some("amount_to_capture".into()),

@@ -174,10 +174,22 @@ impl Till {
         id.fetch_one(&self.db).await.expect("a payment")
     }
 
+    async fn intent_id(&self, order_id: Uuid) -> String {
+        let id = sqlx::query_scalar!("select intent_id from payment where order_id = $1", order_id);
+        id.fetch_one(&self.db).await.expect("a payment").expect("its intent is known")
+    }
+
+    /// The order's intent, as the provider shows it.
+    pub(super) async fn intent(&self, order_id: Uuid) -> serde_json::Value {
+        let url = format!("{}/v1/payment_intents/{}", self.provider, self.intent_id(order_id).await);
+        let shown = reqwest::Client::new().get(url).bearer_auth("sk_test_souk").send().await;
+        let shown = shown.expect("the provider is there").bytes().await.expect("a body");
+        serde_json::from_slice(&shown).expect("JSON")
+    }
+
     /// Somebody does something at the provider itself, to the order's intent.
     pub(super) async fn at_provider(&self, order_id: Uuid, path: &str, form: &[(&str, &str)]) {
-        let id = sqlx::query_scalar!("select intent_id from payment where order_id = $1", order_id);
-        let id = id.fetch_one(&self.db).await.expect("a payment").expect("its intent is known");
+        let id = self.intent_id(order_id).await;
         let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.replace("INTENT", &id))).collect();
         let url = format!("{}{}", self.provider, path.replace("INTENT", &id));
         let done = reqwest::Client::new().post(url).bearer_auth("sk_test_souk").form(&form).send().await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use contracts::souk::payment::v1::*;
+use dev::provider::outcome::SLOW;
 use sqlx::PgPool;
 
 use super::Till;
@@ -23,6 +24,16 @@ async fn an_amount_that_the_provider_does_not_take_is_a_decline(db: PgPool) {
     till.expect(order, "DECLINED", &[], &["PaymentDeclined"]).await;
     let why = sqlx::query_scalar!("select failure_reason from payment where order_id = $1", order);
     assert_eq!(why.fetch_one(&till.db).await.expect("a payment"), "PAYMENT_REFUSED");
+}
+
+/// Left as it is, the intent could still be confirmed by a call that was on its way.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_the_provider_refuses_to_confirm_is_withdrawn(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_souk_confirm_refused").await;
+    till.work().await;
+    till.expect(order, "DECLINED", &[], &["PaymentDeclined"]).await;
+    assert_eq!(till.intent(order).await["status"], "canceled");
 }
 
 /// The provider refused the capture and went on holding the amount.
@@ -77,6 +88,21 @@ async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
     assert_eq!(till.ours(order).await[2..], [("REFUND".to_owned(), 1_000)]);
 }
 
+/// A list that is empty, or cut short, would have its amount given back twice.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_list_that_does_not_name_a_refund_is_no_proof_against_it(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    till.refund(order, "k1", Some(1_000)).await.expect("reserved");
+    // It was asked for, nobody heard the answer, and what shows of it does not bear our name.
+    let tried_at = till.kit.context.clock.now() - Duration::from_secs(61);
+    sqlx::query("update refund set tried_at = $1").bind(tried_at).execute(&till.db).await.expect("tried");
+    till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", "1000")]).await;
+    crate::drive::drive(till.service.clone()).await.expect("driven");
+    assert_eq!(till.refunds(order).await, [(1_000, "PENDING".to_owned())], "nobody knows");
+    assert_eq!(till.theirs(order).await[2..], [("REFUND".to_owned(), 1_000)], "given back once");
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_pending_refund_is_booked_when_it_has_arrived(db: PgPool) {
     let till = Till::open(db).await;
@@ -85,9 +111,12 @@ async fn a_pending_refund_is_booked_when_it_has_arrived(db: PgPool) {
     crate::drive::drive(till.service.clone()).await.expect("driven");
     assert_eq!(till.refunds(order).await, [(2_500, "PENDING".to_owned())]);
     assert_eq!(till.ours(order).await.len(), 2, "nothing is booked yet");
-    while till.theirs(order).await.len() < 3 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let arrived = async {
+        while till.theirs(order).await.len() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(2 * SLOW, arrived).await.expect("it arrives");
     till.kit.context.clock.advance(Duration::from_secs(61));
     till.work().await;
     let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
