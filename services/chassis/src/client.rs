@@ -88,11 +88,14 @@ where
 /// Whether nobody answered a call that somebody else may.
 fn got_lost(status: &Status) -> bool {
     let left_alone = matches!(status.source().and_then(|it| it.downcast_ref()), Some(NoAnswer::LeftAlone));
-    match status.code() {
-        Code::Unavailable | Code::Unknown => !left_alone,
-        Code::Cancelled => !is_our_timer(status),
-        _ => false,
-    }
+    let is_away = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+    (is_away || is_ours(status)) && !left_alone && !is_our_timer(status)
+}
+
+/// Whether no peer said this: what was read from the wire has no source, and what tonic's client tells of a connection has.
+/// Its code says little, as it is INTERNAL of one that a peer that leaves has closed with GOAWAY.
+fn is_ours(status: &Status) -> bool {
+    status.source().is_some()
 }
 
 /// tonic's client says CANCELLED when its timer for the deadline rings, and also when the connection closes under a call.
@@ -109,12 +112,12 @@ fn is_our_timer(status: &Status) -> bool {
 
 /// What a peer's failure means for our own caller.
 pub fn failed(peer: &'static str, status: Status) -> Error {
+    let lost = |status| Unexpected::Peer { peer, source: Box::new(status) }.into();
     match status.code() {
         Code::DeadlineExceeded => Error::DeadlineExceeded,
         Code::Cancelled if is_our_timer(&status) => Error::DeadlineExceeded,
-        Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::Unknown | Code::Cancelled => {
-            Unexpected::Peer { peer, source: Box::new(status) }.into()
-        }
+        Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::Unknown | Code::Cancelled => lost(status),
+        _ if is_ours(&status) => lost(status),
         _ => Unexpected::Broken(format!("{peer} refused our request: {status}")).into(),
     }
 }
@@ -123,7 +126,7 @@ pub fn failed(peer: &'static str, status: Status) -> Error {
 mod tests {
     use std::convert::Infallible;
 
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tonic_health::pb::health_client::HealthClient;
     use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -170,6 +173,35 @@ mod tests {
             }
         }
         assert!(codes.contains(&Code::Cancelled), "{codes:?}");
+    }
+
+    /// As a peer does that leaves: GOAWAY, with the request above what it still answers.
+    async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        const DATA: u8 = 0;
+        stream.read_exact(&mut [0; b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len()]).await?;
+        stream.write_all(&SETTINGS).await?;
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            stream.read_exact(&mut vec![0; length as usize]).await?;
+            if head[3] == DATA {
+                return stream.write_all(&GOAWAY).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_turned_away_by_a_peer_that_leaves_got_lost() {
+        let peer = peer(|stream| async move {
+            turn_away(stream).await.expect("a client of HTTP/2");
+            std::future::pending().await
+        });
+        let status = ask(&peer.await, Duration::from_secs(5)).await.expect_err("nobody answers");
+        assert!(got_lost(&status), "{status:?}");
+        assert!(matches!(failed("test", status), Error::Unexpected(Unexpected::Peer { .. })));
     }
 
     #[tokio::test]
