@@ -13,8 +13,9 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-const TOPICS: [&str; 3] = ["souk.order.v1", "souk.inventory.v1", "souk.payment.v1"];
-const PARTITIONS: i32 = 12;
+/// What events are written to.
+const PREFIX: &str = "souk.";
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// The header of a record that is written again.
 const AGAIN: &str = "souk-again";
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(60);
@@ -46,9 +47,10 @@ pub async fn repeat_events(brokers: &str, stop: CancellationToken) -> Result<()>
     let consumer: StreamConsumer =
         config(brokers).set("group.id", "souk-again").set("enable.auto.commit", "false").create()?;
     let mut ends = TopicPartitionList::new();
-    for topic in TOPICS {
-        for partition in 0..PARTITIONS {
-            ends.add_partition_offset(topic, partition, Offset::End)?;
+    let all = consumer.fetch_metadata(None, TOLD_WITHIN)?;
+    for topic in all.topics().iter().filter(|topic| topic.name().starts_with(PREFIX)) {
+        for partition in topic.partitions() {
+            ends.add_partition_offset(topic.name(), partition.id(), Offset::End)?;
         }
     }
     consumer.assign(&ends)?;

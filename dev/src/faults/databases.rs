@@ -84,10 +84,8 @@ fn set_all(cluster: &Cluster, mode: Mode) {
 
 fn misbehave(mut site: Site<'_>, mode: Mode) -> Injected<'_> {
     Box::pin(async move {
-        let proxy = site.cluster.database(site.one_of(ORDER))?;
-        proxy.set(mode);
-        site.lasts(15).await;
-        proxy.set(Mode::Pass);
+        let replica = site.one_of(ORDER);
+        site.misbehave(site.cluster.database(replica)?, mode, 15).await;
         Ok(())
     })
 }

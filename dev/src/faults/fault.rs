@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::cluster::{Cluster, Role};
 use super::journal::Journal;
-use super::proxy::{Held, Moment, Proxy};
+use super::proxy::{Held, Mode, Moment, Proxy};
 use super::{customers, databases, kafka, peers, processes, provider};
 use crate::supervisor::Order::{Kill, Pause, Resume};
 
@@ -138,6 +138,13 @@ impl<'a> Site<'a> {
         let killed = self.cluster.order(replica, Kill).await;
         drop(held);
         killed
+    }
+
+    /// A proxy treats what passes like that for a while.
+    pub(crate) async fn misbehave(&self, proxy: &Proxy, mode: Mode, seconds: u64) {
+        proxy.set(mode);
+        self.lasts(seconds).await;
+        proxy.set(Mode::Pass);
     }
 
     pub(crate) async fn freeze(&self, name: &str, seconds: u64) -> Result<()> {

@@ -116,8 +116,11 @@ impl Journal {
     /// Those that were under way at any time in between, once all of them have ended.
     pub(crate) async fn between(&self, from: Instant, to: Instant) -> Vec<Attempt> {
         loop {
-            let mut chosen = self.attempts.lock().expect("no panics").clone();
-            chosen.retain(|it| it.begun <= to && it.ended.is_none_or(|ended| ended >= from));
+            let mut chosen: Vec<_> = {
+                let attempts = self.attempts.lock().expect("no panics");
+                let between = |it: &&Attempt| it.begun <= to && it.ended.is_none_or(|ended| ended >= from);
+                attempts.iter().filter(between).copied().collect()
+            };
             // Each ends by the patience of its client.
             if chosen.iter().all(|attempt| attempt.ended.is_some()) {
                 chosen.retain(|attempt| attempt.outcome != Outcome::Left);

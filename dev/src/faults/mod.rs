@@ -123,6 +123,8 @@ async fn run_schedule(
     }
     say("no more faults; everything comes to rest");
     problems.extend(load.stop().await.into_iter().map(|error| format!("a customer gave up: {error:#}")));
+    // Between two faults, or after the last.
+    problems.extend(journal.take_wrong().map(|wrong| format!("a wrong answer: {wrong}")));
     let begun = Instant::now();
     while !cluster.is_quiet().await? {
         if begun.elapsed() > REST {

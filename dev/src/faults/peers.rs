@@ -59,9 +59,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         Expect::NoFailure,
         |site| {
             Box::pin(async move {
-                site.cluster.product.set(Mode::Slow(Duration::from_millis(200)));
-                site.lasts(10).await;
-                site.cluster.product.set(Mode::Pass);
+                site.misbehave(&site.cluster.product, Mode::Slow(Duration::from_millis(200)), 10).await;
                 Ok(())
             })
         },
@@ -72,9 +70,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         SERVES_WITHIN_FIVE,
         |site| {
             Box::pin(async move {
-                site.cluster.product.set(Mode::Cut);
-                site.lasts(10).await;
-                site.cluster.product.set(Mode::Pass);
+                site.misbehave(&site.cluster.product, Mode::Cut, 10).await;
                 Ok(())
             })
         },

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use tokio::time::sleep;
 
-use super::cluster::{INVENTORY, ORDER, PAYMENT, ROLES};
-use super::fault::{Expect, Fault, ONE_SECOND, TWELVE_SECONDS};
+use super::cluster::{INVENTORY, ORDER, PAYMENT, ROLES, Role};
+use super::fault::{Expect, Fault, Injected, ONE_SECOND, Site, TWELVE_SECONDS};
 use super::proxy::{CREATE_ORDER, INVENTORY_TAKES_IN, Moment, ORDER_TAKES_IN, PAYMENT_TAKES_IN};
 use crate::supervisor::Order::{Kill, Pause, Resume, Start, Stop};
 
@@ -45,14 +46,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         "relay-killed-before-produce",
         "kill -9 of a relay that has read committed events, and sent none of them",
         ONE_SECOND,
-        |site| {
-            Box::pin(async move {
-                for role in [ORDER, INVENTORY, PAYMENT] {
-                    site.kill_at(site.cluster.leader(role).await?, Moment::RelayRead).await?;
-                }
-                Ok(())
-            })
-        },
+        |site| kill_leaders(site, Moment::RelayRead),
     ),
     Fault::new(
         "relay-killed-before-acknowledgement",
@@ -61,13 +55,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         |site| {
             Box::pin(async move {
                 for role in [ORDER, INVENTORY, PAYMENT] {
-                    let leader = site.cluster.leader(role).await?;
-                    // What was sent waits in the broker's socket, and is written when nobody waits for it any more.
-                    site.cluster.order("kafka", Pause).await?;
-                    let sent = site.cluster.wait_for_unacknowledged(role).await;
-                    let killed = site.cluster.order(leader, Kill).await;
-                    site.cluster.order("kafka", Resume).await?;
-                    sent.and(killed)?;
+                    kill_unacknowledged(&site, role).await?;
                 }
                 Ok(())
             })
@@ -77,14 +65,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         "relay-killed-before-delete",
         "kill -9 of a relay between Kafka's acknowledgement and the delete",
         ONE_SECOND,
-        |site| {
-            Box::pin(async move {
-                for role in [ORDER, INVENTORY, PAYMENT] {
-                    site.kill_at(site.cluster.leader(role).await?, Moment::RelayDelete).await?;
-                }
-                Ok(())
-            })
-        },
+        |site| kill_leaders(site, Moment::RelayDelete),
     )
     .short(),
     Fault::new("replicas-killed", "kill -9 of one replica of each role, one after another", ONE_SECOND, |mut site| {
@@ -130,3 +111,31 @@ pub(crate) const FAULTS: &[Fault] = &[
         })
     }),
 ];
+
+/// Whoever publishes the outbox of each service that has one.
+fn kill_leaders(site: Site<'_>, moment: Moment) -> Injected<'_> {
+    Box::pin(async move {
+        for role in [ORDER, INVENTORY, PAYMENT] {
+            site.kill_at(site.cluster.leader(role).await?, moment).await?;
+        }
+        Ok(())
+    })
+}
+
+/// What the relay has sent waits in the broker's socket, and is written when nobody waits for it any more. Some services have
+/// something to tell only when they hear of something, which may not be so when the broker stands still; it goes on then.
+async fn kill_unacknowledged(site: &Site<'_>, role: &'static Role) -> Result<()> {
+    for _ in 0..20 {
+        let leader = site.cluster.leader(role).await?;
+        site.cluster.order("kafka", Pause).await?;
+        let sent = site.cluster.sends_in_vain(role).await;
+        let killed = if let Ok(true) = sent { site.cluster.order(leader, Kill).await } else { Ok(()) };
+        site.cluster.order("kafka", Resume).await?;
+        killed?;
+        if sent? {
+            return Ok(());
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    bail!("the relay of {} never had anything to send", role.name)
+}

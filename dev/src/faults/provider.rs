@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-
 use super::fault::{A_MINUTE, Expect, Fault, Injected, Site};
 use super::proxy::{Mode, Moment};
 use crate::supervisor::Order::{End, Start};
@@ -97,9 +95,7 @@ fn lose_answers<'a>(site: Site<'a>, text: &'static str) -> Injected<'a> {
 
 fn misbehave(site: Site<'_>, mode: Mode) -> Injected<'_> {
     Box::pin(async move {
-        site.cluster.provider.set(mode);
-        site.lasts(10).await;
-        site.cluster.provider.set(Mode::Pass);
-        Result::Ok(())
+        site.misbehave(&site.cluster.provider, mode, 10).await;
+        Ok(())
     })
 }

@@ -167,7 +167,7 @@ impl Shared {
                     let Ok(count @ 1..) = read else { return };
                     let bytes = &asked[..count];
                     if let Some(trap) = self.due(&mut watched, bytes) {
-                        return self.hold(trap, bytes, &mut server).await;
+                        return self.hold(trap, bytes, &mut client, &mut server).await;
                     }
                     if now == Mode::Fail {
                         let _ = client.write_all(FAILURE).await;
@@ -210,7 +210,9 @@ impl Shared {
         if commits || contains("BEGIN\0") {
             watched.sent.clear();
         } else {
-            watched.sent.extend(TEXTS.into_iter().filter(|text| contains(text)));
+            let new = |text: &&str| !watched.sent.contains(text) && contains(text);
+            let new: Vec<_> = TEXTS.into_iter().filter(new).collect();
+            watched.sent.extend(new);
         }
         sprung
     }
@@ -220,16 +222,35 @@ impl Shared {
         self.spring(|moment| watched.is_relay && watched.has_rows && moment == Moment::RelayRead)
     }
 
-    async fn hold(&self, trap: Trap, asked: &[u8], server: &mut TcpStream) {
+    async fn hold(&self, trap: Trap, asked: &[u8], client: &mut TcpStream, server: &mut TcpStream) {
         if trap.moment != Moment::RelayDelete {
             // The other side does it, and says so; nobody will know.
             let mut answer = vec![0; CHUNK];
-            if server.write_all(asked).await.is_err() || server.read(&mut answer).await.is_err() {
-                return;
+            let answered = async {
+                server.write_all(asked).await?;
+                server.read(&mut answer).await
+            };
+            tokio::select! {
+                answered = answered => if answered.is_err() { return },
+                // Whoever asked had less patience than this answer takes: its moment is still to come.
+                () = leaves(client) => return self.set_again(trap),
             }
         }
         stand_still(trap.send).await;
     }
+
+    fn set_again(&self, trap: Trap) {
+        let mut traps = self.traps();
+        if !trap.send.is_closed() {
+            traps.push(trap);
+        }
+    }
+}
+
+/// Comes back when the other side has closed the connection.
+async fn leaves(client: &mut TcpStream) {
+    let mut ignored = [0; 1_024];
+    while matches!(client.read(&mut ignored).await, Ok(1..)) {}
 }
 
 async fn stand_still(send: oneshot::Sender<Held>) {
@@ -267,6 +288,8 @@ async fn delay(mode: Mode) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::poll_immediate;
+
     use super::*;
 
     /// Answers each chunk with the same.
@@ -305,6 +328,27 @@ mod tests {
         proxy.set(Mode::Pass);
         let mut client = connect().await.expect("there");
         assert_eq!(say(&mut client, b"again").await.expect("an echo"), b"again");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_waits_for_any_more_is_not_the_one_that_vanishes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let proxy = Proxy::open(vec![listener.local_addr().expect("an address").port()]).await.expect("opened");
+        let mut vanished = Box::pin(proxy.wait_for(Moment::Answer("capture")));
+        assert!(poll_immediate(&mut vanished).await.is_none(), "nobody has asked yet");
+        let ask = async || {
+            let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
+            let mut server = listener.accept().await.expect("a connection").0;
+            client.write_all(b"capture").await.expect("taken");
+            server.read_exact(&mut [0; 7]).await.expect("it arrives");
+            (client, server)
+        };
+        let (client, mut server) = ask().await;
+        drop(client);
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap_or(0), 0, "the proxy has left, too");
+        let (_client, mut server) = ask().await;
+        server.write_all(b"captured").await.expect("taken");
+        vanished.await.map(drop).expect("its moment came");
     }
 
     #[tokio::test]
