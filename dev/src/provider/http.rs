@@ -17,6 +17,7 @@ use super::Provider;
 use super::command::{Command, Confirmation, NewIntent, NewRefund, Request, parse_cancellation, parse_intent_id};
 use super::error::Error;
 use super::idempotency::Key;
+use super::outcome::PaymentMethod;
 use super::params::Params;
 use super::refund::RefundId;
 use super::webhook::{Manner, Order};
@@ -190,7 +191,8 @@ async fn list_refunds(State(provider): State<Provider>, mut params: Params) -> R
     params.end()?;
     let ledger = provider.ledger();
     let intent = ledger.intent(id)?;
-    let mut rest = ledger.refunds(id).peekable();
+    let is_listed = intent.payment_method != Some(PaymentMethod::RefundUnlisted);
+    let mut rest = ledger.refunds(id).filter(|_| is_listed).peekable();
     if let Some(after) = after {
         while rest.next().is_some_and(|refund| refund.id.to_string() != after) {}
     }

@@ -60,6 +60,9 @@ pub enum PaymentMethod {
     /// Refunding takes effect, and the call that did it hangs for [`HANG`].
     #[serde(rename = "pm_souk_refund_timeout")]
     RefundTimeout,
+    /// Refunding takes effect, the call that did it hangs for [`HANG`], and no list names the refund.
+    #[serde(rename = "pm_souk_refund_unlisted")]
+    RefundUnlisted,
     /// The first refund has no effect and answers 500, now and whenever it is repeated.
     #[serde(rename = "pm_souk_refund_error")]
     RefundError,
@@ -117,7 +120,7 @@ impl PaymentMethod {
         match (self, operation) {
             (PaymentMethod::TimeoutAfterSuccess, Operation::Confirm | Operation::Capture) => Some(Trouble::Hang),
             (PaymentMethod::ErrorAfterSuccess, Operation::Confirm | Operation::Capture) => Some(Trouble::Error),
-            (PaymentMethod::RefundTimeout, Operation::Refund) => Some(Trouble::Hang),
+            (PaymentMethod::RefundTimeout | PaymentMethod::RefundUnlisted, Operation::Refund) => Some(Trouble::Hang),
             _ => None,
         }
     }

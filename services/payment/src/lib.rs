@@ -129,7 +129,8 @@ struct Service {
     provider: Stripe,
     webhook_secret: Option<Secret>,
     orders: OrderServiceClient<client::Peer>,
-    /// How long a worker has for one payment: longer than its calls, of which there are three at most, may take together.
+    /// How long a worker has for one payment: as long as three calls that take all the time there is. Who needs more, after
+    /// refusals, may find it gone, and leaves what became of the payment to whoever asks the provider next.
     lease: Duration,
     /// Wakes the relay of the outbox.
     published: Wake,

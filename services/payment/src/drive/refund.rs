@@ -24,10 +24,11 @@ pub(super) async fn refund(service: &Service, payment: &Payment) -> Result<(), S
     let Some(refund) = Refund::pending_of(&service.db, payment.payment_id).await? else {
         return Err(broken(payment, "what it reserved for refunds belongs to none"));
     };
-    if let Some(theirs) = find(service, payment, &refund).await? {
-        return conclude(service, payment, refund, &theirs).await;
-    }
-    let Some(refund) = begin(service, payment, refund).await? else { return Ok(()) };
+    let others = match find(service, payment, &refund).await? {
+        Known::It(theirs) => return conclude(service, payment, refund, &theirs).await,
+        Known::Others { minor } => minor,
+    };
+    let Some(refund) = begin(service, payment, refund, others).await? else { return Ok(()) };
     let answer = service.provider.refund(&refund.key(), intent_of(payment)?, refund.minor, refund.refund_id).await?;
     let why = match answer {
         Answer::Done(theirs) => return conclude(service, payment, refund, &theirs).await,
@@ -38,33 +39,51 @@ pub(super) async fn refund(service: &Service, payment: &Payment) -> Result<(), S
     fail(service, payment, refund, why).await
 }
 
-/// What the provider knows of it, if it was asked for before.
-async fn find(service: &Service, payment: &Payment, refund: &Refund) -> Result<Option<stripe::Refund>, Stopped> {
+/// What the provider knows of a refund.
+enum Known {
+    It(stripe::Refund),
+    /// Only others, or none: so much in all, in minor units.
+    Others {
+        minor: i64,
+    },
+}
+
+async fn find(service: &Service, payment: &Payment, refund: &Refund) -> Result<Known, Stopped> {
     if let Some(reference) = &refund.reference {
         return match service.provider.get_refund(reference).await? {
-            Answer::Done(theirs) => Ok(Some(theirs)),
+            Answer::Done(theirs) => Ok(Known::It(theirs)),
             answer => Err(broken(payment, &format!("refund {reference} is not told about: {answer:?}"))),
         };
     }
     if refund.tried_at.is_none() {
-        return Ok(None);
+        return Ok(Known::Others { minor: 0 });
     }
-    match service.provider.list_refunds(intent_of(payment)?).await? {
-        Answer::Done(all) => Ok(all.into_iter().find(|theirs| theirs.is(refund.refund_id))),
-        answer => Err(broken(payment, &format!("its refunds are not told about: {answer:?}"))),
-    }
+    let all = match service.provider.list_refunds(intent_of(payment)?).await? {
+        Answer::Done(all) => all,
+        answer => return Err(broken(payment, &format!("its refunds are not told about: {answer:?}"))),
+    };
+    let minor = all.iter().filter(|theirs| theirs.counts()).map(|theirs| theirs.amount).sum();
+    let ours = all.into_iter().find(|theirs| theirs.is(refund.refund_id));
+    Ok(ours.map_or(Known::Others { minor }, Known::It))
 }
 
-/// Writes down under which key the provider is asked from now on. None: the lease is gone.
-async fn begin(service: &Service, payment: &Payment, mut refund: Refund) -> Result<Option<Refund>, Stopped> {
+/// Writes down under which key the provider is asked from now on. `others`: how much it gave back in refunds that are not
+/// this one, in minor units. None: the lease is gone.
+async fn begin(
+    service: &Service,
+    payment: &Payment,
+    mut refund: Refund,
+    others: i64,
+) -> Result<Option<Refund>, Stopped> {
     let now = service.clock.now();
     match refund.tried_at {
         None => {}
         Some(tried_at) if now - tried_at >= SHOWS_WITHIN => {
-            // A list without it is no proof: an empty one names nobody, and may be about anybody. The intent has a name.
+            // A list without it is no proof: an empty one names nobody, and may be about anybody. The intent has a name, and
+            // knows how much went back: if the others make up for all of that, this one never happened.
             let given_back = ask(service, payment).await?.refunded();
-            if given_back != payment.refunded_minor {
-                let why = format!("the provider gave back {given_back}, and {} is booked", payment.refunded_minor);
+            if given_back != others {
+                let why = format!("the provider gave back {given_back}, and names {others} of it");
                 return Err(Unknown::new("refund", why).into());
             }
             refund.call += 1;

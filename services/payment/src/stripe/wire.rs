@@ -72,6 +72,11 @@ pub(crate) struct Refund {
 }
 
 impl Refund {
+    /// Whether its amount went back, or is about to: it is a part of what [`Intent::refunded`] says.
+    pub(crate) fn counts(&self) -> bool {
+        matches!(self.status, RefundStatus::Succeeded | RefundStatus::UnderWay)
+    }
+
     /// Whether it is the one that we call so.
     pub(crate) fn is(&self, refund_id: Uuid) -> bool {
         self.metadata.get("refund_id").is_some_and(|ours| *ours == refund_id.to_string())

@@ -12,7 +12,7 @@ const DAY: Duration = Duration::from_secs(24 * 3_600 + 1);
 
 impl Till {
     /// Every payment is compared, until nothing is found that was not known.
-    async fn compare(&self) {
+    pub(super) async fn compare(&self) {
         self.kit.context.clock.advance(DAY);
         loop {
             sweep(self.service.clone()).await.expect("compared");
