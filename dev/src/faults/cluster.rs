@@ -160,7 +160,8 @@ impl Cluster {
         leading.first().copied().with_context(|| format!("nobody publishes the outbox of {}", role.name))
     }
 
-    /// Whether a relay has certainly sent events that the broker, which stands still, cannot acknowledge, or soon has.
+    /// Whether a relay has events, or soon has, that the broker, which stands still, does not acknowledge: they are still in
+    /// the outbox half a second after they were written, which is long enough to send them.
     pub(crate) async fn sends_in_vain(&self, role: &Role) -> Result<bool> {
         let question = "select count(*) from outbox where created_at < now() - interval '500 milliseconds'";
         let mut session = self.administrator(&format!("souk_{}", role.name)).await?;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::fault::{Expect, Pace};
 use super::journal::{Attempt, Journal, Outcome};
 
-/// A run in which hardly anybody was served proves nothing: of the purchases that are wanted, a quarter at least must succeed.
+/// A run in which hardly anybody was served proves nothing: a quarter at least as many requests must succeed as purchases are
+/// wanted, of which each comes with a look at something.
 const FLOOR: f64 = 0.25;
 /// Failures with less than this between them are one stretch.
 const APART: Duration = Duration::from_secs(1);

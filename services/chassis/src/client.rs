@@ -92,8 +92,8 @@ fn got_lost(status: &Status) -> bool {
     (is_away || is_ours(status)) && !left_alone && !is_our_timer(status)
 }
 
-/// Whether no peer said this: what was read from the wire has no source, and what tonic's client tells of a connection has.
-/// Its code says little, as it is INTERNAL of one that a peer that leaves has closed with GOAWAY.
+/// Whether no peer answered this as its status: what was read of an answer has no source, and what tonic's client tells of a
+/// connection has. Its code says little, as it is INTERNAL of one that a peer that leaves has closed with GOAWAY.
 fn is_ours(status: &Status) -> bool {
     status.source().is_some()
 }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     /// As a peer does that leaves: GOAWAY, with the request above what it still answers.
-    async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
+    async fn turn_away(stream: &mut TcpStream) -> std::io::Result<()> {
         const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
         const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         const DATA: u8 = 0;
@@ -195,11 +195,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_is_turned_away_by_a_peer_that_leaves_got_lost() {
-        let peer = peer(|stream| async move {
-            turn_away(stream).await.expect("a client of HTTP/2");
+        let peer = peer(|mut stream| async move {
+            turn_away(&mut stream).await.expect("a client of HTTP/2");
             std::future::pending().await
         });
         let status = ask(&peer.await, Duration::from_secs(5)).await.expect_err("nobody answers");
+        assert_eq!(status.code(), Code::Internal, "which is what tonic makes of it");
         assert!(got_lost(&status), "{status:?}");
         assert!(matches!(failed("test", status), Error::Unexpected(Unexpected::Peer { .. })));
     }
