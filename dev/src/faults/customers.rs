@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::fault::{Expect, Fault, Pace, Site};
+use super::fault::{Expect, Fault, ONE_SECOND, Pace, Site};
 use super::load::{self, Wish};
 
 const SOLD_WITHIN: Duration = Duration::from_secs(60);
@@ -16,8 +16,8 @@ const SOLD_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(
         "calls-cancelled",
-        "half of all calls are given up at a random moment, for 20 s",
-        Expect::NoFailure,
+        "half of all calls are given up within 20 ms, at a random moment, for 20 s",
+        ONE_SECOND,
         |site| {
             Box::pin(async move {
                 site.journal.leaving.store(true, Ordering::Relaxed);

@@ -7,11 +7,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
 use crate::shop::Answer;
 
+/// About as long as most requests take.
+const LEFT_WITHIN: Duration = Duration::from_millis(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +65,7 @@ pub(crate) struct Journal {
     written: AtomicU64,
     /// The first wrong answer since somebody asked.
     wrong: Mutex<Option<String>>,
-    /// Half of the customers leave in the middle.
+    /// Half of all requests are given up in the middle.
     pub(crate) leaving: AtomicBool,
     /// Customers buy at half the rate.
     pub(crate) calm: AtomicBool,
@@ -89,7 +91,13 @@ impl Journal {
         request: impl Future<Output = Result<Answer>>,
     ) -> (Outcome, Result<Answer>) {
         let mut under_way = UnderWay { journal: self, at: self.begin(), outcome: Outcome::Left };
-        let answer = request.await;
+        let answer = if self.leaving.load(Ordering::Relaxed) && rand::random_bool(0.5) {
+            let moment = LEFT_WITHIN.mul_f64(rand::random_range(0.0..1.0));
+            tokio::time::timeout(moment, request).await
+        } else {
+            Ok(request.await)
+        };
+        let Ok(answer) = answer else { return (Outcome::Left, Err(anyhow!("nobody waited for the answer"))) };
         under_way.outcome = Outcome::of(&answer, refusals);
         if let (Outcome::Wrong, Ok(answer)) = (under_way.outcome, &answer) {
             let mut wrong = self.wrong.lock().expect("no panics");

@@ -22,6 +22,8 @@ use crate::shop::{Answer, Client, random_password};
 /// How long a customer insists.
 const PATIENCE: Duration = Duration::from_secs(90);
 const BEFORE_INSISTING: Duration = Duration::from_millis(100);
+/// By then, what a customer left alone is done, as a rule; a twin of what is still at work is turned away.
+const BEFORE_COMING_BACK: Duration = Duration::from_secs(1);
 /// Access tokens live for five minutes.
 const SIGNED_IN_FOR: Duration = Duration::from_secs(200);
 /// How often the clerk gives something back, and how old an order is then.
@@ -72,7 +74,8 @@ impl Wish {
     }
 }
 
-/// Repeats a wish under one key until there is an answer. The order, if it names one.
+/// Repeats a wish under one key until there is an answer. The order, if it names one. Of those who left in the middle, half
+/// are gone for good.
 pub(crate) async fn insist(journal: &Journal, session: &Client, wish: &Wish) -> Result<Option<String>> {
     let (key, first) = (Uuid::now_v7().to_string(), Instant::now());
     loop {
@@ -83,10 +86,12 @@ pub(crate) async fn insist(journal: &Journal, session: &Client, wish: &Wish) -> 
         match outcome {
             Outcome::Ok => return Ok(order),
             Outcome::Refused | Outcome::Wrong => return Ok(None),
+            Outcome::Left if rand::random_bool(0.5) => return Ok(None),
             Outcome::Failed | Outcome::Left if first.elapsed() > PATIENCE => {
                 bail!("{} {key}: no answer within {PATIENCE:?}", wish.kind)
             }
-            Outcome::Failed | Outcome::Left => tokio::time::sleep(BEFORE_INSISTING).await,
+            Outcome::Failed => tokio::time::sleep(BEFORE_INSISTING).await,
+            Outcome::Left => tokio::time::sleep(BEFORE_COMING_BACK).await,
         }
     }
 }
@@ -170,9 +175,6 @@ impl Customer {
         let product = self.products.choose(&mut self.random).context("there are products")?.clone();
         let (method, _) = METHODS.choose_weighted(&mut self.random, |it| it.1)?;
         let wish = Wish::order(purchase(&product, self.random.random_range(1..=3), method));
-        if self.journal.leaving.load(Ordering::Relaxed) && self.random.random_bool(0.5) {
-            return self.leave(session, wish).await;
-        }
         let Some(order) = insist(&self.journal, session, &wish).await? else { return Ok(()) };
         self.look_around(session, &product, &order).await;
         if self.random.random_bool(0.05) {
@@ -184,17 +186,6 @@ impl Customer {
             bought.push_back((order, Instant::now()));
         }
         Ok(())
-    }
-
-    /// Asks once, and is gone after a moment, whatever became of it.
-    async fn leave(&mut self, session: &Client, wish: Wish) -> Result<()> {
-        let key = Uuid::now_v7().to_string();
-        let request = session.send(Method::POST, &wish.path, &key, Some(wish.body));
-        let moment = Duration::from_micros(self.random.random_range(0..20_000));
-        match tokio::time::timeout(moment, self.journal.watch(wish.refusals, request)).await {
-            Ok((outcome, answer)) => self.journal.write(wish.kind, &key, outcome, order_id(&answer)),
-            Err(_) => self.journal.write(wish.kind, &key, Outcome::Left, None),
-        }
     }
 
     /// Reads something, of any role.
