@@ -138,6 +138,11 @@ impl Client {
         self.post("/v1/products", json!({"product": product})).await
     }
 
+    pub async fn reprice(&self, product_id: &str, (currency, minor): (&str, i64)) -> Result<Answer> {
+        let product = json!({"price": {"currency": currency, "minor": minor.to_string()}});
+        self.send(Method::PATCH, &format!("/v1/products/{product_id}"), "", Some(product)).await
+    }
+
     pub async fn receive(&self, sku: &str, units: u32) -> Result<Answer> {
         self.post(&format!("/v1/stock/{sku}:receive"), json!({"quantity": units})).await
     }

@@ -108,6 +108,34 @@ fn the_same_key_is_one_order_even_if_the_product_is_archived_in_between() -> Res
 }
 
 #[test]
+fn a_price_that_changed_since_it_was_shown_is_not_paid() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 5).await?;
+        let items = json!([{"productId": market.product_id, "quantity": 2}]);
+        let mut body = json!({"items": items, "paymentMethod": "pm_card_visa", "validateOnly": true});
+        let shown = market.customer.post("/v1/orders", body.clone()).await?.ok()?["order"]["total"].clone();
+        ensure!(shown == json!({"currency": "EUR", "minor": "2500"}), "{shown}");
+        market.operator.reprice(&market.product_id, ("EUR", 6_250)).await?.ok()?;
+
+        body["validateOnly"] = json!(false);
+        body["expectedTotal"] = shown;
+        let refused = market.customer.post("/v1/orders", body.clone()).await?;
+        ensure!((refused.status.as_u16(), refused.reason()) == (400, "PRICE_CHANGED"), "{refused:?}");
+        let totals = json!({
+            "expected_currency": "EUR", "expected_minor": "2500", "actual_currency": "EUR", "actual_minor": "12500",
+        });
+        ensure!(refused.body["details"][0]["metadata"] == totals, "{refused:?}");
+        let orders = market.customer.get("/v1/orders").await?.ok()?;
+        ensure!(orders["orders"].as_array().is_none_or(Vec::is_empty), "{orders}");
+
+        body["expectedTotal"]["minor"] = json!("12500");
+        let order = market.customer.post("/v1/orders", body).await?.ok()?;
+        ensure!(order["order"]["total"]["minor"] == "12500", "{order}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_price_or_a_state_in_the_body_changes_nothing() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 5).await?;

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use chassis::idempotency::{self, Begun};
 use chassis::{Caller, Unexpected, client};
+use contracts::money::Invalid;
 use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse, Order as OrderProto, OrderItem};
 use contracts::souk::product::v1::{ItemQuote, ProductState, QuoteItemsRequest};
 use contracts::souk::r#type::v1::Money;
@@ -24,8 +25,9 @@ pub(crate) async fn create(
 ) -> Result<CreateOrderResponse, Error> {
     let user_id = caller.user_id()?;
     let product_ids = parse_items(&request.items)?;
+    let expected = parse_expected_total(&request)?;
     if request.validate_only {
-        let (lines, total) = quote(service, caller, &request.items, &product_ids).await?;
+        let (lines, total) = quote(service, caller, &request.items, &product_ids, expected.as_ref()).await?;
         let items = lines.iter().map(|line| line.to_proto(&total.currency)).collect();
         let order = OrderProto { user_id: user_id.to_string(), items, total: Some(total), ..Default::default() };
         return Ok(CreateOrderResponse { order: Some(order) });
@@ -34,7 +36,7 @@ pub(crate) async fn create(
     if let Some(response) = idempotency::replay(&service.db, caller, &key, &request).await? {
         return Ok(response);
     }
-    let (lines, total) = quote(service, caller, &request.items, &product_ids).await?;
+    let (lines, total) = quote(service, caller, &request.items, &product_ids, expected.as_ref()).await?;
 
     let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
         Begun::Fresh(tx) => tx,
@@ -83,12 +85,21 @@ fn parse_items(items: &[OrderItem]) -> Result<Vec<Uuid>, Error> {
     Ok(ids)
 }
 
-/// Asks for today's prices.
+fn parse_expected_total(request: &CreateOrderRequest) -> Result<Option<Money>, Error> {
+    let expected = request.expected_total.clone().map(Money::checked).transpose();
+    expected.map_err(|invalid| {
+        let part = if invalid == Invalid::Currency { "currency" } else { "minor" };
+        chassis::Error::field(format!("expected_total.{part}"), invalid.to_string()).into()
+    })
+}
+
+/// Asks for today's prices. Their sum must be what the customer expects to pay, if they said that.
 async fn quote(
     service: &Service,
     caller: &Caller,
     items: &[OrderItem],
     product_ids: &[Uuid],
+    expected: Option<&Money>,
 ) -> Result<(Vec<Line>, Money), Error> {
     let ask = QuoteItemsRequest { product_ids: product_ids.iter().map(Uuid::to_string).collect() };
     let quotes = client::read(|| {
@@ -97,7 +108,11 @@ async fn quote(
         async move { products.quote_items(ask).await }
     });
     let quotes = quotes.await.map_err(|status| client::failed("product", status))?.quotes;
-    price(items, product_ids, quotes)
+    let (lines, actual) = price(items, product_ids, quotes)?;
+    if let Some(expected) = expected.filter(|expected| **expected != actual) {
+        return Err(Error::PriceChanged { expected: expected.clone(), actual });
+    }
+    Ok((lines, actual))
 }
 
 /// The lines at the prices that were quoted, and their sum. Never a price of the caller's.

@@ -1,5 +1,6 @@
 use chassis::{Explain, Refusal, Unexpected};
 use contracts::money::{Invalid, MAX_MINOR};
+use contracts::souk::r#type::v1::Money;
 use tonic::{Code, Status};
 
 use crate::order::State;
@@ -14,6 +15,8 @@ pub(crate) enum Error {
     CurrencyMixed,
     #[error("the total is not 1 to {MAX_MINOR} minor units")]
     TotalOutOfRange,
+    #[error("the total is {} {} by now, and {} {} was expected", .actual.minor, .actual.currency, .expected.minor, .expected.currency)]
+    PriceChanged { expected: Money, actual: Money },
     #[error("an order that is {} cannot be cancelled", .state.name())]
     OrderNotCancellable { state: State },
     #[error("an order that is {} cannot be fulfilled", .state.name())]
@@ -47,6 +50,12 @@ impl Explain for Error {
             Self::TotalOutOfRange => {
                 Refusal::new(Code::InvalidArgument, "TOTAL_OUT_OF_RANGE", &text).field("items", text)
             }
+            Self::PriceChanged { expected, actual } => Refusal::new(Code::FailedPrecondition, "PRICE_CHANGED", &text)
+                .precondition("expected_total", &text)
+                .with("expected_currency", expected.currency)
+                .with("expected_minor", expected.minor)
+                .with("actual_currency", actual.currency)
+                .with("actual_minor", actual.minor),
             Self::OrderNotCancellable { state } => precondition("ORDER_NOT_CANCELLABLE", state),
             Self::OrderNotFulfillable { state } => precondition("ORDER_NOT_FULFILLABLE", state),
             Self::PaymentNotCaptured => precondition("PAYMENT_NOT_CAPTURED", State::Confirmed),

@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
+
 use contracts::souk::order::v1::*;
 use contracts::souk::product::v1::{ItemQuote, ProductState};
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
 use testkit::{fields, reason};
 use tonic::Code;
+use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::Shop;
@@ -66,6 +69,8 @@ async fn bad_requests_name_what_is_wrong(db: PgPool) {
         (CreateOrderRequest { items: vec![item(1), item(2)], ..good.clone() }, "items[1].product_id"),
         (CreateOrderRequest { payment_method: "4242424242424242".into(), ..good.clone() }, "payment_method"),
         (CreateOrderRequest { request_id: String::new(), ..good.clone() }, "request_id"),
+        (CreateOrderRequest { expected_total: Some(Money::new("eur", 1)), ..good.clone() }, "expected_total.currency"),
+        (CreateOrderRequest { expected_total: Some(Money::new("EUR", 0)), ..good.clone() }, "expected_total.minor"),
         (
             CreateOrderRequest { shipping_address: Some(ShippingAddress::default()), ..good.clone() },
             "shipping_address.recipient",
@@ -97,6 +102,51 @@ async fn validating_prices_without_ordering(db: PgPool) {
     let priced = shop.create(request).await.expect("priced");
     assert_eq!((priced.total, priced.order_id), (Some(Money::new("EUR", 2_500)), String::new()));
     assert_eq!(testkit::published(&shop.db).await, []);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_at_another_total_than_the_customer_expects_is_refused_with_both(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let request = CreateOrderRequest { expected_total: Some(Money::new("EUR", 2_500)), ..shop.wanted("k1") };
+    let validation = CreateOrderRequest { validate_only: true, request_id: String::new(), ..request.clone() };
+    shop.create(validation.clone()).await.expect("it costs what is expected");
+    for (price, total) in [(Money::new("EUR", 5_000), "10000"), (Money::new("USD", 1_250), "2500")] {
+        shop.catalogue.price_all(price.clone());
+        for request in [&request, &validation] {
+            let refused = shop.create(request.clone()).await.expect_err("it costs something else by now");
+            assert_eq!(
+                (refused.code(), reason(&refused)),
+                (Code::FailedPrecondition, "PRICE_CHANGED@souk.order".into())
+            );
+            let metadata = refused.get_details_error_info().expect("an ErrorInfo").metadata;
+            let metadata: BTreeMap<_, _> =
+                metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let expected = [("expected_currency", "EUR"), ("expected_minor", "2500")];
+            let actual = [("actual_currency", price.currency.as_str()), ("actual_minor", total)];
+            assert_eq!(metadata, BTreeMap::from_iter(expected.into_iter().chain(actual)));
+            let violations = refused.get_details_precondition_failure().expect("a PreconditionFailure").violations;
+            assert_eq!(violations.len(), 1);
+            assert_eq!((&*violations[0].r#type, &*violations[0].subject), ("PRICE_CHANGED", "expected_total"));
+        }
+    }
+    assert_eq!(testkit::published(&shop.db).await, [], "nothing was ordered");
+    // Nothing is stored under the key either.
+    let agreed = CreateOrderRequest { expected_total: Some(Money::new("USD", 2_500)), ..request };
+    let order = shop.create(agreed).await.expect("placed");
+    assert_eq!(order.total, Some(Money::new("USD", 2_500)));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_expected_total_belongs_to_the_request_that_a_key_stands_for(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let request = CreateOrderRequest { expected_total: Some(Money::new("EUR", 2_500)), ..shop.wanted("k1") };
+    let first = shop.create(request.clone()).await.expect("placed");
+    shop.catalogue.price_all(Money::new("EUR", 5_000));
+    assert_eq!(shop.create(request.clone()).await.expect("a repeat is answered as it was"), first);
+    for expected_total in [None, Some(Money::new("EUR", 10_000))] {
+        let reused = shop.create(CreateOrderRequest { expected_total, ..request.clone() }).await;
+        assert_eq!(reason(&reused.expect_err("another request")), "IDEMPOTENCY_KEY_REUSED@souk.order");
+    }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

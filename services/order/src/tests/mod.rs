@@ -73,6 +73,12 @@ impl Catalogue {
         product_id
     }
 
+    pub(super) fn price_all(&self, price: Money) {
+        for quote in &mut self.shelves().quotes {
+            quote.unit_price = Some(price.clone());
+        }
+    }
+
     pub(super) fn archive_all(&self) {
         for quote in &mut self.shelves().quotes {
             quote.set_state(ProductState::Archived);
