@@ -110,14 +110,15 @@ impl Job {
                     What::Unreadable(record, why) => unreadable.push((record, why)),
                 }
             }
-            if !self.take_in(&records).await || !self.keep(&unreadable).await || self.partition.given_up.is_cancelled()
-            {
+            if !self.take_in(&records).await || !self.keep(&unreadable).await {
                 return;
             }
+            // True even if the partition was given up meanwhile, for the effect is committed. An offset behind that of another
+            // owner makes records be read again, and the inbox drops them as repeats.
             if let Some(offset) = last {
                 let Partition { topic, number, .. } = &*self.partition;
                 if let Err(error) = source.store_offset(topic, *number, offset) {
-                    // The partition is somebody else's now; what it reads again it finds in its inbox.
+                    // The client refuses it for a partition that is not assigned to it any more.
                     tracing::debug!(topic, partition = number, %error, "an offset was not stored");
                 }
             }

@@ -120,6 +120,33 @@ async fn a_relay_whose_broker_is_away_stops_in_time_and_keeps_its_events(db: PgP
     assert_eq!(left, 1);
 }
 
+/// The broker, or already the client, refuses what is larger than a message may be, until somebody mends the row.
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn behind_an_event_that_is_refused_the_next_of_its_key_waits(db: PgPool) {
+    const TOO_LARGE: i32 = 2_000_000;
+    let ground = Ground::open(db).await;
+    let (key, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let (mut tx, _) = ground.change(key).await;
+    let enlarge = sqlx::query("update outbox set payload = convert_to(repeat('x', $1), 'UTF8')").bind(TOO_LARGE);
+    enlarge.execute(&mut *tx).await.expect("the row is there");
+    tx.commit().await.expect("the database is there");
+    ground.commit(key).await;
+    ground.commit(other).await;
+    let relay = relay(&ground, "refused");
+    eventually("the other key's event", async || (metric("outbox_published_total", "refused") > 0.0).then_some(()))
+        .await;
+    // The round after that has seen again that the first is refused.
+    let refused = metric("outbox_refused_total", "refused");
+    eventually("another round", async || (metric("outbox_refused_total", "refused") > refused).then_some(())).await;
+    assert_eq!(metric("outbox_published_total", "refused"), 1.0, "the second event must not overtake the first");
+
+    let mend = sqlx::query("update outbox set payload = 'mended' where length(payload) = $1").bind(TOO_LARGE);
+    assert_eq!(mend.execute(&ground.db).await.expect("the database is there").rows_affected(), 1);
+    ground.published().await;
+    relay.stop().await;
+    assert_eq!(firsts(&ground.read().await[&key]), [1, 2]);
+}
+
 /// A relay in a process of its own, so that it can be killed and frozen.
 struct Process(Child);
 
