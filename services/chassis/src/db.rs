@@ -1,6 +1,7 @@
 //! The pool of one service, with the timeouts that end what a forgotten caller began.
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use sqlx::ConnectOptions;
 use sqlx::migrate::Migrator;
@@ -36,5 +37,20 @@ pub fn pool(url: &Secret, connections: u32) -> Result<PgPool, String> {
         ])
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
     let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE);
+    let pool = pool.before_acquire(|_, session| Box::pin(async move { Ok(is_trusted(session.age)) }));
     Ok(pool.connect_lazy_with(options))
+}
+
+/// Sessions that were open by then are not used any more.
+static DISTRUSTED: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// For when a database of this process was seen to be read-only: sessions that are open by now may stay so for ever, such as
+/// those with a primary that became a standby while its name moved on. Pools close them, and open new ones.
+pub(crate) fn distrust_open_sessions() {
+    *DISTRUSTED.lock().expect("nothing panics while it holds this lock") = Some(Instant::now());
+}
+
+fn is_trusted(age: Duration) -> bool {
+    let distrusted = *DISTRUSTED.lock().expect("nothing panics while it holds this lock");
+    distrusted.is_none_or(|at| age < at.elapsed())
 }

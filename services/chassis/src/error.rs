@@ -39,12 +39,7 @@ impl Unexpected {
     pub fn will_pass(&self) -> bool {
         match self {
             Self::Peer { .. } => true,
-            Self::Database(sqlx::Error::Database(error)) => {
-                // Connection trouble, serialization and deadlock, resources, shutdown, lock and statement timeouts; and
-                // what an administrator mends: tables or rights that are not there yet, logins that are refused.
-                let code = error.code().unwrap_or_default();
-                ["08", "40", "53", "57", "55", "25P0", "42", "28", "3D"].iter().any(|class| code.starts_with(class))
-            }
+            Self::Database(sqlx::Error::Database(error)) => sqlstate_will_pass(&error.code().unwrap_or_default()),
             Self::Database(error) => matches!(
                 error,
                 sqlx::Error::Io(_)
@@ -56,6 +51,24 @@ impl Unexpected {
             ),
             Self::Decode(_) | Self::Json(_) | Self::Broken(_) => false,
         }
+    }
+}
+
+/// Whether Postgres may well take later what it refuses now with this code.
+fn sqlstate_will_pass(code: &str) -> bool {
+    match code {
+        // A standby, such as after a failover: writes succeed once the primary is found again. And sessions that Postgres ended
+        // because they were idle in a transaction, or a transaction that took too long.
+        "25006" | "25P03" | "25P04" => true,
+        // A constraint that was checked at the end of the transaction: the same attempt fails again.
+        "40002" => false,
+        // Locks that others hold, and objects that others use. The rest of the class are mistakes in a statement.
+        "55006" | "55P03" => true,
+        // What is not there yet, or not granted yet: `souk migrate` mends it. The rest of the class are mistakes in a statement.
+        "42501" | "42703" | "42704" | "42883" | "42P01" => true,
+        // Connections, refused logins and databases that are not there yet; serialization failures and deadlocks; resources;
+        // cancelled statements and shutdowns; errors of the system below.
+        _ => ["08", "28", "3D", "3F", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)),
     }
 }
 
@@ -245,5 +258,29 @@ pub fn on_constraint<E: From<sqlx::Error>>(name: &str, meaning: E) -> impl FnOnc
     move |error| match &error {
         sqlx::Error::Database(database) if database.constraint() == Some(name) => meaning,
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_of_sqlstate_is_known_by_what_it_means() {
+        let pass = [
+            "08000", "08003", "08006", "08P01", "25006", "25P03", "25P04", "28000", "28P01", "3D000", "3F000", "40001",
+            "40003", "40P01", "42501", "42703", "42704", "42883", "42P01", "53000", "53100", "53200", "53300", "53400",
+            "55006", "55P03", "57000", "57014", "57P01", "57P02", "57P03", "57P04", "57P05", "58000", "58030", "58P01",
+        ];
+        let stay = [
+            "", "22001", "22P02", "23505", "23514", "25000", "25001", "25P01", "25P02", "40002", "42601", "42804",
+            "42P02", "55000", "55P02", "55P04", "XX000", "XX001",
+        ];
+        for code in pass {
+            assert!(sqlstate_will_pass(code), "{code}");
+        }
+        for code in stay {
+            assert!(!sqlstate_will_pass(code), "{code}");
+        }
     }
 }

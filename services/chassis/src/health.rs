@@ -1,5 +1,5 @@
-//! What health checks are told. A role serves while its database answers: a replica that cannot reach it would fail every
-//! call, and the edge can ask another one.
+//! What health checks are told. A role serves while its database answers and takes writes: a replica that cannot reach it, or
+//! reaches a standby, would fail calls that another one may answer.
 
 use std::convert::Infallible;
 use std::sync::LazyLock;
@@ -12,6 +12,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::db;
 use crate::metrics::{self, Of};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,8 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-static REACHED: LazyLock<Family<Of, Gauge>> =
-    LazyLock::new(|| metrics::register("database_reached", "Whether a role reaches its database", Family::default()));
+static REACHED: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
+    metrics::register("database_reached", "Whether a role reaches its database and may write there", Family::default())
+});
 
 /// Tells health checks whether a role serves.
 pub(crate) async fn set_serving(health: &HealthReporter, services: &[&'static str], status: ServingStatus) {
@@ -47,11 +49,12 @@ pub(crate) async fn follow(
         REACHED.get_or_create(&Of::new(role)).set(i64::from(looked.is_ok()));
         match &looked {
             Ok(()) if !serves => {
-                tracing::info!(role, "the database answers again");
+                tracing::info!(role, "the database takes writes again");
+                db::distrust_open_sessions();
                 set_serving(health, services, ServingStatus::Serving).await;
             }
             Err(error) if serves => {
-                tracing::error!(role, error, "the database does not answer; this role does not serve until it does");
+                tracing::error!(role, error, "the database takes no writes; this role does not serve until it does");
                 set_serving(health, services, ServingStatus::NotServing).await;
             }
             Ok(()) | Err(_) => {}
@@ -69,11 +72,17 @@ async fn look(session: &mut Option<PgConnection>, options: &PgConnectOptions) ->
             Some(open) => open,
             None => PgConnection::connect_with(options).await?,
         };
-        open.ping().await?;
-        Ok::<_, sqlx::Error>(open)
+        let ask = sqlx::query_scalar!(r#"select current_setting('transaction_read_only')::bool as "read_only!""#);
+        let read_only = ask.fetch_one(&mut open).await?;
+        Ok::<_, sqlx::Error>((open, read_only))
     };
     let answered = tokio::time::timeout(ANSWERS_WITHIN, ask).await.map_err(|_| "it is silent".to_owned())?;
-    *session = Some(answered.map_err(|error| error.to_string())?);
+    let (open, read_only) = answered.map_err(|error| error.to_string())?;
+    if read_only {
+        db::distrust_open_sessions();
+        return Err("it is read-only".to_owned());
+    }
+    *session = Some(open);
     Ok(())
 }
 
@@ -81,13 +90,14 @@ async fn look(session: &mut Option<PgConnection>, options: &PgConnectOptions) ->
 mod tests {
     use std::time::Instant;
 
-    use sqlx::{AssertSqlSafe, Executor};
+    use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
     use tonic::Request;
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_server::Health;
     use tonic_health::server::HealthService;
 
     use super::*;
+    use crate::error::Unexpected;
 
     async fn until(health: &HealthReporter, status: ServingStatus) {
         let (begun, service) = (Instant::now(), HealthService::from_health_reporter(health.clone()));
@@ -120,6 +130,39 @@ mod tests {
             until(&health, ServingStatus::Serving).await;
             // Sessions that end are no reason to send anybody away.
             tell(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;
+        };
+        tokio::select! {
+            never = following => match never {},
+            () = story => {}
+        }
+    }
+
+    /// As a failover does: sessions stay open to a server that has become a standby.
+    #[sqlx::test(migrations = false)]
+    async fn a_role_whose_database_is_read_only_does_not_serve_and_its_pool_recovers(db: PgPool) {
+        let (options, health) = (db.connect_options(), HealthReporter::new());
+        let name = options.get_database().expect("each test has one").to_owned();
+        let mut elsewhere =
+            PgConnection::connect_with(&options.as_ref().clone().database("postgres")).await.expect("up");
+        let mut tell = async |sql: String| elsewhere.execute(AssertSqlSafe(sql)).await.map(drop).expect("it is done");
+        let url = options.to_url_lossy().to_string().parse().expect("never empty");
+        let pool = db::pool(&url, 1).expect("a URL");
+        pool.execute("create table noted (at timestamptz not null)").await.expect("it may be written");
+        let write = async || pool.execute("insert into noted values (now())").await.map(drop).map_err(Unexpected::from);
+
+        let services = ["souk.test"];
+        set_serving(&health, &services, ServingStatus::Serving).await;
+        let following = follow("test", &services, &health, &db);
+        let story = async {
+            tell(format!(r#"alter database "{name}" set default_transaction_read_only = on"#)).await;
+            tell(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;
+            until(&health, ServingStatus::NotServing).await;
+            let refused = write().await.expect_err("it is read-only");
+            assert!(refused.will_pass(), "{refused}");
+            tell(format!(r#"alter database "{name}" reset default_transaction_read_only"#)).await;
+            until(&health, ServingStatus::Serving).await;
+            // The session of the failed write is still open, and would be read-only for ever.
+            write().await.expect("a new session takes its place");
         };
         tokio::select! {
             never = following => match never {},
