@@ -1,10 +1,11 @@
 //! Fixtures for the tests of services: the real server over an in-memory pipe, a fixed clock, minted tokens, and events
 //! carried from an outbox to a handler without Kafka in between.
 
+mod log;
 mod trial;
 
-use std::io::{self, ErrorKind, Write};
-use std::sync::{Arc, Mutex};
+use std::io::{ErrorKind, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -25,6 +26,7 @@ use tonic::{Request, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
+pub use log::Log;
 pub use trial::{try_event, try_key};
 
 const ISSUER: &str = "https://souk.test";
@@ -47,6 +49,7 @@ impl Default for Kit {
 impl Kit {
     /// The clock stands at 2026-01-01T00:00:00Z.
     pub fn new() -> Self {
+        log::subscribe();
         let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
         let key = EncodingKey::from_ec_der(key.expect("a key can be made").as_ref());
         let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("the key is an EC key");
@@ -110,40 +113,6 @@ impl Kit {
         let bearer = format!("Bearer {token}").parse().expect("a token is visible text");
         request.metadata_mut().insert("authorization", bearer);
         request
-    }
-}
-
-/// What is logged from here on, on the thread of this test.
-pub struct Log {
-    written: Written,
-    _until_dropped: tracing::subscriber::DefaultGuard,
-}
-
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panics").write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    pub fn keep() -> Self {
-        let written = Written::default();
-        let writer = written.clone();
-        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        Self { written, _until_dropped: tracing::subscriber::set_default(lines) }
-    }
-
-    /// The lines with this in them.
-    pub fn find(&self, text: &str) -> Vec<String> {
-        let written = self.written.0.lock().expect("no panics");
-        String::from_utf8_lossy(&written).lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 }
 
