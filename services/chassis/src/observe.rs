@@ -49,8 +49,10 @@ const CODES: [&str; 17] = [
 
 static CALLS: LazyLock<Family<Outcome, Counter>> =
     LazyLock::new(|| metrics::register("rpc", "Calls that were answered, by RPC and code", Family::default()));
+/// In seconds, up to the longest deadline: a call that takes all of its time must not be beyond all buckets.
+const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 static SECONDS: LazyLock<Family<Of, Histogram>> = LazyLock::new(|| {
-    let make: fn() -> Histogram = || Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5]);
+    let make: fn() -> Histogram = || Histogram::new(BUCKETS);
     metrics::register("rpc_seconds", "How long calls took, by RPC", Family::new_with_constructor(make))
 });
 
@@ -157,4 +159,19 @@ where
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run_to_end::{DEFAULT_DEADLINE, MAX_DEADLINE};
+
+    #[test]
+    fn a_call_that_takes_all_of_its_time_is_in_a_bucket_of_its_own() {
+        let bucket = |seconds: f64| BUCKETS.iter().position(|end| seconds <= *end);
+        // An answer at the deadline comes a little after it.
+        let (late, latest) = (DEFAULT_DEADLINE.as_secs_f64() + 0.1, MAX_DEADLINE.as_secs_f64());
+        assert!(bucket(late).is_some() && bucket(latest).is_some());
+        assert_ne!(bucket(late), bucket(DEFAULT_DEADLINE.as_secs_f64() / 2.0));
+    }
 }

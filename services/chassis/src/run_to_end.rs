@@ -28,7 +28,7 @@ const MAX_CALLS: usize = 1_024;
 /// For callers that set none.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 /// Whatever callers say.
-const MAX_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a request may take to arrive: one that was sent by half holds nothing for longer.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
 
