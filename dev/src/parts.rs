@@ -78,6 +78,7 @@ pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Res
         ready: Ready::TakesQueries,
         log,
         stop: Signal::INT,
+        lock: Some(data.join("postmaster.pid")),
     })
 }
 
@@ -122,6 +123,7 @@ pub async fn kafka(layout: &Layout) -> Result<Spec> {
         ready: Ready::Listening,
         log: layout.log("kafka"),
         stop: Signal::TERM,
+        lock: None,
     })
 }
 
@@ -145,6 +147,7 @@ fn provider(layout: &Layout) -> Result<Spec> {
         ready: Ready::Listening,
         log: layout.log("provider"),
         stop: Signal::TERM,
+        lock: None,
     })
 }
 
@@ -162,6 +165,7 @@ pub fn stripe_mock(layout: &Layout, program: PathBuf) -> Spec {
         ready: Ready::Listening,
         log: layout.log("stripe-mock"),
         stop: Signal::TERM,
+        lock: None,
     }
 }
 
@@ -281,6 +285,7 @@ pub async fn start_all(
             ready: Ready::SaysSo,
             log: layout.log("souk"),
             stop: Signal::TERM,
+            lock: None,
         })
         .await?;
     supervisor.start(envoy(layout, settings).await?).await
@@ -303,6 +308,7 @@ pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spe
         ready: Ready::Listening,
         log: layout.log("envoy"),
         stop: Signal::TERM,
+        lock: None,
     })
 }
 

@@ -5,8 +5,6 @@
 //! are followed at any time: nobody waits for a child to become ready but who asked for that.
 
 use std::fs::{File, OpenOptions};
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,66 +12,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use sqlx::{Connection, PgConnection};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+
+pub use crate::spec::{Ready, Spec};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
 const DEATHS: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
-
-/// What to run.
-#[derive(Debug, Clone)]
-pub struct Spec {
-    pub name: &'static str,
-    pub program: PathBuf,
-    pub arguments: Vec<String>,
-    pub environment: Vec<(String, String)>,
-    /// The account to run as; none is ours.
-    pub user: Option<&'static str>,
-    /// Where it listens once it is ready.
-    pub port: u16,
-    pub ready: Ready,
-    pub log: PathBuf,
-    /// How it is asked to stop.
-    pub stop: Signal,
-}
-
-/// When a child can be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ready {
-    Listening,
-    /// Postgres listens before it has recovered.
-    TakesQueries,
-    /// A role listens before it knows the keys of tokens, and says at `/readyz` when it serves.
-    SaysSo,
-}
-
-impl Ready {
-    async fn is(self, port: u16) -> bool {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_err() {
-            return false;
-        }
-        match self {
-            Self::Listening => true,
-            Self::TakesQueries => {
-                let url = format!("postgres://postgres@{address}/postgres");
-                match PgConnection::connect(&url).await {
-                    Ok(connection) => connection.close().await.is_ok(),
-                    Err(_) => false,
-                }
-            }
-            Self::SaysSo => {
-                let answer = reqwest::get(format!("http://{address}/readyz")).await;
-                answer.is_ok_and(|answer| answer.status().is_success())
-            }
-        }
-    }
-}
 
 /// What may be asked of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,6 +172,10 @@ struct Charge {
 enum State {
     /// As it was asked to be.
     Stopped,
+    /// Processes that the one before had started are still ending.
+    Waiting {
+        since: Instant,
+    },
     /// It is started again a little later.
     Dead {
         until: Instant,
@@ -234,7 +187,7 @@ enum State {
 impl State {
     fn child(&mut self) -> Option<&mut Child> {
         match self {
-            Self::Stopped | Self::Dead { .. } => None,
+            Self::Stopped | Self::Waiting { .. } | Self::Dead { .. } => None,
             Self::Starting(child) | Self::Ready(child) => Some(child),
         }
     }
@@ -265,6 +218,17 @@ impl Charge {
     async fn live(&mut self) -> Result<(), GivenUp> {
         match &mut self.state {
             State::Stopped => std::future::pending().await,
+            State::Waiting { since } => {
+                let since = *since;
+                tokio::time::sleep(LOOK_AGAIN).await;
+                if !self.spec.is_in_use() {
+                    return self.spawn();
+                }
+                if since.elapsed() > READY_WITHIN {
+                    return self.die(anyhow!("sessions of the {} before do not end", self.spec.name));
+                }
+                Ok(())
+            }
             State::Dead { until } => {
                 tokio::time::sleep_until((*until).into()).await;
                 self.begin()
@@ -289,6 +253,14 @@ impl Charge {
     }
 
     fn begin(&mut self) -> Result<(), GivenUp> {
+        if self.spec.is_in_use() {
+            self.state = State::Waiting { since: Instant::now() };
+            return Ok(());
+        }
+        self.spawn()
+    }
+
+    fn spawn(&mut self) -> Result<(), GivenUp> {
         match spawn(&self.spec) {
             Ok(child) => {
                 self.state = State::Starting(child);

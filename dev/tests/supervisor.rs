@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use dev::parts::answers;
+use dev::parts::{Fsync, answers, postgres};
 use dev::supervisor::{Order, Ready, Spec, Supervisor};
 use rustix::process::{Pid, Signal, kill_process};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 /// A shell, in a folder of its own.
@@ -29,6 +30,7 @@ fn shell(script: &str) -> Result<(Spec, PathBuf)> {
         ready: Ready::Listening,
         log: folder.join("log"),
         stop: Signal::TERM,
+        lock: None,
     };
     Ok((spec, folder))
 }
@@ -37,8 +39,11 @@ const PROVIDER: &str = r#"exec "$DEV" provider --listen 127.0.0.1:$PORT --data "
 
 /// As something else than the supervisor would.
 fn kill(pid: u32) -> Result<()> {
-    let pid = Pid::from_raw(pid.cast_signed()).context("a process")?;
-    Ok(kill_process(pid, Signal::KILL)?)
+    signal(pid.cast_signed(), Signal::KILL)
+}
+
+fn signal(pid: i32, signal: Signal) -> Result<()> {
+    Ok(kill_process(Pid::from_raw(pid).context("a process")?, signal)?)
 }
 
 #[tokio::test]
@@ -98,5 +103,24 @@ async fn what_does_not_become_ready_stops_at_once() -> Result<()> {
     let begun = Instant::now();
     supervisor.stop().await;
     ensure!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    Ok(std::fs::remove_dir_all(folder)?)
+}
+
+#[tokio::test]
+async fn a_killed_postgres_starts_again_when_its_last_session_has_ended() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("souk-supervisor-{}", Uuid::now_v7()));
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let mut supervisor = Supervisor::default();
+    supervisor.start(postgres(&folder, port, folder.join("log"), Fsync::Off).await?).await?;
+    let mut session = PgConnection::connect(&format!("postgres://postgres@127.0.0.1:{port}/postgres")).await?;
+    let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut session).await?;
+
+    signal(pid, Signal::STOP)?;
+    let started = supervisor.order("postgres", Order::KillNow).await?;
+    signal(pid, Signal::CONT)?;
+    ensure!(started == 0, "it was started beside a session of the one before");
+    ensure!(supervisor.order("postgres", Order::Start).await? != 0 && answers(port));
+    ensure!(supervisor.deaths() == [("postgres", 0)], "{:?}", supervisor.deaths());
+    supervisor.stop().await;
     Ok(std::fs::remove_dir_all(folder)?)
 }

@@ -121,6 +121,7 @@ impl Cluster {
             ready: Ready::SaysSo,
             log: layout.log(name),
             stop: Signal::TERM,
+            lock: None,
         };
         self.supervisor.start(spec).await
     }
