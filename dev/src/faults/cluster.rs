@@ -3,13 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use time::OffsetDateTime;
 
 use super::LOOK_AGAIN;
+use super::backlog::Backlog;
 use super::proxy::{Mode, Proxy};
 use crate::layout::Layout;
 use crate::parts::{self, Fsync};
@@ -39,6 +40,10 @@ pub(crate) static ORDER: &Role = &ROLES[4];
 pub(crate) static PAYMENT: &Role = &ROLES[5];
 
 const OPERATOR: &str = "operator@souk.test";
+/// Of an order.
+const UNSETTLED: &str = "(state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured))";
+/// A lock that a session held goes three seconds after it fell silent; what the machine needs beyond that is not the point.
+const LEADS_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
     pub(crate) layout: Layout,
@@ -148,17 +153,20 @@ impl Cluster {
         found.map(|(_, proxy)| proxy).with_context(|| format!("{replica} has no database"))
     }
 
-    /// The replica that publishes the outbox of a service: the session that holds the lock is its.
+    /// The replica that publishes the outbox of a service: the session that holds the lock is its. Waits until there is one.
     pub(crate) async fn leader(&self, role: &'static Role) -> Result<&'static str> {
-        let mut leading = Vec::new();
-        for (at, name) in role.replicas.into_iter().enumerate() {
-            let port = self.layout.ports.admin_of(role.number, at as u16 + 1);
-            let page = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?;
-            if page.lines().any(|line| line.starts_with("souk_outbox_leader{") && line.ends_with(" 1")) {
-                leading.push(name);
+        let begun = Instant::now();
+        loop {
+            for (at, name) in role.replicas.into_iter().enumerate() {
+                let port = self.layout.ports.admin_of(role.number, at as u16 + 1);
+                let page = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?;
+                if page.lines().any(|line| line.starts_with("souk_outbox_leader{") && line.ends_with(" 1")) {
+                    return Ok(name);
+                }
             }
+            ensure!(begun.elapsed() < LEADS_WITHIN, "nobody publishes the outbox of {}", role.name);
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        leading.first().copied().with_context(|| format!("nobody publishes the outbox of {}", role.name))
     }
 
     /// Whether a relay has events, or soon has, that the broker, which stands still, does not acknowledge: they are still in
@@ -201,13 +209,30 @@ impl Cluster {
     /// ways that take their time whatever happens do not count.
     pub(crate) async fn unsettled(&self, before: OffsetDateTime) -> Result<i64> {
         let mut session = self.administrator("souk_order").await?;
-        let open = sqlx::query_scalar(
-            r#"select count(*) from "order" where created_at < $1 and payment_method like 'pm_card_%'
-                 and (state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured))"#,
-        );
-        let open = open.bind(before).fetch_one(&mut session).await?;
+        let open = AssertSqlSafe(format!(
+            r#"select count(*) from "order" where created_at < $1 and payment_method like 'pm_card_%' and {UNSETTLED}"#
+        ));
+        let open = sqlx::query_scalar(open).bind(before).fetch_one(&mut session).await?;
         session.close().await?;
         Ok(open)
+    }
+
+    /// How many orders have settled so far.
+    pub(crate) async fn settled(&self) -> Result<i64> {
+        self.count("souk_order", &format!(r#"select count(*) from "order" where not {UNSETTLED}"#)).await
+    }
+
+    /// How long each took to be paid, of those placed since a moment that nothing happened to since.
+    pub(crate) async fn settling(&self, since: OffsetDateTime) -> Result<Vec<Duration>> {
+        let mut session = self.administrator("souk_order").await?;
+        let took = sqlx::query_scalar::<_, f64>(
+            r#"select extract(epoch from updated_at - created_at)::float8 from "order"
+               where created_at >= $1 and state = 'CONFIRMED' and captured and refunded_minor = 0
+                 and payment_method = 'pm_card_visa'"#,
+        );
+        let took = took.bind(since).fetch_all(&mut session).await?;
+        session.close().await?;
+        Ok(took.into_iter().map(|seconds| Duration::from_secs_f64(seconds.max(0.0))).collect())
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -241,32 +266,37 @@ impl Cluster {
         Ok(session.close().await?)
     }
 
-    /// Whether every order has settled, everything confirmed is paid, every payment is at rest and every outbox is empty.
-    pub(crate) async fn is_quiet(&self) -> Result<bool> {
-        let questions = [
-            (
-                "souk_order",
-                r#"select (select count(*) from "order" where state in ('PENDING', 'RESERVED')
-                     or (state = 'CONFIRMED' and not captured)) + (select count(*) from outbox)"#,
-            ),
-            (
-                "souk_inventory",
-                "select (select count(*) from reservation where state = 'HELD') + (select count(*) from outbox)",
-            ),
-            (
-                "souk_payment",
-                "select (select count(*) from payment where due_at is not null) + (select count(*) from outbox)",
-            ),
-        ];
-        for (database, question) in questions {
-            let mut session = self.administrator(database).await?;
-            let open: i64 = sqlx::query_scalar(question).fetch_one(&mut session).await?;
-            session.close().await?;
-            if open > 0 {
-                return Ok(false);
-            }
+    /// What is under way.
+    pub(crate) async fn backlog(&self) -> Result<Backlog> {
+        // Before the orders that it is held for.
+        let held = self.count("souk_inventory", "select count(*) from reservation where state = 'HELD'").await?;
+        let payments = self.count("souk_payment", "select count(*) from payment where due_at is not null").await?;
+        let mut unpublished = 0;
+        for role in [INVENTORY, PAYMENT, ORDER] {
+            unpublished += self.count(&format!("souk_{}", role.name), "select count(*) from outbox").await?;
         }
-        Ok(true)
+        let mut session = self.administrator("souk_order").await?;
+        let (orders, prompt_orders, events) = sqlx::query_as(AssertSqlSafe(format!(
+            r#"select count(*) filter (where {UNSETTLED}),
+                      count(*) filter (where {UNSETTLED} and payment_method like 'pm_card_%'),
+                      coalesce(sum(version), 0)::bigint from "order""#
+        )))
+        .fetch_one(&mut session)
+        .await?;
+        session.close().await?;
+        Ok(Backlog { orders, prompt_orders, held, payments, unpublished, events })
+    }
+
+    async fn count(&self, database: &str, question: &str) -> Result<i64> {
+        let mut session = self.administrator(database).await?;
+        let count = sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut session).await?;
+        session.close().await?;
+        Ok(count)
+    }
+
+    /// Waits until the edge sends requests to every replica.
+    pub(crate) async fn edge_serves(&self) -> Result<()> {
+        parts::edge_serves(&self.layout).await
     }
 
     /// `souk check`, against everything. What it printed, and whether all is well.

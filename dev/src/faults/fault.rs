@@ -5,15 +5,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use super::backlog::Moved;
 use super::cluster::{Cluster, Role};
+use super::control::Control;
 use super::journal::Journal;
+use super::machine::Machine;
 use super::proxy::{Held, Mode, Moment, Proxy};
-use super::{customers, databases, kafka, peers, processes, provider};
+use super::{LOOK_AGAIN, customers, databases, kafka, peers, processes, provider, report};
 use crate::supervisor::Order::{Kill, Pause, Resume};
 
 pub(crate) struct Fault {
@@ -21,13 +24,10 @@ pub(crate) struct Fault {
     /// What is done, for readers of the table.
     pub(crate) what: &'static str,
     pub(crate) expect: Expect,
-    /// How long after it is over everything placed before may take to settle.
+    /// For how long nothing at all may happen to orders that have not settled, once it is over and nobody buys.
     pub(crate) settles: Duration,
     /// Whether it is one of those of the short schedule.
     pub(crate) is_short: bool,
-    /// Whether customers buy at half the rate until all has settled: what piles up meanwhile is worked off by what the machine
-    /// has left beside them.
-    pub(crate) is_calm: bool,
     /// Comes back when it is over and healed.
     pub(crate) inject: for<'a> fn(Site<'a>) -> Injected<'a>,
 }
@@ -39,7 +39,7 @@ impl Fault {
         expect: Expect,
         inject: for<'a> fn(Site<'a>) -> Injected<'a>,
     ) -> Self {
-        Self { name, what, expect, settles: HALF_A_MINUTE, is_short: false, is_calm: false, inject }
+        Self { name, what, expect, settles: HALF_A_MINUTE, is_short: false, inject }
     }
 
     pub(crate) const fn settles_within(self, settles: Duration) -> Self {
@@ -49,10 +49,6 @@ impl Fault {
     pub(crate) const fn short(self) -> Self {
         Self { is_short: true, ..self }
     }
-
-    pub(crate) const fn calm(self) -> Self {
-        Self { is_calm: true, ..self }
-    }
 }
 
 pub(crate) type Injected<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
@@ -61,11 +57,14 @@ pub(crate) type Injected<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 pub(crate) struct Site<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) journal: &'a Arc<Journal>,
+    pub(crate) control: &'a Control,
+    pub(crate) machine: Machine,
     pub(crate) random: StdRng,
     pub(crate) pace: Pace,
 }
 
-/// What customers may notice.
+/// What customers may notice. To each limit comes what was measured of the machine, and what fails because the machine stood
+/// still does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// No request fails at any time.
@@ -76,10 +75,25 @@ pub(crate) enum Expect {
     ServesWithin(Duration),
 }
 
-const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+impl Expect {
+    /// How long requests may fail, in one way or the other.
+    pub(crate) fn limit(self) -> Duration {
+        match self {
+            Self::NoFailure => Duration::ZERO,
+            Self::Stretch(limit) | Self::ServesWithin(limit) => limit,
+        }
+    }
+}
+
+/// Longer than the product's own waits: a lease of a payment ends after 17 s, a consumer that is gone is given up after 6 s, a
+/// relay after 3 s, and what failed is tried again within 5 s.
+pub(crate) const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+/// Where the provider failed: it is asked again within 36 s, and a lease may have to end before.
 pub(crate) const A_MINUTE: Duration = Duration::from_secs(60);
+/// For a process that dies: a refused connection takes it out at once, and what was on its connections has failed.
 pub(crate) const ONE_SECOND: Expect = Expect::Stretch(Duration::from_secs(1));
-/// For what takes all replicas away.
+/// For what takes all replicas away: one that is ready again is found by the edge's health check, 0.25 s later or 2 s after it
+/// was ejected, and breakers ask again after 1 s.
 pub(crate) const SERVES_WITHIN_FIVE: Expect = Expect::ServesWithin(Duration::from_secs(5));
 /// For a replica that falls silent: six seconds until the edge is sure of it, and what was sent to it hangs for five more.
 pub(crate) const TWELVE_SECONDS: Expect = Expect::Stretch(Duration::from_secs(12));
@@ -98,14 +112,6 @@ impl Pace {
             Self::Full => full,
         })
     }
-
-    /// What limits are multiplied by: a short run is of a debug build, beside whatever else the machine does.
-    pub(crate) fn slack(self) -> u32 {
-        match self {
-            Self::Short => 4,
-            Self::Full => 1,
-        }
-    }
 }
 
 /// Everything that is made to go wrong.
@@ -115,8 +121,10 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Fault> {
         .flatten()
 }
 
-/// How long a moment is waited for: under load it comes many times a second.
-const MOMENT_WITHIN: Duration = Duration::from_secs(20);
+/// How often customers buy while a moment is waited for: it comes with every few purchases.
+const MOMENT_AFTER: u64 = 800;
+/// Failures that do not end are found by how long they last.
+const APART_WITHIN: Duration = Duration::from_secs(15);
 
 impl<'a> Site<'a> {
     pub(crate) fn one_of(&mut self, role: &'static Role) -> &'static str {
@@ -129,7 +137,24 @@ impl<'a> Site<'a> {
 
     /// The connection stands still at its moment.
     pub(crate) async fn hold(&self, proxy: &Proxy, moment: Moment) -> Result<Held> {
-        timeout(MOMENT_WITHIN, proxy.wait_for(moment)).await.context("the moment did not come")?
+        let (enough, mut moved) = (self.journal.bought() + MOMENT_AFTER, Moved::new(HALF_A_MINUTE));
+        let waited_long = async {
+            loop {
+                let bought = self.journal.bought();
+                ensure!(bought < enough, "the moment did not come while customers bought {MOMENT_AFTER} times");
+                moved.note(bought, self.control).context("the moment did not come, as nobody bought anything")?;
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            held = proxy.wait_for(moment) => held,
+            error = waited_long => error,
+        }
+    }
+
+    /// Waits until what fails next is no part of the same stretch of failures.
+    pub(crate) async fn apart(&self) {
+        self.journal.nothing_fails_for(2 * report::APART, APART_WITHIN).await;
     }
 
     /// At its moment the process stands still, and then it is gone.
@@ -137,7 +162,9 @@ impl<'a> Site<'a> {
         let held = self.hold(self.cluster.database(replica)?, moment).await.with_context(|| replica.to_owned())?;
         let killed = self.cluster.order(replica, Kill).await;
         drop(held);
-        killed
+        killed?;
+        self.apart().await;
+        Ok(())
     }
 
     /// A proxy treats what passes like that for a while.

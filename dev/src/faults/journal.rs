@@ -4,16 +4,14 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 
 use crate::shop::Answer;
 
-/// About as long as most requests take.
-const LEFT_WITHIN: Duration = Duration::from_millis(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +63,11 @@ pub(crate) struct Journal {
     written: AtomicU64,
     /// The first wrong answer since somebody asked.
     wrong: Mutex<Option<String>>,
-    /// Half of all requests are given up in the middle.
-    pub(crate) leaving: AtomicBool,
-    /// Customers buy at half the rate.
-    pub(crate) calm: AtomicBool,
+    bought: AtomicU64,
+    /// The end of the latest request that failed.
+    last_failure: Mutex<Option<Instant>>,
+    /// Half of all requests are given up in the middle: within this many microseconds. 0: none is.
+    leaving: AtomicU64,
 }
 
 impl Journal {
@@ -79,8 +78,9 @@ impl Journal {
             file: Mutex::new(BufWriter::new(file)),
             written: AtomicU64::new(0),
             wrong: Mutex::default(),
-            leaving: AtomicBool::new(false),
-            calm: AtomicBool::new(false),
+            bought: AtomicU64::new(0),
+            last_failure: Mutex::default(),
+            leaving: AtomicU64::new(0),
         })
     }
 
@@ -91,11 +91,12 @@ impl Journal {
         request: impl Future<Output = Result<Answer>>,
     ) -> (Outcome, Result<Answer>) {
         let mut under_way = UnderWay { journal: self, at: self.begin(), outcome: Outcome::Left };
-        let answer = if self.leaving.load(Ordering::Relaxed) && rand::random_bool(0.5) {
-            let moment = LEFT_WITHIN.mul_f64(rand::random_range(0.0..1.0));
-            tokio::time::timeout(moment, request).await
-        } else {
-            Ok(request.await)
+        let answer = match self.leaving.load(Ordering::Relaxed) {
+            within @ 1.. if rand::random_bool(0.5) => {
+                let moment = Duration::from_micros(rand::random_range(0..within));
+                tokio::time::timeout(moment, request).await
+            }
+            _ => Ok(request.await),
         };
         let Ok(answer) = answer else { return (Outcome::Left, Err(anyhow!("nobody waited for the answer"))) };
         under_way.outcome = Outcome::of(&answer, refusals);
@@ -112,9 +113,17 @@ impl Journal {
         attempts.len() - 1
     }
 
+    /// Half of all requests are given up, each at a random moment until then. Zero: none is any more.
+    pub(crate) fn leave_within(&self, moment: Duration) {
+        self.leaving.store(moment.as_micros() as u64, Ordering::Relaxed);
+    }
+
     /// A line of the file, about something that was asked for under a key.
     pub(crate) fn write(&self, kind: &str, key: &str, outcome: Outcome, order_id: Option<&str>) -> Result<()> {
         let at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
+        if kind == "create" && outcome == Outcome::Ok {
+            self.bought.fetch_add(1, Ordering::Relaxed);
+        }
         let (attempt, outcome) = (self.written.fetch_add(1, Ordering::Relaxed), outcome.name());
         let line =
             json!({"attempt": attempt, "at": at, "kind": kind, "key": key, "outcome": outcome, "order_id": order_id});
@@ -133,6 +142,41 @@ impl Journal {
             if chosen.iter().all(|attempt| attempt.ended.is_some()) {
                 chosen.retain(|attempt| attempt.outcome != Outcome::Left);
                 return chosen;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// How long each request took that began since a moment and was answered.
+    pub(crate) fn durations(&self, since: Instant) -> Vec<Duration> {
+        let attempts = self.attempts.lock().expect("no panics");
+        let answered = attempts.iter().filter(|it| it.begun >= since && it.outcome == Outcome::Ok);
+        answered.filter_map(|it| Some(it.ended? - it.begun)).collect()
+    }
+
+    /// How often customers bought something.
+    pub(crate) fn bought(&self) -> u64 {
+        self.bought.load(Ordering::Relaxed)
+    }
+
+    /// Waits until customers have bought so often from now on.
+    pub(crate) async fn buys(&self, count: u64, within: Duration) -> Result<()> {
+        let (begun, before) = (Instant::now(), self.bought());
+        while self.bought() < before + count {
+            let bought = self.bought() - before;
+            ensure!(begun.elapsed() < within, "customers bought {bought} times within {within:?}, and {count} are few");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing has failed for that long from now on, and `within` a while at most.
+    pub(crate) async fn nothing_fails_for(&self, span: Duration, within: Duration) {
+        let begun = Instant::now();
+        loop {
+            let last = self.last_failure.lock().expect("no panics").map_or(begun, |last| last.max(begun));
+            if last.elapsed() >= span || begun.elapsed() >= within {
+                return;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -161,6 +205,19 @@ struct UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let attempt = &mut self.journal.attempts.lock().expect("no panics")[self.at];
-        (attempt.ended, attempt.outcome) = (Some(Instant::now()), self.outcome);
+        let now = Instant::now();
+        (attempt.ended, attempt.outcome) = (Some(now), self.outcome);
+        if self.outcome == Outcome::Failed {
+            *self.journal.last_failure.lock().expect("no panics") = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Journal {
+    /// One in which this has happened. Its file is no one's.
+    pub(crate) fn of(attempts: Vec<Attempt>) -> Result<Self> {
+        let journal = Self::create(Path::new("/dev/null"))?;
+        Ok(Self { attempts: Mutex::new(attempts), ..journal })
     }
 }

@@ -16,12 +16,10 @@ pub(crate) const FAULTS: &[Fault] = &[
             site.cluster.order("kafka", Start).await
         })
     })
-    .short()
-    .calm(),
+    .short(),
     Fault::new("kafka-frozen", "SIGSTOP of the broker for 60 s", Expect::NoFailure, |site| {
         Box::pin(async move { site.freeze("kafka", 60).await })
-    })
-    .calm(),
+    }),
     Fault::new(
         "events-three-times",
         "each event of each topic is written twice more, for 20 s",
@@ -60,6 +58,5 @@ pub(crate) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
-    )
-    .calm(),
+    ),
 ];

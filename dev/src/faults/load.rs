@@ -2,7 +2,7 @@
 //! an answer. And a clerk, who gives back a part of what was paid.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -19,8 +20,9 @@ use uuid::Uuid;
 use super::journal::{Journal, Outcome};
 use crate::shop::{Answer, Client, random_password};
 
-/// How long a customer insists.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a customer insists: several times as long as any fault makes all requests fail, and a promise of nobody. What
+/// takes too long is found by how long requests fail at a stretch.
+const PATIENCE: Duration = Duration::from_secs(180);
 const BEFORE_INSISTING: Duration = Duration::from_millis(100);
 /// By then, what a customer left alone is done, as a rule; a twin of what is still at work is turned away.
 const BEFORE_COMING_BACK: Duration = Duration::from_secs(1);
@@ -30,6 +32,8 @@ const SIGNED_IN_FOR: Duration = Duration::from_secs(200);
 const GIVES_BACK_EVERY: Duration = Duration::from_millis(500);
 const OLD_ENOUGH: Duration = Duration::from_secs(5);
 const REMEMBERED: usize = 1_000;
+
+pub(crate) const CUSTOMERS: u32 = 24;
 
 /// How customers pay, and how many of them do.
 const METHODS: [(&str, u32); 8] = [
@@ -100,34 +104,57 @@ pub(crate) struct Load {
     journal: Arc<Journal>,
     stop: CancellationToken,
     everybody: JoinSet<Result<()>>,
+    shop: Arc<Shop>,
 }
 
+/// What customers go by.
+struct Shop {
+    /// Between two purchases of one customer, in microseconds. 0: they buy as fast as they are answered.
+    every: AtomicU64,
+    /// Shared by all who are at something.
+    open: Arc<RwLock<()>>,
+}
+
+/// The shop is closed until this is dropped.
+pub(crate) type Closed = OwnedRwLockWriteGuard<()>;
+
 impl Load {
-    /// `rate`: purchases a second, of all customers together. `products`: ids, of SKUs numbered in the same order.
+    /// Customers buy as fast as they are answered. `products`: ids, of SKUs numbered in the same order.
     pub(crate) fn start(
         edge: Client,
         clerk: (&str, &str),
         journal: Arc<Journal>,
         products: &[String],
-        (customers, rate): (u32, u32),
         seed: u64,
     ) -> Self {
         let (stop, mut everybody) = (CancellationToken::new(), JoinSet::new());
+        let shop = Arc::new(Shop { every: AtomicU64::new(0), open: Arc::default() });
         let bought = Arc::new(Mutex::new(VecDeque::new()));
-        for number in 0..customers {
+        for number in 0..CUSTOMERS {
             let customer = Customer {
                 edge: edge.clone(),
                 journal: journal.clone(),
                 products: products.to_vec(),
-                every: Duration::from_secs(1) * customers / rate,
+                shop: shop.clone(),
                 random: StdRng::seed_from_u64(seed.wrapping_add(u64::from(number))),
                 bought: bought.clone(),
             };
             everybody.spawn(customer.live(stop.clone()));
         }
         let credentials = (clerk.0.to_owned(), clerk.1.to_owned());
-        everybody.spawn(give_back(edge, credentials, journal.clone(), bought, stop.clone()));
-        Self { journal, stop, everybody }
+        everybody.spawn(give_back(edge, credentials, journal.clone(), shop.clone(), bought, stop.clone()));
+        Self { journal, stop, everybody, shop }
+    }
+
+    /// `rate`: purchases a second, of all customers together.
+    pub(crate) fn slow_down(&self, rate: f64) {
+        let every = Duration::from_secs(1).mul_f64(f64::from(CUSTOMERS) / rate);
+        self.shop.every.store(every.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// Waits until everybody has finished what they are at; nobody begins anything meanwhile.
+    pub(crate) async fn close(&self) -> Closed {
+        self.shop.open.clone().write_owned().await
     }
 
     /// Lets everybody finish what they are at. Why those gave up who did.
@@ -146,7 +173,7 @@ struct Customer {
     edge: Client,
     journal: Arc<Journal>,
     products: Vec<String>,
-    every: Duration,
+    shop: Arc<Shop>,
     random: StdRng,
     bought: Bought,
 }
@@ -156,13 +183,13 @@ impl Customer {
         let (email, password) = (format!("{}@example.com", Uuid::now_v7().simple()), random_password());
         let (edge, journal) = (self.edge.clone(), self.journal.clone());
         let (mut signed_in, mut session) = (Instant::now(), sign_up(&journal, &edge, &email, &password).await?);
-        let mut ticks = tokio::time::interval(self.every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (shop, mut last) = (self.shop.clone(), Instant::now());
         while !stop.is_cancelled() {
-            ticks.tick().await;
-            if journal.calm.load(Ordering::Relaxed) {
-                ticks.tick().await;
-            }
+            // Not all at the same time, after the shop was closed.
+            let every = Duration::from_micros(shop.every.load(Ordering::Relaxed));
+            tokio::time::sleep_until((last + every.mul_f64(self.random.random_range(0.5..1.5))).into()).await;
+            let _open = shop.open.read().await;
+            last = Instant::now();
             if signed_in.elapsed() > SIGNED_IN_FOR {
                 (signed_in, session) = (Instant::now(), sign_in(&journal, &edge, &email, &password).await?);
             }
@@ -209,6 +236,7 @@ async fn give_back(
     edge: Client,
     (email, password): (String, String),
     journal: Arc<Journal>,
+    shop: Arc<Shop>,
     bought: Bought,
     stop: CancellationToken,
 ) -> Result<()> {
@@ -217,6 +245,7 @@ async fn give_back(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !stop.is_cancelled() {
         ticks.tick().await;
+        let _open = shop.open.read().await;
         if signed_in.elapsed() > SIGNED_IN_FOR {
             (signed_in, session) = (Instant::now(), sign_in(&journal, &edge, &email, &password).await?);
         }

@@ -23,8 +23,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                     let moments = async {
                         for replica in role.replicas.repeat(2) {
                             site.hold(site.cluster.database(replica)?, Moment::Commit(text)).await.map(drop)?;
-                            // Each for itself, not all as one stretch.
-                            sleep(Duration::from_millis(1_500)).await;
+                            site.apart().await;
                         }
                         anyhow::Ok(())
                     };

@@ -73,7 +73,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             for role in &ROLES {
                 let replica = site.one_of(role);
                 site.cluster.order(replica, Kill).await?;
-                site.lasts(3).await;
+                site.apart().await;
             }
             Ok(())
         })
@@ -103,8 +103,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                 for replica in role.replicas {
                     site.cluster.order(replica, Stop).await?;
                     site.cluster.order(replica, Start).await?;
-                    // The edge finds it again within a health check.
-                    sleep(Duration::from_secs(3)).await;
+                    site.cluster.edge_serves().await?;
                 }
             }
             Ok(())
@@ -133,6 +132,7 @@ async fn kill_unacknowledged(site: &Site<'_>, role: &'static Role) -> Result<()>
         site.cluster.order("kafka", Resume).await?;
         killed?;
         if sent? {
+            site.apart().await;
             return Ok(());
         }
         sleep(Duration::from_secs(1)).await;

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::fault::{Expect, Pace};
+use super::control::Control;
+use super::fault::Expect;
 use super::journal::{Attempt, Journal, Outcome};
+use super::machine::Machine;
 
-/// A run in which hardly anybody was served proves nothing: a quarter at least as many requests must succeed as purchases are
+/// A trial in which hardly anybody was served proves nothing: a quarter at least as many requests must succeed as purchases are
 /// wanted, of which each comes with a look at something.
 const FLOOR: f64 = 0.25;
 /// Failures with less than this between them are one stretch.
-const APART: Duration = Duration::from_secs(1);
+pub(crate) const APART: Duration = Duration::from_secs(1);
 
 pub(crate) struct Row {
     pub(crate) name: String,
@@ -22,7 +24,7 @@ pub(crate) struct Row {
     pub(crate) stretch: Duration,
     /// From when it was over to the end of the last request that failed.
     pub(crate) recovery: Duration,
-    /// From when it was over until everything placed before had settled and was paid. None: not in time.
+    /// From when it was over until everything placed before had settled and was paid. None: that never came.
     pub(crate) settled: Option<Duration>,
     /// All is well, and perhaps a note; or what is not.
     pub(crate) verdict: Result<String, String>,
@@ -36,28 +38,30 @@ pub(crate) struct Trial {
     pub(crate) injected: Instant,
     pub(crate) healed: Instant,
     pub(crate) settled: Option<Duration>,
-    /// Purchases a second that are wanted meanwhile.
-    pub(crate) rate: f64,
+    /// Until when customers bought.
+    pub(crate) until: Instant,
     /// What else was seen of it.
     pub(crate) outcome: Result<String, String>,
 }
 
-/// Judges what customers saw from the injection until now.
-pub(crate) async fn judge(trial: Trial, journal: &Journal, pace: Pace) -> Row {
-    let Trial { name, what, expect, injected, healed, settled, rate, outcome } = trial;
-    let until = Instant::now();
+/// Judges what customers saw from the injection until they stopped buying.
+pub(crate) async fn judge(trial: Trial, journal: &Journal, control: &Control, machine: &Machine) -> Row {
+    let Trial { name, what, expect, injected, healed, settled, until, outcome } = trial;
     let attempts = journal.between(injected, until).await;
     let count = |outcome| attempts.iter().filter(|attempt| attempt.outcome == outcome).count();
     let (ok, failed) = (count(Outcome::Ok), count(Outcome::Failed));
     let refused = count(Outcome::Refused) + count(Outcome::Wrong);
-    let failures: Vec<_> = attempts.iter().filter(|attempt| attempt.outcome == Outcome::Failed).copied().collect();
-    let ends = failures.iter().filter_map(|it| it.ended);
+    let mut failures: Vec<_> = attempts.iter().filter(|attempt| attempt.outcome == Outcome::Failed).copied().collect();
+    failures.retain(|it| !control.excuses(it.begun, it.ended.unwrap_or(it.begun)));
+    let (counted, ends) = (failures.len(), failures.iter().filter_map(|it| it.ended));
     let recovery = ends.map(|ended| ended.saturating_duration_since(healed)).max().unwrap_or_default();
     let stretch = longest_stretch(failures);
     let served = |from: Instant, to: Instant| {
         let served = attempts.iter().filter(|it| it.outcome == Outcome::Ok && it.begun >= from && it.begun <= to);
-        served.count() as f64 >= FLOOR * rate * (to - from).as_secs_f64()
+        let time = (to - from).saturating_sub(control.stood_still(from, to));
+        served.count() as f64 >= (FLOOR * machine.rate * time.as_secs_f64()).floor()
     };
+    let slack = machine.slack();
     let verdict = match expect {
         _ if outcome.is_err() => outcome,
         _ if count(Outcome::Wrong) > 0 => Err(format!("a wrong answer: {}", journal.take_wrong().unwrap_or_default())),
@@ -65,16 +69,20 @@ pub(crate) async fn judge(trial: Trial, journal: &Journal, pace: Pace) -> Row {
         Expect::NoFailure | Expect::Stretch(_) if !served(injected, healed) => {
             Err("hardly anybody was served meanwhile".to_owned())
         }
-        _ if settled.is_none() => Err("what was placed before it was over did not settle in time".to_owned()),
-        Expect::NoFailure if failed > 0 => Err(format!("{failed} requests failed, and none should")),
-        Expect::Stretch(limit) if stretch > limit * pace.slack() => {
-            Err(format!("requests failed for {stretch:.1?} at a stretch, and {limit:?} is the limit"))
+        Expect::NoFailure if counted > 0 => Err(format!("{counted} requests failed, and none should")),
+        Expect::Stretch(limit) if stretch > limit + slack => {
+            Err(format!("requests failed for {stretch:.1?} at a stretch, and {:.1?} is the limit", limit + slack))
         }
-        Expect::ServesWithin(limit) if recovery > limit * pace.slack() => {
-            Err(format!("requests failed until {recovery:.1?} after it was over, and {limit:?} is the limit"))
-        }
+        Expect::ServesWithin(limit) if recovery > limit + slack => Err(format!(
+            "requests failed until {recovery:.1?} after it was over, and {:.1?} is the limit",
+            limit + slack
+        )),
         _ => outcome,
     };
+    let stood_still = control.stood_still(injected, until);
+    let note =
+        format!("; the machine stood still for {stood_still:.1?}, and {} failures are its own", failed - counted);
+    let verdict = verdict.map(|notes| if stood_still.is_zero() { notes } else { notes + &note });
     Row { name, what, attempts: attempts.len(), ok, refused, failed, stretch, recovery, settled, verdict }
 }
 
@@ -135,5 +143,71 @@ mod tests {
         assert_eq!(longest_stretch(vec![]), Duration::ZERO);
         let failures = vec![failure(5_000, 5_100), failure(300, 400), failure(0, 700), failure(1_600, 1_850)];
         assert_eq!(longest_stretch(failures), Duration::from_millis(1_850));
+    }
+
+    /// Four requests a second that succeed for 20 s, and these that fail: `begun`, `ended` in milliseconds. The fault is over
+    /// after 10 s.
+    async fn verdict(expect: Expect, failures: &[(u64, u64)], pauses: &[(u64, u64)]) -> Result<String, String> {
+        // The control's own pauses are looked for in the past.
+        let injected = Instant::now();
+        let at = |millis| injected + Duration::from_millis(millis);
+        let attempt = |(begun, ended), outcome| Attempt { begun: at(begun), ended: Some(at(ended)), outcome };
+        let mut attempts: Vec<_> = (0..80).map(|it| attempt((it * 250, it * 250 + 5), Outcome::Ok)).collect();
+        attempts.extend(failures.iter().map(|it| attempt(*it, Outcome::Failed)));
+        let control = Control::that_saw(pauses.iter().map(|it| (at(it.0), at(it.1))).collect());
+        let trial = Trial {
+            name: String::new(),
+            what: String::new(),
+            expect,
+            injected,
+            healed: at(10_000),
+            settled: Some(Duration::ZERO),
+            until: at(20_000),
+            outcome: Ok(String::new()),
+        };
+        let machine = Machine::of(4.0, Duration::from_millis(400));
+        judge(trial, &Journal::of(attempts).expect("a journal"), &control, &machine).await.verdict
+    }
+
+    #[tokio::test]
+    async fn failures_break_a_limit_unless_the_machine_stood_still() {
+        let second = Duration::from_secs(1);
+        for (expect, failures, pauses, is_broken) in [
+            (Expect::NoFailure, &[][..], &[][..], false),
+            (Expect::NoFailure, &[(3_000, 3_010)], &[], true),
+            (Expect::NoFailure, &[(3_000, 3_010)], &[(2_000, 2_600)], false),
+            (Expect::NoFailure, &[(3_000, 3_010), (9_000, 9_010)], &[(2_000, 2_600)], true),
+            (Expect::Stretch(second), &[(3_000, 3_900), (4_000, 4_390)], &[], false),
+            (Expect::Stretch(second), &[(3_000, 3_900), (4_000, 4_410)], &[], true),
+            (Expect::Stretch(second), &[(3_000, 3_900), (4_000, 4_410)], &[(3_500, 4_100)], false),
+            (Expect::ServesWithin(second), &[(1_000, 11_390)], &[], false),
+            (Expect::ServesWithin(second), &[(1_000, 11_410)], &[], true),
+        ] {
+            let verdict = verdict(expect, failures, pauses).await;
+            assert_eq!(verdict.is_err(), is_broken, "{expect:?} {failures:?} {pauses:?}: {verdict:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shop_that_serves_nobody_is_no_proof_unless_the_machine_stood_still() {
+        let nobody = |pauses| async move {
+            let (injected, control) = (Instant::now(), Control::that_saw(pauses));
+            let healed = injected + Duration::from_secs(10);
+            let trial = Trial {
+                name: String::new(),
+                what: String::new(),
+                expect: Expect::NoFailure,
+                injected,
+                healed,
+                settled: Some(Duration::ZERO),
+                until: healed,
+                outcome: Ok(String::new()),
+            };
+            let machine = Machine::of(4.0, Duration::ZERO);
+            judge(trial, &Journal::of(vec![]).expect("a journal"), &control, &machine).await.verdict
+        };
+        assert_eq!(nobody(vec![]).await, Err("hardly anybody was served meanwhile".to_owned()));
+        let now = Instant::now();
+        nobody(vec![(now, now + Duration::from_secs(20))]).await.expect("it says nothing");
     }
 }
