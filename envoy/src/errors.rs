@@ -17,18 +17,35 @@ struct Reason {
     http: Option<u16>,
     /// The code over gRPC, and over REST.
     codes: (Code, Code),
-    /// None keeps Envoy's text, which over REST names the field. `MAX_BODY` stands for the limit.
+    /// None keeps the text of the filter that refuses. `MAX_BODY` stands for the limit.
     message: Option<&'static str>,
+    field: Field,
+}
+
+/// The field that is to blame, as a `BadRequest` detail.
+enum Field {
+    None,
+    /// A filter of ours left it in the metadata of the request. Over REST only, as it reads nothing of gRPC.
+    InMetadata,
 }
 
 /// The first that matches counts.
-const TABLE: [Reason; 13] = [
+const TABLE: [Reason; 14] = [
+    Reason {
+        name: "REQUEST_INVALID",
+        when: "response.code_details == 'lua_response' && response.code == 400 && 'souk.edge' in metadata.filter_metadata",
+        http: Some(400),
+        codes: (Code::InvalidArgument, Code::InvalidArgument),
+        message: None,
+        field: Field::InMetadata,
+    },
     Reason {
         name: "TOKEN_MISSING",
         when: "response.code_details == 'jwt_authn_access_denied{Jwt_is_missing}'",
         http: Some(401),
         codes: (Code::Unauthenticated, Code::Unauthenticated),
         message: Some("An access token is required."),
+        field: Field::None,
     },
     Reason {
         name: "TOKEN_EXPIRED",
@@ -36,6 +53,7 @@ const TABLE: [Reason; 13] = [
         http: Some(401),
         codes: (Code::Unauthenticated, Code::Unauthenticated),
         message: Some("The access token has expired."),
+        field: Field::None,
     },
     Reason {
         name: "KEYS_UNAVAILABLE",
@@ -43,6 +61,7 @@ const TABLE: [Reason; 13] = [
         http: Some(503),
         codes: (Code::Unavailable, Code::Unavailable),
         message: Some("Access tokens cannot be verified right now."),
+        field: Field::None,
     },
     Reason {
         name: "TOKEN_INVALID",
@@ -50,6 +69,7 @@ const TABLE: [Reason; 13] = [
         http: Some(401),
         codes: (Code::Unauthenticated, Code::Unauthenticated),
         message: Some("The access token is not valid."),
+        field: Field::None,
     },
     Reason {
         name: "RATE_LIMITED",
@@ -57,6 +77,7 @@ const TABLE: [Reason; 13] = [
         http: Some(429),
         codes: (Code::ResourceExhausted, Code::ResourceExhausted),
         message: Some("Too many requests."),
+        field: Field::None,
     },
     Reason {
         name: "BODY_TOO_LARGE",
@@ -64,6 +85,7 @@ const TABLE: [Reason; 13] = [
         http: Some(413),
         codes: (Code::ResourceExhausted, Code::ResourceExhausted),
         message: Some("The request body is longer than MAX_BODY bytes."),
+        field: Field::None,
     },
     Reason {
         name: "HEADERS_TOO_LARGE",
@@ -71,6 +93,7 @@ const TABLE: [Reason; 13] = [
         http: Some(431),
         codes: (Code::ResourceExhausted, Code::ResourceExhausted),
         message: Some("The request's headers are longer than 12 KiB, or more than 100."),
+        field: Field::None,
     },
     Reason {
         name: "METHOD_NOT_FOUND",
@@ -78,6 +101,7 @@ const TABLE: [Reason; 13] = [
         http: Some(404),
         codes: (Code::Unimplemented, Code::NotFound),
         message: Some("There is no such method."),
+        field: Field::None,
     },
     Reason {
         name: "DEADLINE_EXCEEDED",
@@ -85,6 +109,7 @@ const TABLE: [Reason; 13] = [
         http: Some(504),
         codes: (Code::DeadlineExceeded, Code::DeadlineExceeded),
         message: Some("The service did not answer in time."),
+        field: Field::None,
     },
     Reason {
         name: "UPSTREAM_UNAVAILABLE",
@@ -92,13 +117,15 @@ const TABLE: [Reason; 13] = [
         http: Some(503),
         codes: (Code::Unavailable, Code::Unavailable),
         message: Some("The service is unavailable."),
+        field: Field::None,
     },
     Reason {
         name: "REQUEST_INVALID",
-        when: "response.code_details.contains('grpc_json_transcode_failure') && response.code == 400",
+        when: "(response.code_details.contains('grpc_json_transcode_failure') || response.code_details == 'lua_response') && response.code == 400",
         http: Some(400),
         codes: (Code::InvalidArgument, Code::InvalidArgument),
         message: None,
+        field: Field::None,
     },
     Reason {
         name: "REQUEST_INVALID",
@@ -106,6 +133,7 @@ const TABLE: [Reason; 13] = [
         http: None,
         codes: (Code::InvalidArgument, Code::InvalidArgument),
         message: Some("The request is not valid."),
+        field: Field::None,
     },
     Reason {
         name: "EDGE_ERROR",
@@ -113,12 +141,13 @@ const TABLE: [Reason; 13] = [
         http: Some(500),
         codes: (Code::Internal, Code::Internal),
         message: Some("Internal error."),
+        field: Field::None,
     },
 ];
 
 /// The reasons of the domain `souk.edge`.
-pub const REASONS: [&str; 13] = {
-    let mut names = [""; 13];
+pub const REASONS: [&str; 14] = {
+    let mut names = [""; 14];
     let mut at = 0;
     while at < names.len() {
         names[at] = TABLE[at].name;
@@ -137,6 +166,8 @@ pub(crate) struct Mapper {
     /// Everything a gRPC client reads is in headers.
     grpc: Grpc,
     rest_code: i32,
+    rest_message: &'static str,
+    field: Option<&'static str>,
     authenticate: Option<&'static str>,
 }
 
@@ -162,6 +193,12 @@ impl Reason {
             "TOKEN_EXPIRED" | "TOKEN_INVALID" => Some("Bearer realm=\"souk\", error=\"invalid_token\""),
             _ => None,
         };
+        let (rest_message, field) = match self.field {
+            Field::None => ("%LOCAL_REPLY_BODY%", None),
+            Field::InMetadata => {
+                ("%DYNAMIC_METADATA(souk.edge:field)%: %LOCAL_REPLY_BODY%", Some("%DYNAMIC_METADATA(souk.edge:field)%"))
+            }
+        };
         Mapper {
             reason: self.name,
             when: self.when,
@@ -169,6 +206,8 @@ impl Reason {
             message: told,
             grpc: Grpc { status: self.codes.0 as i32, message, details: STANDARD_NO_PAD.encode(status.details()) },
             rest_code: self.codes.1 as i32,
+            rest_message,
+            field,
             authenticate,
         }
     }

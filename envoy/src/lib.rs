@@ -2,9 +2,11 @@
 //! route per public RPC, with the token it wants, the limit it counts against and whether it may be retried. What services
 //! ask of each other has no route.
 //!
-//! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size,
-//! transcoding, limits, tokens, routing. Limits come before tokens, so that bad tokens are counted.
+//! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size, strict
+//! REST requests (`lua/requests.lua`), transcoding, limits, tokens, routing. Limits come before tokens, so that bad tokens
+//! are counted.
 
+mod bindings;
 mod errors;
 mod routes;
 
@@ -184,6 +186,12 @@ pub struct Config {
     max_body: u32,
 }
 
+/// The program that refuses odd REST requests, behind the tables of `bindings`.
+const JSON: &str = include_str!("../lua/json.lua");
+const REQUESTS: &str = include_str!("../lua/requests.lua");
+/// What Envoy buffers of a connection, in bytes, unless a body may be longer.
+const BUFFER: u32 = 1 << 20;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the contracts: {0}")]
@@ -192,6 +200,8 @@ pub enum Error {
     NoEndpoints(String),
     #[error("{variable}: `{value}` is not host:port")]
     Endpoint { variable: String, value: String },
+    #[error("{0}: the edge cannot read its google.api.http")]
+    Binding(String),
     #[error("the template: {0}")]
     Template(#[from] minijinja::Error),
 }
@@ -240,6 +250,7 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
         services,
         rpcs,
         clusters,
+        strict_requests => [&bindings::write_lua(descriptors)?, JSON, REQUESTS].concat(),
         mappers => errors::mappers(config.max_body),
         otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
         cors_origins => config.cors_origins,
@@ -250,6 +261,7 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
         account => context! { count => config.account_count, window => seconds(config.account_window) },
         timeout => seconds(config.timeout),
         max_body => config.max_body,
+        buffer => config.max_body.max(BUFFER),
     })?;
     Ok(yaml)
 }

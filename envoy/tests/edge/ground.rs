@@ -13,6 +13,8 @@ use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
@@ -171,6 +173,16 @@ impl Edge {
         Answer { status, headers: headers.collect(), body: response.text().await.expect("the answer is whole") }
     }
 
+    /// Sends these bytes over a connection of their own, and returns all that comes back before Envoy closes it.
+    pub(crate) async fn send_raw(&self, request: &str) -> String {
+        let mut connection = TcpStream::connect(self.address).await.expect("Envoy listens");
+        connection.write_all(request.as_bytes()).await.expect("Envoy reads");
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut answer)).await;
+        read.expect("Envoy closes the connection").expect("the answer is whole");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
     /// What Envoy says about itself.
     pub(crate) async fn ask_admin(&self, path: &str) -> Value {
         let answer = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("it answers");
@@ -283,7 +295,26 @@ impl Answer {
         let info = json!({
             "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "souk.edge",
         });
-        assert_eq!(body["details"], json!([info]), "{self:?}");
+        assert_eq!(body["details"][0], info, "{self:?}");
+    }
+
+    /// It is the edge that refuses, for this field of the request.
+    #[track_caller]
+    pub(crate) fn assert_invalid(&self, field: &str) {
+        self.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        let details = &self.json()["details"][1];
+        assert_eq!(details["@type"], "type.googleapis.com/google.rpc.BadRequest", "{self:?}");
+        let violation = &details["fieldViolations"][0];
+        assert_eq!(violation["field"], field, "{self:?}");
+        let message = format!("{field}: {}", violation["description"].as_str().expect("it says what is wrong"));
+        assert_eq!(self.json()["message"], message, "{self:?}");
+    }
+
+    /// It is the edge that refuses, for the body as a whole.
+    #[track_caller]
+    pub(crate) fn assert_malformed(&self) {
+        self.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        assert_eq!(self.json()["details"][1], Value::Null, "{self:?}");
     }
 }
 

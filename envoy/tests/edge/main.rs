@@ -5,5 +5,6 @@ mod headers;
 mod limits;
 mod refusals;
 mod routes;
+mod strict;
 mod tokens;
 mod upstream;

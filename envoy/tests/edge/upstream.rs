@@ -108,7 +108,11 @@ impl Services {
 
 #[tonic::async_trait]
 impl UserService for Services {
-    async fn register_user(&self, _: Request<RegisterUserRequest>) -> Result<Response<RegisterUserResponse>, Status> {
+    async fn register_user(
+        &self,
+        request: Request<RegisterUserRequest>,
+    ) -> Result<Response<RegisterUserResponse>, Status> {
+        self.note("RegisterUser", &request);
         Ok(Response::new(RegisterUserResponse::default()))
     }
 
@@ -118,7 +122,8 @@ impl UserService for Services {
         Ok(Response::new(GetUserResponse { user: Some(user) }))
     }
 
-    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+        self.note("UpdateUser", &request);
         Ok(Response::new(UpdateUserResponse::default()))
     }
 }
@@ -207,8 +212,9 @@ impl PaymentService for Services {
 
     async fn refund_payment(
         &self,
-        _: Request<RefundPaymentRequest>,
+        request: Request<RefundPaymentRequest>,
     ) -> Result<Response<RefundPaymentResponse>, Status> {
+        self.note("RefundPayment", &request);
         Ok(Response::new(RefundPaymentResponse::default()))
     }
 

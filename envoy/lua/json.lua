@@ -1,0 +1,369 @@
+-- Reads a body as JSON and against the contracts: `read_body`, for `requests.lua` behind this text. Each name must be a
+-- field, in one of its two spellings, once, and each value of the field's kind. UTF-8 is left to the transcoder, which
+-- checks it, and so is what a string must look like, such as a time.
+--
+-- `contracts`, the tables before this text, are written by `souk envoy`.
+
+local byte, concat, find, format = string.byte, table.concat, string.find, string.format
+local gmatch, gsub, match, sub = string.gmatch, string.gsub, string.match, string.sub
+
+-- No request of the contracts comes near these; they bound the work for one that nobody signed.
+local MAX_DEPTH = 32
+local MAX_VALUES = 10000
+-- How much of a name that is no field is repeated in the answer.
+local MAX_NAME = 100
+
+local QUOTE, COMMA, OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 34, 44, 91, 93, 123, 125
+local ESCAPES = {['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n", r = "\r", t = "\t"}
+-- The largest digits of each kind, below zero and above.
+local LIMITS = {
+  int32 = {"2147483648", "2147483647"},
+  uint32 = {"0", "4294967295"},
+  int64 = {"9223372036854775808", "9223372036854775807"},
+  uint64 = {"0", "18446744073709551615"},
+}
+
+-- Message name -> each spelling of a field -> the field, one table for both spellings.
+local messages = {}
+for name in pairs(contracts.messages) do
+  messages[name] = {}
+end
+for name, fields in pairs(contracts.messages) do
+  for _, field in ipairs(fields) do
+    field.fields, field.values = messages[field.of or ""], contracts.enums[field.of or ""]
+    messages[name][field.name], messages[name][field.json] = field, field
+  end
+end
+
+-- The body that is being read, how many values it had so far, and the names and indices that lead to the current one.
+-- Reading never yields, so one of each is enough for a worker.
+local text, values, trail = "", 0, {}
+
+local function refuse(depth, description)
+  local field = ""
+  for level = 1, depth do
+    local step = trail[level]
+    if type(step) == "number" then
+      field = format("%s[%d]", field, step)
+    else
+      field = level == 1 and step or field .. "." .. step
+    end
+  end
+  error({field = field, description = depth == 0 and "the body " .. description or description})
+end
+
+local function shorten(name)
+  if #name <= MAX_NAME then
+    return name
+  end
+  -- Without half a character at its end.
+  return (gsub(sub(name, 1, MAX_NAME), "[\192-\255][\128-\191]*$", "")) .. "..."
+end
+
+local function refuse_syntax(depth, at)
+  refuse(depth, format("is not JSON, at byte %d", at))
+end
+
+local function encode_utf8(code)
+  if code < 0x80 then
+    return string.char(code)
+  elseif code < 0x800 then
+    return string.char(0xC0 + math.floor(code / 0x40), 0x80 + code % 0x40)
+  elseif code < 0x10000 then
+    return string.char(0xE0 + math.floor(code / 0x1000), 0x80 + math.floor(code / 0x40) % 0x40, 0x80 + code % 0x40)
+  end
+  return string.char(
+    0xF0 + math.floor(code / 0x40000), 0x80 + math.floor(code / 0x1000) % 0x40,
+    0x80 + math.floor(code / 0x40) % 0x40, 0x80 + code % 0x40)
+end
+
+-- Reading functions take where to begin, and return where to go on and what they read.
+
+local function read_escape(at, depth)
+  local letter = sub(text, at + 1, at + 1)
+  if ESCAPES[letter] then
+    return at + 2, ESCAPES[letter]
+  end
+  local code = letter == "u" and tonumber(match(text, "^%x%x%x%x", at + 2) or "", 16)
+  if not code or (code >= 0xDC00 and code <= 0xDFFF) then
+    refuse_syntax(depth, at)
+  elseif code < 0xD800 or code > 0xDFFF then
+    return at + 6, encode_utf8(code)
+  end
+  local low = tonumber(match(text, "^\\u([dD][c-fC-F]%x%x)", at + 6) or "", 16)
+  if not low then
+    refuse_syntax(depth, at)
+  end
+  return at + 12, encode_utf8(0x10000 + (code - 0xD800) * 0x400 + low - 0xDC00)
+end
+
+local function read_string(at, depth)
+  if byte(text, at) ~= QUOTE then
+    refuse_syntax(depth, at)
+  end
+  local _, stop, plain = find(text, '^"([^"\\%c]*)"', at)
+  if stop then
+    return stop + 1, plain
+  end
+  local parts = {}
+  at = at + 1
+  while true do
+    local stop = find(text, '["\\%z\1-\31]', at)
+    local mark = stop and byte(text, stop)
+    if not stop or (mark ~= QUOTE and mark ~= 92) then
+      refuse_syntax(depth, stop or #text + 1)
+    end
+    parts[#parts + 1] = sub(text, at, stop - 1)
+    if mark == QUOTE then
+      return stop + 1, concat(parts)
+    end
+    at, parts[#parts + 1] = read_escape(stop, depth)
+  end
+end
+
+local function read_number(at, depth)
+  local _, stop = find(text, "^-?%d+", at)
+  if not stop or find(text, "^-?0%d", at) then
+    refuse_syntax(depth, at)
+  end
+  local _, fraction = find(text, "^%.%d+", stop + 1)
+  stop = fraction or stop
+  local _, exponent = find(text, "^[eE][+-]?%d+", stop + 1)
+  stop = exponent or stop
+  return stop + 1, sub(text, at, stop)
+end
+
+local function is_integer(number, limits)
+  local sign, digits = match(number, "^(-?)(%d+)$")
+  if not digits then
+    local value = tonumber(number)
+    if not value or value % 1 ~= 0 or math.abs(value) > 2 ^ 64 then
+      return false
+    end
+    sign, digits = match(format("%.0f", value), "^(-?)(%d+)$")
+  end
+  local limit = limits[sign == "-" and 1 or 2]
+  return #digits < #limit or (#digits == #limit and digits <= limit) or not find(digits, "[^0]")
+end
+
+local function read_integer(at, field, depth)
+  local next, number
+  if byte(text, at) == QUOTE then
+    next, number = read_string(at, depth)
+    number = find(number, "^-?%d+$") and number or ""
+  else
+    next, number = read_number(at, depth)
+  end
+  if not is_integer(number, LIMITS[field.kind]) then
+    refuse(depth, "must be " .. field.kind)
+  end
+  return next
+end
+
+local function expect(at, letters, depth, description)
+  if not find(text, letters, at) then
+    refuse(depth, description)
+  end
+end
+
+local read_object, read_list, read_any
+
+local read_one = {
+  string = function(at, _, depth)
+    expect(at, '^"', depth, "must be a string")
+    return (read_string(at, depth))
+  end,
+  bool = function(at, _, depth)
+    local _, stop = find(text, "^true", at)
+    if not stop then
+      _, stop = find(text, "^false", at)
+    end
+    return stop and stop + 1 or refuse(depth, "must be true or false")
+  end,
+  number = function(at, _, depth)
+    expect(at, '^["%d-]', depth, "must be a number")
+    if byte(text, at) ~= QUOTE then
+      return (read_number(at, depth))
+    end
+    local next, number = read_string(at, depth)
+    if not find(number, "^-?%d[%d%.eE+-]*$") and number ~= "NaN" and not find(number, "^-?Infinity$") then
+      refuse(depth, "must be a number")
+    end
+    return next
+  end,
+  enum = function(at, field, depth)
+    expect(at, '^["%d-]', depth, "must be one of its values")
+    if byte(text, at) ~= QUOTE then
+      return read_integer(at, {kind = "int32"}, depth)
+    end
+    local next, name = read_string(at, depth)
+    if not field.values[name] then
+      refuse(depth, "must be one of its values")
+    end
+    return next
+  end,
+  message = function(at, field, depth, bound)
+    expect(at, "^{", depth, "must be an object")
+    return read_object(at, field, depth, bound)
+  end,
+  any = function(at, _, depth)
+    return read_any(at, depth)
+  end,
+}
+for kind in pairs(LIMITS) do
+  read_one[kind] = function(at, field, depth)
+    expect(at, '^["%d-]', depth, "must be " .. kind)
+    return read_integer(at, field, depth)
+  end
+end
+
+local function count(depth)
+  values = values + 1
+  if values > MAX_VALUES then
+    refuse(0, "has too many values")
+  elseif depth > MAX_DEPTH then
+    refuse(depth, "is nested too deeply")
+  end
+end
+
+-- After a value: a comma and where the next one begins, or the end.
+local function read_separator(at, close, depth)
+  local _, stop, mark = find(text, "^[ \t\r\n]*([,%]}])[ \t\r\n]*", at)
+  mark = mark and byte(mark)
+  if mark ~= COMMA and mark ~= close then
+    refuse_syntax(depth, at)
+  end
+  return stop + 1, mark == close
+end
+
+local function is_null(at)
+  return find(text, "^null", at) ~= nil
+end
+
+-- The value of a field. `bound` is what the path says about it.
+local function read_value(at, field, depth, bound)
+  count(depth)
+  if is_null(at) then
+    return at + 4
+  elseif field.is_list then
+    expect(at, "^%[", depth, "must be a list")
+    return read_list(at, field, depth)
+  elseif field.is_map then
+    expect(at, "^{", depth, "must be an object")
+    return read_object(at, {item = field}, depth)
+  end
+  local next = read_one[field.kind](at, field, depth, bound)
+  if type(bound) == "string" then
+    local value = sub(text, at, next - 1)
+    if byte(text, at) == QUOTE then
+      next, value = read_string(at, depth)
+    end
+    if value ~= bound then
+      refuse(depth, "must be what the path says, or absent")
+    end
+  end
+  return next
+end
+
+-- Of a list or a map: null would be dropped.
+local function read_item(at, field, depth)
+  count(depth)
+  if field.kind ~= "any" and is_null(at) then
+    refuse(depth, "must not be null")
+  end
+  return read_one[field.kind](at, field, depth)
+end
+
+read_list = function(at, field, depth)
+  local _, stop = find(text, "^%[[ \t\r\n]*", at)
+  local next, is_last = stop + 1, byte(text, stop + 1) == CLOSE_LIST
+  if is_last then
+    return next + 1
+  end
+  local index = 0
+  while not is_last do
+    trail[depth + 1] = index
+    next, is_last = read_separator(read_item(next, field, depth + 1), CLOSE_LIST, depth + 1)
+    index = index + 1
+  end
+  return next
+end
+
+local function read_name(at, depth)
+  local _, stop, name = find(text, '^"([^"\\%c]*)"[ \t\r\n]*:[ \t\r\n]*', at)
+  if stop then
+    return stop + 1, name
+  end
+  at, name = read_string(at, depth)
+  _, stop = find(text, "^[ \t\r\n]*:[ \t\r\n]*", at)
+  if not stop then
+    refuse_syntax(depth, at)
+  end
+  return stop + 1, name
+end
+
+-- An object with the fields of a message, or with any names and one kind of value.
+read_object = function(at, object, depth, bound)
+  local _, stop = find(text, "^{[ \t\r\n]*", at)
+  local next, is_last = stop + 1, byte(text, stop + 1) == CLOSE_OBJECT
+  if is_last then
+    return next + 1
+  end
+  local seen, name = {}, nil
+  while not is_last do
+    next, name = read_name(next, depth)
+    local field = object.item or object.fields[name]
+    -- Both spellings of a field are one name.
+    local key = object.fields and field and field.name or name
+    trail[depth + 1] = shorten(key)
+    if not field then
+      refuse(depth + 1, "is not a field")
+    elseif seen[key] then
+      refuse(depth + 1, "is there twice")
+    end
+    seen[key] = true
+    if object.item then
+      next = read_item(next, field, depth + 1)
+    else
+      next = read_value(next, field, depth + 1, bound and bound[key])
+    end
+    next, is_last = read_separator(next, CLOSE_OBJECT, depth + 1)
+  end
+  return next
+end
+
+local ANY = {kind = "any"}
+
+read_any = function(at, depth)
+  local first = byte(text, at)
+  if first == OPEN_OBJECT then
+    return read_object(at, {item = ANY}, depth)
+  elseif first == OPEN_LIST then
+    return read_list(at, ANY, depth)
+  elseif first == QUOTE then
+    return (read_string(at, depth))
+  elseif is_null(at) then
+    return at + 4
+  elseif find(text, "^[tf]", at) then
+    return read_one.bool(at, ANY, depth)
+  end
+  return (read_number(at, depth))
+end
+
+-- A whole body. `bound` are the values of the path, as a tree of field names.
+local function read_body(binding, bound)
+  local depth, field = 0, {kind = "message", fields = binding.fields}
+  if binding.body ~= "*" then
+    field = binding.fields[binding.body]
+    depth, trail[1], bound = 1, field.name, bound[field.name]
+  end
+  local at = find(text, "[^ \t\r\n]") or #text + 1
+  if is_null(at) then
+    refuse(depth, "must not be null")
+  end
+  local next = find(text, "[^ \t\r\n]", read_value(at, field, depth, bound))
+  if next then
+    refuse_syntax(0, next)
+  end
+end
+

@@ -1,0 +1,366 @@
+//! What a REST client writes is what a service reads, or it is refused by name: unknown fields, fields that are there
+//! twice, what is not JSON, and what path, query and body say differently.
+
+use reqwest::Method;
+use serde_json::json;
+use tonic::Code;
+use uuid::Uuid;
+
+use crate::ground::{Answer, Edge};
+
+const ID: &str = "01a22080-31bf-734b-ab66-d08b4f7932bf";
+
+/// One edge and its only client.
+struct Desk {
+    edge: Edge,
+    token: String,
+}
+
+impl Desk {
+    async fn open(settings: &[&str]) -> Desk {
+        let edge = Edge::start(settings).await;
+        let token = edge.token();
+        Desk { edge, token }
+    }
+
+    async fn order(&self, body: &str) -> Answer {
+        self.edge.post("/v1/orders", &self.token, body.to_owned()).await
+    }
+
+    async fn refund(&self, body: &str) -> Answer {
+        self.edge.post(&format!("/v1/payments/{ID}:refund"), &self.token, body.to_owned()).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: &str) -> Answer {
+        let bearer = format!("Bearer {}", self.token);
+        self.edge.call(method, path, &[("authorization", &bearer)], Some(body.to_owned().into())).await
+    }
+
+    /// None of the refused requests came to a service.
+    fn assert_untouched(&self) {
+        for rpc in ["CreateOrder", "RefundPayment", "UpdateUser", "CancelOrder", "RegisterUser"] {
+            assert!(self.edge.upstream.calls(rpc).is_empty(), "{rpc} was called");
+        }
+    }
+}
+
+/// An order with this beside what it needs.
+fn order_with(more: &str) -> String {
+    format!(r#"{{"items": [{{"productId": "{ID}", "quantity": 1}}], "paymentMethod": "pm_card_visa"{more}}}"#)
+}
+
+#[tokio::test]
+async fn an_unknown_field_is_refused_by_its_path() {
+    let desk = Desk::open(&[]).await;
+    // Dropped, this one would give back everything.
+    desk.refund(r#"{"amount": 100, "reason": "REFUND_REASON_GOODS"}"#).await.assert_invalid("amount");
+    // And this one would place an order.
+    desk.order(&order_with(r#", "validateonly": true"#)).await.assert_invalid("validateonly");
+    for (body, field) in [
+        (r#"{"items": [{"qty": 1}]}"#, "items[0].qty"),
+        (r#"{"items": [{"quantity": 1}, {"quantity": 1, "Quantity": 2}]}"#, "items[1].Quantity"),
+        (r#"{"shippingAddress": {"zip": "1"}}"#, "shipping_address.zip"),
+        (r#"{"shipping_address": {"a.b": "1"}}"#, "shipping_address.a.b"),
+        (r#"{"": 1}"#, ""),
+        (r#"{"x": {"deep": [{"and": null}]}}"#, "x"),
+        (r#"{"\u0061\"\n\u00e9": 1}"#, "a\"\n\u{e9}"),
+        (r#"{"@type": "x"}"#, "@type"),
+        (r#"{"1": 1}"#, "1"),
+    ] {
+        if field.is_empty() {
+            desk.order(body).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        } else {
+            desk.order(body).await.assert_invalid(field);
+        }
+    }
+    desk.send(Method::PATCH, "/v1/users/me", r#"{"name": "x"}"#).await.assert_invalid("user.name");
+    desk.send(Method::PATCH, "/v1/users/me", r#"{"user": {}}"#).await.assert_invalid("user.user");
+    let long = "x".repeat(5_000);
+    let answer = desk.order(&format!(r#"{{"{long}": 1}}"#)).await;
+    answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+    assert!(answer.body.len() < 1_000, "a long name is not repeated: {answer:?}");
+    desk.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_field_that_is_there_twice_is_refused_in_any_spelling() {
+    let desk = Desk::open(&[]).await;
+    for (body, field) in [
+        (r#"{"amountMinor": 1, "amountMinor": 1}"#, "amount_minor"),
+        (r#"{"amountMinor": 1, "amount_minor": 2}"#, "amount_minor"),
+        (r#"{"amount_minor": 1, "amount\u004dinor": 2}"#, "amount_minor"),
+        (r#"{"amountMinor": null, "amountMinor": 2}"#, "amount_minor"),
+        (r#"{"\u0072eason": 1, "reason": 2}"#, "reason"),
+    ] {
+        desk.refund(body).await.assert_invalid(field);
+    }
+    desk.order(r#"{"items": [], "items": []}"#).await.assert_invalid("items");
+    let nested = r#"{"items": [{"productId": "a", "quantity": 1, "product_id": "b"}]}"#;
+    desk.order(nested).await.assert_invalid("items[0].product_id");
+    desk.assert_untouched();
+    // In one spelling and in the other, both are the field.
+    for body in [r#"{"amountMinor": 1, "reason": 1}"#, r#"{"amount_minor": "1", "reason": "REFUND_REASON_FRAUD"}"#] {
+        assert_eq!(desk.refund(body).await.status, 200);
+    }
+    assert_eq!(desk.refund(r#"{"amount\u004dinor": 1, "r\u0065ason": 1}"#).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_value_of_another_kind_is_refused() {
+    let desk = Desk::open(&[]).await;
+    for (value, field) in [
+        (r#""items": {"productId": "a"}"#, "items"),
+        (r#""items": [[{"productId": "a"}]]"#, "items[0]"),
+        (r#""items": [null]"#, "items[0]"),
+        (r#""items": [{"quantity": 1}, null]"#, "items[1]"),
+        (r#""items": [{"quantity": true}]"#, "items[0].quantity"),
+        (r#""items": [{"quantity": 1.5}]"#, "items[0].quantity"),
+        (r#""items": [{"quantity": 2147483648}]"#, "items[0].quantity"),
+        (r#""items": [{"quantity": -2147483649}]"#, "items[0].quantity"),
+        (r#""items": [{"quantity": "1 "}]"#, "items[0].quantity"),
+        (r#""items": [{"quantity": ""}]"#, "items[0].quantity"),
+        (r#""items": [{"quantity": 1e99}]"#, "items[0].quantity"),
+        (r#""items": [{"quantity": [1]}]"#, "items[0].quantity"),
+        (r#""items": "none""#, "items"),
+        (r#""paymentMethod": 7"#, "payment_method"),
+        (r#""paymentMethod": {}"#, "payment_method"),
+        (r#""paymentMethod": ["pm_card_visa"]"#, "payment_method"),
+        (r#""validateOnly": "true""#, "validate_only"),
+        (r#""validateOnly": 1"#, "validate_only"),
+        (r#""shippingAddress": "here""#, "shipping_address"),
+        (r#""shippingAddress": {"lines": "one"}"#, "shipping_address.lines"),
+        (r#""shippingAddress": {"lines": ["one", null]}"#, "shipping_address.lines[1]"),
+    ] {
+        desk.order(&format!("{{{value}}}")).await.assert_invalid(field);
+    }
+    for value in [r#""REFUND_REASON_NONE""#, r#""refund_reason_goods""#, r#""1""#, "true", "1.5", "[]", "{}"] {
+        desk.refund(&format!(r#"{{"reason": {value}}}"#)).await.assert_invalid("reason");
+    }
+    for minor in ["9223372036854775808", "-9223372036854775809", "\"99999999999999999999\"", "1e30"] {
+        desk.refund(&format!(r#"{{"amountMinor": {minor}}}"#)).await.assert_invalid("amount_minor");
+    }
+    desk.assert_untouched();
+    // As the contracts' JSON has it, numbers may be texts, and null is no value.
+    for good in [
+        r#"{"amountMinor": "9", "reason": 1}"#,
+        r#"{"amountMinor": 1e1, "reason": 1}"#,
+        r#"{"amountMinor": null, "reason": "REFUND_REASON_GOODS"}"#,
+    ] {
+        assert_eq!(desk.refund(good).await.status, 200, "{good}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_refused_whatever_it_is_called() {
+    let desk = Desk::open(&[]).await;
+    for body in [
+        "{\"items\": [",
+        "{\"items\": []",
+        "{\"items\": [],}",
+        "{\"items\": [{},]}",
+        "{'items': []}",
+        "{items: []}",
+        "{\"items\" = []}",
+        "{\"items\": []} x",
+        "{\"items\": []}{}",
+        "{\"items\": []}\0",
+        "{\"items\": [] /* none */}",
+        "{\"items\": [] \"paymentMethod\": \"x\"}",
+        "{\"items\": [] , , \"paymentMethod\": \"x\"}",
+        "{,\"items\": []}",
+        "{\"paymentMethod\": \"a\nb\"}",
+        "{\"paymentMethod\": \"\\x41\"}",
+        "{\"paymentMethod\": \"\\u12\"}",
+        "{\"paymentMethod\": \"\\ud800\"}",
+        "{\"paymentMethod\": \"\\ud800\\u0041\"}",
+        "{\"paymentMethod\": \"\\udc00\"}",
+        "{\"paymentMethod\": \"a\\\"}",
+        "{\"items\": [{\"quantity\": 01}]}",
+        "{\"items\": [{\"quantity\": +1}]}",
+        "{\"items\": [{\"quantity\": 1.}]}",
+        "{\"items\": [{\"quantity\": .1}]}",
+        "{\"items\": [{\"quantity\": 0x1}]}",
+        "{\"items\": [{\"quantity\": 1 2}]}",
+        "{\"items\": [{\"quantity\": NaN}]}",
+        "{\"items\": [}",
+        "{\"items\": [{]}",
+        "{\"validateOnly\": tru}",
+        "{\"validateOnly\": trueish}",
+        "{\"items\"}",
+        "{\"items\":}",
+        "{\"items\": nul}",
+        "{",
+        "}",
+        "\u{feff}{\"items\": []}",
+        "  ",
+        "null",
+        "[]",
+        "7",
+        "\"x\"",
+        "items=1&paymentMethod=x",
+    ] {
+        for content_type in
+            ["application/json", "text/plain", "application/grpc; x", "application/x-www-form-urlencoded"]
+        {
+            let bearer = format!("Bearer {}", desk.token);
+            let headers = [("authorization", bearer.as_str()), ("content-type", content_type)];
+            let answer = desk.edge.call(Method::POST, "/v1/orders", &headers, Some(body.into())).await;
+            answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        }
+    }
+    desk.order("  ").await.assert_malformed();
+    let bearer = format!("Bearer {}", desk.token);
+    for odd in [&b"{\"paymentMethod\": \"\xff\"}"[..], b"{\"paymentMethod\": \"\xc0\xaf\"}", b"{\"\xe9\": 1}"] {
+        let body = Some(odd.to_vec().into());
+        let answer = desk.edge.call(Method::POST, "/v1/orders", &[("authorization", &bearer)], body).await;
+        answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+    }
+    desk.assert_untouched();
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_in_depth_in_values_and_in_bytes() {
+    let desk = Desk::open(&["--max-body=3000000"]).await;
+    for (open, close) in [("[", "]"), ("{\"items\":", "}"), ("{\"a\":", "}")] {
+        let deep = format!("{{\"items\": {}1{}}}", open.repeat(100_000), close.repeat(100_000));
+        desk.order(&deep).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+    }
+    let many = vec!["{}"; 20_000].join(",");
+    desk.order(&format!("{{\"items\": [{many}]}}")).await.assert_malformed();
+    // One that is large and good is the service's to refuse, up to the limit of the edge.
+    let answer = desk.order(&json!({"paymentMethod": "x".repeat(2_900_000)}).to_string()).await;
+    assert_eq!((answer.status, &answer.json()["details"][0]["domain"]), (400, &json!("souk.order")));
+    let answer = desk.order(&json!({"paymentMethod": "x".repeat(3_100_000)}).to_string()).await;
+    answer.assert_refused(413, Code::ResourceExhausted, "BODY_TOO_LARGE");
+    desk.assert_untouched();
+}
+
+#[tokio::test]
+async fn beside_a_body_there_are_no_parameters() {
+    let desk = Desk::open(&[]).await;
+    let good = order_with("");
+    for (query, field) in [
+        ("paymentMethod=pm_card_chargeDeclined", "paymentMethod"),
+        ("payment_method=pm_card_chargeDeclined", "payment_method"),
+        ("%70aymentMethod=pm_card_chargeDeclined", "paymentMethod"),
+        ("validateOnly=true", "validateOnly"),
+        ("items.quantity=5", "items.quantity"),
+        ("nonsense", "nonsense"),
+        ("&&x=1", "x"),
+    ] {
+        desk.send(Method::POST, &format!("/v1/orders?{query}"), &good).await.assert_invalid(field);
+    }
+    let path = format!("/v1/payments/{ID}:refund?amountMinor=1");
+    desk.send(Method::POST, &path, r#"{"reason": 1}"#).await.assert_invalid("amountMinor");
+    // The fields beside a body that is one field may come by the query, as a PATCH has it, and only those.
+    let patch =
+        async |query: &str| desk.send(Method::PATCH, &format!("/v1/users/me?{query}"), r#"{"displayName": "y"}"#).await;
+    for (query, field) in [
+        ("user.displayName=x", "user.display_name"),
+        ("user.display_name=x", "user.display_name"),
+        ("user=x", "user"),
+        ("user.userId=x", "user.user_id"),
+        ("updateMask=displayName&update_mask=email", "update_mask"),
+        ("updateMask=displayName&updateMask=email", "update_mask"),
+        ("updatemask=displayName", "updatemask"),
+        ("displayName=x", "displayName"),
+    ] {
+        patch(query).await.assert_invalid(field);
+    }
+    desk.assert_untouched();
+    for query in ["", "updateMask=displayName", "update_mask=displayName"] {
+        assert_eq!(patch(query).await.status, 200, "{query}");
+    }
+    assert_eq!(desk.send(Method::POST, "/v1/orders?", &good).await.status, 200, "a mark alone says nothing");
+}
+
+#[tokio::test]
+async fn path_query_and_body_say_the_same() {
+    let desk = Desk::open(&[]).await;
+    let other = Uuid::now_v7();
+    for body in [
+        format!(r#"{{"paymentId": "{other}", "reason": 1}}"#),
+        format!(r#"{{"payment_id": "{other}", "reason": 1}}"#),
+        format!(r#"{{"payment\u0049d": "{other}", "reason": 1}}"#),
+        r#"{"paymentId": "", "reason": 1}"#.to_owned(),
+    ] {
+        desk.refund(&body).await.assert_invalid("payment_id");
+    }
+    for body in [r#"{"userId": "you"}"#, r#"{"user_id": "you"}"#, r#"{"userId": "\u006de "}"#] {
+        desk.send(Method::PATCH, "/v1/users/me", body).await.assert_invalid("user.user_id");
+    }
+    desk.assert_untouched();
+    // Who changes what they read sends its id, too.
+    for body in [r#"{"userId": "me"}"#, r#"{"user_id": "me"}"#, r#"{"userId": "\u006de"}"#, r#"{"userId": null}"#] {
+        assert_eq!(desk.send(Method::PATCH, "/v1/users/me", body).await.status, 200, "{body}");
+        let path = "/v1/users/%6d%65";
+        assert_eq!(desk.send(Method::PATCH, path, body).await.status, 200, "{path} {body}");
+    }
+    for query in ["userId=other", "user_id=other", "userId=me", "%75serId=other"] {
+        desk.edge.get(&format!("/v1/users/me?{query}"), &desk.token).await.assert_invalid("user_id");
+    }
+    assert!(desk.edge.upstream.calls("GetUser").is_empty());
+    for query in ["pageSize=1&pageSize=2", "pageSize=1&page_size=2"] {
+        desk.edge.get(&format!("/v1/payments?{query}"), &desk.token).await.assert_invalid("page_size");
+    }
+    assert_eq!(desk.edge.get("/v1/payments?pageSize=1&orderId=", &desk.token).await.status, 200);
+}
+
+/// Who may not call hears that first, and nobody reads what they sent.
+#[tokio::test]
+async fn without_a_token_no_body_is_read() {
+    let edge = Edge::start(&[]).await;
+    let answer = edge.call(Method::POST, "/v1/orders", &[], Some("{".into())).await;
+    answer.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
+    let answer = edge.call(Method::POST, "/v1/sessions", &[], Some("{\"mail\": 1}".into())).await;
+    answer.assert_invalid("mail");
+}
+
+#[tokio::test]
+async fn a_body_may_be_absent_or_come_in_pieces() {
+    let desk = Desk::open(&[]).await;
+    let bearer = format!("Bearer {}", desk.token);
+    let path = format!("/v1/orders/{ID}:cancel");
+    for body in [None, Some(reqwest::Body::from(""))] {
+        let answer = desk.edge.call(Method::POST, &path, &[("authorization", &bearer)], body).await;
+        assert_eq!(answer.json()["details"][0]["domain"], "souk.order", "the service says what is missing: {answer:?}");
+    }
+    let send_by_byte = async |body: &str| {
+        let pieces: String = body.chars().map(|piece| format!("1\r\n{piece}\r\n")).collect();
+        let head = "POST /v1/orders HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked";
+        desk.edge.send_raw(&format!("{head}\r\nauthorization: {bearer}\r\n\r\n{pieces}0\r\n\r\n")).await
+    };
+    let answer = send_by_byte(&order_with("")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let answer = send_by_byte(&order_with(r#", "validateonly": true"#)).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(r#""field":"validateonly""#), "{answer}");
+    assert_eq!(desk.edge.upstream.calls("CreateOrder").len(), 1);
+}
+
+/// There is one way to write each path; another that the transcoder would take is not found with a body.
+#[tokio::test]
+async fn no_other_spelling_of_a_path_gets_past() {
+    let desk = Desk::open(&[]).await;
+    let odd = r#"{"amount": 1, "reason": 1}"#;
+    for path in [
+        format!("/v1/payments/{ID}/:refund"),
+        format!("/v1/payments/{ID}/refund"),
+        format!("/v1/payments/{ID}:refund/"),
+        format!("//v1/payments//{ID}:refund"),
+        format!("/v1/./payments/{ID}:refund"),
+        format!("/v1/x/../payments/{ID}:refund"),
+        format!("/%76%31/%70ayments/{ID}:refund"),
+        format!("/v1/payments/{ID}%3Arefund"),
+        format!("/v1/payments/{ID}:%72efund"),
+        format!("/v1/payments/{ID}:x:refund"),
+        format!("/v1/payments/{ID}:refund;x=1"),
+        format!("/v1/payments/{ID}:REFUND"),
+        "/souk.payment.v1.PaymentService/RefundPayment".to_owned(),
+    ] {
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let answer = desk.send(method.clone(), &path, odd).await;
+            assert!([400, 404].contains(&answer.status), "{method} {path}: {answer:?}");
+        }
+    }
+    desk.assert_untouched();
+}
