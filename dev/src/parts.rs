@@ -187,6 +187,8 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
         ("PAYMENT_WEBHOOK_SECRET_FILE".to_owned(), keys.join("webhook.key").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
+        // The simulator has no limits but those that it is told.
+        ("PAYMENT_PROVIDER_RATE".to_owned(), "2000".to_owned()),
         ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
         ("ORDER_PRODUCT_URL".to_owned(), format!("http://{}", local(ports.grpc(3)))),
         ("INVENTORY_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(5)))),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
+
 use super::fault::{A_MINUTE, Expect, Fault, Injected, Site};
 use super::proxy::{Mode, Moment};
 use crate::supervisor::Order::{End, Start};
@@ -70,6 +72,14 @@ pub(crate) const FAULTS: &[Fault] = &[
     )
     .settles_within(A_MINUTE),
     Fault::new(
+        "provider-limits",
+        "the provider serves 5 calls a second for 15 s, and answers 429 to all others",
+        Expect::NoFailure,
+        |site| Box::pin(limit(site)),
+    )
+    .settles_within(A_MINUTE)
+    .calm(),
+    Fault::new(
         "webhooks-late-and-twice",
         "the provider's webhooks come twice, 2 s late, the last one first, for 10 s",
         Expect::NoFailure,
@@ -83,6 +93,18 @@ pub(crate) const FAULTS: &[Fault] = &[
     )
     .settles_within(A_MINUTE),
 ];
+
+/// The first that are refused are under way when the limit comes. From then on each pause ends with a few at half the pace of
+/// those before; without a budget there would be as many as customers buy, again and again.
+const MOST_REFUSED: u64 = 150;
+
+async fn limit(site: Site<'_>) -> Result<()> {
+    site.cluster.set_limits(&[("per_second", "5"), ("reason", "global-rate")]).await?;
+    site.lasts(15).await;
+    let refused = site.cluster.refused_calls().await?;
+    ensure!((1..=MOST_REFUSED).contains(&refused), "{refused} calls were refused; at most {MOST_REFUSED} are expected");
+    Ok(())
+}
 
 fn lose_answers<'a>(site: Site<'a>, text: &'static str) -> Injected<'a> {
     Box::pin(async move {

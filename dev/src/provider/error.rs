@@ -4,11 +4,13 @@
 use std::borrow::Cow;
 use std::io;
 
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::http::Answer;
+use super::limits::Limit;
 
 #[derive(Debug)]
 pub(super) enum Error {
@@ -38,6 +40,7 @@ pub(super) enum Error {
     KeyLength,
     KeyReused(String),
     KeyInUse,
+    Limited(Limit),
     /// Asked for by the payment method, with or without the effect. The one error that is kept.
     Broken,
     /// Asked for by the payment method, after the hang.
@@ -151,6 +154,19 @@ impl Error {
                 code: Some("idempotency_key_in_use"),
                 ..Problem::invalid_request("There is currently another in-progress request using this key.")
             },
+            Error::Limited(Limit { reason: Limit::LOCK_TIMEOUT, .. }) => Problem {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                code: Some(Limit::LOCK_TIMEOUT),
+                ..Problem::invalid_request(
+                    "This object cannot be accessed right now because another API request or Stripe process is \
+                     currently accessing it.",
+                )
+            },
+            Error::Limited(_) => Problem {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                code: Some("rate_limit"),
+                ..Problem::invalid_request("Request rate limit exceeded.")
+            },
             Error::Broken => Problem::api_error(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our end."),
             Error::GaveUp => Problem::api_error(StatusCode::GATEWAY_TIMEOUT, "The request took too long."),
             Error::Journal(error) => {
@@ -169,6 +185,18 @@ impl From<io::Error> for Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        self.answer().into_response()
+        let limit = if let Error::Limited(limit) = self { Some(limit) } else { None };
+        let mut response = self.answer().into_response();
+        if let Some(Limit { reason, retry_after }) = limit {
+            let headers = response.headers_mut();
+            if reason != Limit::LOCK_TIMEOUT {
+                let name = HeaderName::from_static("stripe-rate-limited-reason");
+                headers.insert(name, HeaderValue::from_static(reason));
+            }
+            if let Some(seconds) = retry_after {
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+        }
+        response
     }
 }

@@ -17,6 +17,7 @@ use super::Provider;
 use super::command::{Command, Confirmation, NewIntent, NewRefund, Request, parse_cancellation, parse_intent_id};
 use super::error::Error;
 use super::idempotency::Key;
+use super::limits;
 use super::outcome::PaymentMethod;
 use super::params::Params;
 use super::refund::RefundId;
@@ -37,12 +38,14 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/v1/payment_intents/{id}/cancel", post(cancel_intent))
         .route("/v1/refunds", post(create_refund).get(list_refunds))
         .route("/v1/refunds/{id}", get(get_refund))
+        .route_layer(middleware::from_fn_with_state(provider.clone(), limits::admit))
         .route_layer(middleware::from_fn(require_api_key));
     Router::new()
         .merge(stripe)
         .route("/_ledger", get(list_movements))
         .route("/_summary", get(list_summaries))
         .route("/_webhooks", post(set_webhooks))
+        .route("/_limits", get(limits::show).post(limits::set))
         .fallback(refuse_url)
         .method_not_allowed_fallback(refuse_url)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))

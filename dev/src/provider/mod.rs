@@ -25,6 +25,13 @@
 //! call that was malformed or named something unknown is not kept. A slow call takes effect at the end of its wait, whether or not its caller
 //! still listens; until then its key answers 409.
 //!
+//! # Limits
+//!
+//! `POST /_limits` makes it refuse what is more than `per_second` calls within any second, from then on, as Stripe does: 429,
+//! code `rate_limit`, the header `Stripe-Rate-Limited-Reason`. `reason` chooses among Stripe's (`lock_timeout` is a 429
+//! with that code and without the header), `retry_after` adds that header; without `per_second` there is no limit.
+//! `GET /_limits` says how many calls were served and refused since.
+//!
 //! # The ledger's side (no key needed)
 //!
 //! `GET /_ledger?after=N&limit=M` is every movement of money, oldest first; `seq` starts at 1 without gaps, `limit` is
@@ -64,6 +71,7 @@ mod idempotency;
 mod intent;
 mod journal;
 mod ledger;
+mod limits;
 mod listener;
 mod metadata;
 pub mod outcome;
@@ -86,6 +94,7 @@ use command::Request;
 use error::Error;
 use http::Answer;
 use ledger::{Begun, Executed, Ledger};
+use limits::Limits;
 use outcome::{HANG, SLOW, Trouble};
 use refund::RefundId;
 use webhook::Webhooks;
@@ -98,6 +107,7 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Provider {
     ledger: Arc<Mutex<Ledger>>,
+    limits: Arc<Mutex<Limits>>,
 }
 
 /// Where webhooks go, and the file whose first line signs them.
@@ -131,7 +141,8 @@ pub async fn serve(listen: SocketAddr, data: PathBuf, listener: Option<Listener>
 impl Provider {
     /// Opens the ledger in this folder, which is created if need be. Only one process may have it open.
     pub fn open(data: impl AsRef<Path>) -> io::Result<Provider> {
-        Ok(Provider { ledger: Arc::new(Mutex::new(Ledger::open(data.as_ref())?)) })
+        let ledger = Arc::new(Mutex::new(Ledger::open(data.as_ref())?));
+        Ok(Provider { ledger, limits: Arc::default() })
     }
 
     /// Tells this URL what moves from now on.
@@ -194,6 +205,10 @@ impl Provider {
                 tracing::error!(?error, "a pending refund was not settled");
             }
         });
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().expect("nothing panics while it holds this lock")
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -6,6 +6,7 @@
 //! twice. Nothing else ever talks to the provider, and no card number is ever seen here. What the provider reports by itself
 //! only makes us ask sooner; payments at rest are asked about once a day.
 
+mod budget;
 pub mod check;
 mod drive;
 mod error;
@@ -37,6 +38,7 @@ use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::payment::v1::payment_service_server::PaymentServiceServer;
 use sqlx::PgPool;
 
+use budget::{Budget, PATIENCE, Rates};
 use rpc::Rpc;
 use stripe::Stripe;
 
@@ -45,6 +47,8 @@ pub static SCHEMA: Schema =
     Schema { service: "payment", migrator: &MIGRATOR, append_only: &["ledger_transfer", "payment_history"] };
 
 const SECOND: Duration = Duration::from_secs(1);
+/// How many payments a replica compares at once at most; how many in a second is said by the pace that all replicas share.
+const SWEEPERS: usize = 4;
 
 /// The payment service.
 #[derive(Debug, Clone, Args)]
@@ -112,6 +116,27 @@ pub struct Config {
         value_parser = parse_duration
     )]
     provider_timeout: Duration,
+    /// How often the provider may be asked in any second, by all replicas together. Stripe allows an account 100 calls a
+    /// second (25 in a sandbox), and 25 to each kind of call (docs.stripe.com/rate-limits): the default keeps to all of
+    /// them, and is enough for some six orders a second.
+    #[arg(
+        id = "PAYMENT_PROVIDER_RATE",
+        long = "payment-provider-rate",
+        env = "PAYMENT_PROVIDER_RATE",
+        default_value_t = 25,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    provider_rate: u32,
+    /// How many payments at rest are compared with the provider in a second, by all replicas together, if nothing else needs
+    /// its calls. Each is compared once a day for thirty days: one a second is enough for 86,400 payments.
+    #[arg(
+        id = "PAYMENT_RECONCILE_RATE",
+        long = "payment-reconcile-rate",
+        env = "PAYMENT_RECONCILE_RATE",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
+    reconcile_rate: u32,
     /// How many payments are worked on at once.
     #[arg(
         id = "PAYMENT_WORKERS",
@@ -129,7 +154,7 @@ struct Service {
     provider: Stripe,
     webhook_secret: Option<Secret>,
     orders: OrderServiceClient<client::Peer>,
-    /// How long a worker has for one payment: as long as three calls that take all the time there is. Who needs more, after
+    /// How long a worker has for one payment: as long as three calls that take, and wait, all the time there is. Who needs more, after
     /// refusals, may find it gone, and leaves what became of the payment to whoever asks the provider next.
     lease: Duration,
     /// Wakes the relay of the outbox.
@@ -145,7 +170,9 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         .map_err(|error| format!("PAYMENT_DATABASE_URL: {error}"))?;
     let file = config.provider_key_file.as_ref().ok_or("PAYMENT_PROVIDER_KEY_FILE: is required")?;
     let key = first_line(file).map_err(|error| format!("PAYMENT_PROVIDER_KEY_FILE: {}: {error}", file.display()))?;
-    let provider = Stripe::new(&config.provider_url, &key, config.provider_timeout)
+    let rates = Rates { calls: config.provider_rate, comparisons: config.reconcile_rate };
+    let budget = Budget::new(db.clone(), rates);
+    let provider = Stripe::new(&config.provider_url, &key, config.provider_timeout, budget)
         .map_err(|error| format!("PAYMENT_PROVIDER_URL: {error}"))?;
     let orders = client::connect("order", &config.order_url).map_err(|error| format!("PAYMENT_ORDER_URL: {error}"))?;
     let service = Service {
@@ -154,7 +181,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         provider,
         webhook_secret: config.webhook_secret_file.as_deref().and_then(read_secret),
         orders: OrderServiceClient::new(orders),
-        lease: config.provider_timeout * 3 + Duration::from_secs(5),
+        lease: (config.provider_timeout + PATIENCE) * 3 + Duration::from_secs(5),
         published: Wake::default(),
         work: Wake::default(),
         looks: Wake::default(),
@@ -191,7 +218,8 @@ fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Con
         .step(step(&service, "payment.behind", SECOND * 10, drive::count_behind))
         .step(step(&service, "payment.waiting", SECOND * 10, stale::settle_waiting))
         .step(step(&service, "payment.look", SECOND, reconcile::look).woken_by(looks))
-        .step(step(&service, "payment.sweep", SECOND / 4, reconcile::sweep))
+        .step(step(&service, "payment.sweep", SECOND / 4, reconcile::sweep).workers(SWEEPERS))
+        .step(step(&service, "payment.lag", SECOND * 10, reconcile::measure_lag))
         .step(step(&service, "payment.differences", SECOND * 10, reconcile::count_differences))
         .step(step(&service, "payment.forget_webhooks", SECOND * 60, webhook::forget_old))
         .step(step(&service, "payment.forget_answers", SECOND * 60, forget_answers))

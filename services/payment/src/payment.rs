@@ -35,6 +35,8 @@ pub(crate) struct Payment {
     pub(crate) lease: Option<Uuid>,
     /// Numbers the key of the call that is under way.
     pub(crate) call: i32,
+    /// Whether that call was never sent, or refused before it began.
+    pub(crate) unsent: bool,
     /// What the last comparison with the provider found.
     pub(crate) difference: String,
     pub(crate) attempts: i32,
@@ -61,6 +63,7 @@ pub(crate) struct Row {
     pub(crate) cause_id: Uuid,
     pub(crate) lease: Option<Uuid>,
     pub(crate) call: i32,
+    pub(crate) unsent: bool,
     pub(crate) difference: String,
     pub(crate) attempts: i32,
     pub(crate) created_at: OffsetDateTime,
@@ -87,6 +90,7 @@ impl Row {
             cause_id: self.cause_id,
             lease: self.lease,
             call: self.call,
+            unsent: self.unsent,
             difference: self.difference,
             attempts: self.attempts,
             created_at: self.created_at,
@@ -137,7 +141,7 @@ impl Payment {
         let row = sqlx::query_as!(
             Row,
             "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
-               captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call,
+               captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
                difference, attempts, created_at, updated_at
              from payment where payment_id = $1 for no key update",
             payment_id,

@@ -1,5 +1,5 @@
 //! Payments at rest are compared with what the provider knows: at once where it reported something, and all of them once a
-//! day, slowly, for as long as something may still happen to them. What is safe to mend is mended, everything else is told
+//! day, at a pace that all replicas share, for as long as something may still happen to them. What is safe to mend is mended, everything else is told
 //! by a metric and a line in the log. What is under way asks the provider anyway, see [`crate::drive`]; a payment that rests
 //! after a refused refund is compared too, for that may be what was refused.
 
@@ -26,6 +26,16 @@ const CHANGES_WITHIN: Duration = Duration::days(30);
 /// When a provider that did not answer is asked again.
 const UNANSWERED: Duration = Duration::seconds(30);
 
+/// How late a comparison may be before somebody is told.
+const TOLERATED: Duration = Duration::hours(1);
+
+static LAG: LazyLock<Gauge> = LazyLock::new(|| {
+    metrics::register(
+        "payment_comparison_lag_seconds",
+        "How long ago the payment was due that waits longest to be compared with the provider",
+        Gauge::default(),
+    )
+});
 static DIFFERENCES: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
     metrics::register("payment_differences", "Payments that the provider tells otherwise, by what", Family::default())
 });
@@ -41,9 +51,40 @@ pub(crate) async fn look(service: Arc<Service>) -> Result<Did, Unexpected> {
     check_one(&service, OffsetDateTime::UNIX_EPOCH).await
 }
 
-/// Looks at one payment whose day has passed, and rests: its every is the pace.
+/// Looks at one payment whose day has passed, if one is due and the pace allows it.
 pub(crate) async fn sweep(service: Arc<Service>) -> Result<Did, Unexpected> {
-    check_one(&service, service.clock.now()).await?;
+    if oldest_due(&service).await?.is_none() || !service.provider.budget.take_comparison().await? {
+        return Ok(Did::Nothing);
+    }
+    check_one(&service, service.clock.now()).await
+}
+
+/// Since when the payment is due that waits longest for its daily comparison. What is under way is not due: it asks the
+/// provider anyway.
+async fn oldest_due(service: &Service) -> Result<Option<OffsetDateTime>, Unexpected> {
+    let oldest = sqlx::query_scalar!(
+        r#"select check_at as "at!" from payment
+           where check_at > 'epoch' and check_at <= $1 and intent_id is not null
+             and (due_at is null or due_at > $1 and state = 'CAPTURED' and refund_pending_minor = 0)
+             and (leased_until is null or leased_until < $1)
+           order by check_at limit 1"#,
+        service.clock.now(),
+    );
+    Ok(oldest.fetch_optional(&service.db).await?)
+}
+
+/// How far comparisons are behind what is promised.
+pub(crate) async fn measure_lag(service: Arc<Service>) -> Result<Did, Unexpected> {
+    let oldest = oldest_due(&service).await?;
+    let lag = oldest.map_or(Duration::ZERO, |since| service.clock.now() - since);
+    let (before, seconds) = (LAG.get(), lag.whole_seconds());
+    LAG.set(seconds);
+    let (was_late, is_late) = (before > TOLERATED.whole_seconds(), lag > TOLERATED);
+    if is_late && !was_late {
+        tracing::warn!(%lag, "payments are compared with the provider later than once a day: PAYMENT_RECONCILE_RATE is too low");
+    } else if was_late && !is_late {
+        tracing::info!("payments are compared with the provider once a day again");
+    }
     Ok(Did::Nothing)
 }
 
@@ -65,6 +106,10 @@ async fn check_one(service: &Service, wanted: OffsetDateTime) -> Result<Did, Une
             tracing::warn!(payment_id = %payment.payment_id, %unknown, "it is compared again");
             finish(service, &payment, &payment.difference, now + UNANSWERED).await?;
         }
+        Err(Stopped::Unsent(unsent)) => {
+            tracing::debug!(payment_id = %payment.payment_id, %unsent, "it is compared later");
+            finish(service, &payment, &payment.difference, now + UNANSWERED).await?;
+        }
         Err(Stopped::Unexpected(unexpected)) => return Err(unexpected),
     }
     Ok(Did::Something)
@@ -82,7 +127,7 @@ async fn claim(service: &Service, wanted: OffsetDateTime) -> Result<Option<Payme
               and (leased_until is null or leased_until < $1)
             order by check_at limit 1 for no key update skip locked)
          returning payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
-           captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call,
+           captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
            difference, attempts, created_at, updated_at",
         now,
         Uuid::now_v7(),

@@ -1,5 +1,6 @@
 //! The payment provider: Stripe's wire API. An answer is something the provider said; everything else (a timeout, a lost
-//! connection, an error of its own) leaves open whether the call had its effect, and is never taken for a no.
+//! connection, an error of its own) leaves open whether the call had its effect, and is never taken for a no. A call that
+//! its limits turned away (429), or ours before it was sent, had none.
 
 mod wire;
 
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tower::ServiceExt;
 use uuid::Uuid;
 
+use crate::budget::{Budget, Held};
 use wire::{About, Lost, Page, Subject, read};
 pub(crate) use wire::{Answer, Intent, Refund, RefundStatus, Status};
 
@@ -37,6 +39,28 @@ pub(crate) struct Stripe {
     guarded: Guarded<reqwest::Client, reqwest::Response, reqwest::Error>,
     url: String,
     key: String,
+    pub(crate) budget: Budget,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    #[error(transparent)]
+    Unsent(#[from] Unsent),
+}
+
+/// The call was not made, or refused before it began: it had no effect.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {why}")]
+pub(crate) struct Unsent {
+    operation: &'static str,
+    why: String,
+    /// Whether it would have changed anything.
+    pub(crate) writes: bool,
+    /// After which time it may be made. None: nobody knows.
+    pub(crate) rest: Option<Duration>,
 }
 
 /// Nobody knows whether the call had its effect.
@@ -57,12 +81,13 @@ impl Unknown {
 }
 
 impl Stripe {
-    pub(crate) fn new(url: &str, key: &str, timeout: Duration) -> Result<Self, String> {
+    pub(crate) fn new(url: &str, key: &str, timeout: Duration, budget: Budget) -> Result<Self, String> {
         let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(Duration::from_secs(2));
         let client = builder.pool_max_idle_per_host(64).build().map_err(|error| error.to_string())?;
         let url = reqwest::Url::parse(url).map_err(|error| format!("it is not a URL: {error}"))?;
         let guarded = breaker::guard("provider", client.clone(), is_away as _);
-        Ok(Self { client, guarded, url: url.as_str().trim_end_matches('/').to_owned(), key: key.trim().to_owned() })
+        let url = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { client, guarded, url, key: key.trim().to_owned(), budget })
     }
 
     /// An intent that is not confirmed: it moves no money, and may be asked for as often as one likes.
@@ -72,7 +97,7 @@ impl Stripe {
         amount: (i64, &str),
         payment_method: &str,
         (payment_id, order_id): (&str, &str),
-    ) -> Result<Answer<Intent>, Unknown> {
+    ) -> Result<Answer<Intent>, NoAnswer> {
         let (minor, currency) = amount;
         let form = [
             ("amount", minor.to_string()),
@@ -88,23 +113,23 @@ impl Stripe {
     }
 
     /// Holds the amount. A step that the cardholder would have to take is a decline: nobody is there to take it.
-    pub(crate) async fn confirm(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, Unknown> {
+    pub(crate) async fn confirm(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, NoAnswer> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/confirm"), key);
         let request = request.form(&[("error_on_requires_action", "true")]);
         self.send("confirm", request, About::Intent(intent_id)).await
     }
 
-    pub(crate) async fn capture(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, Unknown> {
+    pub(crate) async fn capture(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, NoAnswer> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/capture"), key).form(&NOTHING);
         self.send("capture", request, About::Intent(intent_id)).await
     }
 
-    pub(crate) async fn cancel(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, Unknown> {
+    pub(crate) async fn cancel(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, NoAnswer> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/cancel"), key).form(&NOTHING);
         self.send("cancel", request, About::Intent(intent_id)).await
     }
 
-    pub(crate) async fn get(&self, intent_id: &str) -> Result<Answer<Intent>, Unknown> {
+    pub(crate) async fn get(&self, intent_id: &str) -> Result<Answer<Intent>, NoAnswer> {
         let path = format!("/v1/payment_intents/{intent_id}?expand%5B%5D=latest_charge");
         self.send("get", self.call(Method::GET, &path), About::Intent(intent_id)).await
     }
@@ -115,7 +140,7 @@ impl Stripe {
         intent_id: &str,
         minor: i64,
         refund_id: Uuid,
-    ) -> Result<Answer<Refund>, Unknown> {
+    ) -> Result<Answer<Refund>, NoAnswer> {
         let form = [
             ("payment_intent", intent_id.to_owned()),
             ("amount", minor.to_string()),
@@ -125,13 +150,13 @@ impl Stripe {
         self.send("refund", request, About::Refund(refund_id, intent_id)).await
     }
 
-    pub(crate) async fn get_refund(&self, reference: &str) -> Result<Answer<Refund>, Unknown> {
+    pub(crate) async fn get_refund(&self, reference: &str) -> Result<Answer<Refund>, NoAnswer> {
         let request = self.call(Method::GET, &format!("/v1/refunds/{reference}"));
         self.send("get_refund", request, About::RefundNamed(reference)).await
     }
 
     /// All refunds of an intent.
-    pub(crate) async fn list_refunds(&self, intent_id: &str) -> Result<Answer<Vec<Refund>>, Unknown> {
+    pub(crate) async fn list_refunds(&self, intent_id: &str) -> Result<Answer<Vec<Refund>>, NoAnswer> {
         let mut refunds = Vec::<Refund>::new();
         loop {
             let after = refunds.last().map_or_else(String::new, |last| format!("&starting_after={}", last.id));
@@ -165,18 +190,29 @@ impl Stripe {
         operation: &'static str,
         request: RequestBuilder,
         about: About<'_>,
-    ) -> Result<Answer<T>, Unknown> {
+    ) -> Result<Answer<T>, NoAnswer> {
         let answer = self.ask(request, about).await;
-        let answer = answer.map_err(|Lost { why, answered }| Unknown { operation, why, answered });
         let outcome = match &answer {
             Ok(Answer::Done(_)) => "done",
             Ok(Answer::Declined(_)) => "declined",
             Ok(Answer::Elsewhere(_)) => "elsewhere",
             Ok(Answer::Refused(_)) => "refused",
-            Err(_) => "unknown",
+            Err(Lost::Silent(_) | Lost::Answered(_)) => "unknown",
+            Err(Lost::TurnedAway { .. }) => "limited",
+            Err(Lost::Unsent(_)) => "unsent",
         };
         CALLS.get_or_create(&Call { operation, outcome }).inc();
-        answer
+        let writes = !operation.starts_with("get") && !operation.starts_with("list");
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(Lost::Silent(why)) => Err(Unknown { operation, why, answered: false }.into()),
+            Err(Lost::Answered(why)) => Err(Unknown { operation, why, answered: true }.into()),
+            Err(Lost::Unsent(Held { why, rest })) => Err(Unsent { operation, why, writes, rest }.into()),
+            Err(Lost::TurnedAway { why, everybody, retry_after }) => {
+                let rest = if everybody { self.budget.pause(retry_after).await.ok() } else { retry_after };
+                Err(Unsent { operation, why, writes, rest }.into())
+            }
+        }
     }
 
     async fn ask<T: Subject + DeserializeOwned>(
@@ -185,8 +221,11 @@ impl Stripe {
         about: About<'_>,
     ) -> Result<Answer<T>, Lost> {
         let request = request.build().map_err(|error| Lost::silent(error.without_url()))?;
+        self.budget.take().await.map_err(Lost::Unsent)?;
         let response = self.guarded.clone().oneshot(request).await.map_err(|error| match error {
-            CircuitBreakerError::OpenCircuit => Lost::silent("it was not asked, as it fails each time"),
+            CircuitBreakerError::OpenCircuit => {
+                Lost::Unsent(Held { why: "it was not asked, as it fails each time".to_owned(), rest: None })
+            }
             CircuitBreakerError::Inner(error) => Lost::silent(error.without_url()),
         })?;
         read(response, about).await

@@ -6,7 +6,7 @@ use crate::Service;
 use crate::goal::Goal;
 use crate::outcome::{Outcome, Then, record};
 use crate::payment::Payment;
-use crate::stripe::{Answer, Status};
+use crate::stripe::{Answer, NoAnswer, Status};
 
 pub(super) async fn authorize(service: &Service, payment: &Payment) -> Result<(), Stopped> {
     let (payment_id, order_id) = (payment.payment_id.to_string(), payment.order_id.to_string());
@@ -18,12 +18,12 @@ pub(super) async fn authorize(service: &Service, payment: &Payment) -> Result<()
             tracing::warn!(%payment_id, code, "the provider does not take this payment");
             return finish(service, payment, Outcome::Declined { reason: "PAYMENT_REFUSED" }).await;
         }
-        Err(unknown) => {
+        Err(no_answer) => {
             // It may keep this error under the key for a day. Another intent that nobody confirms harms nobody.
-            if unknown.answered {
+            if matches!(&no_answer, NoAnswer::Unknown(unknown) if unknown.answered) {
                 renew(service, payment).await?;
             }
-            return Err(unknown.into());
+            return Err(no_answer.into());
         }
     };
     let created = Outcome::Created { intent_id: intent.id.clone() };

@@ -12,12 +12,15 @@ use crate::payment::Payment;
 use crate::stripe::{Answer, Intent, Status};
 
 pub(super) async fn look_up(service: &Service, payment: &Payment) -> Result<(), Stopped> {
-    if payment.intent_id.is_none() {
+    let Some(intent_id) = &payment.intent_id else {
         // Not even the intent is known, so nobody confirmed it. Creating it again finds the one that exists, or makes it.
         return match payment.goal {
             Goal::Released => finish(service, payment, Outcome::Voided).await,
             Goal::Authorized | Goal::Captured => authorize(service, payment).await,
         };
+    };
+    if payment.unsent {
+        return do_it(service, payment, intent_id).await;
     }
     let intent = ask(service, payment).await?;
     match judge(payment, &intent) {
@@ -25,14 +28,19 @@ pub(super) async fn look_up(service: &Service, payment: &Payment) -> Result<(), 
         None => Err(odd(payment, &intent)),
         Some(Judgement::NeverHappened) => {
             let Some(payment) = renew(service, payment).await? else { return Ok(()) };
-            match (payment.state, payment.goal) {
-                (State::Authorizing, Goal::Released) => withdraw(service, &payment, &intent.id).await,
-                (State::Authorizing, _) => confirm(service, &payment, &intent.id).await,
-                (State::Capturing, Goal::Released) => void_instead(service, &payment).await,
-                (State::Capturing, _) => capture(service, &payment).await,
-                _ => void(service, &payment).await,
-            }
+            do_it(service, &payment, &intent.id).await
         }
+    }
+}
+
+/// The call that its state tells of never happened: it is made now, or what is wanted instead.
+async fn do_it(service: &Service, payment: &Payment, intent_id: &str) -> Result<(), Stopped> {
+    match (payment.state, payment.goal) {
+        (State::Authorizing, Goal::Released) => withdraw(service, payment, intent_id).await,
+        (State::Authorizing, _) => confirm(service, payment, intent_id).await,
+        (State::Capturing, Goal::Released) => void_instead(service, payment).await,
+        (State::Capturing, _) => capture(service, payment).await,
+        _ => void(service, payment).await,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::goal::{Action, State};
 use crate::outcome::{OURSELVES, Outcome, Then, record};
 use crate::payment::{Payment, Row};
 use crate::refund::Refund;
-use crate::stripe::Unknown;
+use crate::stripe::{NoAnswer, Unknown, Unsent};
 
 const SLOWEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -31,15 +31,19 @@ pub(crate) static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
 });
 
 pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
+    if service.provider.budget.paused().is_some() {
+        return Ok(Did::Nothing);
+    }
     let Some((payment, action)) = claim(&service).await? else { return Ok(Did::Nothing) };
     // Somebody else may take the next one meanwhile.
     service.work.wake();
     match perform(&service, &payment, action).await {
         Ok(()) => {}
-        Err(Stopped::Unknown(unknown)) => put_off(&service, &payment, &unknown.to_string()).await?,
+        Err(Stopped::Unknown(unknown)) => put_off(&service, &payment, &unknown.to_string(), None).await?,
+        Err(Stopped::Unsent(unsent)) => put_off(&service, &payment, &unsent.to_string(), Some(&unsent)).await?,
         Err(Stopped::Unexpected(unexpected)) => {
             if let Unexpected::Broken(why) = &unexpected {
-                put_off(&service, &payment, why).await?;
+                put_off(&service, &payment, why, None).await?;
             }
             return Err(unexpected);
         }
@@ -50,7 +54,17 @@ pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
 /// Why a payment was left where it is.
 pub(crate) enum Stopped {
     Unknown(Unknown),
+    Unsent(Unsent),
     Unexpected(Unexpected),
+}
+
+impl From<NoAnswer> for Stopped {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Unknown(unknown) => Self::Unknown(unknown),
+            NoAnswer::Unsent(unsent) => Self::Unsent(unsent),
+        }
+    }
 }
 
 impl From<Unknown> for Stopped {
@@ -71,13 +85,15 @@ async fn claim(service: &Service) -> Result<Option<(Payment, Action)>, Unexpecte
     let mut tx = service.db.begin().await?;
     let row = sqlx::query_as!(
         Row,
-        "update payment set lease = $2, leased_until = $3 where payment_id =
-           (select payment_id from payment
-            where due_at <= $1 and (leased_until is null or leased_until < $1)
-            order by due_at limit 1 for no key update skip locked)
-         returning payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
+        "with due as (
+           select payment_id, unsent from payment
+           where due_at <= $1 and (leased_until is null or leased_until < $1)
+           order by due_at limit 1 for no key update skip locked)
+         update payment set lease = $2, leased_until = $3, unsent = false from due
+         where payment.payment_id = due.payment_id
+         returning payment.payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
            captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call,
-           difference, attempts, created_at, updated_at",
+           due.unsent, difference, attempts, created_at, updated_at",
         now,
         Uuid::now_v7(),
         now + service.lease,
@@ -146,16 +162,26 @@ pub(crate) fn broken(payment: &Payment, why: &str) -> Stopped {
 }
 
 /// Gives the lease back and looks again later, sooner at first.
-async fn put_off(service: &Service, payment: &Payment, why: &str) -> Result<(), Unexpected> {
+async fn put_off(service: &Service, payment: &Payment, why: &str, unsent: Option<&Unsent>) -> Result<(), Unexpected> {
     let exponent = payment.attempts.clamp(1, 10).unsigned_abs();
-    let rest = SLOWEST_RETRY.min(Duration::from_millis(50 << exponent));
-    let rest = rest.mul_f64(rand::random_range(0.8..1.2));
-    tracing::warn!(payment_id = %payment.payment_id, state = payment.state.name(), why, ?rest, "it is asked again");
+    let rest = SLOWEST_RETRY.min(Duration::from_millis(50 << exponent)).mul_f64(rand::random_range(0.8..1.2));
+    // What waits for all is no attempt of its own, and comes back over a second, not all at once.
+    let common = unsent.and_then(|it| it.rest);
+    let rest = common.map_or(rest, |common| common + Duration::from_secs(1).mul_f64(rand::random()));
+    match common {
+        None => {
+            tracing::warn!(payment_id = %payment.payment_id, state = payment.state.name(), why, ?rest, "it is asked again")
+        }
+        Some(_) => tracing::debug!(payment_id = %payment.payment_id, why, ?rest, "it waits for the provider's limits"),
+    }
     sqlx::query!(
-        "update payment set lease = null, leased_until = null, due_at = $3 where payment_id = $1 and lease = $2",
+        "update payment set lease = null, leased_until = null, due_at = $3, unsent = $4, attempts = attempts - $5
+         where payment_id = $1 and lease = $2",
         payment.payment_id,
         payment.lease,
         service.clock.now() + rest,
+        unsent.is_some_and(|it| it.writes),
+        i32::from(common.is_some() && payment.attempts > 0),
     )
     .execute(&service.db)
     .await?;

@@ -24,11 +24,17 @@ pub(super) async fn refund(service: &Service, payment: &Payment) -> Result<(), S
     let Some(refund) = Refund::pending_of(&service.db, payment.payment_id).await? else {
         return Err(broken(payment, "what it reserved for refunds belongs to none"));
     };
-    let others = match find(service, payment, &refund).await? {
-        Known::It(theirs) => return conclude(service, payment, refund, &theirs).await,
-        Known::Others { minor } => minor,
+    // The call that was begun was never sent: it is made now, under its key.
+    let refund = if payment.unsent && refund.tried_at.is_some() && refund.reference.is_none() {
+        refund
+    } else {
+        let others = match find(service, payment, &refund).await? {
+            Known::It(theirs) => return conclude(service, payment, refund, &theirs).await,
+            Known::Others { minor } => minor,
+        };
+        let Some(refund) = begin(service, payment, refund, others).await? else { return Ok(()) };
+        refund
     };
-    let Some(refund) = begin(service, payment, refund, others).await? else { return Ok(()) };
     let answer = service.provider.refund(&refund.key(), intent_of(payment)?, refund.minor, refund.refund_id).await?;
     let why = match answer {
         Answer::Done(theirs) => return conclude(service, payment, refund, &theirs).await,

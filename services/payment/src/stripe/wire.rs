@@ -1,11 +1,15 @@
 //! What the provider says, as far as we read it, and whether it is about what was asked.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
+
+use crate::budget::Held;
 
 const MAX_ANSWER: usize = 256 << 10;
 
@@ -181,14 +185,23 @@ pub(crate) enum Answer<T> {
 }
 
 /// Why there is no answer that says anything.
-pub(super) struct Lost {
-    pub(super) why: String,
-    pub(super) answered: bool,
+pub(super) enum Lost {
+    /// Whatever happened, the provider did not say it.
+    Silent(String),
+    /// The provider answered, with an error that it may keep under the key.
+    Answered(String),
+    /// The provider refused to begin, for its limits; `everybody`: whoever asks next would be refused, too.
+    TurnedAway {
+        why: String,
+        everybody: bool,
+        retry_after: Option<Duration>,
+    },
+    Unsent(Held),
 }
 
 impl Lost {
     pub(super) fn silent(why: impl ToString) -> Self {
-        Self { why: why.to_string(), answered: false }
+        Self::Silent(why.to_string())
     }
 
     fn about_something_else() -> Self {
@@ -196,7 +209,20 @@ impl Lost {
     }
 
     fn answered(why: impl ToString) -> Self {
-        Self { why: why.to_string(), answered: true }
+        Self::Answered(why.to_string())
+    }
+
+    /// A limiter says so in a header. A lock that was not had in time is about the one object that was asked for.
+    fn turned_away(status: StatusCode, headers: &HeaderMap, code: &str) -> Option<Self> {
+        if status != StatusCode::TOO_MANY_REQUESTS && !(status.is_client_error() && code == "rate_limit") {
+            return None;
+        }
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let limiter = text("stripe-rate-limited-reason");
+        let everybody = limiter.is_some() || code != "lock_timeout";
+        let retry_after = text("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        let why = format!("HTTP {status}, {code} {}", limiter.unwrap_or_default());
+        Some(Self::TurnedAway { why, everybody, retry_after })
     }
 }
 
@@ -204,7 +230,7 @@ pub(super) async fn read<T: Subject + DeserializeOwned>(
     mut response: reqwest::Response,
     about: About<'_>,
 ) -> Result<Answer<T>, Lost> {
-    let (status, mut body) = (response.status(), Vec::new());
+    let (status, headers, mut body) = (response.status(), response.headers().clone(), Vec::new());
     while let Some(chunk) = response.chunk().await.map_err(|error| Lost::silent(error.without_url()))? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_ANSWER {
@@ -217,6 +243,10 @@ pub(super) async fn read<T: Subject + DeserializeOwned>(
         return if answer.is(about) { Ok(Answer::Done(answer)) } else { Err(Lost::about_something_else()) };
     }
     let failure = serde_json::from_slice::<ErrorBody>(&body);
+    let code = failure.as_ref().ok().and_then(|body| body.error.code.as_deref()).unwrap_or_default();
+    if let Some(turned_away) = Lost::turned_away(status, &headers, code) {
+        return Err(turned_away);
+    }
     let failure = failure.map_err(|_| Lost::answered(format!("HTTP {status}")))?.error;
     if failure.payment_intent.as_ref().is_some_and(|intent| !intent.is(about)) {
         return Err(Lost::about_something_else());

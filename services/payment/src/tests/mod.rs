@@ -1,5 +1,6 @@
 mod drive;
 mod keys;
+mod limits;
 mod read;
 mod reconcile;
 mod refund;
@@ -29,12 +30,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use crate::budget::{Budget, Rates};
 use crate::drive::drive;
 use crate::stripe::Stripe;
 use crate::{Service, consumer, role};
 
 /// Nobody answers there.
 const NOBODY: &str = "http://127.0.0.1:9";
+/// More than tests need.
+pub(super) const RATES: Rates = Rates { calls: 100_000, comparisons: 10_000 };
 /// Signs webhooks.
 pub(super) const SECRET: &str = "whsec_test";
 
@@ -98,7 +102,7 @@ impl Till {
         let service = Arc::new(Service {
             db: db.clone(),
             clock: kit.context.clock.clone(),
-            provider: Stripe::new(&provider, "sk_test_souk", patience).expect("a URL"),
+            provider: Stripe::new(&provider, "sk_test_souk", patience, Budget::new(db.clone(), RATES)).expect("a URL"),
             lease: Duration::from_secs(25),
             webhook_secret: simulator.as_ref().and_then(|_| SECRET.parse().ok()),
             orders,

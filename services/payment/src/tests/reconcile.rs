@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Till;
 use crate::drive::drive;
-use crate::reconcile::{count_differences, look, sweep};
+use crate::reconcile::{count_differences, look, measure_lag, sweep};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600 + 1);
 
@@ -161,4 +161,29 @@ async fn what_cannot_be_mended_is_told(db: PgPool) {
     for kind in ["missing", "captured"] {
         assert!(page.contains(&format!("souk_payment_differences{{of=\"{kind}\"}} 1")), "{page}");
     }
+}
+
+/// Several sweepers, as two replicas have them: each payment is compared once, and nothing more is asked.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn sweepers_share_the_sweep_and_its_lag_is_told(db: PgPool) {
+    let till = Till::open(db).await;
+    for _ in 0..6 {
+        till.captured("pm_card_visa").await;
+    }
+    let lag = async || {
+        measure_lag(till.service.clone()).await.expect("measured");
+        let page = chassis::metrics::render();
+        let line =
+            page.lines().find(|line| line.starts_with("souk_payment_comparison_lag_seconds ")).map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).expect("a lag")
+    };
+    assert_eq!(lag().await, 0, "nothing is due");
+    till.kit.context.clock.advance(DAY + Duration::from_secs(7_200));
+    assert!((7_200..7_300).contains(&lag().await), "the first of them is two hours late");
+    till.limit(None, &[]).await;
+    let all = async || while sweep(till.service.clone()).await.expect("compared") == Did::Something {};
+    while lag().await > 0 {
+        tokio::join!(all(), all(), all(), all());
+    }
+    assert_eq!(till.calls().await, (6, 0), "one call for each");
 }

@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use serde_json::json;
+use sqlx::PgPool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::stripe::{Answer, Stripe, Unknown};
+use super::RATES;
+use crate::budget::Budget;
+use crate::stripe::{Answer, NoAnswer, Stripe};
 
 fn done<T, E>(what: &str, answer: Result<Answer<T>, E>) -> T
 where
@@ -22,21 +25,21 @@ where
 }
 
 /// The mock answers fixtures, which are about nothing of ours. What it does not understand it refuses.
-fn understood<T>(what: &str, answer: Result<Answer<T>, Unknown>)
+fn understood<T>(what: &str, answer: Result<Answer<T>, NoAnswer>)
 where
     T: std::fmt::Debug,
 {
     match answer {
         Ok(Answer::Done(_)) => {}
-        Err(unknown) if unknown.to_string().ends_with("the answer is about something else") => {}
+        Err(no_answer) if no_answer.to_string().ends_with("the answer is about something else") => {}
         answer => panic!("{what}: {answer:?}"),
     }
 }
 
-#[tokio::test]
-async fn every_request_is_one_that_stripe_understands() {
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn every_request_is_one_that_stripe_understands(db: PgPool) {
     let url = std::env::var("SOUK_TEST_STRIPE").expect("SOUK_TEST_STRIPE: `make test-servers` says what it is");
-    let stripe = Stripe::new(&url, "sk_test_123", Duration::from_secs(10)).expect("a URL");
+    let stripe = Stripe::new(&url, "sk_test_123", Duration::from_secs(10), Budget::new(db, RATES)).expect("a URL");
     understood("create", stripe.create("k1", (2_500, "EUR"), "pm_card_visa", ("p", "o")).await);
     understood("confirm", stripe.confirm("k2", "pi_1").await);
     understood("capture", stripe.capture("k3", "pi_1").await);
@@ -50,7 +53,7 @@ async fn every_request_is_one_that_stripe_understands() {
 }
 
 /// Something that gives one answer, whatever it is asked.
-async fn parrot(status: &str, body: String) -> Stripe {
+async fn parrot(db: &PgPool, status: &str, body: String) -> Stripe {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let length = body.len();
@@ -62,14 +65,14 @@ async fn parrot(status: &str, body: String) -> Stripe {
             client.write_all(answer.as_bytes()).await.expect("it is waited for");
         }
     });
-    Stripe::new(&url, "sk_test_123", Duration::from_secs(10)).expect("a URL")
+    Stripe::new(&url, "sk_test_123", Duration::from_secs(10), Budget::new(db.clone(), RATES)).expect("a URL")
 }
 
-#[tokio::test]
-async fn an_answer_about_something_else_leaves_the_outcome_unknown() {
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_answer_about_something_else_leaves_the_outcome_unknown(db: PgPool) {
     let ours = uuid::Uuid::now_v7();
     let intent = json!({"id": "pi_theirs", "status": "requires_capture", "metadata": {"payment_id": "theirs"}});
-    let stripe = parrot("200 OK", intent.to_string()).await;
+    let stripe = parrot(&db, "200 OK", intent.to_string()).await;
     let create = stripe.create("k1", (2_500, "EUR"), "pm_card_visa", ("ours", "o")).await;
     let calls = [
         create.map(drop),
@@ -78,20 +81,25 @@ async fn an_answer_about_something_else_leaves_the_outcome_unknown() {
         stripe.cancel("k4", "pi_ours").await.map(drop),
         stripe.get("pi_ours").await.map(drop),
     ];
-    assert!(calls.iter().all(|call| call.as_ref().is_err_and(|unknown| !unknown.answered)), "{calls:?}");
+    assert!(
+        calls
+            .iter()
+            .all(|call| call.as_ref().is_err_and(|it| matches!(it, NoAnswer::Unknown(unknown) if !unknown.answered))),
+        "{calls:?}"
+    );
     done("theirs", stripe.get("pi_theirs").await);
 
     let refund = json!({"id": "re_theirs", "amount": 5, "status": "succeeded", "payment_intent": "pi_theirs"});
-    let stripe = parrot("200 OK", refund.to_string()).await;
+    let stripe = parrot(&db, "200 OK", refund.to_string()).await;
     assert!(stripe.refund("k1", "pi_ours", 5, ours).await.is_err());
     assert!(stripe.get_refund("re_ours").await.is_err());
     done("theirs", stripe.get_refund("re_theirs").await);
-    let stripe = parrot("200 OK", json!({"data": [refund], "has_more": false}).to_string()).await;
+    let stripe = parrot(&db, "200 OK", json!({"data": [refund], "has_more": false}).to_string()).await;
     assert!(stripe.list_refunds("pi_ours").await.is_err());
     done("theirs", stripe.list_refunds("pi_theirs").await);
 
     let error = json!({"error": {"type": "card_error", "code": "card_declined", "payment_intent": intent}});
-    let stripe = parrot("402 Payment Required", error.to_string()).await;
+    let stripe = parrot(&db, "402 Payment Required", error.to_string()).await;
     assert!(stripe.confirm("k2", "pi_ours").await.is_err(), "somebody else's card was declined");
     assert!(matches!(stripe.confirm("k2", "pi_theirs").await, Ok(Answer::Declined(_))));
 }
