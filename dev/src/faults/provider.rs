@@ -77,8 +77,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         Expect::NoFailure,
         |site| Box::pin(limit(site)),
     )
-    .settles_within(A_MINUTE)
-    .calm(),
+    .settles_within(A_MINUTE),
     Fault::new(
         "webhooks-late-and-twice",
         "the provider's webhooks come twice, 2 s late, the last one first, for 10 s",
