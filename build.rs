@@ -1,7 +1,10 @@
 //! proto/ -> messages, tonic servers and clients, validation, and the descriptor set that everybody reads policies from.
-//! An RPC without a policy, or a public one without an HTTP binding, does not build.
+//! An RPC without a policy, a public one without an HTTP binding, or one whose request has no bound, does not build.
 
-use std::collections::BTreeSet;
+#[path = "build/requests.rs"]
+mod requests;
+
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,7 @@ use std::path::{Path, PathBuf};
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
+use requests::Requests;
 
 fn main() -> Result<(), Box<dyn Error>> {
     for folder in ["proto", "proto-google"] {
@@ -99,24 +103,34 @@ fn check_policies(pool: &DescriptorPool) -> Result<(), Box<dyn Error>> {
 
 /// The rules are enforced for requests; responses are our own and trusted.
 fn write_contracts(pool: &DescriptorPool, rules: &str) -> Result<String, Box<dyn Error>> {
-    let mut requests = BTreeSet::new();
-    let mut responses = BTreeSet::new();
+    let reader = Requests::new(pool)?;
+    // With what makes a request of it; a response has nothing.
+    let mut messages = BTreeMap::new();
     for method in methods(pool) {
-        requests.insert(method.input().full_name().to_owned());
-        responses.insert(method.output().full_name().to_owned());
-    }
-    let mut code = String::new();
-    for message in requests.iter().chain(&responses) {
-        let package = message.rsplit_once('.').ok_or("a message without a package")?.0;
-        let domain = package.rsplit_once('.').ok_or("a package without a version")?.0;
-        let path = message.replace(".type.", ".r#type.").replace('.', "::");
-        write!(code, "impl crate::codec::Contract for {path} {{ const DOMAIN: &'static str = \"{domain}\";")?;
-        write!(code, "const IS_REQUEST: bool = {};", requests.contains(message))?;
-        if requests.contains(message) && rules.contains(&format!("for {path} {{")) {
+        messages.entry(method.output().full_name().to_owned()).or_insert_with(String::new);
+        let (name, shape) = (method.input().full_name().to_owned(), reader.shape(&method.input())?);
+        let path = rust_path(&name);
+        let mut code = format!("const FIELDS: &'static [Field] = &[{}];", shape.table);
+        if rules.contains(&format!("for {path} {{")) {
             write!(code, "fn check(&self) -> Result<(), prost_protovalidate::ValidationError> {{")?;
             write!(code, " prost_protovalidate::Validate::validate(self) }}")?;
         }
-        writeln!(code, "}}")?;
+        if !shape.normalize.is_empty() {
+            write!(code, "fn normalize(&mut self) {{ {} }}", shape.normalize)?;
+        }
+        messages.insert(name, code);
+    }
+    let mut code = String::new();
+    for (message, request) in messages {
+        let package = message.rsplit_once('.').ok_or("a message without a package")?.0;
+        let domain = package.rsplit_once('.').ok_or("a package without a version")?.0;
+        let path = rust_path(&message);
+        write!(code, "impl crate::codec::Contract for {path} {{ const DOMAIN: &'static str = \"{domain}\";")?;
+        writeln!(code, "{request}}}")?;
     }
     Ok(code)
+}
+
+fn rust_path(message: &str) -> String {
+    message.replace(".type.", ".r#type.").replace('.', "::")
 }

@@ -11,11 +11,10 @@ use tonic::{Code, Status};
 use tonic_prost::{ProstCodec, ProstEncoder};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::nul;
+use crate::scan::{Field, Found, MAX_VIOLATIONS, scan};
 
-/// A refusal travels in headers, and those end at 16 KiB for many a client: so many violations are told, none of their
-/// texts is longer than this, and neither is the message.
-const MAX_VIOLATIONS: usize = 30;
+/// A refusal travels in headers, and those end at 16 KiB for many a client: none of its texts is longer than this, and
+/// neither is the message.
 const MAX_TEXT: usize = 120;
 const MAX_MESSAGE: usize = 1_000;
 
@@ -23,8 +22,11 @@ const MAX_MESSAGE: usize = 1_000;
 pub(crate) trait Contract: Name {
     /// The domain of errors about it, such as `souk.order`.
     const DOMAIN: &'static str;
-    /// Whether callers send it; what comes back is our own and trusted.
-    const IS_REQUEST: bool;
+    /// What is looked at before a request is decoded. What comes back is our own and trusted.
+    const FIELDS: &'static [Field] = &[];
+
+    /// Writes what has several spellings in one of them.
+    fn normalize(&mut self) {}
 
     fn check(&self) -> Result<(), ValidationError> {
         Ok(())
@@ -66,20 +68,17 @@ impl<U: Message + Default + Contract> Decoder for ValidatedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let suspect = (U::IS_REQUEST && buffer.chunk().contains(&0)).then(|| buffer.chunk().to_vec());
-        let unreadable = |error| refuse::<U>(&format!("the message does not decode: {error}"), &[]);
-        let message = U::decode(buffer).map_err(unreadable)?;
-        let mut violations: Vec<_> = match message.check() {
-            Ok(()) => Vec::new(),
-            Err(error) => error.violations().iter().map(describe).collect(),
-        };
-        if let Some(bytes) = suspect {
-            violations.append(&mut nul::find::<U>(&bytes).map_err(unreadable)?);
+        let Found { mut violations, hopeless } = scan(U::FIELDS, buffer.chunk());
+        if hopeless {
+            return Err(refuse::<U>(&violations));
         }
-        if violations.is_empty() {
-            return Ok(Some(message));
+        let mut message = U::decode(buffer)
+            .map_err(|error| refuse_because::<U>(&format!("the message does not decode: {error}"), &[]))?;
+        message.normalize();
+        if let Err(error) = message.check() {
+            violations.extend(error.violations().iter().map(describe));
         }
-        Err(refuse::<U>(&summarize(&violations), &violations))
+        if violations.is_empty() { Ok(Some(message)) } else { Err(refuse::<U>(&violations)) }
     }
 }
 
@@ -109,7 +108,11 @@ fn shorten(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
 
-fn refuse<U: Contract>(message: &str, violations: &[FieldViolation]) -> Status {
+fn refuse<U: Contract>(violations: &[FieldViolation]) -> Status {
+    refuse_because::<U>(&summarize(violations), violations)
+}
+
+fn refuse_because<U: Contract>(message: &str, violations: &[FieldViolation]) -> Status {
     let mut details = ErrorDetails::with_error_info("REQUEST_INVALID", U::DOMAIN, HashMap::new());
     for violation in violations.iter().take(MAX_VIOLATIONS) {
         let (field, description) = (shorten(&violation.field, MAX_TEXT), shorten(&violation.description, MAX_TEXT));

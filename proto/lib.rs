@@ -2,8 +2,10 @@
 //! callers is here too, as the descriptor set: bindings, policies and rules are options in it.
 
 mod codec;
+pub mod email;
 pub mod money;
-mod nul;
+mod scan;
+mod text;
 
 /// The `FileDescriptorSet` of all contracts and their imports, options and comments included.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
@@ -62,6 +64,8 @@ pub mod souk {
 #[allow(clippy::all, clippy::unwrap_used)]
 mod rules {
     use super::{google, souk};
+    use crate::scan::{Field, Holds};
+    use crate::text::Text;
     include!(concat!(env!("OUT_DIR"), "/validate_impl.rs"));
     include!(concat!(env!("OUT_DIR"), "/contract_impl.rs"));
 }

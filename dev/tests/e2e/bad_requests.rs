@@ -25,7 +25,7 @@ fn orders_that_make_no_sense() -> Result<()> {
         expect(&order(item(-1)).await?, 400, "REQUEST_INVALID", "items[0].quantity")?;
         // However much is wrong, the answer fits into what clients and the edge take.
         let many = (0..100).map(|_| json!({"productId": uuid::Uuid::now_v7(), "quantity": 0})).collect();
-        expect(&order(many).await?, 400, "REQUEST_INVALID", "items[29].quantity")?;
+        expect(&order(many).await?, 400, "REQUEST_INVALID", "items[9].quantity")?;
         let unknown = json!([{"productId": uuid::Uuid::now_v7(), "quantity": 1}]);
         expect(&order(unknown).await?, 400, "PRODUCT_UNAVAILABLE", "items[0].product_id")?;
 

@@ -13,7 +13,7 @@ use crate::metrics;
 
 /// A refusal travels in headers, and those end at 16 KiB for many a client: so many fields are named, none of their texts
 /// is longer than this, and neither is the message. The contracts bound what they refuse in the same way.
-const MAX_FIELDS: usize = 30;
+const MAX_FIELDS: usize = 10;
 const MAX_TEXT: usize = 120;
 const MAX_MESSAGE: usize = 1_000;
 

@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::{Message, Name};
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
@@ -16,14 +18,27 @@ use crate::error::{Error, Unexpected};
 /// How long an answer is remembered.
 pub const KEPT: time::Duration = time::Duration::days(7);
 
-/// 1 to 128 visible characters.
+/// 1 to 128 visible characters. It is its caller's own: two callers who use the same text have two keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key(String);
+pub struct Key {
+    text: String,
+    subject: Option<[u8; 32]>,
+}
 
 impl Key {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if visible && (1..=128).contains(&text.len()) { Ok(Self(text.to_owned())) } else { Err(Error::KeyInvalid) }
+        if visible && (1..=128).contains(&text.len()) {
+            Ok(Self { text: text.to_owned(), subject: None })
+        } else {
+            Err(Error::KeyInvalid)
+        }
+    }
+
+    /// Whoever calls without a token is nobody in particular, so the key belongs to what the call is about, such as the
+    /// e-mail address that is registered. Only its hash is kept.
+    pub fn about(self, subject: &str) -> Self {
+        Self { subject: Some(Sha256::digest(subject).into()), ..self }
     }
 }
 
@@ -51,14 +66,17 @@ struct Slot {
 }
 
 impl Slot {
-    fn new<Q: Message + Name>(caller: &Caller, key: &Key, request: &Q) -> Self {
+    fn new<Q: Message + Name>(caller: &Caller, key: &Key, request: &Q) -> Result<Self, Unexpected> {
         let caller = match &caller.identity {
-            Identity::Anonymous => "anonymous".to_owned(),
+            Identity::Anonymous => {
+                let subject = key.subject.map(|hash| format!("anonymous:{}", URL_SAFE_NO_PAD.encode(hash)));
+                subject.ok_or_else(|| Unexpected::Broken("the key of an anonymous call is about nothing".to_owned()))?
+            }
             Identity::Customer { user_id, .. } | Identity::Operator { user_id, .. } => user_id.to_string(),
             Identity::Service { name } => name.clone(),
         };
         let hash = Sha256::digest(request.encode_to_vec()).to_vec();
-        Self { caller, method: Q::full_name(), key: key.0.clone(), hash }
+        Ok(Self { caller, method: Q::full_name(), key: key.text.clone(), hash })
     }
 }
 
@@ -71,7 +89,7 @@ where
 {
     caller.time_left()?;
     let mut connection = db.acquire().await?;
-    find(&mut connection, &Slot::new(caller, key, request)).await
+    find(&mut connection, &Slot::new(caller, key, request)?).await
 }
 
 /// Takes the key for this request. `request` is what is hashed: without its `request_id`, see [`Caller::take_key`].
@@ -80,7 +98,7 @@ where
     Q: Message + Name,
     R: Message + Default,
 {
-    let slot = Slot::new(caller, key, request);
+    let slot = Slot::new(caller, key, request)?;
     let mut tx = db.begin().await?;
     // Asked for only now: a connection may have been waited for.
     if !try_lock(&mut tx, &slot, caller.time_left()?).await? {

@@ -21,7 +21,10 @@ fn seconds(seconds: i64) -> Timestamp {
 }
 
 async fn ask(db: &PgPool, caller: &Caller, request: i64, answer: i64) -> Result<i64, Error> {
-    let key = Key::parse("k1")?;
+    ask_under(Key::parse("k1")?, db, caller, request, answer).await
+}
+
+async fn ask_under(key: Key, db: &PgPool, caller: &Caller, request: i64, answer: i64) -> Result<i64, Error> {
     match idempotency::begin::<_, Timestamp>(db, caller, &key, &seconds(request)).await? {
         Begun::Fresh(tx) => {
             tx.commit(&seconds(answer)).await?;
@@ -48,4 +51,19 @@ async fn a_key_is_its_callers_own(db: PgPool) {
     assert_eq!(ask(&db, &ada, 1, 10).await.expect("fresh"), 10);
     assert_eq!(ask(&db, &bob, 2, 20).await.expect("fresh"), 20, "somebody else's key is another");
     assert!(matches!(ask(&db, &ada, 2, 30).await, Err(Error::KeyReused)));
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn a_key_without_a_caller_belongs_to_what_it_is_about(db: PgPool) {
+    let nobody = Caller::new(Identity::Anonymous, Instant::now() + Duration::from_secs(5));
+    let about = |subject| Key::parse("k1").map(|key| key.about(subject)).expect("a key");
+    assert_eq!(ask_under(about("ada"), &db, &nobody, 1, 10).await.expect("fresh"), 10);
+    assert_eq!(
+        ask_under(about("bob"), &db, &nobody, 2, 20).await.expect("fresh"),
+        20,
+        "somebody else's key is another"
+    );
+    assert_eq!(ask_under(about("ada"), &db, &nobody, 1, 30).await.expect("a repeat"), 10);
+    assert!(matches!(ask_under(about("ada"), &db, &nobody, 2, 40).await, Err(Error::KeyReused)));
+    assert!(matches!(ask(&db, &nobody, 1, 50).await, Err(Error::Unexpected(_))), "nothing is shared by all visitors");
 }

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use chassis::Clock;
+use contracts::email;
 use sqlx::PgPool;
 
 use crate::Config;
 use crate::account::Account;
 use crate::error::Error;
-use crate::password::Passwords;
+use crate::password::{self, Passwords};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CreateOperatorError {
@@ -29,14 +30,8 @@ pub async fn create_operator(
     let read = std::fs::read_to_string(password_file);
     let text = read.map_err(|error| Given(format!("--password-file {}: {error}", password_file.display())))?;
     let password = text.lines().next().unwrap_or_default();
-    // The bounds of the contract: with any other password or address nobody could sign in.
-    if !(15..=128).contains(&password.chars().count()) {
-        return Err(Given("--password-file: a password has 15 to 128 characters".to_owned()));
-    }
-    let email = email.to_lowercase();
-    if !email.contains('@') || email.chars().count() > 254 {
-        return Err(Given(format!("--email: `{email}` is not an e-mail address of at most 254 characters")));
-    }
+    let password = password::prepare(password).map_err(|why| Given(format!("--password-file: {why}")))?;
+    let email = email::normalize(email).map_err(|why| Given(format!("--email: `{email}` {why}")))?;
     let db = config.pool().map_err(Given)?;
     match create(&db, &email, password).await.map_err(|error| Failed(error.to_string()))?.as_deref() {
         None => Ok(format!("the operator {email} was created")),
@@ -46,8 +41,8 @@ pub async fn create_operator(
 }
 
 /// The role of the account that was there already, if any.
-async fn create(db: &PgPool, email: &str, password: &str) -> Result<Option<String>, Error> {
-    let password_hash = Passwords::new(1).hash(password.to_owned()).await?;
+async fn create(db: &PgPool, email: &str, password: String) -> Result<Option<String>, Error> {
+    let password_hash = Passwords::new(1).hash(password).await?;
     let (clock, mut tx) = (Clock::System, db.begin().await?);
     let role = sqlx::query_scalar!("select role from account where email = $1", email).fetch_optional(&mut *tx).await?;
     if role.is_some() {

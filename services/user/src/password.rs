@@ -1,6 +1,8 @@
 //! Passwords, hashed with argon2id (19 MiB, two passes) on a few threads of their own: a crowd of logins waits in line,
-//! and a crowd that is too large is told to come back.
+//! and a crowd that is too large is told to come back. What is hashed is an OpaqueString of RFC 8265, so that it does not
+//! matter how a keyboard writes a letter.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use argon2::Argon2;
@@ -8,9 +10,12 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use chassis::Unexpected;
 use tokio::sync::Semaphore;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::error::Error;
 
+/// In characters, once normalized.
+const LENGTH: RangeInclusive<usize> = 15..=128;
 /// How many may wait for each slot.
 const QUEUE: usize = 50;
 
@@ -18,6 +23,30 @@ const QUEUE: usize = 50;
 /// Fixed, so that not even the first one takes longer.
 pub(crate) const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdCEhIQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// A new password as it is hashed, or what is wrong with it.
+pub(crate) fn prepare(password: &str) -> Result<String, &'static str> {
+    let password = normalize(password);
+    if !LENGTH.contains(&password.chars().count()) {
+        return Err("must have 15 to 128 characters");
+    }
+    if password.chars().any(char::is_control) {
+        return Err("must not contain control characters");
+    }
+    Ok(password)
+}
+
+/// RFC 8265, 4.2.2: every space is the one of ASCII, and what can be composed is (NFC).
+fn normalize(password: &str) -> String {
+    let is_space = |it: char| it.is_whitespace() && !it.is_control();
+    password.chars().map(|it| if is_space(it) { ' ' } else { it }).nfc().collect()
+}
+
+/// What a password is tried as: normalized, and as it was typed, as older hashes are of that.
+fn spellings(password: String) -> Vec<String> {
+    let normalized = normalize(&password);
+    if normalized == password { vec![password] } else { vec![normalized, password] }
+}
 
 pub(crate) struct Passwords {
     slots: Arc<Semaphore>,
@@ -33,13 +62,14 @@ impl Passwords {
         self.run(move || hash_now(&password)).await?
     }
 
-    /// Whether it is the password of this hash. Without a hash it is nobody's.
+    /// Whether it is the password of this hash. Without a hash it is nobody's, and takes as long as a wrong one.
     pub(crate) async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Error> {
         self.run(move || {
             let known = hash.is_some();
             let hash = PasswordHash::new(hash.as_deref().unwrap_or(NOBODY))
                 .map_err(|error| broken("a stored password hash", error))?;
-            Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok() && known)
+            let fits = |spelling: String| Argon2::default().verify_password(spelling.as_bytes(), &hash).is_ok();
+            Ok(spellings(password).into_iter().any(fits) && known)
         })
         .await?
     }
@@ -63,4 +93,28 @@ fn hash_now(password: &str) -> Result<String, Error> {
 
 fn broken(what: &str, error: impl std::fmt::Display) -> Error {
     chassis::Error::from(Unexpected::Broken(format!("{what}: {error}"))).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_same_however_it_is_written() {
+        let composed = "caf\u{e9} au lait, bitte";
+        for same in [composed, "cafe\u{301} au lait, bitte", "caf\u{e9}\u{a0}au\u{3000}lait, bitte"] {
+            assert_eq!(prepare(same).as_deref(), Ok(composed), "{same:?}");
+        }
+        assert_eq!(spellings(composed.to_owned()).len(), 1);
+        assert_eq!(spellings("cafe\u{301}".to_owned()), ["caf\u{e9}", "cafe\u{301}"]);
+        assert_eq!(prepare("Correct Horse Battery").as_deref(), Ok("Correct Horse Battery"), "case matters");
+    }
+
+    #[test]
+    fn its_length_is_counted_once_it_is_normalized() {
+        assert!(prepare(&"e\u{301}".repeat(128)).is_ok());
+        for bad in ["e\u{301}".repeat(14), "x".repeat(129), "correct horse\tbattery".to_owned()] {
+            assert!(prepare(&bad).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -3,20 +3,23 @@
 
 use chassis::Caller;
 use chassis::idempotency::{self, Begun};
+use contracts::email;
 use contracts::souk::user::v1::{RegisterUserRequest, RegisterUserResponse};
 
 use crate::Service;
 use crate::account::Account;
 use crate::error::Error;
+use crate::password;
 
 pub(crate) async fn register(
     service: &Service,
     caller: &Caller,
     mut request: RegisterUserRequest,
 ) -> Result<RegisterUserResponse, Error> {
-    let key = caller.take_key(&mut request.request_id)?;
-    let password = std::mem::take(&mut request.password);
-    request.email = request.email.to_lowercase();
+    let invalid = |field: &str, description| chassis::Error::field(field, description);
+    let password = password::prepare(&std::mem::take(&mut request.password)).map_err(|it| invalid("password", it))?;
+    request.email = email::normalize(&request.email).map_err(|it| invalid("email", it))?;
+    let key = caller.take_key(&mut request.request_id)?.about(&request.email);
     if let Some(response) = idempotency::replay(&service.db, caller, &key, &request).await? {
         return Ok(response);
     }

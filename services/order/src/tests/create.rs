@@ -200,17 +200,17 @@ async fn without_prices_there_is_no_order_but_an_old_answer_is_given(db: PgPool)
 async fn however_much_is_wrong_the_answer_fits_into_headers(db: PgPool) {
     let shop = Shop::open(db).await;
     let item = || OrderItem { product_id: Uuid::now_v7().to_string(), quantity: 0 };
-    let bad = CreateOrderRequest { items: (0..300).map(|_| item()).collect(), ..shop.wanted("k1") };
-    let refused = shop.create(bad).await.expect_err("300 items of nothing");
+    let bad = CreateOrderRequest { items: (0..100).map(|_| item()).collect(), ..shop.wanted("k1") };
+    let refused = shop.create(bad).await.expect_err("100 items of nothing");
     assert_eq!((refused.code(), reason(&refused)), (Code::InvalidArgument, "REQUEST_INVALID@souk.order".into()));
     assert!(fields(&refused).contains(&"items[7].quantity".to_owned()), "{refused:?}");
     assert!(refused.message().contains(" more"), "{refused:?}");
-    assert_eq!(fields(&refused).len(), 30);
+    assert_eq!(fields(&refused).len(), 10);
 
     let unknown = |quantity| (0..100).map(move |_| OrderItem { quantity, ..item() }).collect();
     let refused = shop.create(CreateOrderRequest { items: unknown(1), ..shop.wanted("k1") }).await;
     let refused = refused.expect_err("nobody sells these");
     assert_eq!(reason(&refused), "PRODUCT_UNAVAILABLE@souk.order");
-    assert_eq!(fields(&refused).len(), 30);
+    assert_eq!(fields(&refused).len(), 10);
     assert!(refused.message().ends_with("; 70 more fields"), "{refused:?}");
 }

@@ -21,7 +21,8 @@ async fn the_same_key_registers_once_whatever_the_password(db: PgPool) {
 async fn a_key_belongs_to_one_body_and_an_address_to_one_account(db: PgPool) {
     let desk = Desk::open(db).await;
     desk.register("k1", "ada@example.com").await.expect("registered");
-    let reused = desk.register("k1", "bob@example.com").await.expect_err("another body");
+    let other = RegisterUserRequest { display_name: "Eve".into(), ..registration("k1", "ada@example.com") };
+    let reused = desk.users().register_user(other).await.expect_err("another body");
     assert_eq!((reused.code(), reason(&reused)), (Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED@souk.user".into()));
     let taken = desk.register("k2", "ADA@example.com").await.expect_err("taken");
     assert_eq!((taken.code(), reason(&taken)), (Code::AlreadyExists, "EMAIL_TAKEN@souk.user".into()));
@@ -96,4 +97,53 @@ async fn no_password_is_stored_as_it_is(db: PgPool) {
     let answers = sqlx::query_scalar!("select response from idempotency").fetch_all(&desk.db).await.expect("rows");
     let leaks = |bytes: &Vec<u8>| bytes.windows(PASSWORD.len()).any(|it| it == PASSWORD.as_bytes());
     assert!(!answers.iter().any(leaks));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_key_that_somebody_used_is_free_for_others(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let ada = desk.register("hello-1", "ada@example.com").await.expect("registered");
+    let bob = desk.register("hello-1", "bob@example.com").await.expect("another visitor");
+    assert_ne!(ada.user_id, bob.user_id);
+    assert_eq!(desk.register("hello-1", "ADA@example.com").await.expect("a repeat"), ada);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn international_addresses_have_one_form_and_impossible_ones_none(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let ada = desk.register("k1", "Ada@B\u{fc}cher.example").await.expect("registered");
+    assert_eq!(ada.email, "ada@xn--bcher-kva.example");
+    let taken = desk.register("k2", "ada@XN--bcher-kva.example").await.expect_err("the same address");
+    assert_eq!(reason(&taken), "EMAIL_TAKEN@souk.user");
+    for email in ["ada@b\u{fc}cher.example", "ada@BU\u{308}CHER.example", "ada@xn--bcher-kva.example"] {
+        desk.sessions().create_session(super::login(email, PASSWORD)).await.expect(email);
+    }
+    for bad in ["a..b@example.com", "a.@example.com", "@", "a@-x.com", "a@x..com", "\u{e4}@example.com"] {
+        let refused = desk.register("k3", bad).await.expect_err(bad);
+        assert_eq!((refused.code(), fields(&refused)), (Code::InvalidArgument, vec!["email".to_owned()]), "{bad}");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_name_is_one_line_with_something_to_see(db: PgPool) {
+    let desk = Desk::open(db).await;
+    for bad in [" ", "\u{200b}", "Ada\nLovelace", "Ada\u{1b}[2J", "\u{202e}adA"] {
+        let request = RegisterUserRequest { display_name: bad.into(), ..registration("k1", "ada@example.com") };
+        let refused = desk.users().register_user(request).await.expect_err(bad);
+        assert_eq!((refused.code(), fields(&refused)), (Code::InvalidArgument, vec!["display_name".to_owned()]));
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_id_is_the_same_in_capitals(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let me = Uuid::parse_str(&ada.user_id).expect("a UUID");
+    let user_id = ada.user_id.to_uppercase();
+    let got = desk.users().get_user(desk.kit.customer(me, GetUserRequest { user_id: user_id.clone() })).await;
+    assert_eq!(got.expect("oneself").into_inner().user.as_ref(), Some(&ada));
+    let renamed = User { user_id, display_name: "Countess".into(), ..Default::default() };
+    let request = UpdateUserRequest { user: Some(renamed), update_mask: None };
+    let renamed = desk.users().update_user(desk.kit.customer(me, request)).await.expect("oneself").into_inner();
+    assert_eq!(renamed.user.map(|user| user.user_id), Some(ada.user_id));
 }

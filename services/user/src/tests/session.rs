@@ -1,11 +1,11 @@
-use contracts::souk::user::v1::CreateSessionRequest;
+use contracts::souk::user::v1::{CreateSessionRequest, RegisterUserRequest};
 use sqlx::PgPool;
 use testkit::{fields, reason};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{Desk, PASSWORD, login};
+use super::{Desk, PASSWORD, login, registration};
 use crate::error::Error;
 use crate::password::{NOBODY, Passwords};
 
@@ -75,4 +75,32 @@ async fn a_crowd_that_is_too_large_is_told_to_come_back() {
     assert_eq!((status.code(), reason(&status)), (Code::ResourceExhausted, "PASSWORD_CHECKS_BUSY@souk.user".into()));
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
     assert!(passwords.verify(PASSWORD.to_owned(), None).await.is_ok(), "the line is free again");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_password_signs_in_however_it_is_typed(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let composed = "caf\u{e9} au lait, bitte";
+    let decomposed = "cafe\u{301} au lait, bitte";
+    let request = RegisterUserRequest { password: decomposed.into(), ..registration("k1", "ada@example.com") };
+    desk.users().register_user(request).await.expect("registered");
+    for typed in [composed, decomposed, "cafe\u{301}\u{a0}au lait, bitte"] {
+        desk.sessions().create_session(login("ada@example.com", typed)).await.expect(typed);
+    }
+    let other = desk.sessions().create_session(login("ada@example.com", "cafe au lait, bitte")).await;
+    assert_eq!(reason(&other.expect_err("another letter")), "CREDENTIALS_INVALID@souk.user");
+
+    let short = RegisterUserRequest { password: "e\u{301}".repeat(14), ..registration("k2", "bob@example.com") };
+    assert_eq!(fields(&desk.users().register_user(short).await.expect_err("14 letters")), ["password"]);
+}
+
+/// Hashes that are older than the normalization are of what was typed.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
+    let desk = Desk::open(db.clone()).await;
+    let typed = "cafe\u{301} au lait, bitte";
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    let old = Passwords::new(1).hash(typed.to_owned()).await.expect("hashed");
+    sqlx::query("update account set password_hash = $1").bind(old).execute(&db).await.expect("as it was stored");
+    desk.sessions().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
 }

@@ -1,0 +1,182 @@
+//! What is looked at before a request is decoded: how long its lists are, and what its texts hold. A list that is too
+//! long ends the look at once, so that a request costs no more than a valid one of its size, whatever is in it.
+
+use std::fmt;
+
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use tonic_types::FieldViolation;
+
+use crate::text::Text;
+
+/// A refusal travels in headers: so many violations are told of one request, and no more are looked for.
+pub(crate) const MAX_VIOLATIONS: usize = 10;
+
+/// A list or a text of a request, or a message that has some; the other fields are not in the table.
+pub(crate) struct Field {
+    pub(crate) number: u32,
+    pub(crate) name: &'static str,
+    /// How many a list may have.
+    pub(crate) most: Option<u64>,
+    pub(crate) holds: Holds,
+}
+
+pub(crate) enum Holds {
+    Text(Text),
+    Message(&'static [Field]),
+}
+
+/// What was found before the look ended.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) violations: Vec<FieldViolation>,
+    /// Not everything was looked at, as a list is too long or too much else is wrong: nothing more should be done with it.
+    pub(crate) hopeless: bool,
+}
+
+pub(crate) fn scan(fields: &'static [Field], bytes: &[u8]) -> Found {
+    let mut found = Found::default();
+    if !fields.is_empty() {
+        found.message(fields, bytes, &mut fresh(fields), &Path::Root);
+    }
+    found
+}
+
+/// How often a field was there so far. What is there several times without being a list is merged when it is decoded, so
+/// its lists are counted together.
+struct Count {
+    seen: u64,
+    inside: Vec<Count>,
+}
+
+fn fresh(fields: &[Field]) -> Vec<Count> {
+    fields.iter().map(|_| Count { seen: 0, inside: vec![] }).collect()
+}
+
+enum Path<'a> {
+    Root,
+    Field { inside: &'a Path<'a>, name: &'static str, index: Option<u64> },
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Field { inside, name, index } = self else { return Ok(()) };
+        if let Self::Field { .. } = inside {
+            write!(f, "{inside}.")?;
+        }
+        match index {
+            Some(index) => write!(f, "{name}[{index}]"),
+            None => f.write_str(name),
+        }
+    }
+}
+
+impl Found {
+    /// Ends where the bytes are no message: decoding them says how.
+    fn message(&mut self, fields: &'static [Field], mut bytes: &[u8], counts: &mut [Count], path: &Path<'_>) {
+        while !bytes.is_empty() && !self.hopeless {
+            let Ok((number, wire_type)) = decode_key(&mut bytes) else { return };
+            let at = fields.iter().position(|field| field.number == number);
+            let Some(at) = at.filter(|_| wire_type == WireType::LengthDelimited) else {
+                if skip_field(wire_type, number, &mut bytes, DecodeContext::default()).is_err() {
+                    return;
+                }
+                continue;
+            };
+            let length = decode_varint(&mut bytes).ok().and_then(|length| usize::try_from(length).ok());
+            let Some((value, rest)) = length.and_then(|length| bytes.split_at_checked(length)) else { return };
+            bytes = rest;
+            self.field(&fields[at], value, &mut counts[at], path);
+        }
+    }
+
+    fn field(&mut self, field: &'static Field, value: &[u8], count: &mut Count, inside: &Path<'_>) {
+        let index = field.most.map(|_| count.seen);
+        let path = Path::Field { inside, name: field.name, index };
+        count.seen += 1;
+        if let Some(most) = field.most.filter(|most| count.seen > *most) {
+            let list = Path::Field { inside, name: field.name, index: None };
+            self.violations
+                .push(FieldViolation::new(list.to_string(), format!("must contain no more than {most} item(s)")));
+            self.hopeless = true;
+            return;
+        }
+        match &field.holds {
+            Holds::Text(text) => {
+                if let Some(description) = text.refuse(value) {
+                    self.violations.push(FieldViolation::new(path.to_string(), description));
+                    self.hopeless = self.violations.len() >= MAX_VIOLATIONS;
+                }
+            }
+            Holds::Message(fields) => {
+                if field.most.is_some() || count.inside.is_empty() {
+                    count.inside = fresh(fields);
+                }
+                self.message(fields, value, &mut count.inside, &path);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost::encoding::encode_varint;
+
+    use super::*;
+    use crate::codec::Contract;
+    use crate::souk::order::v1::{CreateOrderRequest, OrderItem, ShippingAddress};
+    use crate::souk::product::v1::BatchGetProductsRequest;
+
+    fn fields(found: &Found) -> Vec<&str> {
+        found.violations.iter().map(|violation| violation.field.as_str()).collect()
+    }
+
+    #[test]
+    fn nothing_behind_the_first_item_too_many_is_looked_at() {
+        let mut bytes = BatchGetProductsRequest { product_ids: vec![String::new(); 101] }.encode_to_vec();
+        // No message goes on like this: whoever reads on would not find the list too long, but the bytes unreadable.
+        bytes.extend([0xff; 64]);
+        let found = scan(BatchGetProductsRequest::FIELDS, &bytes);
+        assert_eq!((fields(&found), found.hopeless), (vec!["product_ids"], true));
+        let most = BatchGetProductsRequest { product_ids: vec![String::new(); 100] }.encode_to_vec();
+        assert!(!scan(BatchGetProductsRequest::FIELDS, &most).hopeless);
+    }
+
+    #[test]
+    fn lists_of_a_message_that_is_there_several_times_are_counted_together() {
+        let line = |line: &str| ShippingAddress { lines: vec![line.to_owned(); 3], ..Default::default() };
+        let once = CreateOrderRequest { shipping_address: Some(line("a")), ..Default::default() }.encode_to_vec();
+        assert!(!scan(CreateOrderRequest::FIELDS, &once).hopeless);
+        let twice = [once.clone(), once].concat();
+        let merged = CreateOrderRequest::decode(&*twice).expect("it decodes").shipping_address.expect("an address");
+        assert_eq!(merged.lines.len(), 6, "as decoding merges them");
+        assert_eq!(fields(&scan(CreateOrderRequest::FIELDS, &twice)), ["shipping_address.lines"]);
+    }
+
+    #[test]
+    fn texts_are_named_by_their_path_and_only_so_many() {
+        let address = ShippingAddress { lines: vec!["a\0b".to_owned(), " ".to_owned()], ..Default::default() };
+        let request = CreateOrderRequest { shipping_address: Some(address), ..Default::default() }.encode_to_vec();
+        let found = scan(CreateOrderRequest::FIELDS, &request);
+        assert_eq!(fields(&found), ["shipping_address.lines[0]", "shipping_address.lines[1]"]);
+        assert!(!found.hopeless);
+        // The same field over and over: no list, and no end of violations either.
+        let mut bytes = Vec::new();
+        for _ in 0..1_000 {
+            encode_varint(4 << 3 | 2, &mut bytes);
+            encode_varint(3, &mut bytes);
+            bytes.extend([1 << 3 | 2, 1, 0]);
+        }
+        let found = scan(CreateOrderRequest::FIELDS, &bytes);
+        assert_eq!((found.violations.len(), found.hopeless), (MAX_VIOLATIONS, true));
+    }
+
+    #[test]
+    fn what_is_no_message_is_left_to_decoding() {
+        let items = vec![OrderItem { product_id: "x".repeat(36), quantity: 1 }];
+        let whole = CreateOrderRequest { items, ..Default::default() }.encode_to_vec();
+        for end in 0..whole.len() {
+            assert!(scan(CreateOrderRequest::FIELDS, &whole[..end]).violations.is_empty(), "{end}");
+        }
+    }
+}
