@@ -30,6 +30,7 @@ pub(crate) async fn update(
     let mut tx = service.db.begin().await?;
     let mut product = Product::lock(&mut tx, product_id).await?.ok_or(Error::ProductNotFound)?;
     check_etag(&wanted.etag, product.version)?;
+    mask.keep("product.sku", &wanted.sku, &product.sku)?;
     if product.is_archived() {
         return Err(Error::ProductArchived);
     }

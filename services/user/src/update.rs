@@ -2,6 +2,7 @@
 
 use chassis::update::{Mask, check_etag};
 use chassis::{Caller, Identity};
+use contracts::email;
 use contracts::souk::user::v1::{UpdateUserRequest, UpdateUserResponse};
 
 use crate::Service;
@@ -27,6 +28,8 @@ pub(crate) async fn update(
     let mut tx = service.db.begin().await?;
     let mut account = Account::lock(&mut tx, user_id, caller.owner()?).await?.ok_or(Error::UserNotFound)?;
     check_etag(&user.etag, account.version)?;
+    let email = email::normalize(&user.email).unwrap_or(user.email);
+    mask.keep("user.email", &email, &account.email)?;
     // Without a change there is no new version: nobody's etag becomes stale for nothing.
     let display_name = display_name.filter(|name| *name != account.display_name);
     let by_operator = display_name.is_some() && matches!(caller.identity, Identity::Operator { .. });

@@ -76,3 +76,46 @@ async fn what_operators_do_to_the_catalogue_leaves_a_trace(db: PgPool) {
         assert!(line.contains(&by) && line.contains(&product.product_id) && line.contains("MUG-1"), "{line}");
     }
 }
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn another_sku_is_refused_by_name_and_the_same_one_is_fine(db: PgPool) {
+    let shelf = Shelf::open(db).await;
+    let product = shelf.create(mug("MUG-1", "Mug")).await.expect("created");
+    let other = Product { sku: "MUG-2".into(), ..product.clone() };
+    for paths in [&[][..], &["*"]] {
+        let refused = shelf.update(other.clone(), paths).await.expect_err("immutable");
+        assert_eq!(fields(&refused), ["product.sku"], "{refused:?}");
+        assert_eq!(shelf.update(product.clone(), paths).await.expect("the same"), product);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_star_replaces_everything_that_may_change(db: PgPool) {
+    let shelf = Shelf::open(db).await;
+    let described = Product { description: "Of clay".into(), ..mug("MUG-1", "Mug") };
+    let Product { product_id, .. } = shelf.create(described).await.expect("created");
+    let wanted = Product { product_id, title: "Cup".into(), price: Some(Money::new("EUR", 900)), ..Default::default() };
+    let replaced = shelf.update(wanted.clone(), &["*"]).await.expect("replaced");
+    assert_eq!(
+        (replaced.title.as_str(), replaced.description.as_str(), replaced.price),
+        ("Cup", "", wanted.price.clone())
+    );
+    let bare = shelf.update(Product { title: String::new(), price: None, ..wanted }, &["*"]).await;
+    assert_eq!(fields(&bare.expect_err("both are required")), ["product.title", "product.price"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn titles_are_one_line_that_shows_and_descriptions_may_be_several(db: PgPool) {
+    let shelf = Shelf::open(db).await;
+    let product = shelf.create(mug("MUG-1", "Mug")).await.expect("created");
+    for bad in [" ", "\u{a0}\u{200b}", "Mug\nfree", "Mug\u{7}", "Mug\u{202e}"] {
+        let refused = shelf.create(mug("MUG-2", bad)).await.expect_err(bad);
+        assert_eq!(fields(&refused), ["product.title"], "{bad:?}");
+        let refused = shelf.update(Product { title: bad.into(), ..product.clone() }, &["title"]).await.expect_err(bad);
+        assert_eq!(fields(&refused), ["product.title"], "{bad:?}");
+    }
+    let lines = Product { description: "Of clay.\n\tBlue.".into(), ..product.clone() };
+    assert_eq!(shelf.update(lines, &["description"]).await.expect("two lines").description, "Of clay.\n\tBlue.");
+    let hidden = Product { description: "Of \u{202e}clay".into(), etag: String::new(), ..product };
+    assert_eq!(fields(&shelf.update(hidden, &["description"]).await.expect_err("turned")), ["product.description"]);
+}

@@ -11,7 +11,7 @@ async fn an_update_that_changes_nothing_keeps_the_etag(db: PgPool) {
     let desk = Desk::open(db).await;
     let ada = desk.register("k1", "ada@example.com").await.expect("registered");
     assert_eq!(rename(&desk, &ada, ada.clone(), &["display_name"]).await.expect("the same"), ada);
-    let forged = User { role: Role::Operator.into(), email: "eve@example.com".into(), ..ada.clone() };
+    let forged = User { role: Role::Operator.into(), ..ada.clone() };
     assert_eq!(rename(&desk, &ada, forged, &[]).await.expect("what only we say is not taken over"), ada);
 }
 
@@ -63,4 +63,30 @@ async fn what_may_not_change_is_refused_by_name(db: PgPool) {
     assert_eq!(reason(&other), "USER_NOT_FOUND@souk.user");
     let empty = rename(&desk, &ada, User { display_name: String::new(), ..ada.clone() }, &["display_name"]).await;
     assert_eq!(fields(&empty.expect_err("empty")), ["user.display_name"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn another_address_is_refused_by_name_and_the_same_one_is_fine(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let with = |email: &str| User { email: email.into(), ..ada.clone() };
+    for paths in [&[][..], &["*"]] {
+        let refused = rename(&desk, &ada, with("eve@example.com"), paths).await.expect_err("immutable");
+        assert_eq!((refused.code(), fields(&refused)), (Code::InvalidArgument, vec!["user.email".to_owned()]));
+        assert_eq!(rename(&desk, &ada, with("ADA@example.com"), paths).await.expect("the same"), ada);
+    }
+    let named = rename(&desk, &ada, with("eve@example.com"), &["display_name"]).await;
+    assert_eq!(named.expect("what the mask does not name is not looked at"), ada);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_star_replaces_everything_that_may_change(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let wanted = User { user_id: "me".into(), display_name: "Countess".into(), ..Default::default() };
+    assert_eq!(rename(&desk, &ada, wanted.clone(), &["*"]).await.expect("renamed").display_name, "Countess");
+    let nameless = rename(&desk, &ada, User { display_name: String::new(), ..wanted.clone() }, &["*"]).await;
+    assert_eq!(fields(&nameless.expect_err("a name is required")), ["user.display_name"]);
+    let both = rename(&desk, &ada, wanted, &["*", "display_name"]).await.expect_err("all, and one of them");
+    assert_eq!(reason(&both), "UPDATE_MASK_INVALID@souk.user");
 }
