@@ -84,7 +84,7 @@ impl Requests {
             }
             kind => {
                 let holds = match (kind, foreign) {
-                    (Kind::String, true) => Some("Opaque"),
+                    (Kind::String, true) => Some(holds_text("Opaque", None)),
                     (Kind::String, false) => self.text(field, &rules)?,
                     (Kind::Bytes, false) if !is_bounded_bytes(&rules) => {
                         return Err("bytes in a request have max_len".to_owned());
@@ -97,8 +97,9 @@ impl Requests {
                 };
                 let normalize = if is_id(&rules) { "it.make_ascii_lowercase();" } else { "" };
                 let inner = Shape { table: String::new(), normalize: normalize.to_owned(), values: 1 };
-                let holds = holds.or(most.is_some().then_some("Opaque"));
-                (holds.map(|text| format!("Holds::Text(Text::{text})")).unwrap_or_default(), inner)
+                // A list is counted whatever it holds.
+                let holds = holds.or_else(|| most.map(|_| holds_text("Opaque", None)));
+                (holds.unwrap_or_default(), inner)
             }
         };
         let mut table = String::new();
@@ -117,7 +118,7 @@ impl Requests {
     }
 
     /// What `proto/scan.rs` looks for in a text; nothing where its rules say every character.
-    fn text(&self, field: &FieldDescriptor, rules: &FieldRules) -> Result<Option<&'static str>, String> {
+    fn text(&self, field: &FieldDescriptor, rules: &FieldRules) -> Result<Option<String>, String> {
         let none = StringRules::default();
         let rules = match &rules.r#type {
             Some(field_rules::Type::String(rules)) => rules,
@@ -132,7 +133,7 @@ impl Requests {
             2 => Some("Line"),
             3 => Some("Lines"),
             4 => Some("Email"),
-            5 => return Ok(Some("Code")),
+            5 => return Ok(Some(holds_text("Code", None))),
             _ => {
                 return Err(
                     "a text in a request has a pattern, or says by (souk.policy.v1.text) what it holds".to_owned()
@@ -141,11 +142,18 @@ impl Requests {
         };
         let pattern = rules.pattern.as_deref().map(is_bounded_pattern).transpose()?.unwrap_or_default();
         let bounded = pattern || is_id_rule(rules) || !rules.r#in.is_empty() || rules.r#const.is_some();
-        if bounded || rules.max_len.or(rules.max_bytes).or(rules.len).or(rules.len_bytes).is_some() {
-            return Ok(text);
+        let longest =
+            rules.max_bytes.or(rules.len_bytes).or(rules.max_len.or(rules.len).map(|characters| 4 * characters));
+        if longest.is_none() && !bounded {
+            return Err("a text in a request has a longest length".to_owned());
         }
-        Err("a text in a request has a longest length".to_owned())
+        Ok(text.map(|text| holds_text(text, longest)))
     }
+}
+
+/// `longest` is in bytes.
+fn holds_text(text: &str, longest: Option<u64>) -> String {
+    format!("Holds::Text {{ text: Text::{text}, longest: {longest:?} }}")
 }
 
 fn is_id(rules: &FieldRules) -> bool {

@@ -21,7 +21,11 @@ pub(crate) struct Field {
 }
 
 pub(crate) enum Holds {
-    Text(Text),
+    /// In bytes; what is longer breaks another rule, and is not looked at.
+    Text {
+        text: Text,
+        longest: Option<u64>,
+    },
     Message(&'static [Field]),
 }
 
@@ -101,7 +105,8 @@ impl Found {
             return;
         }
         match &field.holds {
-            Holds::Text(text) => {
+            Holds::Text { longest: Some(longest), .. } if value.len() as u64 > *longest => {}
+            Holds::Text { text, .. } => {
                 if let Some(description) = text.refuse(value) {
                     self.violations.push(FieldViolation::new(path.to_string(), description));
                     self.hopeless = self.violations.len() >= MAX_VIOLATIONS;
@@ -125,7 +130,7 @@ mod tests {
     use super::*;
     use crate::codec::Contract;
     use crate::souk::order::v1::{CreateOrderRequest, OrderItem, ShippingAddress};
-    use crate::souk::product::v1::BatchGetProductsRequest;
+    use crate::souk::product::v1::{BatchGetProductsRequest, CreateProductRequest, Product};
 
     fn fields(found: &Found) -> Vec<&str> {
         found.violations.iter().map(|violation| violation.field.as_str()).collect()
@@ -169,6 +174,17 @@ mod tests {
         }
         let found = scan(CreateOrderRequest::FIELDS, &bytes);
         assert_eq!((found.violations.len(), found.hopeless), (MAX_VIOLATIONS, true));
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_not_looked_at() {
+        let fields = |title: &str| {
+            let product = Some(Product { title: title.to_owned(), ..Default::default() });
+            let request = CreateProductRequest { product, ..Default::default() }.encode_to_vec();
+            scan(CreateProductRequest::FIELDS, &request).violations.len()
+        };
+        assert_eq!(fields(&" ".repeat(4 * 200)), 1);
+        assert_eq!(fields(&" ".repeat(4 * 200 + 1)), 0, "its length is a rule of its own");
     }
 
     #[test]
