@@ -79,3 +79,22 @@ fn tokens_that_are_none() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn updates_say_what_they_change() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 1).await?;
+        let change = async |query: &str, body| {
+            let path = format!("/v1/products/{}{query}", market.product_id.to_uppercase());
+            market.operator.send(Method::PATCH, &path, "", Some(body)).await
+        };
+        // An id in capitals is the same one.
+        change("", json!({"title": "Cup", "description": "Of clay"})).await?.ok()?;
+        expect(&change("", json!({"sku": "OTHER"})).await?, 400, "REQUEST_INVALID", "product.sku")?;
+        let whole = json!({"title": "Mug", "price": {"currency": "EUR", "minor": "900"}});
+        let whole = change("?updateMask=*", whole).await?.ok()?;
+        ensure!(whole["product"]["title"] == "Mug" && whole["product"]["description"] == "", "{whole}");
+        expect(&change("?updateMask=*", json!({"title": "Mug"})).await?, 400, "REQUEST_INVALID", "product.price")?;
+        expect(&change("", json!({"title": "\u{a0}"})).await?, 400, "REQUEST_INVALID", "product.title")
+    })
+}

@@ -95,6 +95,8 @@ pub enum Error {
     FieldInvalid { field: String, description: String },
     #[error("the request does not read as one of gRPC: {0}")]
     Malformed(&'static str),
+    #[error("the message is compressed in a way that is not supported")]
+    EncodingUnsupported,
     #[error("an access token is required")]
     TokenRequired,
     #[error("the access token is not valid: {0}")]
@@ -140,6 +142,7 @@ impl Error {
                 Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text).field(field, description)
             }
             Self::Malformed(_) => Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text),
+            Self::EncodingUnsupported => Refusal::new(Code::Unimplemented, "ENCODING_UNSUPPORTED", text),
             Self::TokenRequired => Refusal::new(Code::Unauthenticated, "TOKEN_MISSING", text),
             Self::TokenInvalid(_) => Refusal::new(Code::Unauthenticated, "TOKEN_INVALID", text),
             Self::KeysUnavailable => {

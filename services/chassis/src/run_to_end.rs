@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -20,9 +19,8 @@ use tower::{Layer, Service};
 use tracing::Instrument;
 
 use crate::error::{Error, Unexpected};
+use crate::frame;
 
-/// The longest message, in bytes. The edge allows 1 MiB.
-const MAX_REQUEST: usize = 4 << 20;
 /// How many calls one service may have under way.
 const MAX_CALLS: usize = 1_024;
 /// For callers that set none.
@@ -83,14 +81,15 @@ where
         let now = Instant::now();
         let deadline = now + grpc_timeout(request.headers()).unwrap_or(DEFAULT_DEADLINE).min(MAX_DEADLINE);
         request.extensions_mut().insert(Deadline(deadline));
+        let takes_gzip = frame::takes_gzip(request.headers());
         let RunToEnd { tasks, places, domain } = self.layer.clone();
         let fresh = self.inner.clone();
         // The one that was polled ready is the one to call.
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         let call = async move {
             // The request is whole before the task begins: a body that never comes must hold no task.
-            let (head, body) = request.into_parts();
-            let body = receive(body, now + ARRIVES_WITHIN).await?;
+            let (mut head, body) = request.into_parts();
+            let body = frame::receive(&mut head.headers, body, now + ARRIVES_WITHIN).await?;
             let Ok(place) = places.try_acquire_owned() else {
                 return Err(Error::Overloaded);
             };
@@ -109,27 +108,13 @@ where
         };
         Box::pin(async move {
             let answer = timeout_at(deadline, call).await.unwrap_or(Err(Error::DeadlineExceeded));
-            Ok(answer.unwrap_or_else(|error| error.into_status(domain).into_http()))
+            let answer = match answer {
+                Ok(response) if takes_gzip => frame::compress(response).await,
+                answer => answer,
+            };
+            Ok(answer.unwrap_or_else(|error| frame::refuse(error, domain)))
         })
     }
-}
-
-/// The one message of a unary call, as it is framed: a flag, four bytes of length, and so many bytes. tonic would answer
-/// INTERNAL to any other, without a reason.
-async fn receive(body: Body, until: Instant) -> Result<Bytes, Error> {
-    let body = timeout_at(until, Limited::new(body, MAX_REQUEST).collect()).await;
-    let body = body.map_err(|_| Error::Malformed("it did not arrive in time"))?;
-    let body = body.map_err(|_| Error::Malformed("it is too large, or broke off"))?.to_bytes();
-    let Some((&[compressed, a, b, c, d], message)) = body.split_first_chunk::<5>() else {
-        return Err(Error::Malformed("it has no message"));
-    };
-    if compressed != 0 {
-        return Err(Error::Malformed("its message is compressed"));
-    }
-    if usize::try_from(u32::from_be_bytes([a, b, c, d])) != Ok(message.len()) {
-        return Err(Error::Malformed("its message has another length than it says"));
-    }
-    Ok(body)
 }
 
 /// `5S`, `250m`: at most eight digits and a unit. Anything else counts as absent.
@@ -156,6 +141,7 @@ mod tests {
     use std::future::ready;
     use std::sync::Mutex;
 
+    use bytes::Bytes;
     use futures_util::{StreamExt, stream};
     use tonic::{Code, Status};
     use tonic_types::StatusExt;
@@ -210,6 +196,7 @@ mod tests {
             b"\0\0\0\0\x01ab",
             b"\0\0\0\0\0\0\0\0\0\0",
             b"\x01\0\0\0\0",
+            b"\x02\0\0\0\0",
             b"\0\xff\xff\xff\xff",
         ] {
             let (refused, handled) = call(send(bad)).await;

@@ -8,8 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
 use crate::admit::Admit;
+use crate::explain::explain;
 use crate::health::set_serving;
 use crate::observe::Observe;
 use crate::role::{Context, Role};
@@ -21,6 +23,9 @@ const MAX_STREAMS: u32 = 1_024;
 const MAX_RESETS: usize = 1_024;
 /// Connections are closed now and then, so that callers find new replicas.
 const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// Described by reflection beside the role's own services.
+const HEALTH: &str = "grpc.health.v1.Health";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -50,11 +55,14 @@ where
         let reflect = || {
             let builder = tonic_reflection::server::Builder::configure();
             let builder = builder.register_encoded_file_descriptor_set(context.descriptors);
+            let builder = builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            let builder = builder.with_service_name(HEALTH);
             role.services.iter().fold(builder, |builder, service| builder.with_service_name(*service))
         };
         routes.add_service(reflect().build_v1()?);
         routes.add_service(reflect().build_v1alpha()?);
     }
+    let domain = role.domain;
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
@@ -62,6 +70,7 @@ where
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .http2_max_header_list_size(16 << 10)
+        .layer(MapResponseLayer::new(move |response| explain(response, domain)))
         .layer(Observe::new(&context.policies, &role.services))
         .layer(Admit { policies: context.policies.clone(), verifier: context.verifier.clone() })
         .add_routes(routes.routes())

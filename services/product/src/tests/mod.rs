@@ -4,6 +4,7 @@ mod get;
 mod list;
 mod quote;
 mod update;
+mod wire;
 
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use contracts::souk::product::v1::*;
@@ -20,6 +21,7 @@ use crate::{Service, role};
 pub(super) struct Shelf {
     pub(super) kit: Kit,
     pub(super) client: ProductServiceClient<Channel>,
+    pub(super) channel: Channel,
 }
 
 pub(super) fn mug(sku: &str, title: &str) -> Product {
@@ -31,7 +33,7 @@ impl Shelf {
         let kit = Kit::new();
         let service = Service { db, clock: kit.context.clock.clone() };
         let channel = kit.serve(role(service, ([127, 0, 0, 1], 0).into(), &kit.context)).await;
-        Self { kit, client: ProductServiceClient::new(channel) }
+        Self { kit, client: ProductServiceClient::new(channel.clone()), channel }
     }
 
     pub(super) async fn create(&self, product: Product) -> Result<Product, Status> {
