@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::idempotency::Key;
+use crate::run_to_end::{DEFAULT_DEADLINE, Deadline, worth_beginning};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
@@ -47,10 +48,9 @@ impl Caller {
         Self { identity, deadline, idempotency_key: None }
     }
 
-    /// How much longer the caller waits; an error if not any more, as nobody should begin what nobody waits for.
+    /// How much longer the caller waits; an error if hardly any more, as nobody should begin what nobody waits for.
     pub fn time_left(&self) -> Result<Duration, Error> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(Error::DeadlineExceeded) } else { Ok(left) }
+        worth_beginning(self.deadline)
     }
 
     /// The signed-in user.
@@ -96,8 +96,8 @@ impl Caller {
 /// Takes a request apart: who calls, and what is asked.
 pub fn accept<T>(mut request: Request<T>) -> (Caller, T) {
     let identity = request.extensions_mut().remove::<Identity>().unwrap_or(Identity::Anonymous);
-    let deadline = request.extensions_mut().remove::<crate::run_to_end::Deadline>();
-    let deadline = deadline.map_or_else(|| Instant::now() + crate::run_to_end::DEFAULT_DEADLINE, |it| it.0);
+    let deadline = request.extensions_mut().remove::<Deadline>();
+    let deadline = deadline.map_or_else(|| Instant::now() + DEFAULT_DEADLINE, |it| it.0);
     let header = request.metadata().get("idempotency-key").map(|value| value.to_str().unwrap_or("\n").to_owned());
     (Caller { identity, deadline, idempotency_key: header }, request.into_inner())
 }

@@ -1,30 +1,41 @@
 //! Calls to other services. They carry the caller's deadline and trace, and our name; a peer that is away is left alone.
 
 use std::error::Error as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, TimeoutExpired};
-use tower::ServiceExt;
-use tower::util::MapErr;
+use tower::{Service, ServiceExt};
 
 use crate::admit::SERVICE_HEADER;
-use crate::breaker::{self, CircuitBreakerError, Guarded};
+use crate::breaker::{Breaker, LeftAlone};
 use crate::error::{Error, Unexpected};
+use crate::run_to_end::{WORTH_BEGINNING, grpc_timeout};
 use crate::telemetry;
 
 type Answer = http::Response<Body>;
 type Failure = tonic::transport::Error;
 
 /// Another service.
-pub type Peer = MapErr<Guarded<Channel, Answer, Failure>, fn(CircuitBreakerError<Failure>) -> NoAnswer>;
+#[derive(Debug, Clone)]
+pub struct Peer {
+    channel: Channel,
+    breaker: Arc<Breaker>,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
-    #[error("it fails each time, and is left alone")]
-    LeftAlone,
+    #[error(transparent)]
+    LeftAlone(#[from] LeftAlone),
+    #[error("there is no time left to ask it")]
+    TooLate,
+    #[error("it did not answer before the deadline")]
+    TimedOut,
     #[error("it cannot be reached")]
     Transport(#[source] Failure),
 }
@@ -40,20 +51,50 @@ pub fn connect(peer: &'static str, url: &str) -> Result<Peer, String> {
         // One that stands still without closing anything is left for another one soon.
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(2));
-    Ok(breaker::guard(peer, endpoint.connect_lazy(), is_away as _).map_err(explain as _))
+    Ok(Peer { channel: endpoint.connect_lazy(), breaker: Breaker::new(peer) })
 }
 
-/// Whether the peer did not answer, or only that it cannot.
-fn is_away(answer: &Result<Answer, Failure>) -> bool {
-    let code = |answer: &Answer| Code::from_bytes(answer.headers().get("grpc-status").map_or(b"0", |it| it.as_bytes()));
-    answer.as_ref().map_or(true, |answer| matches!(code(answer), Code::Unavailable | Code::DeadlineExceeded))
-}
+impl Service<http::Request<Body>> for Peer {
+    type Response = Answer;
+    type Error = NoAnswer;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, NoAnswer>> + Send>>;
 
-fn explain(error: CircuitBreakerError<Failure>) -> NoAnswer {
-    match error {
-        CircuitBreakerError::OpenCircuit => NoAnswer::LeftAlone,
-        CircuitBreakerError::Inner(error) => NoAnswer::Transport(error),
+    /// Waiting for the channel is part of the call, and bounded by its deadline.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NoAnswer>> {
+        Poll::Ready(Ok(()))
     }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let Self { channel, breaker } = self.clone();
+        Box::pin(async move {
+            let patience = grpc_timeout(request.headers()).unwrap_or(Duration::MAX);
+            if patience < WORTH_BEGINNING {
+                return Err(NoAnswer::TooLate);
+            }
+            let attempt = breaker.begin(patience)?;
+            // tonic's own timer begins only when there is a connection.
+            let Ok(answer) = timeout(patience, channel.oneshot(request)).await else {
+                attempt.timed_out();
+                return Err(NoAnswer::TimedOut);
+            };
+            match &answer {
+                Err(error) if is_our_timer(error) => attempt.timed_out(),
+                Err(_) => attempt.failed(),
+                Ok(answer) => match code(answer) {
+                    Code::Unavailable => attempt.failed(),
+                    // It ends calls by the deadline that we handed on.
+                    Code::DeadlineExceeded => attempt.timed_out(),
+                    _ => attempt.succeeded(),
+                },
+            }
+            answer.map_err(NoAnswer::Transport)
+        })
+    }
+}
+
+/// An error stands in the headers; an answer that has none there is one.
+fn code(answer: &Answer) -> Code {
+    Code::from_bytes(answer.headers().get("grpc-status").map_or(b"0", |it| it.as_bytes()))
 }
 
 /// A request from the service `name`, worth answering until `deadline`.
@@ -87,9 +128,13 @@ where
 
 /// Whether nobody answered a call that somebody else may.
 fn got_lost(status: &Status) -> bool {
-    let left_alone = matches!(status.source().and_then(|it| it.downcast_ref()), Some(NoAnswer::LeftAlone));
+    let left_alone = matches!(no_answer(status), Some(NoAnswer::LeftAlone(_)));
     let is_away = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
-    (is_away || is_ours(status)) && !left_alone && !is_our_timer(status)
+    (is_away || is_ours(status)) && !left_alone && !is_out_of_time(status)
+}
+
+fn no_answer(status: &Status) -> Option<&NoAnswer> {
+    status.source()?.downcast_ref()
 }
 
 /// Whether no peer answered this as its status: what was read of an answer has no source, and what tonic's client tells of a
@@ -98,9 +143,18 @@ fn is_ours(status: &Status) -> bool {
     status.source().is_some()
 }
 
-/// tonic's client says CANCELLED when its timer for the deadline rings, and also when the connection closes under a call.
-fn is_our_timer(status: &Status) -> bool {
-    let mut source = status.source();
+/// Whether the deadline of a call passed before it was answered.
+fn is_out_of_time(status: &Status) -> bool {
+    match no_answer(status) {
+        Some(NoAnswer::TooLate | NoAnswer::TimedOut) => true,
+        Some(NoAnswer::Transport(error)) => is_our_timer(error),
+        Some(NoAnswer::LeftAlone(_)) | None => false,
+    }
+}
+
+/// tonic's client has a timer of its own for the deadline.
+fn is_our_timer(error: &Failure) -> bool {
+    let mut source = error.source();
     while let Some(error) = source {
         if error.is::<TimeoutExpired>() {
             return true;
@@ -115,7 +169,7 @@ pub fn failed(peer: &'static str, status: Status) -> Error {
     let lost = |status| Unexpected::Peer { peer, source: Box::new(status) }.into();
     match status.code() {
         Code::DeadlineExceeded => Error::DeadlineExceeded,
-        Code::Cancelled if is_our_timer(&status) => Error::DeadlineExceeded,
+        _ if is_out_of_time(&status) => Error::DeadlineExceeded,
         Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::Unknown | Code::Cancelled => lost(status),
         _ if is_ours(&status) => lost(status),
         _ => Unexpected::Broken(format!("{peer} refused our request: {status}")).into(),
@@ -128,10 +182,15 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinSet;
+    use tonic::transport::Server;
+    use tonic::transport::server::TcpIncoming;
     use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::health_server::{Health, HealthServer};
     use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
     use super::*;
+    use crate::breaker::FAIR_TIME;
 
     async fn ask(peer: &Peer, patience: Duration) -> Result<HealthCheckResponse, Status> {
         let message = HealthCheckRequest { service: String::new() };
@@ -205,13 +264,81 @@ mod tests {
         assert!(matches!(failed("test", status), Error::Unexpected(Unexpected::Peer { .. })));
     }
 
-    #[tokio::test]
-    async fn a_peer_that_is_silent_until_the_deadline_is_one() {
-        let peer = peer(|stream| async move {
+    /// A peer that ends each call as if by the deadline that it was given.
+    struct Late;
+
+    #[tonic::async_trait]
+    impl Health for Late {
+        async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+            Err(Status::deadline_exceeded("too late"))
+        }
+
+        type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
+
+        async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+            Err(Status::unimplemented(""))
+        }
+    }
+
+    async fn late() -> Peer {
+        let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let url = format!("http://{}", incoming.local_addr().expect("an address"));
+        tokio::spawn(Server::builder().add_service(HealthServer::new(Late)).serve_with_incoming(incoming));
+        connect("test", &url).expect("a URL")
+    }
+
+    async fn silent() -> Peer {
+        peer(|stream| async move {
             let _open = stream;
             std::future::pending().await
-        });
-        let status = ask(&peer.await, Duration::from_millis(50)).await.expect_err("nobody answers");
+        })
+        .await
+    }
+
+    fn is_left_alone(status: &Status) -> bool {
+        matches!(no_answer(status), Some(NoAnswer::LeftAlone(_)))
+    }
+
+    #[tokio::test]
+    async fn short_deadlines_do_not_make_a_peer_one_that_fails() {
+        for peer in [silent().await, late().await] {
+            for _ in 0..30 {
+                let status = ask(&peer, Duration::from_millis(10)).await.expect_err("it is not answered");
+                assert!(!is_left_alone(&status), "{status:?}");
+                assert!(matches!(failed("test", status), Error::DeadlineExceeded));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_hangs_is_found_out_by_those_who_gave_it_a_fair_time() {
+        let peer = silent().await;
+        let calls: JoinSet<_> = (0..10)
+            .map(|_| {
+                let peer = peer.clone();
+                async move { ask(&peer, FAIR_TIME * 2).await }
+            })
+            .collect();
+        for outcome in calls.join_all().await {
+            assert!(matches!(failed("test", outcome.expect_err("nobody answers")), Error::DeadlineExceeded));
+        }
+        let status = ask(&peer, FAIR_TIME * 2).await.expect_err("nobody answers");
+        assert!(is_left_alone(&status) && !got_lost(&status), "{status:?}");
+        assert!(matches!(failed("test", status), Error::Unexpected(Unexpected::Peer { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_call_without_time_is_not_made() {
+        // Nobody listens there.
+        let peer = connect("test", "http://127.0.0.1:1").expect("a URL");
+        let status = ask(&peer, Duration::ZERO).await.expect_err("it is not made");
+        assert!(matches!(no_answer(&status), Some(NoAnswer::TooLate)), "{status:?}");
+        assert!(matches!(failed("test", status), Error::DeadlineExceeded));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_silent_until_the_deadline_is_one() {
+        let status = ask(&silent().await, Duration::from_millis(50)).await.expect_err("nobody answers");
         assert!(!got_lost(&status), "{status:?}");
         assert!(matches!(failed("test", status), Error::DeadlineExceeded));
     }

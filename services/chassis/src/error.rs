@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::metrics;
+use crate::run_to_end::is_too_late;
 
 /// A refusal travels in headers, and those end at 16 KiB for many a client: so many fields are named, none of their texts
 /// is longer than this, and neither is the message. The contracts bound what they refuse in the same way.
@@ -35,6 +36,11 @@ pub enum Unexpected {
 }
 
 impl Unexpected {
+    /// A statement that took longer than it was allowed to, which may be all the time that its caller had left.
+    fn is_cancelled_statement(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("57014"))
+    }
+
     /// Whether the same attempt may succeed later, as nothing is wrong with the attempt itself.
     pub fn will_pass(&self) -> bool {
         match self {
@@ -243,6 +249,9 @@ pub fn status<E: Explain>(error: E) -> Status {
 fn settle(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
     let unexpected = match explained {
         Ok(refusal) => return refusal.into_status(domain),
+        Err(unexpected) if unexpected.is_cancelled_statement() && is_too_late() => {
+            return Error::DeadlineExceeded.into_status(domain);
+        }
         Err(unexpected) => unexpected,
     };
     metrics::count_unexpected(domain);

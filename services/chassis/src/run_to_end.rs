@@ -27,12 +27,31 @@ const MAX_CALLS: usize = 1_024;
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 /// Whatever callers say.
 pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(30);
+/// Less time than this is not worth beginning with: a verb that only reads one row takes about as long. Neither a peer nor a
+/// database is asked for somebody who will have left by the time it answers.
+pub(crate) const WORTH_BEGINNING: Duration = Duration::from_millis(5);
 /// How long a request may take to arrive: one that was sent by half holds nothing for longer.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
 
 /// When the caller stops waiting. In the request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline(pub(crate) Instant);
+
+tokio::task_local! {
+    /// The same, for whoever has no request at hand.
+    static DEADLINE: Instant;
+}
+
+/// The time left until a deadline; an error if nothing should be begun any more.
+pub(crate) fn worth_beginning(deadline: Instant) -> Result<Duration, Error> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left < WORTH_BEGINNING { Err(Error::DeadlineExceeded) } else { Ok(left) }
+}
+
+/// Whether the caller of the handler that runs here has left, or leaves now.
+pub(crate) fn is_too_late() -> bool {
+    DEADLINE.try_with(|deadline| worth_beginning(*deadline).is_err()).unwrap_or(false)
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct RunToEnd {
@@ -90,16 +109,17 @@ where
             // The request is whole before the task begins: a body that never comes must hold no task.
             let (mut head, body) = request.into_parts();
             let body = frame::receive(&mut head.headers, body, now + ARRIVES_WITHIN).await?;
+            worth_beginning(deadline)?;
             let Ok(place) = places.try_acquire_owned() else {
                 return Err(Error::Overloaded);
             };
             let handler =
                 inner.call(Request::from_parts(head, Body::new(Full::new(body)))).instrument(tracing::Span::current());
-            let task = tasks.spawn(async move {
+            let task = tasks.spawn(DEADLINE.scope(deadline, async move {
                 let response = handler.await;
                 drop(place);
                 response
-            });
+            }));
             match task.await {
                 Ok(Ok(response)) => Ok(response),
                 Ok(Err(never)) => match never {},
@@ -118,7 +138,7 @@ where
 }
 
 /// `5S`, `250m`: at most eight digits and a unit. Anything else counts as absent.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 {

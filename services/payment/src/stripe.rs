@@ -4,17 +4,16 @@
 
 mod wire;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use chassis::breaker::{self, CircuitBreakerError, Guarded};
+use chassis::breaker::Breaker;
 use chassis::metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use reqwest::{Method, RequestBuilder};
 use serde::de::DeserializeOwned;
-use tower::ServiceExt;
 use uuid::Uuid;
 
 use crate::budget::{Budget, Held};
@@ -35,8 +34,8 @@ static CALLS: LazyLock<Family<Call, Counter>> =
 
 pub(crate) struct Stripe {
     client: reqwest::Client,
-    /// The same client, left alone while the provider fails each time.
-    guarded: Guarded<reqwest::Client, reqwest::Response, reqwest::Error>,
+    /// The provider is left alone while it fails each time.
+    breaker: Arc<Breaker>,
     url: String,
     key: String,
     pub(crate) budget: Budget,
@@ -85,9 +84,8 @@ impl Stripe {
         let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(Duration::from_secs(2));
         let client = builder.pool_max_idle_per_host(64).build().map_err(|error| error.to_string())?;
         let url = reqwest::Url::parse(url).map_err(|error| format!("it is not a URL: {error}"))?;
-        let guarded = breaker::guard("provider", client.clone(), is_away as _);
-        let url = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { client, guarded, url, key: key.trim().to_owned(), budget })
+        let (url, key) = (url.as_str().trim_end_matches('/').to_owned(), key.trim().to_owned());
+        Ok(Self { client, breaker: Breaker::new("provider"), url, key, budget })
     }
 
     /// An intent that is not confirmed: it moves no money, and may be asked for as often as one likes.
@@ -222,17 +220,15 @@ impl Stripe {
     ) -> Result<Answer<T>, Lost> {
         let request = request.build().map_err(|error| Lost::silent(error.without_url()))?;
         self.budget.take().await.map_err(Lost::Unsent)?;
-        let response = self.guarded.clone().oneshot(request).await.map_err(|error| match error {
-            CircuitBreakerError::OpenCircuit => {
-                Lost::Unsent(Held { why: "it was not asked, as it fails each time".to_owned(), rest: None })
-            }
-            CircuitBreakerError::Inner(error) => Lost::silent(error.without_url()),
-        })?;
+        // No customer waits for this: what ends by the client's timeout is the provider's failure.
+        let attempt = self.breaker.begin(Duration::MAX);
+        let attempt = attempt.map_err(|left| Lost::Unsent(Held { why: left.to_string(), rest: None }))?;
+        let response = self.client.execute(request).await;
+        match &response {
+            Ok(response) if !response.status().is_server_error() => attempt.succeeded(),
+            Ok(_) | Err(_) => attempt.failed(),
+        }
+        let response = response.map_err(|error| Lost::silent(error.without_url()))?;
         read(response, about).await
     }
-}
-
-/// Whether it did not answer, or only that it cannot.
-fn is_away(answer: &Result<reqwest::Response, reqwest::Error>) -> bool {
-    answer.as_ref().map_or(true, |answer| answer.status().is_server_error())
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use chassis::Clock;
+use chassis::{Clock, DEFAULT_DEADLINE};
 use contracts::email;
 use sqlx::PgPool;
+use tokio::time::Instant;
 
 use crate::Config;
 use crate::account::Account;
@@ -42,7 +43,7 @@ pub async fn create_operator(
 
 /// The role of the account that was there already, if any.
 async fn create(db: &PgPool, email: &str, password: String) -> Result<Option<String>, Error> {
-    let password_hash = Passwords::new(1).hash(password).await?;
+    let password_hash = Passwords::new(1).hash(password, Instant::now() + DEFAULT_DEADLINE).await?;
     let (clock, mut tx) = (Clock::System, db.begin().await?);
     let role = sqlx::query_scalar!("select role from account where email = $1", email).fetch_optional(&mut *tx).await?;
     if role.is_some() {

@@ -10,6 +10,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use chassis::Unexpected;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::error::Error;
@@ -58,13 +59,18 @@ impl Passwords {
         Self { slots: Arc::new(Semaphore::new(slots)), line: Semaphore::new(slots * QUEUE) }
     }
 
-    pub(crate) async fn hash(&self, password: String) -> Result<String, Error> {
-        self.run(move || hash_now(&password)).await?
+    pub(crate) async fn hash(&self, password: String, deadline: Instant) -> Result<String, Error> {
+        self.run(deadline, move || hash_now(&password)).await?
     }
 
     /// Whether it is the password of this hash. Without a hash it is nobody's, and takes as long as a wrong one.
-    pub(crate) async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Error> {
-        self.run(move || {
+    pub(crate) async fn verify(
+        &self,
+        password: String,
+        hash: Option<String>,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        self.run(deadline, move || {
             let known = hash.is_some();
             let hash = PasswordHash::new(hash.as_deref().unwrap_or(NOBODY))
                 .map_err(|error| broken("a stored password hash", error))?;
@@ -74,9 +80,17 @@ impl Passwords {
         .await?
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    /// A caller that leaves gives up its place in the line, and nothing is hashed for it: those who do not wait must not keep
+    /// out those who do.
+    async fn run<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
         let _waiting = self.line.try_acquire().map_err(|_| Error::PasswordChecksBusy)?;
-        let slot = self.slots.clone().acquire_owned().await.map_err(|error| broken("the password slots", error))?;
+        let slot = timeout_at(deadline, self.slots.clone().acquire_owned()).await;
+        let slot = slot.map_err(|_| chassis::Error::DeadlineExceeded)?;
+        let slot = slot.map_err(|error| broken("the password slots", error))?;
         let task = tokio::task::spawn_blocking(move || {
             let done = work();
             drop(slot);
@@ -97,6 +111,8 @@ fn broken(what: &str, error: impl std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -116,5 +132,16 @@ mod tests {
         for bad in ["e\u{301}".repeat(14), "x".repeat(129), "correct horse\tbattery".to_owned()] {
             assert!(prepare(&bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_gives_up_its_place_in_the_line() {
+        let passwords = Passwords::new(1);
+        let busy = passwords.slots.clone().acquire_owned().await.expect("a slot");
+        let soon = Instant::now() + Duration::from_millis(20);
+        let left = passwords.hash("correct horse battery".to_owned(), soon).await.expect_err("nobody hashes it");
+        assert!(matches!(left, Error::Chassis(chassis::Error::DeadlineExceeded)), "{left:?}");
+        assert_eq!(passwords.line.available_permits(), QUEUE);
+        drop(busy);
     }
 }

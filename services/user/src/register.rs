@@ -23,7 +23,7 @@ pub(crate) async fn register(
     if let Some(response) = idempotency::replay(&service.db, caller, &key, &request).await? {
         return Ok(response);
     }
-    let password_hash = service.passwords.hash(password).await?;
+    let password_hash = service.passwords.hash(password, caller.deadline).await?;
 
     let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
         Begun::Fresh(tx) => tx,

@@ -34,7 +34,7 @@ impl UserService for Rpc {
 #[tonic::async_trait]
 impl SessionService for Rpc {
     async fn create_session(&self, request: Request<CreateSessionRequest>) -> Answer<CreateSessionResponse> {
-        let (_, request) = accept(request);
-        Ok(Response::new(session::create(&self.0, request).await?))
+        let (caller, request) = accept(request);
+        Ok(Response::new(session::create(&self.0, &caller, request).await?))
     }
 }

@@ -2,8 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chassis::timestamp;
 use chassis::token::RoleClaim;
+use chassis::{Caller, timestamp};
 use contracts::email;
 use contracts::souk::user::v1::{CreateSessionRequest, CreateSessionResponse, Session};
 use sha2::{Digest, Sha256};
@@ -11,14 +11,18 @@ use sha2::{Digest, Sha256};
 use crate::Service;
 use crate::error::Error;
 
-pub(crate) async fn create(service: &Service, request: CreateSessionRequest) -> Result<CreateSessionResponse, Error> {
+pub(crate) async fn create(
+    service: &Service,
+    caller: &Caller,
+    request: CreateSessionRequest,
+) -> Result<CreateSessionResponse, Error> {
     // What was registered before addresses were looked at this closely can still sign in.
     let email = email::normalize(&request.email).unwrap_or_else(|_| request.email.to_lowercase());
     let account = sqlx::query!("select user_id, role, password_hash from account where email = $1", email)
         .fetch_optional(&service.db)
         .await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
-    let right = service.passwords.verify(request.password, hash).await?;
+    let right = service.passwords.verify(request.password, hash, caller.deadline).await?;
     let account = account.filter(|_| right).ok_or(Error::CredentialsInvalid)?;
 
     let (session_id, now) = (service.clock.new_id(), service.clock.now());

@@ -2,6 +2,7 @@ mod away;
 mod cancel;
 mod create;
 mod flow;
+mod impatient;
 mod keys;
 mod read;
 mod rebuild;
@@ -54,6 +55,8 @@ pub(super) struct Catalogue(Arc<Mutex<Shelves>>);
 #[derive(Default)]
 struct Shelves {
     quotes: Vec<ItemQuote>,
+    /// A product that it never quotes, however long one waits.
+    stalled: Option<String>,
     /// How many more calls it turns away.
     refusals: u32,
     asked: u32,
@@ -85,6 +88,10 @@ impl Catalogue {
         }
     }
 
+    pub(super) fn stall(&self, product_id: &str) {
+        self.shelves().stalled = Some(product_id.to_owned());
+    }
+
     pub(super) fn close(&self) {
         self.turn_away(u32::MAX);
     }
@@ -113,6 +120,10 @@ type Answer<T> = Result<Response<T>, Status>;
 impl ProductService for Catalogue {
     async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> Answer<QuoteItemsResponse> {
         assert_eq!(request.metadata().get(chassis::SERVICE_HEADER).map(|it| it.as_bytes()), Some(&b"order"[..]));
+        let stalled = self.shelves().stalled.clone();
+        if stalled.is_some_and(|stalled| request.get_ref().product_ids.contains(&stalled)) {
+            return std::future::pending().await;
+        }
         let mut shelves = self.shelves();
         shelves.asked += 1;
         if shelves.refusals > 0 {

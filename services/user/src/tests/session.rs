@@ -1,7 +1,10 @@
+use std::time::Duration;
+
 use contracts::souk::user::v1::{CreateSessionRequest, RegisterUserRequest};
 use sqlx::PgPool;
 use testkit::{fields, reason};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -24,14 +27,19 @@ async fn the_unknown_and_the_wrong_get_the_same_answer(db: PgPool) {
     assert_eq!(sessions.expect("counted"), 0);
 }
 
+/// When nobody has left.
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(3_600)
+}
+
 /// Not the time is compared, as a busy machine has its own, but what takes it.
 #[tokio::test]
 async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
-    let real = Passwords::new(1).hash(PASSWORD.to_owned()).await.expect("hashed");
+    let real = Passwords::new(1).hash(PASSWORD.to_owned(), later()).await.expect("hashed");
     let parameters = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
     assert_eq!(parameters(NOBODY), parameters(&real));
     assert_eq!(NOBODY.len(), real.len(), "salt and output have the same lengths");
-    assert!(!Passwords::new(1).verify(PASSWORD.to_owned(), None).await.expect("it can be checked"));
+    assert!(!Passwords::new(1).verify(PASSWORD.to_owned(), None, later()).await.expect("it can be checked"));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -66,7 +74,7 @@ async fn a_crowd_that_is_too_large_is_told_to_come_back() {
     let mut crowd = JoinSet::new();
     for _ in 0..60 {
         let passwords = passwords.clone();
-        crowd.spawn(async move { passwords.verify(PASSWORD.to_owned(), None).await });
+        crowd.spawn(async move { passwords.verify(PASSWORD.to_owned(), None, later()).await });
     }
     let mut busy: Vec<Error> = crowd.join_all().await.into_iter().filter_map(Result::err).collect();
     let served = 60 - busy.len();
@@ -74,7 +82,7 @@ async fn a_crowd_that_is_too_large_is_told_to_come_back() {
     let status = Status::from(busy.remove(0));
     assert_eq!((status.code(), reason(&status)), (Code::ResourceExhausted, "PASSWORD_CHECKS_BUSY@souk.user".into()));
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
-    assert!(passwords.verify(PASSWORD.to_owned(), None).await.is_ok(), "the line is free again");
+    assert!(passwords.verify(PASSWORD.to_owned(), None, later()).await.is_ok(), "the line is free again");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -100,7 +108,7 @@ async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
     let desk = Desk::open(db.clone()).await;
     let typed = "cafe\u{301} au lait, bitte";
     desk.register("k1", "ada@example.com").await.expect("registered");
-    let old = Passwords::new(1).hash(typed.to_owned()).await.expect("hashed");
+    let old = Passwords::new(1).hash(typed.to_owned(), later()).await.expect("hashed");
     sqlx::query("update account set password_hash = $1").bind(old).execute(&db).await.expect("as it was stored");
     desk.sessions().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
 }
