@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::routing::get;
-use tokio::net::TcpListener;
+use axum::serve::{Listener, ListenerExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
 use crate::config::Common;
@@ -51,7 +52,7 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
     let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
     let ready = Arc::new(AtomicBool::new(false));
     let pages = roles.iter_mut().fold(axum::Router::new(), |pages, role| pages.merge(std::mem::take(&mut role.admin)));
-    let admin = axum::serve(admin_listener, admin_pages(pages, ready.clone()));
+    let admin = axum::serve(pages_on(admin_listener), admin_pages(pages, ready.clone()));
     let admin = tokio::spawn(admin.with_graceful_shutdown(stop_working.clone().cancelled_owned()).into_future());
 
     let (mut servers, mut workers, mut watches) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
@@ -66,7 +67,7 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
         tracing::warn!("no keys of access tokens yet; only public methods are answered until there are");
     }
     for (mut role, listener) in roles.into_iter().zip(listeners) {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = calls_on(listener);
         let (reporter, server) = server::serve(&mut role, &context, incoming, stop_serving.clone()).await?;
         let name = role.name;
         servers.spawn(async move { (name, server.await) });
@@ -145,6 +146,42 @@ async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, BootError>
     TcpListener::bind(address).await.map_err(|source| BootError::Listen { what: what.to_owned(), address, source })
 }
 
+/// Without Nagle's algorithm: an answer is written in several parts, and the kernel would keep back the last one until the others
+/// are acknowledged, which a peer may put off for 40 ms. tonic's own setting is for listeners that it makes itself.
+fn calls_on(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+/// The same, for pages.
+fn pages_on(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+    })
+}
+
 fn listen_to(kind: SignalKind) -> Result<tokio::signal::unix::Signal, BootError> {
     signal(kind).map_err(BootError::Signals)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_answer_waits_for_the_acknowledgement_of_its_first_part() {
+        let free = async || bind("test", ([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let calls = free().await;
+        let _client = TcpStream::connect(calls.local_addr().expect("an address")).await.expect("it listens");
+        let accepted = calls_on(calls).next().await.expect("somebody connected").expect("a connection");
+        assert!(accepted.nodelay().expect("an option"), "of calls");
+
+        let pages = free().await;
+        let _client = TcpStream::connect(pages.local_addr().expect("an address")).await.expect("it listens");
+        let (accepted, _) = pages_on(pages).accept().await;
+        assert!(accepted.nodelay().expect("an option"), "of pages");
+    }
 }
