@@ -20,8 +20,8 @@ const LENGTH: RangeInclusive<usize> = 15..=128;
 /// How many may wait for each slot.
 const QUEUE: usize = 50;
 
-/// What an unknown e-mail address is checked against, so that it takes as long as a known one.
-/// Fixed, so that not even the first one takes longer.
+/// The hash of no password. An unknown e-mail address is checked against it, so that it takes as long as a known one. Fixed, so
+/// that not even the first one takes longer.
 pub(crate) const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdCEhIQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
@@ -63,19 +63,12 @@ impl Passwords {
         self.run(deadline, move || hash_now(&password)).await?
     }
 
-    /// Whether it is the password of this hash. Without a hash it is nobody's, and takes as long as a wrong one.
-    pub(crate) async fn verify(
-        &self,
-        password: String,
-        hash: Option<String>,
-        deadline: Instant,
-    ) -> Result<bool, Error> {
+    /// Whether it is the password of this hash.
+    pub(crate) async fn verify(&self, password: String, hash: String, deadline: Instant) -> Result<bool, Error> {
         self.run(deadline, move || {
-            let known = hash.is_some();
-            let hash = PasswordHash::new(hash.as_deref().unwrap_or(NOBODY))
-                .map_err(|error| broken("a stored password hash", error))?;
+            let hash = PasswordHash::new(&hash).map_err(|error| broken("a stored password hash", error))?;
             let fits = |spelling: String| Argon2::default().verify_password(spelling.as_bytes(), &hash).is_ok();
-            Ok(spellings(password).into_iter().any(fits) && known)
+            Ok(spellings(password).into_iter().any(fits))
         })
         .await?
     }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Service;
 use crate::error::Error;
+use crate::password::NOBODY;
 
 pub(crate) async fn create(
     service: &Service,
@@ -21,7 +22,7 @@ pub(crate) async fn create(
     let account = sqlx::query!("select user_id, role, password_hash from account where email = $1", email)
         .fetch_optional(&service.db)
         .await?;
-    let hash = account.as_ref().map(|account| account.password_hash.clone());
+    let hash = account.as_ref().map_or(NOBODY, |account| &account.password_hash).to_owned();
     let right = service.passwords.verify(request.password, hash, caller.deadline).await?;
     let account = account.filter(|_| right).ok_or(Error::CredentialsInvalid)?;
 

@@ -44,9 +44,20 @@ impl Desk {
     }
 
     pub(super) async fn open_at(db: PgPool, kit: Kit, clock: Clock) -> Self {
+        Self::open_with(db, kit, clock, Passwords::new(2)).await
+    }
+
+    /// One that has no time to check a password.
+    pub(super) async fn open_busy(db: PgPool) -> Self {
+        let kit = Kit::new();
+        let clock = kit.context.clock.clone();
+        Self::open_with(db, kit, clock, Passwords::new(0)).await
+    }
+
+    async fn open_with(db: PgPool, kit: Kit, clock: Clock, passwords: Passwords) -> Self {
         let signer = signer(&[&key_file()]);
         let pages = pages(&signer);
-        let service = Service { db: db.clone(), clock, passwords: Passwords::new(2), signer };
+        let service = Service { db: db.clone(), clock, passwords, signer };
         let channel = kit.serve(role(service, ([127, 0, 0, 1], 0).into(), &kit.context)).await;
         Self { kit, db, pages, channel }
     }

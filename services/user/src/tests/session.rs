@@ -27,6 +27,17 @@ async fn the_unknown_and_the_wrong_get_the_same_answer(db: PgPool) {
     assert_eq!(sessions.expect("counted"), 0);
 }
 
+/// What is asked of both is the check itself: where none can be made, neither gets an answer.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn no_address_is_answered_without_a_check(db: PgPool) {
+    Desk::open(db.clone()).await.register("k1", "ada@example.com").await.expect("registered");
+    let busy = Desk::open_busy(db).await;
+    for address in ["ada@example.com", "eve@example.com"] {
+        let refused = busy.sessions().create_session(login(address, PASSWORD)).await.expect_err("nothing is checked");
+        assert_eq!(reason(&refused), "PASSWORD_CHECKS_BUSY@souk.user", "{address}");
+    }
+}
+
 /// When nobody has left.
 fn later() -> Instant {
     Instant::now() + Duration::from_secs(3_600)
@@ -39,7 +50,9 @@ async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
     let parameters = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
     assert_eq!(parameters(NOBODY), parameters(&real));
     assert_eq!(NOBODY.len(), real.len(), "salt and output have the same lengths");
-    assert!(!Passwords::new(1).verify(PASSWORD.to_owned(), None, later()).await.expect("it can be checked"));
+    assert!(
+        !Passwords::new(1).verify(PASSWORD.to_owned(), NOBODY.to_owned(), later()).await.expect("it can be checked")
+    );
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -74,7 +87,7 @@ async fn a_crowd_that_is_too_large_is_told_to_come_back() {
     let mut crowd = JoinSet::new();
     for _ in 0..60 {
         let passwords = passwords.clone();
-        crowd.spawn(async move { passwords.verify(PASSWORD.to_owned(), None, later()).await });
+        crowd.spawn(async move { passwords.verify(PASSWORD.to_owned(), NOBODY.to_owned(), later()).await });
     }
     let mut busy: Vec<Error> = crowd.join_all().await.into_iter().filter_map(Result::err).collect();
     let served = 60 - busy.len();
@@ -82,7 +95,7 @@ async fn a_crowd_that_is_too_large_is_told_to_come_back() {
     let status = Status::from(busy.remove(0));
     assert_eq!((status.code(), reason(&status)), (Code::ResourceExhausted, "PASSWORD_CHECKS_BUSY@souk.user".into()));
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
-    assert!(passwords.verify(PASSWORD.to_owned(), None, later()).await.is_ok(), "the line is free again");
+    assert!(passwords.verify(PASSWORD.to_owned(), NOBODY.to_owned(), later()).await.is_ok(), "the line is free again");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
