@@ -52,6 +52,9 @@ enum Command {
         /// The file whose first line signs them.
         #[arg(long, requires = "webhook_url")]
         webhook_secret_file: Option<PathBuf>,
+        /// Which webhooks it sends, comma-separated. None named: all.
+        #[arg(long, value_delimiter = ',')]
+        webhook_events: Vec<String>,
     },
 }
 
@@ -74,10 +77,11 @@ async fn main() -> ExitCode {
         Command::Bench { of: None } => bench::run().await,
         Command::Bench { of: Some(Bench::Flash) } => bench::flash::run().await,
         Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,
-        Command::Provider { listen, data, webhook_url, webhook_secret_file } => {
+        Command::Provider { listen, data, webhook_url, webhook_secret_file, webhook_events } => {
             tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
             let listener = webhook_url.zip(webhook_secret_file);
-            let listener = listener.map(|(url, secret_file)| provider::Listener { url, secret_file });
+            let events = webhook_events;
+            let listener = listener.map(|(url, secret_file)| provider::Listener { url, secret_file, events });
             provider::serve(listen, data, listener).await.map_err(Into::into)
         }
     };

@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 use crate::install::{self, run};
 use crate::layout::{Layout, root};
+use crate::provider::webhook::SUBSCRIBED;
 use crate::supervisor::{Ready, Spec, Supervisor};
 
 pub const SERVICES: [&str; 5] = ["user", "product", "inventory", "order", "payment"];
@@ -131,12 +132,13 @@ fn provider(layout: &Layout) -> Result<Spec> {
     let (port, data) = (layout.ports.provider(), layout.home.join("provider"));
     let listen = format!("127.0.0.1:{port}");
     let webhooks = format!("http://127.0.0.1:{}/v1/payments/webhooks/stripe", layout.ports.edge());
+    let events = SUBSCRIBED.join(",");
     let (data, secret) = (data.to_string_lossy(), layout.home.join("keys/webhook.key"));
     let arguments = ["provider", "--listen", &listen, "--data", &data, "--webhook-url", &webhooks];
     Ok(Spec {
         name: "provider",
         program: std::env::current_exe()?,
-        arguments: [&arguments[..], &["--webhook-secret-file", &secret.to_string_lossy()]]
+        arguments: [&arguments[..], &["--webhook-secret-file", &secret.to_string_lossy(), "--webhook-events", &events]]
             .concat()
             .into_iter()
             .map(str::to_owned)

@@ -15,7 +15,7 @@ use super::intent::{Intent, IntentId, Refusal, Tally};
 use super::journal::{Journal, Place, Record};
 use super::outcome::Trouble;
 use super::refund::{Refund, RefundId, RefundStatus};
-use super::webhook::Webhooks;
+use super::webhook::{Change, Webhooks};
 
 pub(super) struct Ledger {
     journal: Journal,
@@ -170,17 +170,17 @@ impl Ledger {
         Ok(Executed { answer, trouble, pending })
     }
 
-    /// Remembers what happened, and tells whoever listens what moved.
+    /// Remembers what happened, and tells whoever listens what it changed.
     fn take_over(&mut self, record: Record, place: Place) {
-        let known = self.books.movements.len();
+        let Some(webhooks) = self.webhooks.clone() else { return self.books.take_over(record, place) };
+        let (id, at) = (record.intent.id, record.at);
+        let refund = record.refund.as_ref().map(|refund| refund.id);
+        let before = self.intent(id).ok().cloned();
+        let status = refund.and_then(|id| self.refund(id).ok()).map(|refund| refund.status);
         self.books.take_over(record, place);
-        let Some(webhooks) = &self.webhooks else { return };
-        for movement in &self.books.movements[known..] {
-            let refund = movement.refund.and_then(|id| self.refund(id).ok());
-            if let Ok(intent) = self.intent(movement.intent) {
-                webhooks.tell(movement, intent, refund);
-            }
-        }
+        let Ok(after) = self.intent(id) else { return };
+        let refund = refund.and_then(|id| self.refund(id).ok()).map(|refund| (refund, status));
+        webhooks.tell(&Change { before: before.as_ref(), after, refund, at });
     }
 
     /// What the call does, or what it meets instead.

@@ -59,9 +59,9 @@
 //!
 //! # Webhooks
 //!
-//! With `--webhook-url` and `--webhook-secret-file`, each movement of money is told there by an event
-//! (`payment_intent.amount_capturable_updated`, `.succeeded`, `.canceled`, `refund.updated`), signed as Stripe signs.
-//! `POST /_webhooks` changes the manner from then on: `delay_ms`, `times` (0 delivers none), and `order`, which
+//! With `--webhook-url` and `--webhook-secret-file`, what each call changes is told there by Stripe's events about the intent,
+//! its charge and the refund (`payment_intent.*`, `charge.*`, `refund.*`), signed as Stripe signs; with `--webhook-events`
+//! only those. `POST /_webhooks` changes the manner from then on: `delay_ms`, `times` (0 delivers none), and `order`, which
 //! `backwards` turns around among those that wait together.
 
 mod command;
@@ -110,18 +110,19 @@ pub struct Provider {
     limits: Arc<Mutex<Limits>>,
 }
 
-/// Where webhooks go, and the file whose first line signs them.
+/// Where webhooks go, the file whose first line signs them, and which are sent (none named: all).
 pub struct Listener {
     pub url: String,
     pub secret_file: PathBuf,
+    pub events: Vec<String>,
 }
 
 /// Plays the provider until SIGTERM or SIGINT.
 pub async fn serve(listen: SocketAddr, data: PathBuf, listener: Option<Listener>) -> io::Result<()> {
     let provider = Provider::open(data)?;
-    if let Some(Listener { url, secret_file }) = listener {
+    if let Some(Listener { url, secret_file, events }) = listener {
         let secret = std::fs::read_to_string(secret_file)?;
-        provider.send_webhooks(url, secret.lines().next().unwrap_or_default().to_owned());
+        provider.send_webhooks(url, secret.lines().next().unwrap_or_default().to_owned(), events);
     }
     let listener = TcpListener::bind(listen).await?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -145,9 +146,9 @@ impl Provider {
         Ok(Provider { ledger, limits: Arc::default() })
     }
 
-    /// Tells this URL what moves from now on.
-    pub fn send_webhooks(&self, url: String, secret: String) {
-        self.ledger().webhooks = Some(Webhooks::send_to(url, secret));
+    /// Tells this URL what changes from now on, by these events (none named: all).
+    pub fn send_webhooks(&self, url: String, secret: String, events: Vec<String>) {
+        self.ledger().webhooks = Some(Webhooks::send_to(url, secret, events));
     }
 
     pub fn router(&self) -> axum::Router {

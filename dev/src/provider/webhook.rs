@@ -11,9 +11,19 @@ use sha2::Sha256;
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::intent::Intent;
-use super::ledger::{Movement, now};
-use super::refund::Refund;
+use super::intent::{Intent, Status};
+use super::ledger::now;
+use super::refund::{Refund, RefundStatus};
+
+/// What `souk payment --help` says that an endpoint subscribes to.
+pub const SUBSCRIBED: [&str; 6] = [
+    "payment_intent.amount_capturable_updated",
+    "payment_intent.canceled",
+    "payment_intent.succeeded",
+    "refund.created",
+    "refund.failed",
+    "refund.updated",
+];
 
 /// How many may wait; what is more is lost.
 const WAITING: usize = 10_000;
@@ -46,44 +56,107 @@ impl Default for Manner {
 #[derive(Clone)]
 pub(super) struct Webhooks {
     queue: mpsc::Sender<Value>,
+    /// Which are sent. None named: all.
+    subscribed: Arc<[String]>,
     manner: Arc<Mutex<Manner>>,
 }
 
 impl Webhooks {
-    pub(super) fn send_to(url: String, secret: String) -> Webhooks {
+    pub(super) fn send_to(url: String, secret: String, subscribed: Vec<String>) -> Webhooks {
         let (queue, events) = mpsc::channel(WAITING);
         let manner = Arc::new(Mutex::new(Manner::default()));
         // Another machine's, so that it does not use up what the edge allows to those who buy from this one.
         let client = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, 2]));
         let client = client.build().expect("nothing of it can be wrong");
         tokio::spawn(send(Arc::new(Receiver { url, secret, client }), events, manner.clone()));
-        Webhooks { queue, manner }
+        Webhooks { queue, subscribed: subscribed.into(), manner }
     }
 
     pub(super) fn set_manner(&self, manner: Manner) {
         *self.manner.lock().expect("nothing panics while it holds this lock") = manner;
     }
 
-    pub(super) fn tell(&self, movement: &Movement, intent: &Intent, refund: Option<&Refund>) {
-        let (kind, object) = match (movement.kind, refund) {
-            ("authorized", _) => ("payment_intent.amount_capturable_updated", intent.to_json()),
-            ("captured", _) => ("payment_intent.succeeded", intent.to_json()),
-            ("voided", _) => ("payment_intent.canceled", intent.to_json()),
-            (_, Some(refund)) => ("refund.updated", refund.to_json(intent)),
-            (_, None) => return,
-        };
+    /// Tells what a call changed, by one event for each object that it changed and each way to tell it, as Stripe does.
+    pub(super) fn tell(&self, change: &Change<'_>) {
+        for (kind, object) in change.events() {
+            if self.subscribed.is_empty() || self.subscribed.iter().any(|subscribed| subscribed == kind) {
+                self.queue(kind, &object, change.at);
+            }
+        }
+    }
+
+    fn queue(&self, kind: &str, object: &Value, at: u64) {
         let event = json!({
             "id": format!("evt_{}", Uuid::now_v7().simple()),
             "object": "event",
             "api_version": "2025-03-31.basil",
-            "created": movement.at / 1_000,
+            "created": at / 1_000,
             "data": {"object": object},
             "livemode": false,
+            "pending_webhooks": 1,
+            "request": {"id": null, "idempotency_key": null},
             "type": kind,
         });
         if self.queue.try_send(event).is_err() {
             tracing::warn!("too many webhooks are waiting; one is lost");
         }
+    }
+}
+
+/// What a call changed.
+pub(super) struct Change<'a> {
+    pub(super) before: Option<&'a Intent>,
+    pub(super) after: &'a Intent,
+    /// The refund that it made or changed, and how that stood before.
+    pub(super) refund: Option<(&'a Refund, Option<RefundStatus>)>,
+    pub(super) at: u64,
+}
+
+impl Change<'_> {
+    fn events(&self) -> Vec<(&'static str, Value)> {
+        let after = self.after;
+        let became = |status| after.status == status && self.before.is_none_or(|before| before.status != status);
+        let (was_authorized, was_captured) =
+            self.before.map_or((0, 0), |before| (before.authorized.times, before.captured.times));
+        let mut names = Vec::new();
+        if self.before.is_none() {
+            names.push("payment_intent.created");
+        }
+        if after.authorized.times > was_authorized {
+            names.push("charge.succeeded");
+        }
+        if became(Status::RequiresCapture) {
+            names.push("payment_intent.amount_capturable_updated");
+        }
+        if became(Status::RequiresAction) {
+            names.push("payment_intent.requires_action");
+        }
+        if became(Status::RequiresPaymentMethod) && after.declined.is_some() {
+            names.extend(["charge.failed", "payment_intent.payment_failed"]);
+        }
+        if after.captured.times > was_captured {
+            // Captured at once, it is told as succeeded only.
+            names.extend((was_authorized > 0).then_some("charge.captured"));
+            names.extend(["payment_intent.succeeded", "charge.updated"]);
+        }
+        if became(Status::Canceled) {
+            names.push("payment_intent.canceled");
+            // What was held and let go counts as refunded.
+            names.extend((after.voided.times > 0).then_some("charge.refunded"));
+        }
+        let object = |name: &str| if name.starts_with("charge.") { after.charge_json() } else { after.to_json() };
+        let mut events: Vec<_> = names.into_iter().map(|name| (name, object(name))).collect();
+        if let Some((refund, before)) = self.refund.filter(|(refund, before)| *before != Some(refund.status)) {
+            let is_new = before.is_none();
+            events.extend(is_new.then(|| ("charge.refunded", after.charge_json())));
+            let mut names = Vec::from_iter(is_new.then_some("refund.created"));
+            if refund.status != RefundStatus::Pending {
+                names.extend(["refund.updated", "charge.refund.updated"]);
+            }
+            names.extend((refund.status == RefundStatus::Failed).then_some("refund.failed"));
+            events.extend(names.into_iter().map(|name| (name, refund.to_json(after))));
+        }
+        events
     }
 }
 

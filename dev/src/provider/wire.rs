@@ -60,23 +60,27 @@ impl Intent {
     pub(super) fn to_json_with_charge(&self) -> Value {
         let mut json = self.to_json();
         if self.was_charged() {
-            // What was let go counts as refunded, as at Stripe.
-            let back = self.refunded.amount + self.refunding + self.voided.amount;
-            json["latest_charge"] = json!({
-                "id": self.id.charge(),
-                "object": "charge",
-                "amount": self.amount,
-                "amount_captured": self.captured.amount,
-                "amount_refunded": back,
-                "captured": self.captured.amount > 0,
-                "currency": self.currency,
-                "paid": self.authorized.times > 0,
-                "payment_intent": self.id,
-                "refunded": back >= self.amount,
-                "status": if self.authorized.times > 0 { "succeeded" } else { "failed" },
-            });
+            json["latest_charge"] = self.charge_json();
         }
         json
+    }
+
+    pub(super) fn charge_json(&self) -> Value {
+        // What was let go counts as refunded, as at Stripe.
+        let back = self.refunded.amount + self.refunding + self.voided.amount;
+        json!({
+            "id": self.id.charge(),
+            "object": "charge",
+            "amount": self.amount,
+            "amount_captured": self.captured.amount,
+            "amount_refunded": back,
+            "captured": self.captured.amount > 0,
+            "currency": self.currency,
+            "paid": self.authorized.times > 0,
+            "payment_intent": self.id,
+            "refunded": back >= self.amount,
+            "status": if self.authorized.times > 0 { "succeeded" } else { "failed" },
+        })
     }
 
     /// Whether a charge was attempted, also in vain.

@@ -93,6 +93,8 @@ pub struct Config {
     #[arg(id = "PAYMENT_PROVIDER_KEY_FILE", long = "payment-provider-key-file", env = "PAYMENT_PROVIDER_KEY_FILE")]
     provider_key_file: Option<PathBuf>,
     /// A file that holds the secret that signs the provider's webhooks, in its first line. None: webhooks are not taken.
+    /// The endpoint subscribes to payment_intent.amount_capturable_updated, payment_intent.canceled,
+    /// payment_intent.succeeded, refund.created, refund.failed and refund.updated. Others are taken, and tell nothing more.
     #[arg(
         id = "PAYMENT_WEBHOOK_SECRET_FILE",
         long = "payment-webhook-secret-file",

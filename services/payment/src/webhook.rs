@@ -1,5 +1,6 @@
 //! The provider reports that something happened. Its word is only a hint: the payment it is about is looked at soon, and
-//! what is true then is asked of the provider. Order, repeats and lateness of reports therefore do not matter.
+//! what is true then is asked of the provider. Order, repeats and lateness of reports therefore do not matter. Most reports
+//! are echoes of our own calls: a read finds that out, and nothing is written.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,10 +14,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use serde::Deserialize;
 use sha2::Sha256;
+use sqlx::PgPool;
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
 use crate::Service;
 use crate::error::Error;
+use crate::goal::State;
 
 /// How far the time of a signature may be from ours.
 const TOLERANCE: Duration = Duration::seconds(300);
@@ -31,7 +35,6 @@ static WEBHOOKS: LazyLock<Family<Of, Counter>> = LazyLock::new(|| {
 #[derive(Deserialize)]
 struct Event {
     id: String,
-    r#type: String,
     data: Data,
 }
 
@@ -41,18 +44,120 @@ struct Data {
 }
 
 /// An intent, or what belongs to one, such as a charge or a refund.
-#[derive(Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Object {
     id: Option<String>,
     object: Option<String>,
     payment_intent: Option<String>,
     status: Option<String>,
+    amount: Option<i64>,
+    amount_received: Option<i64>,
+    captured: Option<bool>,
+    amount_captured: Option<i64>,
+    amount_refunded: Option<i64>,
+    metadata: Option<Metadata>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    refund_id: Option<String>,
 }
 
 impl Object {
     fn intent_id(&self) -> Option<&str> {
         let id = if self.object.as_deref() == Some("payment_intent") { &self.id } else { &self.payment_intent };
         id.as_deref().filter(|id| is_name(id))
+    }
+}
+
+/// What we know of the payment that a report is about.
+struct Known {
+    payment_id: Uuid,
+    state: State,
+    /// Whether a worker has it, and asks the provider or hears from it.
+    is_asked: bool,
+    captured: i64,
+    /// Given back, or about to be.
+    refunded: i64,
+    refund: Option<KnownRefund>,
+}
+
+/// Of the refund that it is about: its state, and whether the provider's name for it is known.
+struct KnownRefund {
+    state: String,
+    is_named: bool,
+}
+
+impl Known {
+    async fn of(db: &PgPool, object: &Object) -> Result<Option<Self>, Error> {
+        let Some(intent_id) = object.intent_id() else { return Ok(None) };
+        let ours = object.metadata.as_ref().and_then(|it| it.refund_id.as_deref());
+        let row = sqlx::query!(
+            r#"select payment.payment_id, payment.state, lease is not null as "is_asked!", captured_minor,
+                 refunded_minor + refund_pending_minor as "refunded!",
+                 refund.state as "refund_state?", refund.reference as "reference?"
+               from payment left join refund on refund.payment_id = payment.payment_id
+                 and (refund.reference = $2 or refund.refund_id = $3 and refund.reference is null)
+               where intent_id = $1
+               order by refund.reference nulls last limit 1"#,
+            intent_id,
+            object.id.as_deref().filter(|id| is_name(id)),
+            ours.and_then(|id| Uuid::parse_str(id).ok()),
+        );
+        let Some(row) = row.fetch_optional(db).await? else { return Ok(None) };
+        let is_named = row.reference.is_some();
+        Ok(Some(Self {
+            payment_id: row.payment_id,
+            state: State::parse(&row.state)?,
+            is_asked: row.is_asked,
+            captured: row.captured_minor,
+            refunded: row.refunded,
+            refund: row.refund_state.map(|state| KnownRefund { state, is_named }),
+        }))
+    }
+
+    /// Whether a report says no more than what we know, or are about to hear: most are echoes of our own calls. One that came
+    /// late is an echo, too: what it tells of has gone on since.
+    fn has_heard(&self, object: &Object) -> bool {
+        use State::{Authorized, Authorizing, Captured, Capturing, Declined, Failed, Voided, Voiding};
+        let under_way = self.is_asked && matches!(self.state, Authorizing | Capturing | Voiding);
+        let status = object.status.as_deref().unwrap_or_default();
+        match object.object.as_deref() {
+            Some("payment_intent") if under_way => true,
+            Some("payment_intent") => match status {
+                "requires_confirmation" => true,
+                "requires_capture" => matches!(self.state, Authorized | Captured | Voided | Failed),
+                "succeeded" => self.state == Captured && object.amount_received == Some(self.captured),
+                "canceled" => matches!(self.state, Voided | Failed),
+                "requires_payment_method" => self.state == Declined,
+                _ => false,
+            },
+            Some("charge") if under_way => true,
+            Some("charge") => match (status, object.captured, object.amount_refunded) {
+                ("failed", ..) => matches!(self.state, Declined | Failed),
+                ("succeeded", Some(false), Some(0)) => {
+                    matches!(self.state, Authorized | Capturing | Captured | Voiding | Voided | Failed)
+                }
+                ("succeeded", Some(false), Some(_)) => matches!(self.state, Voided | Failed),
+                ("succeeded", Some(true), Some(back)) => {
+                    // What was not captured went back, and counts as refunded.
+                    let let_go = object.amount.zip(object.amount_captured).map(|(amount, captured)| amount - captured);
+                    object.amount_captured == Some(self.captured)
+                        && let_go.is_some_and(|let_go| back - let_go <= self.refunded)
+                }
+                _ => false,
+            },
+            Some("refund") => self.refund.as_ref().is_some_and(|refund| match (refund.state.as_str(), status) {
+                ("PENDING", _) if !refund.is_named => self.is_asked,
+                (_, "pending" | "requires_action") => true,
+                (state, "succeeded") => state == "DONE",
+                (state, "failed" | "canceled") => state == "FAILED",
+                _ => false,
+            }),
+            _ => false,
+        }
     }
 }
 
@@ -75,48 +180,36 @@ pub(crate) async fn receive(
     let event = event.ok_or_else(|| Refused::field("body", "is not an event"))?;
     let object = &event.data.object;
 
-    let mut tx = service.db.begin().await?;
-    let remembered = sqlx::query!(
-        "insert into webhook_event (event_id, received_at) values ($1, $2)
-         on conflict on constraint webhook_event_id do nothing",
-        event.id,
-        now,
-    );
-    if remembered.execute(&mut *tx).await?.rows_affected() == 0 {
-        WEBHOOKS.get_or_create(&Of::new("repeated")).inc();
-        return Ok(ReceiveWebhookResponse {});
-    }
-    // What says no more than what we know, or are about to hear, is not asked about: most reports are echoes of our own
-    // calls. Only what is under way is asked about before its time; what was refused keeps its rest.
-    let known = sqlx::query_scalar!(
-        r#"with known as (select payment_id, $4::text like 'payment\_intent.%' and (
-             lease is not null and state in ('AUTHORIZING', 'CAPTURING', 'VOIDING') or (state, $3::text) in
-               (('AUTHORIZED', 'requires_capture'), ('CAPTURED', 'requires_capture'), ('CAPTURED', 'succeeded'),
-                ('VOIDED', 'canceled'), ('FAILED', 'canceled'), ('DECLINED', 'requires_payment_method'))) as echo
-           from payment where intent_id = $1 for no key update),
-         marked as (update payment set check_at = 'epoch',
-             due_at = case when lease is null and due_at > $2
-                 and (refund_pending_minor > 0 or state in ('AUTHORIZING', 'CAPTURING', 'VOIDING')) then $2
-               else due_at end
-           from known where payment.payment_id = known.payment_id and not echo)
-         select echo as "echo!" from known"#,
-        object.intent_id(),
-        now,
-        object.status.as_deref().unwrap_or_default().replace('\0', ""),
-        event.r#type.replace('\0', ""),
-    );
-    let what = match known.fetch_optional(&mut *tx).await? {
+    // What changes nothing needs no memory either: said again, it changes nothing again.
+    let what = match Known::of(&service.db, object).await? {
         None => "unknown",
-        Some(true) => "echo",
-        Some(false) => "news",
+        Some(known) if known.has_heard(object) => "echo",
+        Some(known) => note(service, &event.id, known.payment_id).await?,
     };
-    tx.commit().await?;
     WEBHOOKS.get_or_create(&Of::new(what)).inc();
     if what == "news" {
         service.work.wake();
         service.looks.wake();
     }
     Ok(ReceiveWebhookResponse {})
+}
+
+/// The payment is looked at soon. Only what is under way is asked about before its time; what was refused keeps its rest.
+async fn note(service: &Service, event_id: &str, payment_id: Uuid) -> Result<&'static str, Error> {
+    let noted = sqlx::query!(
+        "with news as (insert into webhook_event (event_id, received_at) values ($1, $2)
+           on conflict on constraint webhook_event_id do nothing returning event_id)
+         update payment set check_at = 'epoch',
+           due_at = case when lease is null and due_at > $2
+               and (refund_pending_minor > 0 or state in ('AUTHORIZING', 'CAPTURING', 'VOIDING')) then $2
+             else due_at end
+         where payment_id = $3 and exists (select from news)",
+        event_id,
+        service.clock.now(),
+        payment_id,
+    );
+    let is_news = noted.execute(&service.db).await?.rows_affected() == 1;
+    Ok(if is_news { "news" } else { "repeated" })
 }
 
 /// What the provider calls things.
@@ -160,7 +253,8 @@ fn decode(hex: &str) -> Option<[u8; 32]> {
 pub(crate) async fn forget_old(service: Arc<Service>) -> Result<Did, Unexpected> {
     let done = sqlx::query!(
         "delete from webhook_event where event_id in
-           (select event_id from webhook_event where received_at < $1 order by received_at limit 1000)",
+           (select event_id from webhook_event where received_at < $1 order by received_at limit 1000
+            for update skip locked)",
         service.clock.now() - REMEMBERED,
     );
     Ok(Did::any(done.execute(&service.db).await?.rows_affected()))

@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::Router;
@@ -6,10 +7,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use chassis::step::Did;
+use clap::Args;
 use contracts::google::api::HttpBody;
 use contracts::souk::payment::v1::*;
-use dev::provider::webhook::sign;
+use dev::provider::webhook::{SUBSCRIBED, sign};
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use testkit::reason;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -78,7 +81,7 @@ impl Till {
         let url = format!("http://{}/hooks", listener.local_addr().expect("an address"));
         let page = Router::new().route("/hooks", post(take)).with_state(taken);
         tokio::spawn(async move { axum::serve(listener, page).await });
-        self.simulator.as_ref().expect("it is there").send_webhooks(url, SECRET.to_owned());
+        self.simulator.as_ref().expect("it is there").send_webhooks(url, SECRET.to_owned(), vec![]);
         deliveries
     }
 }
@@ -143,7 +146,11 @@ async fn a_body_that_is_no_event_is_refused_and_an_unknown_object_is_not(db: PgP
     ] {
         till.report(&sign(SECRET, till.now(), &body), &body).await.expect("it is not about us");
     }
-    assert_eq!(till.remembered().await, 2);
+    assert_eq!(till.remembered().await, 0, "what changes nothing needs no memory");
+    let order = till.captured("pm_card_visa").await;
+    let body = refunded("evt_1", &till.intent_of(order).await);
+    till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
+    assert_eq!(till.remembered().await, 1);
     till.kit.context.clock.advance(Duration::from_secs(31 * 24 * 3_600));
     assert_eq!(forget_old(till.service.clone()).await.expect("forgotten"), Did::Something);
     assert_eq!(till.remembered().await, 0);
@@ -160,6 +167,20 @@ async fn a_report_is_new_once(db: PgPool) {
     }
 }
 
+/// What Stripe tells of a payment that is held, captured and given back in part.
+const TOLD: [&str; 10] = [
+    "charge.captured",
+    "charge.refund.updated",
+    "charge.refunded",
+    "charge.succeeded",
+    "charge.updated",
+    "payment_intent.amount_capturable_updated",
+    "payment_intent.created",
+    "payment_intent.succeeded",
+    "refund.created",
+    "refund.updated",
+];
+
 /// Late, twice and backwards: what the provider says when it is asked is what counts.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn reports_come_in_any_order_and_only_make_us_ask(db: PgPool) {
@@ -171,21 +192,18 @@ async fn reports_come_in_any_order_and_only_make_us_ask(db: PgPool) {
 
     let order = till.captured("pm_card_visa").await;
     till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", "900")]).await;
-    let mut kinds = Vec::new();
-    for _ in 0..6 {
+    let mut kinds = BTreeMap::new();
+    for _ in 0..2 * TOLD.len() {
         let (signature, body) = deliveries.recv().await.expect("a webhook");
         // It was signed by the clock on the wall.
         let own = sign(SECRET, till.now(), &body);
         assert_ne!(signature, own);
         till.report(&own, &body).await.expect("taken");
         let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-        kinds.push(event["type"].as_str().expect("a type").to_owned());
+        *kinds.entry(event["type"].as_str().expect("a type").to_owned()).or_insert(0) += 1;
         while look(till.service.clone()).await.expect("looked") == Did::Something {}
     }
-    kinds.sort();
-    kinds.dedup();
-    let told = ["payment_intent.amount_capturable_updated", "payment_intent.succeeded", "refund.updated"];
-    assert_eq!(kinds, told);
+    assert_eq!(kinds, TOLD.map(|kind| (kind.to_owned(), 2)).into());
     till.work().await;
     assert_eq!(till.ours(order).await.last(), Some(&("REFUND".to_owned(), 900)));
     assert_eq!(till.ours(order).await, till.theirs(order).await);
@@ -221,4 +239,71 @@ async fn without_a_secret_nothing_is_taken_and_everything_else_goes_on(db: PgPoo
     let refused = till.report(&sign(SECRET, till.now(), &body), &body).await.expect_err("nobody can tell");
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "WEBHOOKS_NOT_CONFIGURED@souk.payment".into()));
     till.reserved("pm_card_visa").await;
+}
+
+/// Everything that Stripe tells of our own calls is an echo, whenever it comes: it is looked at by nobody, and taken by a
+/// database that nothing can be written to.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_echo_of_our_own_calls_writes_nothing(db: PgPool) {
+    let till = Till::open(db.clone()).await;
+    let mut deliveries = till.listen().await;
+    let paid = till.captured("pm_card_visa").await;
+    till.refund(paid, "k1", Some(700)).await.expect("reserved");
+    till.work().await;
+    till.refund(paid, "k2", None).await.expect("reserved");
+    till.work().await;
+    let (gone, refused) = (till.reserved("pm_card_visa").await, till.reserved("pm_card_chargeDeclined").await);
+    till.work().await;
+    till.cancelled(gone).await;
+    till.work().await;
+    let kept = till.captured("pm_souk_capture_fails").await;
+    for (order, state) in [(paid, "CAPTURED"), (gone, "VOIDED"), (refused, "DECLINED"), (kept, "FAILED")] {
+        assert_eq!(till.state(order).await, state);
+    }
+    let options = (*db.connect_options()).clone().options([("default_transaction_read_only", "on")]);
+    let reader = Till::open(PgPoolOptions::new().connect_lazy_with(options)).await;
+    let mut kinds = BTreeSet::new();
+    // Six of the first payment and four for each refund, five of the second, three each of those that were refused.
+    for at in 0..6 + 2 * 4 + 5 + 3 + 5 {
+        let (_, body) = deliveries.recv().await.expect("a webhook");
+        let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let taken = reader.report(&sign(SECRET, till.now(), &body), &body).await;
+        taken.unwrap_or_else(|error| panic!("{at}: {error:?} of {event:#}"));
+        kinds.insert(event["type"].as_str().expect("a type").to_owned());
+    }
+    assert!(deliveries.try_recv().is_err(), "that was all");
+    for kind in TOLD.into_iter().chain(["charge.failed", "payment_intent.payment_failed", "payment_intent.canceled"]) {
+        assert!(kinds.contains(kind), "{kind}: {kinds:?}");
+    }
+    assert_eq!(look(till.service.clone()).await.expect("looked"), Did::Nothing);
+    // Something else than what we know is written down.
+    let news = refunded("evt_1", &till.intent_of(paid).await);
+    assert!(reader.report(&sign(SECRET, till.now(), &news), &news).await.is_err(), "it is read-only indeed");
+}
+
+/// What the help of the role says, and what the simulator sends on a laptop.
+#[test]
+fn the_events_to_subscribe_to_are_documented() {
+    let help = crate::Config::augment_args(clap::Command::new("payment")).render_long_help().to_string();
+    for event in SUBSCRIBED {
+        assert!(help.contains(event), "{event}");
+    }
+}
+
+/// Replicas forget at the same time: none waits for what another has at hand.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn replicas_forget_without_waiting_for_each_other(db: PgPool) {
+    let till = Till::open(db).await;
+    for event in ["evt_1", "evt_2"] {
+        sqlx::query!("insert into webhook_event (event_id, received_at) values ($1, 'epoch')", event)
+            .execute(&till.db)
+            .await
+            .expect("planted");
+    }
+    let mut other = till.db.begin().await.expect("another replica");
+    sqlx::query!("delete from webhook_event where event_id = 'evt_1'").execute(&mut *other).await.expect("at hand");
+    forget_old(till.service.clone()).await.expect("it does not wait");
+    other.rollback().await.expect("it came to nothing");
+    let left = sqlx::query_scalar!("select event_id from webhook_event").fetch_all(&till.db).await.expect("rows");
+    assert_eq!(left, ["evt_1"]);
 }
