@@ -1,5 +1,5 @@
-//! What is looked at before a request is decoded: how long its lists are, and what its texts hold. A list that is too
-//! long ends the look at once, so that a request costs no more than a valid one of its size, whatever is in it.
+//! What is checked before a request is decoded: the lengths of its lists, and the characters of its texts. The check ends
+//! at the first list that is too long, so no request costs more than a valid one of its size.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use tonic_types::FieldViolation;
 
 use crate::text::Text;
 
-/// A refusal travels in headers: so many violations are told of one request, and no more are looked for.
+/// A refusal travels in headers: a request is told so many violations, and the check ends when it has found them.
 pub(crate) const MAX_VIOLATIONS: usize = 10;
 
 /// A list or a text of a request, or a message that has some; the other fields are not in the table.
@@ -29,11 +29,12 @@ pub(crate) enum Holds {
     Message(&'static [Field]),
 }
 
-/// What was found before the look ended.
+/// What the check found before it ended.
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) violations: Vec<FieldViolation>,
-    /// Not everything was looked at, as a list is too long or too much else is wrong: nothing more should be done with it.
+    /// The check ended early, at a list that is too long or at the last violation that is told: the request is refused
+    /// without being decoded.
     pub(crate) hopeless: bool,
 }
 
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn nothing_behind_the_first_item_too_many_is_looked_at() {
         let mut bytes = BatchGetProductsRequest { product_ids: vec![String::new(); 101] }.encode_to_vec();
-        // No message goes on like this: whoever reads on would not find the list too long, but the bytes unreadable.
+        // These bytes do not decode: a check that reads on would not report the list, but them.
         bytes.extend([0xff; 64]);
         let found = scan(BatchGetProductsRequest::FIELDS, &bytes);
         assert_eq!((fields(&found), found.hopeless), (vec!["product_ids"], true));

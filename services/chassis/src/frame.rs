@@ -48,7 +48,7 @@ pub(crate) async fn receive(headers: &mut HeaderMap, body: Body, until: Instant)
     }
 }
 
-/// What a few bytes inflate to has no end of its own.
+/// A few kilobytes may inflate to gigabytes, so it stops at the longest message.
 fn inflate(message: &[u8]) -> Result<Vec<u8>, Error> {
     let (mut inflated, most) = (Vec::new(), MAX_REQUEST as u64 + 1);
     let read = GzDecoder::new(message).take(most).read_to_end(&mut inflated);
@@ -144,7 +144,7 @@ mod tests {
         let most = frame(1, &gzip(&vec![0; MAX_REQUEST])).expect("short");
         assert_eq!(read(Some("gzip"), most).await.expect("just so").len(), 5 + MAX_REQUEST);
         let bomb = gzip(&vec![0; 64 << 20]);
-        // Its end is missing: whoever inflated it all would find it broken, and not too large.
+        // Its end is missing: inflating all of it would report that, and not its size.
         let bomb = frame(1, &bomb[..bomb.len() - 100]).expect("short");
         assert!(bomb.len() < 100_000, "{}", bomb.len());
         let refused = read(Some("gzip"), bomb).await.expect_err("64 MiB");
