@@ -136,19 +136,30 @@ fn a_price_that_changed_since_it_was_shown_is_not_paid() -> Result<()> {
 }
 
 #[test]
-fn a_price_or_a_state_in_the_body_changes_nothing() -> Result<()> {
+fn a_price_or_a_state_in_the_body_is_refused_by_name() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 5).await?;
         let cheap = json!({"currency": "EUR", "minor": "1"});
-        let body = json!({
-            "items": [{"productId": market.product_id, "quantity": 1, "unitPrice": cheap, "price": cheap}],
-            "paymentMethod": "pm_card_visa",
-            "total": cheap,
-            "state": "ORDER_STATE_CONFIRMED",
-        });
-        let order = market.customer.post("/v1/orders", body).await?.ok()?;
-        ensure!(order["order"]["total"]["minor"] == "1250", "{order}");
-        ensure!(order["order"]["state"] == "ORDER_STATE_PENDING", "{order}");
+        let item = json!({"productId": market.product_id, "quantity": 1});
+        let order = json!({"items": [item], "paymentMethod": "pm_card_visa"});
+        let with = |pointer: &str, name: &str, value: serde_json::Value| {
+            let mut order = order.clone();
+            order.pointer_mut(pointer).map(|inside| inside[name] = value);
+            order
+        };
+        for (body, field) in [
+            (with("/items/0", "unitPrice", cheap.clone()), "items[0].unitPrice"),
+            (with("", "total", cheap), "total"),
+            (with("", "state", json!("ORDER_STATE_CONFIRMED")), "state"),
+            // Misspelt: this would be a real order.
+            (with("", "validateonly", json!(true)), "validateonly"),
+        ] {
+            let refused = market.customer.post("/v1/orders", body).await?;
+            ensure!((refused.status.as_u16(), refused.reason()) == (400, "REQUEST_INVALID"), "{field}: {refused:?}");
+            ensure!(refused.fields() == [field], "{refused:?}");
+        }
+        let orders = market.customer.get("/v1/orders").await?.ok()?;
+        ensure!(orders["orders"].as_array().is_none_or(Vec::is_empty), "{orders}");
         Ok(())
     })
 }
