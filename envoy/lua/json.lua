@@ -7,13 +7,15 @@
 local byte, concat, find, format = string.byte, table.concat, string.find, string.format
 local gmatch, gsub, match, sub = string.gmatch, string.gsub, string.match, string.sub
 
--- No request of the contracts comes near these; they bound the work for one that nobody signed.
+-- No request of the contracts comes near these; they bound the work for one that nobody signed. Escapes in strings count
+-- as values do.
 local MAX_DEPTH = 32
 local MAX_VALUES = 10000
 -- How much of a name that is no field is repeated in the answer.
 local MAX_NAME = 100
 
-local QUOTE, COMMA, OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 34, 44, 91, 93, 123, 125
+local QUOTE, COMMA, COLON, LETTER_N, BACKSLASH = 34, 44, 58, 110, 92
+local OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
 local ESCAPES = {['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n", r = "\r", t = "\t"}
 -- The largest digits of each kind, below zero and above.
 local LIMITS = {
@@ -39,6 +41,14 @@ end
 -- Reading never yields, so one of each is enough for a worker.
 local text, values, trail = "", 0, {}
 
+local function shorten(name)
+  if #name <= MAX_NAME then
+    return name
+  end
+  -- Without half a character at its end.
+  return (gsub(sub(name, 1, MAX_NAME), "[\192-\255][\128-\191]*$", "")) .. "..."
+end
+
 local function refuse(depth, description)
   local field = ""
   for level = 1, depth do
@@ -46,18 +56,10 @@ local function refuse(depth, description)
     if type(step) == "number" then
       field = format("%s[%d]", field, step)
     else
-      field = level == 1 and step or field .. "." .. step
+      field = level == 1 and shorten(step) or field .. "." .. shorten(step)
     end
   end
   error({field = field, description = depth == 0 and "the body " .. description or description})
-end
-
-local function shorten(name)
-  if #name <= MAX_NAME then
-    return name
-  end
-  -- Without half a character at its end.
-  return (gsub(sub(name, 1, MAX_NAME), "[\192-\255][\128-\191]*$", "")) .. "..."
 end
 
 local function refuse_syntax(depth, at)
@@ -77,9 +79,29 @@ local function encode_utf8(code)
     0x80 + math.floor(code / 0x40) % 0x40, 0x80 + code % 0x40)
 end
 
+local function count(depth)
+  values = values + 1
+  if values > MAX_VALUES then
+    refuse(0, "has too many values")
+  elseif depth > MAX_DEPTH then
+    refuse(depth, "is nested too deeply")
+  end
+end
+
+-- Past white space, and what comes there.
+local function skip(at)
+  local first = byte(text, at)
+  if first and first > 32 then
+    return at, first
+  end
+  at = find(text, "[^ \t\r\n]", at) or #text + 1
+  return at, byte(text, at)
+end
+
 -- Reading functions take where to begin, and return where to go on and what they read.
 
 local function read_escape(at, depth)
+  count(depth)
   local letter = sub(text, at + 1, at + 1)
   if ESCAPES[letter] then
     return at + 2, ESCAPES[letter]
@@ -110,7 +132,7 @@ local function read_string(at, depth)
   while true do
     local stop = find(text, '["\\%z\1-\31]', at)
     local mark = stop and byte(text, stop)
-    if not stop or (mark ~= QUOTE and mark ~= 92) then
+    if not stop or (mark ~= QUOTE and mark ~= BACKSLASH) then
       refuse_syntax(depth, stop or #text + 1)
     end
     parts[#parts + 1] = sub(text, at, stop - 1)
@@ -160,8 +182,15 @@ local function read_integer(at, field, depth)
   return next
 end
 
-local function expect(at, letters, depth, description)
-  if not find(text, letters, at) then
+local function expect(at, letter, depth, description)
+  if byte(text, at) ~= letter then
+    refuse(depth, description)
+  end
+end
+
+-- Numbers may be texts.
+local function expect_number(at, depth, description)
+  if byte(text, at) ~= QUOTE and not find(text, "^[%d-]", at) then
     refuse(depth, description)
   end
 end
@@ -170,7 +199,7 @@ local read_object, read_list, read_any
 
 local read_one = {
   string = function(at, _, depth)
-    expect(at, '^"', depth, "must be a string")
+    expect(at, QUOTE, depth, "must be a string")
     return (read_string(at, depth))
   end,
   bool = function(at, _, depth)
@@ -181,7 +210,7 @@ local read_one = {
     return stop and stop + 1 or refuse(depth, "must be true or false")
   end,
   number = function(at, _, depth)
-    expect(at, '^["%d-]', depth, "must be a number")
+    expect_number(at, depth, "must be a number")
     if byte(text, at) ~= QUOTE then
       return (read_number(at, depth))
     end
@@ -192,7 +221,7 @@ local read_one = {
     return next
   end,
   enum = function(at, field, depth)
-    expect(at, '^["%d-]', depth, "must be one of its values")
+    expect_number(at, depth, "must be one of its values")
     if byte(text, at) ~= QUOTE then
       return read_integer(at, {kind = "int32"}, depth)
     end
@@ -203,7 +232,7 @@ local read_one = {
     return next
   end,
   message = function(at, field, depth, bound)
-    expect(at, "^{", depth, "must be an object")
+    expect(at, OPEN_OBJECT, depth, "must be an object")
     return read_object(at, field, depth, bound)
   end,
   any = function(at, _, depth)
@@ -212,32 +241,25 @@ local read_one = {
 }
 for kind in pairs(LIMITS) do
   read_one[kind] = function(at, field, depth)
-    expect(at, '^["%d-]', depth, "must be " .. kind)
+    expect_number(at, depth, "must be " .. kind)
     return read_integer(at, field, depth)
-  end
-end
-
-local function count(depth)
-  values = values + 1
-  if values > MAX_VALUES then
-    refuse(0, "has too many values")
-  elseif depth > MAX_DEPTH then
-    refuse(depth, "is nested too deeply")
   end
 end
 
 -- After a value: a comma and where the next one begins, or the end.
 local function read_separator(at, close, depth)
-  local _, stop, mark = find(text, "^[ \t\r\n]*([,%]}])[ \t\r\n]*", at)
-  mark = mark and byte(mark)
-  if mark ~= COMMA and mark ~= close then
+  local at, mark = skip(at)
+  if mark == close then
+    return at + 1, true
+  elseif mark ~= COMMA then
     refuse_syntax(depth, at)
   end
-  return stop + 1, mark == close
+  at = skip(at + 1)
+  return at, false
 end
 
 local function is_null(at)
-  return find(text, "^null", at) ~= nil
+  return byte(text, at) == LETTER_N and find(text, "^null", at) ~= nil
 end
 
 -- The value of a field. `bound` is what the path says about it.
@@ -246,10 +268,10 @@ local function read_value(at, field, depth, bound)
   if is_null(at) then
     return at + 4
   elseif field.is_list then
-    expect(at, "^%[", depth, "must be a list")
+    expect(at, OPEN_LIST, depth, "must be a list")
     return read_list(at, field, depth)
   elseif field.is_map then
-    expect(at, "^{", depth, "must be an object")
+    expect(at, OPEN_OBJECT, depth, "must be an object")
     return read_object(at, {item = field}, depth)
   end
   local next = read_one[field.kind](at, field, depth, bound)
@@ -275,12 +297,11 @@ local function read_item(at, field, depth)
 end
 
 read_list = function(at, field, depth)
-  local _, stop = find(text, "^%[[ \t\r\n]*", at)
-  local next, is_last = stop + 1, byte(text, stop + 1) == CLOSE_LIST
-  if is_last then
+  local next, first = skip(at + 1)
+  if first == CLOSE_LIST then
     return next + 1
   end
-  local index = 0
+  local index, is_last = 0, false
   while not is_last do
     trail[depth + 1] = index
     next, is_last = read_separator(read_item(next, field, depth + 1), CLOSE_LIST, depth + 1)
@@ -290,32 +311,28 @@ read_list = function(at, field, depth)
 end
 
 local function read_name(at, depth)
-  local _, stop, name = find(text, '^"([^"\\%c]*)"[ \t\r\n]*:[ \t\r\n]*', at)
-  if stop then
-    return stop + 1, name
-  end
-  at, name = read_string(at, depth)
-  _, stop = find(text, "^[ \t\r\n]*:[ \t\r\n]*", at)
-  if not stop then
+  local at, name = read_string(at, depth)
+  local at, mark = skip(at)
+  if mark ~= COLON then
     refuse_syntax(depth, at)
   end
-  return stop + 1, name
+  at = skip(at + 1)
+  return at, name
 end
 
 -- An object with the fields of a message, or with any names and one kind of value.
 read_object = function(at, object, depth, bound)
-  local _, stop = find(text, "^{[ \t\r\n]*", at)
-  local next, is_last = stop + 1, byte(text, stop + 1) == CLOSE_OBJECT
-  if is_last then
+  local next, first = skip(at + 1)
+  if first == CLOSE_OBJECT then
     return next + 1
   end
-  local seen, name = {}, nil
+  local seen, name, is_last = {}, nil, false
   while not is_last do
     next, name = read_name(next, depth)
     local field = object.item or object.fields[name]
     -- Both spellings of a field are one name.
     local key = object.fields and field and field.name or name
-    trail[depth + 1] = shorten(key)
+    trail[depth + 1] = key
     if not field then
       refuse(depth + 1, "is not a field")
     elseif seen[key] then
@@ -357,12 +374,12 @@ local function read_body(binding, bound)
     field = binding.fields[binding.body]
     depth, trail[1], bound = 1, field.name, bound[field.name]
   end
-  local at = find(text, "[^ \t\r\n]") or #text + 1
+  local at = skip(1)
   if is_null(at) then
     refuse(depth, "must not be null")
   end
-  local next = find(text, "[^ \t\r\n]", read_value(at, field, depth, bound))
-  if next then
+  local next, rest = skip(read_value(at, field, depth, bound))
+  if rest then
     refuse_syntax(0, next)
   end
 end

@@ -1,6 +1,6 @@
 -- Refuses REST requests that the transcoder behind this filter would take otherwise than they were meant. It drops fields
 -- that it does not know, lets the last of two values win, lets the query win over the path and the body, and its parser
--- reads texts that are not JSON. A GET without a query, and gRPC, pass at once.
+-- reads texts that are not JSON. A GET without a query, and gRPC, do not come here: see the filter's matcher.
 --
 -- The first thing that is wrong is answered: its text as the body of a local reply, and its field, where it has one, as
 -- dynamic metadata for the mapper of local replies.
@@ -29,7 +29,7 @@ local function check_query(query, binding, bound)
   local seen = {}
   for parameter in gmatch(query, "[^&]+") do
     local name = decode(match(parameter, "^[^=]*"))
-    trail[1] = shorten(name)
+    trail[1] = name
     if binding.body == "*" then
       refuse(1, "must be in the body: there are no parameters beside it")
     end
@@ -99,23 +99,13 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local method = headers:get(":method")
+  local method, path = headers:get(":method"), headers:get(":path")
   local bindings = by_method[method]
   if not bindings then
     return
   end
-  local path = headers:get(":path")
-  local mark = find(path, "?", 1, true)
-  if method == "GET" and not mark then
-    return
-  end
-  -- What the transcoder takes for gRPC, and nothing else.
-  local content_type = headers:get("content-type")
-  if content_type == "application/grpc" or (content_type and sub(content_type, 1, 17) == "application/grpc+") then
-    return
-  end
-  local query = mark and sub(path, mark + 1) or ""
-  local binding, captures = find_binding(bindings, mark and sub(path, 1, mark - 1) or path)
+  local mark = find(path, "?", 1, true) or #path + 1
+  local binding, captures = find_binding(bindings, sub(path, 1, mark - 1))
   if not binding then
     if method ~= "GET" then
       -- Nothing that is not understood here reaches the transcoder with a body.
@@ -128,7 +118,7 @@ function envoy_on_request(handle)
     return
   end
   local bound = bind(binding.variables, captures)
-  local is_good, violation = pcall(check_query, query, binding, bound)
+  local is_good, violation = pcall(check_query, sub(path, mark + 1), binding, bound)
   if is_good and binding.body ~= "" and not binding.is_raw then
     local body = handle:body()
     if body and body:length() > 0 then

@@ -25,12 +25,21 @@ struct Reason {
 /// The field that is to blame, as a `BadRequest` detail.
 enum Field {
     None,
+    Named(&'static str),
     /// A filter of ours left it in the metadata of the request. Over REST only, as it reads nothing of gRPC.
     InMetadata,
 }
 
 /// The first that matches counts.
-const TABLE: [Reason; 14] = [
+const TABLE: [Reason; 15] = [
+    Reason {
+        name: "REQUEST_INVALID",
+        when: "response.code_details == 'lua_response' && response.code == 400 && 'souk.edge' in metadata.filter_metadata && 'header' in metadata.filter_metadata['souk.edge']",
+        http: Some(400),
+        codes: (Code::InvalidArgument, Code::InvalidArgument),
+        message: Some("grpc-timeout must be one to eight digits and a unit: H, M, S, m, u or n."),
+        field: Field::Named("grpc-timeout"),
+    },
     Reason {
         name: "REQUEST_INVALID",
         when: "response.code_details == 'lua_response' && response.code == 400 && 'souk.edge' in metadata.filter_metadata",
@@ -146,8 +155,8 @@ const TABLE: [Reason; 14] = [
 ];
 
 /// The reasons of the domain `souk.edge`.
-pub const REASONS: [&str; 14] = {
-    let mut names = [""; 14];
+pub const REASONS: [&str; 15] = {
+    let mut names = [""; 15];
     let mut at = 0;
     while at < names.len() {
         names[at] = TABLE[at].name;
@@ -186,8 +195,11 @@ impl Reason {
     fn mapper(&self, max_body: u32) -> Mapper {
         let told = self.message.map(|text| text.replace("MAX_BODY", &max_body.to_string()));
         let message = told.clone().unwrap_or("The request is not valid.".to_owned());
-        let info = ErrorDetails::with_error_info(self.name, DOMAIN, std::collections::HashMap::new());
-        let status = Status::with_error_details(self.codes.0, message.as_str(), info);
+        let mut details = ErrorDetails::with_error_info(self.name, DOMAIN, std::collections::HashMap::new());
+        if let Field::Named(field) = self.field {
+            details.add_bad_request_violation(field, message.as_str());
+        }
+        let status = Status::with_error_details(self.codes.0, message.as_str(), details);
         let authenticate = match self.name {
             "TOKEN_MISSING" => Some("Bearer realm=\"souk\""),
             "TOKEN_EXPIRED" | "TOKEN_INVALID" => Some("Bearer realm=\"souk\", error=\"invalid_token\""),
@@ -195,6 +207,7 @@ impl Reason {
         };
         let (rest_message, field) = match self.field {
             Field::None => ("%LOCAL_REPLY_BODY%", None),
+            Field::Named(field) => ("%LOCAL_REPLY_BODY%", Some(field)),
             Field::InMetadata => {
                 ("%DYNAMIC_METADATA(souk.edge:field)%: %LOCAL_REPLY_BODY%", Some("%DYNAMIC_METADATA(souk.edge:field)%"))
             }

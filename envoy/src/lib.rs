@@ -2,9 +2,9 @@
 //! route per public RPC, with the token it wants, the limit it counts against and whether it may be retried. What services
 //! ask of each other has no route.
 //!
-//! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size, strict
-//! REST requests (`lua/requests.lua`), transcoding, limits, tokens, routing. Limits come before tokens, so that bad tokens
-//! are counted.
+//! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size, HEAD
+//! (`lua/head.lua`), headers (`lua/headers.lua`), strict REST requests (`lua/requests.lua`), transcoding, limits, tokens,
+//! routing. Limits come before tokens, so that bad tokens are counted.
 
 mod bindings;
 mod errors;
@@ -166,7 +166,8 @@ pub struct Config {
     /// The window of these.
     #[arg(id = "SOUK_LIMIT_ACCOUNT_WINDOW", long = "limit-account-window", env = "SOUK_LIMIT_ACCOUNT_WINDOW", default_value = "15m", value_parser = parse_time)]
     account_window: Duration,
-    /// How long a call may take: at most 5s, as services wait no longer where the caller does not say.
+    /// How long a call may take: at most 5s, as services wait no longer where the caller does not say. A client's longer
+    /// `grpc-timeout` is lowered to it.
     #[arg(
         id = "EDGE_TIMEOUT",
         long = "timeout",
@@ -186,9 +187,13 @@ pub struct Config {
     max_body: u32,
 }
 
-/// The program that refuses odd REST requests, behind the tables of `bindings`.
+/// The programs that run in Envoy. The last two are one, behind the tables of `bindings`.
+const HEAD: &str = include_str!("../lua/head.lua");
+const HEADERS: &str = include_str!("../lua/headers.lua");
 const JSON: &str = include_str!("../lua/json.lua");
 const REQUESTS: &str = include_str!("../lua/requests.lua");
+/// The least time that a service is given, whatever the client says: more than an RPC usually takes.
+const DEADLINE_FLOOR: Duration = Duration::from_millis(100);
 /// What Envoy buffers of a connection, in bytes, unless a body may be longer.
 const BUFFER: u32 = 1 << 20;
 
@@ -250,6 +255,8 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
         services,
         rpcs,
         clusters,
+        head => HEAD,
+        headers => [&deadlines(config.timeout), HEADERS].concat(),
         strict_requests => [&bindings::write_lua(descriptors)?, JSON, REQUESTS].concat(),
         mappers => errors::mappers(config.max_body),
         otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
@@ -326,6 +333,12 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = parse_time(text)?;
     let most = DEFAULT_DEADLINE;
     if timeout > most { Err(format!("`{text}` is above {most:?}")) } else { Ok(timeout) }
+}
+
+/// The bounds of a client's deadline, as `headers.lua` reads them.
+fn deadlines(timeout: Duration) -> String {
+    let (floor, ceiling) = (DEADLINE_FLOOR.min(timeout).as_millis(), timeout.as_millis());
+    format!("local deadlines = {{floor = {floor}, ceiling = {ceiling}}}\n")
 }
 
 fn seconds(duration: Duration) -> String {

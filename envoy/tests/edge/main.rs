@@ -3,6 +3,8 @@
 mod ground;
 mod headers;
 mod limits;
+mod property;
+mod protocol;
 mod refusals;
 mod routes;
 mod strict;

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use contracts::souk::payment::v1::GetLedgerRequest;
+use contracts::souk::payment::v1::payment_service_client::PaymentServiceClient;
 use contracts::souk::user::v1::GetUserRequest;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::json;
-use tonic::Code;
+use tonic::{Code, Request};
 
 use crate::ground::{Edge, NOWHERE, assert_refused, claims, make_key, now, sign, signed};
 
@@ -60,6 +62,8 @@ async fn tokens_that_are_not_ours_are_refused_over_rest_and_grpc_alike() {
         answer.assert_refused(401, Code::Unauthenticated, reason);
         assert!(answer.header("www-authenticate").is_some_and(|it| it.contains("invalid_token")), "{answer:?}");
         let answer = UserServiceClient::new(edge.channel()).get_user(signed(&token, me())).await;
+        let challenge = answer.as_ref().err().and_then(|status| status.metadata().get("www-authenticate")).cloned();
+        assert!(challenge.is_some_and(|it| it == "Bearer realm=\"souk\", error=\"invalid_token\""), "{answer:?}");
         assert_refused(answer, Code::Unauthenticated, reason);
     }
     for other in [vec![], vec![("authorization", "Basic dTpw")]] {
@@ -69,6 +73,44 @@ async fn tokens_that_are_not_ours_are_refused_over_rest_and_grpc_alike() {
     }
     assert_refused(UserServiceClient::new(edge.channel()).get_user(me()).await, Code::Unauthenticated, "TOKEN_MISSING");
     assert!(edge.upstream.calls("GetUser").is_empty(), "none came through");
+}
+
+/// RFC 9110, 15.5.2.
+#[tokio::test]
+async fn a_401_of_a_service_says_what_it_asks_for() {
+    let edge = Edge::start(&[]).await;
+    let payment_id = uuid::Uuid::now_v7().to_string();
+    let answer = edge.get(&format!("/v1/payments/{payment_id}/ledger"), &edge.token()).await;
+    assert_eq!((answer.status, &answer.json()["details"][0]["domain"]), (401, &json!("souk.payment")), "{answer:?}");
+    let challenge = "Bearer realm=\"souk\", error=\"invalid_token\"";
+    assert_eq!(answer.header("www-authenticate"), Some(challenge));
+    let ledger = signed(&edge.token(), GetLedgerRequest { payment_id });
+    let status = PaymentServiceClient::new(edge.channel()).get_ledger(ledger).await.expect_err("it is refused");
+    assert_eq!(status.metadata().get("www-authenticate").expect("it says so"), challenge);
+}
+
+#[tokio::test]
+async fn the_scheme_is_read_in_any_case_and_any_spaces_follow() {
+    let edge = Edge::start(&[]).await;
+    let token = edge.token();
+    for scheme in ["Bearer ", "bearer ", "BEARER ", "bEaReR   ", "Bearer   "] {
+        let answer = edge.call(Method::GET, ME, &[("authorization", &format!("{scheme}{token}"))], None).await;
+        assert_eq!(answer.status, 200, "{scheme}: {answer:?}");
+        let mut request = Request::new(me());
+        let credentials = format!("{scheme}{token}").parse().expect("a token is visible text");
+        request.metadata_mut().insert("authorization", credentials);
+        UserServiceClient::new(edge.channel()).get_user(request).await.expect(scheme);
+    }
+    for call in edge.upstream.calls("GetUser") {
+        let arrived = call.get("authorization").and_then(|it| it.to_str().ok()).expect("services verify it again");
+        assert!(arrived.starts_with("Bearer ") && arrived.ends_with(&token), "{arrived}");
+    }
+    for scheme in ["bearer", "Bearer", "Token "] {
+        let answer = edge.call(Method::GET, ME, &[("authorization", &format!("{scheme}{token}"))], None).await;
+        answer.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
+    }
+    let answer = edge.call(Method::GET, ME, &[("authorization", "bearer garbage")], None).await;
+    answer.assert_refused(401, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
 #[tokio::test]

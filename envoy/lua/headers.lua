@@ -1,0 +1,34 @@
+-- Brings into one form what clients may write in many: the scheme of `authorization`, whose case says nothing and which any
+-- number of spaces may follow, and `grpc-timeout`, which is bounded on both sides. A client that waits for less than the
+-- floor leaves earlier by itself; a service that is given less cannot do anything but give up.
+--
+-- `deadlines`, in milliseconds, is written before this text by `souk envoy`.
+
+local MILLISECONDS = {H = 3600000, M = 60000, S = 1000, m = 1, u = 0.001, n = 0.000001}
+
+local function read_timeout(written)
+  local digits, unit = string.match(written, "^(%d+)([HMSmun])$")
+  return digits and #digits <= 8 and tonumber(digits) * MILLISECONDS[unit]
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local token = string.match(headers:get("authorization") or "", "^[bB][eE][aA][rR][eE][rR] +(.*)$")
+  if token then
+    headers:replace("authorization", "Bearer " .. token)
+  end
+  local written = headers:get("grpc-timeout")
+  if not written then
+    return
+  end
+  local timeout = read_timeout(written)
+  if not timeout then
+    handle:streamInfo():dynamicMetadata():set("souk.edge", "header", "grpc-timeout")
+    handle:respond({[":status"] = "400"}, "")
+    return
+  end
+  local bounded = math.max(deadlines.floor, math.min(timeout, deadlines.ceiling))
+  if bounded ~= timeout then
+    headers:replace("grpc-timeout", string.format("%dm", bounded))
+  end
+end

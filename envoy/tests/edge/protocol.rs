@@ -1,0 +1,93 @@
+//! What of HTTP is answered beside the contracts: HEAD, HTTP/1.0, and how long a client waits.
+
+use contracts::souk::user::v1::GetUserRequest;
+use contracts::souk::user::v1::user_service_client::UserServiceClient;
+use reqwest::Method;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::ground::{Edge, assert_refused, signed};
+
+const ME: &str = "/v1/users/me";
+
+#[tokio::test]
+async fn head_is_get_without_its_body() {
+    let edge = Edge::start(&[]).await;
+    let bearer = format!("Bearer {}", edge.token());
+    let authorized = [("authorization", bearer.as_str())];
+    for (path, headers) in [
+        (ME, &authorized[..]),
+        (ME, &[]),
+        ("/v1/users/me?userId=x", &authorized),
+        ("/v1/nothing", &[]),
+        ("/.well-known/jwks.json", &[]),
+    ] {
+        let get = edge.call(Method::GET, path, headers, None).await;
+        // Twice: what is left of a body would be read as the next answer of the connection.
+        for _ in 0..2 {
+            let head = edge.call(Method::HEAD, path, headers, None).await;
+            assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}: {head:?}");
+            for name in ["content-type", "content-length", "www-authenticate"] {
+                assert_eq!(head.header(name), get.header(name), "{path} {name}: {head:?} {get:?}");
+            }
+        }
+    }
+    let answer = edge.call(Method::HEAD, "/v1/sessions", &[], None).await;
+    assert_eq!(answer.status, 404, "there is no GET: {answer:?}");
+}
+
+#[tokio::test]
+async fn http_1_0_is_served() {
+    let edge = Edge::start(&[]).await;
+    let token = edge.token();
+    // A client of 1.0 need not name the host.
+    for host in ["", "host: shop.example\r\n"] {
+        let answer = edge.send_raw(&format!("GET {ME} HTTP/1.0\r\n{host}authorization: Bearer {token}\r\n\r\n")).await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.0 200 ") && body.contains("\"userId\":\"me\""), "{answer}");
+        assert!(!head.contains("transfer-encoding"), "which 1.0 does not know: {answer}");
+    }
+    let body = "{\"mail\": 1}";
+    let head = format!("POST /v1/sessions HTTP/1.0\r\ncontent-length: {}", body.len());
+    let answer = edge.send_raw(&format!("{head}\r\n\r\n{body}")).await;
+    assert!(answer.starts_with("HTTP/1.0 400 ") && answer.contains("\"field\":\"mail\""), "{answer}");
+}
+
+#[tokio::test]
+async fn a_deadline_is_bounded_on_both_sides() {
+    let edge = Edge::start(&["--timeout=4s"]).await;
+    let bearer = format!("Bearer {}", edge.token());
+    let bounded = [
+        ("1m", "100m"),
+        ("0n", "100m"),
+        ("99999999n", "100m"),
+        ("100m", "100m"),
+        ("250m", "250m"),
+        ("3S", "3S"),
+        ("4000000u", "4000000u"),
+        ("5S", "4000m"),
+        ("99999999H", "4000m"),
+    ];
+    for (asked, _) in bounded {
+        let headers = [("authorization", bearer.as_str()), ("grpc-timeout", asked)];
+        let answer = edge.call(Method::GET, ME, &headers, None).await;
+        assert_eq!(answer.status, 200, "{asked}: {answer:?}");
+    }
+    let arrived = edge.upstream.calls("GetUser");
+    let arrived: Vec<_> = arrived.iter().map(|call| call.get("grpc-timeout").and_then(|it| it.to_str().ok())).collect();
+    assert_eq!(arrived, bounded.map(|(_, expected)| Some(expected)));
+
+    for odd in ["1", "S", "", "-1S", "1.5S", "123456789m", "5X", "5 S", "5s"] {
+        let headers = [("authorization", bearer.as_str()), ("grpc-timeout", odd)];
+        let answer = edge.call(Method::GET, ME, &headers, None).await;
+        answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        assert_eq!(answer.json()["details"][1]["fieldViolations"][0]["field"], "grpc-timeout", "{answer:?}");
+    }
+    let mut request = signed(&edge.token(), GetUserRequest { user_id: "me".to_owned() });
+    request.metadata_mut().insert("grpc-timeout", "5X".parse().expect("visible text"));
+    let answer = UserServiceClient::new(edge.channel()).get_user(request).await;
+    let fields = answer.as_ref().err().and_then(|status| status.get_details_bad_request()).expect("it names the field");
+    assert_eq!(fields.field_violations[0].field, "grpc-timeout");
+    assert_refused(answer, Code::InvalidArgument, "REQUEST_INVALID");
+    assert_eq!(edge.upstream.calls("GetUser").len(), bounded.len(), "none of these came through");
+}
