@@ -62,7 +62,7 @@ where
         };
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         let identify = || -> Result<Identity, Error> {
-            let token = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+            let token = header("authorization").and_then(bearer_token);
             self.admit.verifier.verify(token.ok_or(Error::TokenRequired)?)
         };
         let identity = match policy.access {
@@ -86,6 +86,27 @@ where
                 Either::Left(self.inner.call(request))
             }
             Err(error) => Either::Right(ready(Ok(error.into_status(&policy.domain).into_http()))),
+        }
+    }
+}
+
+/// The scheme in any case, one or more spaces, and the token (RFC 9110, 11.4).
+fn bearer_token(credentials: &str) -> Option<&str> {
+    let (scheme, token) = credentials.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_case_of_the_scheme_and_the_number_of_spaces_say_nothing() {
+        for good in ["Bearer a.b.c", "bearer a.b.c", "BEARER a.b.c", "bEaReR    a.b.c"] {
+            assert_eq!(bearer_token(good), Some("a.b.c"), "{good}");
+        }
+        for odd in ["", "Bearer", "Bearera.b.c", "a.b.c", "Basic a.b.c", " Bearer a.b.c", "Bearer\ta.b.c"] {
+            assert_eq!(bearer_token(odd), None, "{odd}");
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
@@ -226,7 +227,20 @@ impl Refusal {
         if let Some(more @ 1..) = self.fields.len().checked_sub(MAX_FIELDS) {
             message.push_str(&format!("; {more} more fields"));
         }
-        Status::with_error_details(self.code, message, self.details)
+        let mut status = Status::with_error_details(self.code, message, self.details);
+        if self.code == Code::Unauthenticated {
+            let challenge = AsciiMetadataValue::from_static(challenge(self.reason));
+            status.metadata_mut().insert("www-authenticate", challenge);
+        }
+        status
+    }
+}
+
+/// What a 401 asks for (RFC 9110, 15.5.2 and RFC 6750, 3), the same at the edge.
+fn challenge(reason: &str) -> &'static str {
+    match reason {
+        "TOKEN_INVALID" => "Bearer realm=\"souk\", error=\"invalid_token\"",
+        _ => "Bearer realm=\"souk\"",
     }
 }
 
