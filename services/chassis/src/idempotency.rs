@@ -104,9 +104,12 @@ where
     if !try_lock(&mut tx, &slot, caller.time_left()?).await? {
         return Err(Error::InProgress);
     }
-    match find(&mut tx, &slot).await? {
-        Some(answer) => Ok(Begun::Replay(answer)),
-        None => Ok(Begun::Fresh(Tx { inner: tx, slot, answer: PhantomData })),
+    match find(&mut tx, &slot).await {
+        Ok(None) => Ok(Begun::Fresh(Tx { inner: tx, slot, answer: PhantomData })),
+        // The key is free before the caller is answered. A transaction that is dropped holds it a little longer, and a
+        // caller that comes back at once would be told that its request is in progress.
+        Ok(Some(answer)) => tx.rollback().await.map(|()| Begun::Replay(answer)).map_err(Error::from),
+        Err(error) => tx.rollback().await.map_err(Error::from).and(Err(error)),
     }
 }
 
