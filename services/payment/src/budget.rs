@@ -177,13 +177,13 @@ impl Budget {
         self.paused().map_or(Ok(()), |rest| Err(left_alone(rest)))
     }
 
-    /// A batch, and how long it is until its first call may be made.
+    /// A batch, and how long it is until its first call may be made. After a pause nothing is made up for.
     async fn grant(&self, size: u32) -> Result<(Batch, Duration), Held> {
         let (per_second, most) = (f64::from(self.rates.calls) * PACE, f64::from(self.rates.calls) / 10.0);
         let share = f64::from(size) / per_second;
         let granted = sqlx::query!(
             r#"update provider_budget
-               set spent_until = greatest(spent_until, clock_timestamp())
+               set spent_until = greatest(spent_until, clock_timestamp(), paused_until + make_interval(secs => $3))
                  + make_interval(secs => $1 * power(2, slowdown_now(provider_budget)))
                where paused_until <= clock_timestamp()
                  and spent_until <= clock_timestamp() + make_interval(secs => $2)
@@ -191,6 +191,7 @@ impl Budget {
                  power(2, slowdown_now(provider_budget)) as "slower!""#,
             share,
             (BURST + PATIENCE).as_secs_f64(),
+            BURST.as_secs_f64(),
         );
         let Some(granted) = granted.fetch_optional(&self.db).await.map_err(Unexpected::from)? else {
             let rest = self.look().await?;

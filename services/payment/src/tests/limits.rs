@@ -128,6 +128,18 @@ async fn a_refusal_pauses_every_replica_and_slows_all_of_them_down(db: PgPool) {
     assert_eq!(pace.fetch_one(&db).await.expect("a row"), 0.0, "and then as fast as before");
 }
 
+/// All that waited comes at once when a pause ends, and finds that nothing was saved up for it.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn after_a_pause_there_is_no_burst(db: PgPool) {
+    let budget = Budget::new(db.clone(), Rates { calls: 1_000, comparisons: 1_000 });
+    budget.pause(Some(Duration::ZERO)).await.expect("paused, and over");
+    budget.take().await.expect("its moment comes");
+    let spent = sqlx::query_scalar!(
+        r#"select spent_until > paused_until + interval '250 milliseconds' as "it!" from provider_budget"#,
+    );
+    assert!(spent.fetch_one(&db).await.expect("a row"));
+}
+
 /// Whatever two replicas call, the row that they share says how much that may be.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn two_replicas_share_one_budget(db: PgPool) {
