@@ -72,15 +72,20 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
         let name = role.name;
         servers.spawn(async move { (name, server.await) });
         reporters.push((reporter.clone(), role.services.clone()));
+        let clock = role.clock;
         if let Some(db) = role.database {
-            watches.spawn(async move { health::follow(name, &role.services, &reporter, &db).await });
+            let clock = clock.clone();
+            watches.spawn(async move { health::follow(name, &role.services, &reporter, &db, &clock).await });
         }
         for step in role.steps {
             for _ in 0..step.workers {
-                let (step, stop) = (step.clone(), stop_working.clone());
+                let (step, stop, clock) = (step.clone(), stop_working.clone(), clock.clone());
                 workers.spawn(async move {
                     let name = step.name;
-                    step.run(stop).await;
+                    // What others hold is not judged by a clock that is not theirs.
+                    if stop.run_until_cancelled(clock.known()).await.is_some() {
+                        step.run(stop).await;
+                    }
                     name
                 });
             }

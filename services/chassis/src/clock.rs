@@ -1,9 +1,11 @@
-//! Time and ids. Tests fix them.
+//! Time and ids. Tests fix them. Replicas that compare times with each other, such as the ends of leases, take them from their
+//! database: the clocks of two machines differ, and one may be set while it goes.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use uuid::{ContextV7, Timestamp, Uuid};
 
 #[derive(Debug, Clone, Default)]
@@ -11,7 +13,12 @@ pub enum Clock {
     #[default]
     System,
     Fixed(Arc<Fixed>),
+    Database(Arc<Followed>),
 }
+
+/// A database's clock when it was last asked, which goes on by a clock of ours that nobody sets.
+#[derive(Debug)]
+pub struct Followed(watch::Sender<Option<(Instant, OffsetDateTime)>>);
 
 #[derive(Debug)]
 pub struct Fixed {
@@ -24,10 +31,35 @@ impl Clock {
         Self::Fixed(Arc::new(Fixed { now: Mutex::new(now), ids: Mutex::new(ContextV7::new()) }))
     }
 
+    /// The clock of a role's database, see [`Role::clock`](crate::Role::clock). A fixed one stays as it is.
+    pub fn of_database(&self) -> Self {
+        match self {
+            Self::Fixed(_) => self.clone(),
+            Self::System | Self::Database(_) => Self::Database(Arc::new(Followed(watch::Sender::new(None)))),
+        }
+    }
+
+    /// What a database said, and when.
+    pub(crate) fn set(&self, at: Instant, theirs: OffsetDateTime) {
+        if let Self::Database(followed) = self {
+            followed.0.send_replace(Some((at, theirs)));
+        }
+    }
+
+    /// Waits until the database was asked.
+    pub(crate) async fn known(&self) {
+        if let Self::Database(followed) = self {
+            followed.0.subscribe().wait_for(Option::is_some).await.ok();
+        }
+    }
+
     /// In whole microseconds, which is what the database keeps.
     pub fn now(&self) -> OffsetDateTime {
         let now = match self {
             Self::System => OffsetDateTime::now_utc(),
+            Self::Database(followed) => {
+                followed.0.borrow().map_or_else(OffsetDateTime::now_utc, |(at, theirs)| theirs + at.elapsed())
+            }
             Self::Fixed(fixed) => *fixed.now.lock().expect("nothing panics while it holds this lock"),
         };
         now.replace_nanosecond(now.microsecond() * 1_000).expect("a microsecond count is within a second")
@@ -36,7 +68,7 @@ impl Clock {
     /// UUIDv7: sorts by time.
     pub fn new_id(&self) -> Uuid {
         match self {
-            Self::System => Uuid::now_v7(),
+            Self::System | Self::Database(_) => Uuid::now_v7(),
             Self::Fixed(fixed) => {
                 let now = self.now();
                 let ids = fixed.ids.lock().expect("nothing panics while it holds this lock");

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -125,6 +125,19 @@ pub fn parse_http_url(text: &str) -> Result<String, String> {
     if is_http { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a URL such as http://127.0.0.1:9100/keys")) }
 }
 
+/// Where secrets are sent: in clear text to this machine only.
+pub fn parse_secure_url(text: &str) -> Result<String, String> {
+    let url = parse_http_url(text)?;
+    let uri: http::Uri = url.parse().map_err(|error| format!("`{text}` is not a URL: {error}"))?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if uri.scheme_str() == Some("https") || is_here {
+        Ok(url)
+    } else {
+        Err(format!("`{text}` must be https: it is not on loopback"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +167,18 @@ mod tests {
         }
         for odd in ["", "nonsense", "127.0.0.1:9100", "user:9100/keys", "/keys", "ftp://a/b", "http://", "http://a b"] {
             assert!(parse_http_url(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn secrets_leave_this_machine_encrypted() {
+        for good in ["https://api.stripe.com", "http://127.0.0.1:9201", "http://[::1]:9201/", "http://localhost:9201"] {
+            assert_eq!(parse_secure_url(good).as_deref(), Ok(good));
+        }
+        let odd =
+            ["http://api.stripe.com", "HTTP://10.0.0.1", "http://127.0.0.1.example.com", "http://127.1@evil.com", ""];
+        for odd in odd {
+            assert!(parse_secure_url(odd).is_err(), "{odd}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,6 +12,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::clock::Clock;
 use crate::db;
 use crate::metrics::{self, Of};
 
@@ -37,14 +38,15 @@ pub(crate) async fn follow(
     services: &[&'static str],
     health: &HealthReporter,
     db: &PgPool,
+    clock: &Clock,
 ) -> Infallible {
     let options = db.connect_options();
     let (mut session, mut serves) = (None, true);
     loop {
-        let mut looked = look(&mut session, &options).await;
+        let mut looked = look(&mut session, &options, clock).await;
         if looked.is_err() {
             // A session may end for reasons of its own; a fresh one tells.
-            looked = look(&mut session, &options).await;
+            looked = look(&mut session, &options, clock).await;
         }
         REACHED.get_or_create(&Of::new(role)).set(i64::from(looked.is_ok()));
         match &looked {
@@ -66,15 +68,20 @@ pub(crate) async fn follow(
 
 /// On a connection of its own: a pool that is merely busy is no reason to send everybody away. One that does not answer in
 /// time is dropped in the middle of it, which nobody else minds.
-async fn look(session: &mut Option<PgConnection>, options: &PgConnectOptions) -> Result<(), String> {
+async fn look(session: &mut Option<PgConnection>, options: &PgConnectOptions, clock: &Clock) -> Result<(), String> {
     let ask = async {
         let mut open = match session.take() {
             Some(open) => open,
             None => PgConnection::connect_with(options).await?,
         };
-        let ask = sqlx::query_scalar!(r#"select current_setting('transaction_read_only')::bool as "read_only!""#);
-        let read_only = ask.fetch_one(&mut open).await?;
-        Ok::<_, sqlx::Error>((open, read_only))
+        let asked = Instant::now();
+        let answer = sqlx::query!(
+            r#"select current_setting('transaction_read_only')::bool as "read_only!", clock_timestamp() as "now!""#,
+        );
+        let answer = answer.fetch_one(&mut open).await?;
+        // It looked at its clock somewhere between.
+        clock.set(asked + asked.elapsed() / 2, answer.now);
+        Ok::<_, sqlx::Error>((open, answer.read_only))
     };
     let answered = tokio::time::timeout(ANSWERS_WITHIN, ask).await.map_err(|_| "it is silent".to_owned())?;
     let (open, read_only) = answered.map_err(|error| error.to_string())?;
@@ -88,8 +95,6 @@ async fn look(session: &mut Option<PgConnection>, options: &PgConnectOptions) ->
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
     use tonic::Request;
     use tonic_health::pb::HealthCheckRequest;
@@ -119,9 +124,9 @@ mod tests {
         let mut elsewhere =
             PgConnection::connect_with(&options.as_ref().clone().database("postgres")).await.expect("up");
         let mut tell = async |sql: String| elsewhere.execute(AssertSqlSafe(sql)).await.map(drop).expect("it is done");
-        let services = ["souk.test"];
+        let (services, clock) = (["souk.test"], Clock::System);
         set_serving(&health, &services, ServingStatus::Serving).await;
-        let following = follow("test", &services, &health, &db);
+        let following = follow("test", &services, &health, &db, &clock);
         let story = async {
             tell(format!(r#"alter database "{name}" allow_connections false"#)).await;
             tell(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;
@@ -134,6 +139,37 @@ mod tests {
         tokio::select! {
             never = following => match never {},
             () = story => {}
+        }
+    }
+
+    /// Whatever a replica believed, its clock is the database's as soon as that was asked.
+    #[sqlx::test(migrations = false)]
+    async fn two_replicas_have_one_clock(db: PgPool) {
+        let (early, late) = (Clock::System.of_database(), Clock::System.of_database());
+        let (now, hour) = (time::OffsetDateTime::now_utc(), Duration::from_secs(3_600));
+        early.set(Instant::now(), now - hour);
+        late.set(Instant::now(), now + hour);
+        assert!(late.now() - early.now() > hour, "they differ by what was set");
+        let unset = Clock::System.of_database();
+        for clock in [&early, &late, &unset] {
+            let health = HealthReporter::new();
+            let agrees = async {
+                clock.known().await;
+                let begun = Instant::now();
+                loop {
+                    let ask = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#);
+                    let theirs = ask.fetch_one(&db).await.expect("it answers");
+                    if (clock.now() - theirs).abs() < hour / 60 {
+                        return;
+                    }
+                    assert!(begun.elapsed() < Duration::from_secs(20), "it was never asked");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::select! {
+                never = follow("test", &[], &health, &db, clock) => match never {},
+                () = agrees => {}
+            }
         }
     }
 
@@ -150,9 +186,9 @@ mod tests {
         pool.execute("create table noted (at timestamptz not null)").await.expect("it may be written");
         let write = async || pool.execute("insert into noted values (now())").await.map(drop).map_err(Unexpected::from);
 
-        let services = ["souk.test"];
+        let (services, clock) = (["souk.test"], Clock::System);
         set_serving(&health, &services, ServingStatus::Serving).await;
-        let following = follow("test", &services, &health, &db);
+        let following = follow("test", &services, &health, &db, &clock);
         let story = async {
             tell(format!(r#"alter database "{name}" set default_transaction_read_only = on"#)).await;
             tell(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;

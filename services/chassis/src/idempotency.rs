@@ -9,7 +9,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::{Message, Name};
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
-use time::OffsetDateTime;
 
 use crate::caller::{Caller, Identity};
 use crate::db::SLOWEST_STATEMENT;
@@ -134,12 +133,13 @@ impl<R> DerefMut for Tx<R> {
     }
 }
 
-/// One batch of answers that are too old to be asked for. How many went.
-pub async fn forget_old(db: &PgPool, now: OffsetDateTime) -> Result<u64, Unexpected> {
+/// One batch of answers that are too old to be asked for. How many went. What another replica has at hand is left to it.
+pub async fn forget_old(db: &PgPool) -> Result<u64, Unexpected> {
     let done = sqlx::query!(
         "delete from idempotency where (caller, method, key) in
-           (select caller, method, key from idempotency where created_at < $1 order by created_at limit 1000)",
-        now - KEPT,
+           (select caller, method, key from idempotency where created_at < now() - make_interval(secs => $1)
+            order by created_at limit 1000 for update skip locked)",
+        KEPT.as_seconds_f64(),
     )
     .execute(db)
     .await?;

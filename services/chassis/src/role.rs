@@ -58,6 +58,7 @@ pub struct Role {
     pub consumers: Vec<Consumer>,
     pub outbox: Option<Outbox>,
     pub(crate) database: Option<PgPool>,
+    pub(crate) clock: Clock,
     pub(crate) routes: RoutesBuilder,
     pub(crate) services: Vec<&'static str>,
     pub(crate) admin: axum::Router,
@@ -75,6 +76,7 @@ impl Role {
             consumers: vec![],
             outbox: None,
             database: None,
+            clock: Clock::System,
             routes: RoutesBuilder::default(),
             services: vec![],
             admin: axum::Router::new(),
@@ -117,6 +119,12 @@ impl Role {
     /// What it cannot serve without.
     pub fn needs(mut self, db: PgPool) -> Self {
         self.database = Some(db);
+        self
+    }
+
+    /// Its clock, which that database sets. Steps begin when it has.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 

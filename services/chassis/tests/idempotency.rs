@@ -6,7 +6,6 @@ use chassis::idempotency::{self, Begun, KEPT, Key};
 use chassis::{Caller, Error, Identity};
 use prost_types::Timestamp;
 use sqlx::PgPool;
-use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -38,11 +37,33 @@ async fn ask_under(key: Key, db: &PgPool, caller: &Caller, request: i64, answer:
 async fn an_answer_is_kept_for_seven_days_and_then_forgotten(db: PgPool) {
     let ada = customer(1);
     assert_eq!(ask(&db, &ada, 1, 10).await.expect("fresh"), 10);
-    let (kept, minute) = (OffsetDateTime::now_utc() + KEPT, Duration::from_secs(60));
-    assert_eq!(idempotency::forget_old(&db, kept - minute).await.expect("looked"), 0);
+    let (kept, minute) = (KEPT.as_seconds_f64(), 60.0);
+    grow_older(&db, kept - minute).await;
+    assert_eq!(idempotency::forget_old(&db).await.expect("looked"), 0);
     assert_eq!(ask(&db, &ada, 1, 11).await.expect("kept"), 10);
-    assert_eq!(idempotency::forget_old(&db, kept + minute).await.expect("looked"), 1);
+    grow_older(&db, 2.0 * minute).await;
+    assert_eq!(idempotency::forget_old(&db).await.expect("looked"), 1);
     assert_eq!(ask(&db, &ada, 1, 12).await.expect("fresh again"), 12);
+}
+
+/// Replicas forget at the same time: none waits for what another has at hand.
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn replicas_forget_without_waiting_for_each_other(db: PgPool) {
+    for (id, answer) in [(1, 10), (2, 20)] {
+        ask(&db, &customer(id), 1, answer).await.expect("fresh");
+    }
+    grow_older(&db, KEPT.as_seconds_f64() + 60.0).await;
+    let mut other = db.begin().await.expect("another replica");
+    let first = Uuid::from_u128(1).to_string();
+    sqlx::query("delete from idempotency where caller = $1").bind(first).execute(&mut *other).await.expect("at hand");
+    assert_eq!(idempotency::forget_old(&db).await.expect("it does not wait"), 1);
+    other.rollback().await.expect("it came to nothing");
+    assert_eq!(idempotency::forget_old(&db).await.expect("looked"), 1);
+}
+
+async fn grow_older(db: &PgPool, seconds: f64) {
+    let older = sqlx::query("update idempotency set created_at = created_at - make_interval(secs => $1)");
+    older.bind(seconds).execute(db).await.expect("older");
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]

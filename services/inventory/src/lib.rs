@@ -112,7 +112,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         client::connect("order", &config.order_url).map_err(|error| format!("INVENTORY_ORDER_URL: {error}"))?;
     let service = Service {
         db,
-        clock: context.clock.clone(),
+        clock: context.clock.of_database(),
         orders: OrderServiceClient::new(orders),
         hold_limit: config.hold_limit,
         max_units: Some(config.max_units_per_customer.into()).filter(|cap| *cap > 0),
@@ -126,10 +126,11 @@ fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
     let stale = Step::new("inventory.stale_holds", Duration::from_secs(10), move || stale::settle_stale(stale.clone()));
     let forget = Step::new("inventory.forget_answers", Duration::from_secs(60), move || {
         let service = forget.clone();
-        async move { Ok(Did::any(idempotency::forget_old(&service.db, service.clock.now()).await?)) }
+        async move { Ok(Did::any(idempotency::forget_old(&service.db).await?)) }
     });
     Role::new("inventory", "souk.inventory", listen, context)
         .needs(service.db.clone())
+        .clock(service.clock.clone())
         .serve(InventoryServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
         .consume(consumer(service))

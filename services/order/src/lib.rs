@@ -114,7 +114,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         client::connect("product", &config.product_url).map_err(|error| format!("ORDER_PRODUCT_URL: {error}"))?;
     let service = Service {
         db,
-        clock: context.clock.clone(),
+        clock: context.clock.of_database(),
         products: ProductServiceClient::new(products),
         payment_deadline: config.payment_deadline,
         published: Wake::default(),
@@ -134,10 +134,11 @@ fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
     let watch = Step::new("order.stuck", Duration::from_secs(10), move || stuck::count_stuck(watch.clone()));
     let forget = Step::new("order.forget_answers", Duration::from_secs(60), move || {
         let service = forget.clone();
-        async move { Ok(Did::any(idempotency::forget_old(&service.db, service.clock.now()).await?)) }
+        async move { Ok(Did::any(idempotency::forget_old(&service.db).await?)) }
     });
     Role::new("order", "souk.order", listen, context)
         .needs(service.db.clone())
+        .clock(service.clock.clone())
         .serve(OrderServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
         .consume(consumer(service))

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::config::{Secret, parse_duration, parse_loopback};
+use chassis::config::{Secret, parse_duration, parse_loopback, parse_secure_url};
 use chassis::consume::Consumer;
 use chassis::db::{self, Schema};
 use chassis::outbox::{Outbox, Wake};
@@ -81,12 +81,13 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     database_connections: u32,
-    /// The payment provider: Stripe, or what speaks its API.
+    /// The payment provider: Stripe, or what speaks its API. By `http` on this machine only.
     #[arg(
         id = "PAYMENT_PROVIDER_URL",
         long = "payment-provider-url",
         env = "PAYMENT_PROVIDER_URL",
-        default_value = "http://127.0.0.1:9201"
+        default_value = "http://127.0.0.1:9201",
+        value_parser = parse_secure_url
     )]
     provider_url: String,
     /// A file that holds the provider's secret key, in its first line.
@@ -179,7 +180,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let orders = client::connect("order", &config.order_url).map_err(|error| format!("PAYMENT_ORDER_URL: {error}"))?;
     let service = Service {
         db,
-        clock: context.clock.clone(),
+        clock: context.clock.of_database(),
         provider,
         webhook_secret: config.webhook_secret_file.as_deref().and_then(read_secret),
         orders: OrderServiceClient::new(orders),
@@ -214,6 +215,7 @@ fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Con
     let (work, looks) = (service.work.clone(), service.looks.clone());
     Role::new("payment", "souk.payment", listen, context)
         .needs(service.db.clone())
+        .clock(service.clock.clone())
         .serve(PaymentServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
         .step(step(&service, "payment.drive", SECOND, drive::drive).woken_by(work).workers(workers))
@@ -238,7 +240,7 @@ where
 }
 
 async fn forget_answers(service: Arc<Service>) -> Result<Did, Unexpected> {
-    Ok(Did::any(idempotency::forget_old(&service.db, service.clock.now()).await?))
+    Ok(Did::any(idempotency::forget_old(&service.db).await?))
 }
 
 fn consumer(service: Arc<Service>) -> Consumer {

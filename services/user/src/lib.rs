@@ -116,17 +116,24 @@ impl Config {
 
 fn role(service: Service, listen: SocketAddr, context: &Context) -> Role {
     let service = Arc::new(service);
-    let (db, clock) = (service.db.clone(), service.clock.clone());
-    let forget = Step::new("user.forget_answers", Duration::from_secs(60), move || {
-        let (db, now) = (db.clone(), clock.now());
-        async move { Ok(Did::any(idempotency::forget_old(&db, now).await?)) }
+    let minute = Duration::from_secs(60);
+    let db = service.db.clone();
+    let forget_answers = Step::new("user.forget_answers", minute, move || {
+        let db = db.clone();
+        async move { Ok(Did::any(idempotency::forget_old(&db).await?)) }
+    });
+    let db = service.db.clone();
+    let forget_sessions = Step::new("user.forget_sessions", minute, move || {
+        let db = db.clone();
+        async move { Ok(Did::any(session::forget_old(&db).await?)) }
     });
     Role::new("user", "souk.user", listen, context)
         .needs(service.db.clone())
         .serve(UserServiceServer::new(Rpc(service.clone())))
         .serve(SessionServiceServer::new(Rpc(service.clone())))
         .admin(signing::pages(&service.signer))
-        .step(forget)
+        .step(forget_answers)
+        .step(forget_sessions)
 }
 
 #[cfg(test)]

@@ -3,14 +3,18 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chassis::token::RoleClaim;
-use chassis::{Caller, timestamp};
+use chassis::{Caller, Unexpected, timestamp};
 use contracts::email;
 use contracts::souk::user::v1::{CreateSessionRequest, CreateSessionResponse, Session};
 use sha2::{Digest, Sha256};
+use sqlx::PgPool;
 
 use crate::Service;
 use crate::error::Error;
 use crate::password::NOBODY;
+
+/// How long a session is kept. Its access token is good for minutes, and nothing asks for it later yet.
+pub(crate) const KEPT: time::Duration = time::Duration::days(30);
 
 pub(crate) async fn create(
     service: &Service,
@@ -46,4 +50,17 @@ pub(crate) async fn create(
         refresh_token,
         session: Some(Session { session_id: session_id.to_string(), create_time: Some(timestamp(now)) }),
     })
+}
+
+/// One batch of sessions that are too old. How many went. What another replica has at hand is left to it. Their ids sort by
+/// time, so that no other index is needed.
+pub(crate) async fn forget_old(db: &PgPool) -> Result<u64, Unexpected> {
+    let now = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(db).await?;
+    let oldest = (now - KEPT).unix_timestamp().unsigned_abs() * 1_000;
+    let done = sqlx::query!(
+        "delete from session where session_id in
+           (select session_id from session where session_id < $1 order by session_id limit 1000 for update skip locked)",
+        uuid::Builder::from_unix_timestamp_millis(oldest, &[0; 10]).into_uuid(),
+    );
+    Ok(done.execute(db).await?.rows_affected())
 }

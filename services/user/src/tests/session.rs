@@ -3,6 +3,7 @@ use std::time::Duration;
 use contracts::souk::user::v1::{CreateSessionRequest, RegisterUserRequest};
 use sqlx::PgPool;
 use testkit::{fields, reason};
+use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -11,6 +12,7 @@ use tonic_types::StatusExt;
 use super::{Desk, PASSWORD, login, registration};
 use crate::error::Error;
 use crate::password::{NOBODY, Passwords};
+use crate::session::{KEPT, forget_old};
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_unknown_and_the_wrong_get_the_same_answer(db: PgPool) {
@@ -124,4 +126,33 @@ async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
     let old = Passwords::new(1).hash(typed.to_owned(), later()).await.expect("hashed");
     sqlx::query("update account set password_hash = $1").bind(old).execute(&db).await.expect("as it was stored");
     desk.sessions().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
+}
+
+/// Replicas forget at the same time: none waits for what another has at hand.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn sessions_are_forgotten_after_thirty_days_by_whichever_replica(db: PgPool) {
+    let desk = Desk::open(db).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    let user = sqlx::query_scalar!("select user_id from account").fetch_one(&desk.db).await.expect("an account");
+    let (now, day) = (OffsetDateTime::now_utc(), time::Duration::days(1));
+    for (number, age) in [KEPT + day, KEPT + day, KEPT - day].into_iter().enumerate() {
+        let millis = (now - age).unix_timestamp().unsigned_abs() * 1_000;
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &[number as u8; 10]).into_uuid();
+        let hash = [number as u8; 32].to_vec();
+        let planted = sqlx::query!(
+            "insert into session (session_id, user_id, refresh_hash, created_at) values ($1, $2, $3, $4)",
+            id,
+            user,
+            hash,
+            now - age,
+        );
+        planted.execute(&desk.db).await.expect("planted");
+    }
+    let mut other = desk.db.begin().await.expect("another replica");
+    let first = "delete from session where session_id = (select session_id from session order by session_id limit 1)";
+    sqlx::query(first).execute(&mut *other).await.expect("at hand");
+    assert_eq!(forget_old(&desk.db).await.expect("it does not wait"), 1);
+    other.rollback().await.expect("it came to nothing");
+    assert_eq!(forget_old(&desk.db).await.expect("looked"), 1);
+    assert_eq!(forget_old(&desk.db).await.expect("looked"), 0, "one is young");
 }
