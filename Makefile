@@ -1,6 +1,6 @@
 # What people type. Everything else is in `dev`.
 
-.PHONY: help up test test-servers faults bugs bench flash prepare fmt
+.PHONY: help up test test-servers faults bugs bench flash reads prepare fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
@@ -10,6 +10,7 @@ help:
 	@echo "make bugs          plant well-known bugs, and check that tests notice each (ONLY=a,b)"
 	@echo "make bench         measure what orders cost here"
 	@echo "make flash         measure a flash sale: one SKU that everybody wants, against a thousand"
+	@echo "make reads         measure reads through the edge, against the same at the role"
 	@echo "make prepare       write .sqlx anew, after a query or a migration changed"
 	@echo "make fmt           format the code"
 
@@ -59,6 +60,11 @@ flash:
 	$(ensure_compilers)
 	cargo build --release -p souk -p dev
 	@target/release/dev bench flash
+
+reads:
+	$(ensure_compilers)
+	cargo build --release -p souk -p dev
+	@target/release/dev bench reads
 
 prepare:
 	$(ensure_compilers)

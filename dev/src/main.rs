@@ -62,6 +62,8 @@ enum Command {
 enum Bench {
     /// Everybody wants one SKU, against the same crowd on a thousand.
     Flash,
+    /// Reads through the edge, against the same reads at the role.
+    Reads,
 }
 
 #[tokio::main]
@@ -76,6 +78,7 @@ async fn main() -> ExitCode {
         Command::Bugs(options) => bugs::run(&options).await,
         Command::Bench { of: None } => bench::run().await,
         Command::Bench { of: Some(Bench::Flash) } => bench::flash::run().await,
+        Command::Bench { of: Some(Bench::Reads) } => bench::reads::run().await,
         Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,
         Command::Provider { listen, data, webhook_url, webhook_secret_file, webhook_events } => {
             tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();

@@ -59,7 +59,7 @@ fn start(command: &mut Command) -> Result<Child> {
     Ok(command.kill_on_drop(true).stdin(Stdio::null()).spawn()?)
 }
 
-async fn connect(address: &str) -> Result<ProductServiceClient<Channel>> {
+pub(super) async fn connect(address: &str) -> Result<ProductServiceClient<Channel>> {
     let begun = Instant::now();
     loop {
         match ProductServiceClient::connect(format!("http://{address}")).await {

@@ -1,8 +1,9 @@
-//! `dev bench`: what orders, and our layers, cost on this machine. Everything real and durable (fsync on), the release build, one load
+//! `dev bench`: what orders, reads and our layers cost on this machine. Everything real and durable (fsync on), the release build, one load
 //! generator beside it. Times of orders are read from their events, so that nobody polls while it is measured.
 
 pub mod flash;
 pub mod layers;
+pub mod reads;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ async fn start() -> Result<Stack> {
         "--set=SOUK_LIMIT_ACCOUNT_COUNT=100000",
         "--set=SOUK_LIMIT_WRITE_RATE=100000",
         "--set=SOUK_LIMIT_WRITE_BURST=100000",
+        "--set=SOUK_LIMIT_READ_RATE=100000",
+        "--set=SOUK_LIMIT_READ_BURST=100000",
     ];
     Stack::start(&dev.to_string_lossy(), &settings).await
 }
@@ -61,6 +64,7 @@ pub async fn run() -> Result<()> {
         println!("  {name:10} {spent:6.2} ms CPU per order, {rss} MiB resident");
     }
     println!("  together   {total:6.2} ms CPU per order; {:.1} commits per order", committed as f64 / count);
+    reads::measure(&stack).await?;
     let layout = Layout { souk: Layout::up().souk, ..stack.layout.clone() };
     layers::run(&layout, &product).await
 }
@@ -152,11 +156,15 @@ fn median(figures: &mut [f64]) -> f64 {
 
 fn percentiles(times: &mut [Duration]) -> String {
     times.sort();
-    let at = |share: f64| times.get(((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1)));
-    let text = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)].map(|(name, share)| {
-        format!("{name} {:.1} ms", at(share).copied().unwrap_or_default().as_secs_f64() * 1_000.0)
-    });
+    let text = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)]
+        .map(|(name, share)| format!("{name} {:.1} ms", percentile(times, share).as_secs_f64() * 1_000.0));
     text.join(", ")
+}
+
+/// Of times that are sorted.
+fn percentile(times: &[Duration], share: f64) -> Duration {
+    let at = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
+    times.get(at).copied().unwrap_or_default()
 }
 
 /// CPU seconds and resident MiB of each part: the processes under the supervisor, which is our child.
