@@ -1,11 +1,14 @@
-//! Many want the same few.
+//! Many want the same few, and some do not wait for what they ask.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::{Market, alone, check, order_id};
+use crate::{Market, alone, check, order_id, shared};
 
 const UNITS: u32 = 100;
 const BUYERS: usize = 16;
@@ -42,5 +45,45 @@ fn of_five_thousand_attempts_on_a_hundred_units_a_hundred_succeed() -> Result<()
         ensure!(confirmed == UNITS, "{confirmed} were confirmed");
         ensure!(market.available().await? == 0);
         check(stack).await
+    })
+}
+
+const IMPATIENT: usize = 4;
+const ORDERS: usize = 60;
+
+#[test]
+fn a_customer_that_does_not_wait_keeps_nobody_from_ordering() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 1_000).await?;
+        let (done, mut spam) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
+        for _ in 0..IMPATIENT {
+            let (impatient, done) = (stack.customer().await?, done.clone());
+            let url = format!("http://127.0.0.1:{}/v1/orders", stack.ports().edge());
+            let items = json!([{"productId": market.product_id, "quantity": 1}]);
+            let body = json!({"items": items, "paymentMethod": "pm_card_visa", "validateOnly": true});
+            spam.spawn(async move {
+                let (client, mut asked) = (reqwest::Client::new(), 0);
+                while !done.load(Ordering::Relaxed) {
+                    let request = client.post(&url).bearer_auth(impatient.token()).header("grpc-timeout", "1m");
+                    // However it is answered: it is about the others.
+                    request.json(&body).send().await?.bytes().await?;
+                    asked += 1;
+                }
+                anyhow::Ok(asked)
+            });
+        }
+        let mut failed = Vec::new();
+        for _ in 0..ORDERS {
+            let answer = market.customer.order(&market.product_id, 1, "pm_card_visa").await?;
+            if !answer.status.is_success() {
+                failed.push(answer);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        for asked in spam.join_all().await {
+            ensure!(asked? > 0, "nobody was impatient");
+        }
+        ensure!(failed.is_empty(), "{} of {ORDERS} orders failed, such as by {:?}", failed.len(), failed[0]);
+        Ok(())
     })
 }
