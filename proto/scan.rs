@@ -181,7 +181,7 @@ mod tests {
     fn a_text_that_is_too_long_is_not_looked_at() {
         let fields = |title: &str| {
             let product = Some(Product { title: title.to_owned(), ..Default::default() });
-            let request = CreateProductRequest { product, ..Default::default() }.encode_to_vec();
+            let request = CreateProductRequest { product }.encode_to_vec();
             scan(CreateProductRequest::FIELDS, &request).violations.len()
         };
         assert_eq!(fields(&" ".repeat(4 * 200)), 1);
