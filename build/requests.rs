@@ -90,10 +90,15 @@ impl Requests {
                         return Err("bytes in a request have max_len".to_owned());
                     }
                     (Kind::Bytes, _) => None,
-                    _ if most.is_some() => {
-                        return Err("lists of numbers are not counted by proto/scan.rs yet".to_owned());
+                    (
+                        Kind::Float | Kind::Double | Kind::Fixed32 | Kind::Fixed64 | Kind::Sfixed32 | Kind::Sfixed64,
+                        _,
+                    ) if most.is_some() => {
+                        return Err(
+                            "lists of numbers with a fixed width are not counted by proto/scan.rs yet".to_owned()
+                        );
                     }
-                    _ => None,
+                    _ => most.map(|_| "Holds::Numbers".to_owned()),
                 };
                 let normalize = if is_id(&rules) { "it.make_ascii_lowercase();" } else { "" };
                 let inner = Shape { table: String::new(), normalize: normalize.to_owned(), values: 1 };

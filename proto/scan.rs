@@ -27,6 +27,8 @@ pub(crate) enum Holds {
         longest: Option<u64>,
     },
     Message(&'static [Field]),
+    /// A list of numbers, which come one by one or packed together.
+    Numbers,
 }
 
 /// What the check found before it ended.
@@ -85,6 +87,9 @@ impl Found {
                 if skip_field(wire_type, number, &mut bytes, DecodeContext::default()).is_err() {
                     return;
                 }
+                if let Some(at) = at.filter(|at| matches!(fields[*at].holds, Holds::Numbers)) {
+                    self.count(&fields[at], 1, &mut counts[at], path);
+                }
                 continue;
             };
             let length = decode_varint(&mut bytes).ok().and_then(|length| usize::try_from(length).ok());
@@ -97,15 +102,17 @@ impl Found {
     fn field(&mut self, field: &'static Field, value: &[u8], count: &mut Count, inside: &Path<'_>) {
         let index = field.most.map(|_| count.seen);
         let path = Path::Field { inside, name: field.name, index };
-        count.seen += 1;
-        if let Some(most) = field.most.filter(|most| count.seen > *most) {
-            let list = Path::Field { inside, name: field.name, index: None };
-            self.violations
-                .push(FieldViolation::new(list.to_string(), format!("must contain no more than {most} item(s)")));
-            self.hopeless = true;
+        let items = match field.holds {
+            // The last byte of each says that it is.
+            Holds::Numbers => value.iter().filter(|byte| **byte < 0x80).count() as u64,
+            Holds::Text { .. } | Holds::Message(_) => 1,
+        };
+        self.count(field, items, count, inside);
+        if self.hopeless {
             return;
         }
         match &field.holds {
+            Holds::Numbers => {}
             Holds::Text { longest: Some(longest), .. } if value.len() as u64 > *longest => {}
             Holds::Text { text, .. } => {
                 if let Some(description) = text.refuse(value) {
@@ -123,6 +130,18 @@ impl Found {
     }
 }
 
+impl Found {
+    fn count(&mut self, field: &Field, items: u64, count: &mut Count, inside: &Path<'_>) {
+        count.seen += items;
+        if let Some(most) = field.most.filter(|most| count.seen > *most) {
+            let list = Path::Field { inside, name: field.name, index: None };
+            self.violations
+                .push(FieldViolation::new(list.to_string(), format!("must contain no more than {most} item(s)")));
+            self.hopeless = true;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message;
@@ -130,6 +149,7 @@ mod tests {
 
     use super::*;
     use crate::codec::Contract;
+    use crate::souk::ops::v1::DiscardDeadLettersRequest;
     use crate::souk::order::v1::{CreateOrderRequest, OrderItem, ShippingAddress};
     use crate::souk::product::v1::{BatchGetProductsRequest, CreateProductRequest, Product};
 
@@ -146,6 +166,20 @@ mod tests {
         assert_eq!((fields(&found), found.hopeless), (vec!["product_ids"], true));
         let most = BatchGetProductsRequest { product_ids: vec![String::new(); 100] }.encode_to_vec();
         assert!(!scan(BatchGetProductsRequest::FIELDS, &most).hopeless);
+    }
+
+    #[test]
+    fn numbers_are_counted_packed_or_not() {
+        let ids = |count: i64| DiscardDeadLettersRequest {
+            dead_letter_ids: (0..count).map(|at| i64::MAX - at).collect(),
+            ..Default::default()
+        };
+        let scan = |bytes: &[u8]| scan(DiscardDeadLettersRequest::FIELDS, bytes);
+        assert!(!scan(&ids(100).encode_to_vec()).hopeless);
+        assert_eq!(fields(&scan(&ids(101).encode_to_vec())), ["dead_letter_ids"]);
+        let one_by_one = |count| [3 << 3, 7].repeat(count);
+        assert!(!scan(&one_by_one(100)).hopeless);
+        assert_eq!(fields(&scan(&one_by_one(101))), ["dead_letter_ids"]);
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! An event that cannot be handled holds up its own order only, and operators see and redrive it on the role's own port.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use contracts::souk::inventory::v1::{InventoryEvent, StockReserved, inventory_event};
 use contracts::souk::ops::v1::ops_service_client::OpsServiceClient;
 use contracts::souk::ops::v1::*;
+use dev::parts::souk;
+use dev::stack::Stack;
 use prost::Message;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use sqlx::{Connection, PgConnection};
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
@@ -74,6 +80,7 @@ fn a_poisoned_event_parks_its_order_only_until_it_is_redriven() -> Result<()> {
         let done = ops.clone().redrive_dead_letters(signed(&market, redrive)?).await?.into_inner();
         ensure!(done.redriven_count == 1 && letters(&ops, &market, &key).await?.is_empty());
 
+        discard(stack, &market, &ops).await?;
         wait("the outbox to be told", async || {
             let status = ops.clone().get_outbox_status(signed(&market, GetOutboxStatusRequest {})?).await?.into_inner();
             Ok(status.pending_count == 0 && status.oldest_time.is_none())
@@ -84,4 +91,60 @@ fn a_poisoned_event_parks_its_order_only_until_it_is_redriven() -> Result<()> {
         ensure!(nobody.err().map(|status| status.code()) == Some(Code::Unauthenticated));
         Ok(())
     })
+}
+
+/// A record that cannot be read as an event is neither redriven nor forgotten: an operator discards it, and the check knows.
+async fn discard(stack: &Stack, market: &Market, ops: &OpsServiceClient<Channel>) -> Result<()> {
+    let nobody = Uuid::nil().to_string();
+    let brokers = format!("127.0.0.1:{}", stack.ports().kafka());
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let babble = FutureRecord::<str, _>::to("souk.inventory.v1").payload("babble");
+    producer.send(babble, Duration::from_secs(30)).await.map_err(|(error, _)| error)?;
+    wait("the record to be put aside", async || Ok(letters(ops, market, &nobody).await?.len() == 1)).await?;
+    let letter = letters(ops, market, &nobody).await?.remove(0);
+
+    let redrive = RedriveDeadLettersRequest { consumer: letter.consumer.clone(), key: nobody.clone() };
+    refused(ops.clone().redrive_dead_letters(signed(market, redrive)?).await, "RECORD_UNREADABLE")?;
+    let before = verdict(stack).await;
+    ensure!(before.contains("I4  VIOLATED") && before.contains("I5  VIOLATED"), "{before}");
+
+    let mut request = DiscardDeadLettersRequest {
+        consumer: letter.consumer,
+        key: nobody.clone(),
+        dead_letter_ids: vec![letter.dead_letter_id],
+        reason: " ".to_owned(),
+    };
+    refused(ops.clone().discard_dead_letters(signed(market, request.clone())?).await, "REQUEST_INVALID")?;
+    request.reason = "written by hand".to_owned();
+    let done = ops.clone().discard_dead_letters(signed(market, request.clone())?).await?.into_inner();
+    ensure!(done.discarded_count == 1 && letters(ops, market, &nobody).await?.is_empty());
+    refused(ops.clone().discard_dead_letters(signed(market, request)?).await, "DEAD_LETTER_NOT_FOUND")?;
+
+    let url = format!("postgres://souk_order@127.0.0.1:{}/souk_order", stack.ports().postgres());
+    let mut orders = PgConnection::connect(&url).await?;
+    let audit = sqlx::query_as::<_, (String, String)>("select reason, discarded_by from dead_letter_discard");
+    let (reason, actor) = audit.fetch_one(&mut orders).await?;
+    ensure!(reason == "written by hand" && actor.starts_with("operator:"), "{reason} {actor}");
+    for change in ["delete from dead_letter_discard", "update dead_letter_discard set reason = 'x'"] {
+        ensure!(sqlx::query(change).execute(&mut orders).await.is_err(), "the role may not: {change}");
+    }
+    let after = verdict(stack).await;
+    ensure!(after.contains("1 discarded dead letters") && !after.contains("I4  VIOLATED"), "{after}");
+    ensure!(after.contains("(1 wrong by what was discarded)") && !after.contains("I5  VIOLATED"), "{after}");
+    Ok(())
+}
+
+/// What `souk check` says, whatever it is. The history of the reservation above is none that a service writes.
+async fn verdict(stack: &Stack) -> String {
+    match souk(&stack.layout, &[], &["check"]).await {
+        Ok(said) => String::from_utf8_lossy(&said).into_owned(),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, reason: &str) -> Result<()> {
+    let status = answer.err().context("it is refused")?;
+    let said = status.get_details_error_info().map(|info| info.reason);
+    ensure!(said.as_deref() == Some(reason), "{status:?}");
+    Ok(())
 }

@@ -23,7 +23,7 @@ use rdkafka::producer::FutureProducer;
 
 pub use consumer::consume;
 pub use relay::publish;
-pub use replay::{Story, replay, scan};
+pub use replay::{Replayed, replay, scan};
 pub use wire::{Unreadable, parse};
 
 #[derive(Debug, thiserror::Error)]

@@ -8,25 +8,25 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use uuid::Uuid;
 
+use crate::wire::Unreadable;
 use crate::{Error, consumer_config, wire};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a topic says of one key: the versions of its events, in the order in which each first came.
-pub type Story = HashMap<Uuid, Vec<i64>>;
+/// One record of a topic.
+pub enum Replayed {
+    Event { key: Uuid, version: i64 },
+    Unreadable { partition: i32, offset: i64, why: Unreadable },
+}
 
-/// Blocks; call it where blocking is allowed.
-pub fn replay(brokers: &str, topic: &str) -> Result<Story, Error> {
-    let mut story = Story::new();
+/// Shows each record of a topic, in the order of its partition. Blocks; call it where blocking is allowed.
+pub fn replay(brokers: &str, topic: &str, mut each: impl FnMut(Replayed)) -> Result<(), Error> {
     read(brokers, topic, |message| {
-        if let Ok(record) = wire::parse(message) {
-            let versions = story.entry(record.key).or_default();
-            if !versions.contains(&record.version) {
-                versions.push(record.version);
-            }
-        }
-    })?;
-    Ok(story)
+        each(match wire::parse(message) {
+            Ok(record) => Replayed::Event { key: record.key, version: record.version },
+            Err(why) => Replayed::Unreadable { partition: message.partition(), offset: message.offset(), why },
+        })
+    })
 }
 
 /// Shows all that stands in a topic, whatever it is: keys, values, and the values of headers. Blocks.

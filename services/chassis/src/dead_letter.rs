@@ -1,5 +1,8 @@
 //! Events that could not be handled. While a key has one, its later events are put behind it, so that their order holds;
-//! redriving hands them to the consumer in that order, and the key is free again when none is left.
+//! redriving hands them to the consumer in that order, and the key is free again when none is left. What can never be handled
+//! is discarded.
+
+mod discard;
 
 use std::sync::LazyLock;
 
@@ -15,6 +18,8 @@ use crate::error::Unexpected;
 use crate::inbox;
 use crate::metrics::{self, Of};
 
+pub use discard::{AUDIT, Discard, DiscardError, Discarded, discard, discarded};
+
 static DEAD: LazyLock<Family<Of, Counter>> =
     LazyLock::new(|| metrics::register("dead_letters", "Events put among the dead letters", Family::default()));
 
@@ -29,6 +34,9 @@ pub struct DeadLetter {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RedriveError {
+    /// What is no event of ours has no key, and no consumer could handle it.
+    #[error("records that cannot be read as events are never redriven: discard them")]
+    Unreadable,
     #[error("after {redriven} events: {error}")]
     Failed { redriven: i32, error: String },
     #[error(transparent)]
@@ -62,6 +70,9 @@ pub async fn list(
 
 /// Hands the letters of a key to the consumer, each in a transaction of its own. How many were handled.
 pub async fn redrive(consumer: &Consumer, clock: &Clock, key: Uuid) -> Result<i32, RedriveError> {
+    if key.is_nil() {
+        return Err(RedriveError::Unreadable);
+    }
     let mut redriven = 0;
     loop {
         let mut tx = consumer.db.begin().await?;
@@ -82,7 +93,8 @@ pub async fn redrive(consumer: &Consumer, clock: &Clock, key: Uuid) -> Result<i3
     Ok(redriven)
 }
 
-/// Puts an event aside, and its key with it. One without a key is no event of ours, and may come again.
+/// Puts an event aside, and its key with it. One without a key is no event of ours, and may come again, also after it was
+/// discarded.
 pub async fn insert(
     db: &mut PgConnection,
     consumer: &str,
@@ -90,6 +102,9 @@ pub async fn insert(
     record: &Record,
     error: &str,
 ) -> Result<(), Unexpected> {
+    if record.key.is_nil() && discard::is_discarded(db, consumer, record).await? {
+        return Ok(());
+    }
     let inserted = sqlx::query!(
         "insert into dead_letter
            (consumer, key, topic, partition, partition_offset, event_id, version, type, payload, actor, causation_id,
@@ -111,7 +126,7 @@ pub async fn insert(
         error,
         clock.now(),
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
     if inserted.rows_affected() == 0 && !record.key.is_nil() {
         // The inbox keeps repeats away from here, so this would be another event, and it must not get lost.

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// How many violations of one kind are kept: those whose things come first. More change nothing about the verdict.
+pub const MOST_VIOLATIONS: usize = 1_000;
+
 /// One invariant, checked: over how many things, and where it does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -12,23 +15,49 @@ pub struct Finding {
     pub count: u64,
     /// By the thing that violates it: what is wrong.
     pub violations: BTreeMap<String, String>,
+    /// How many violations are explained by something that an operator did on purpose.
+    pub excused: u64,
 }
 
 impl Finding {
     pub fn new(invariant: &'static str, things: &'static str) -> Self {
-        Self { invariant, things, count: 0, violations: BTreeMap::new() }
+        Self { invariant, things, count: 0, violations: BTreeMap::new(), excused: 0 }
     }
 
     /// Looks at one more thing.
     pub fn look(&mut self, thing: impl ToString, violation: Option<String>) {
         self.count += 1;
         if let Some(violation) = violation {
-            self.violations.insert(thing.to_string(), violation);
+            self.violate(thing, violation);
+        }
+    }
+
+    /// Something is wrong with a thing that is counted elsewhere.
+    pub fn violate(&mut self, thing: impl ToString, violation: String) {
+        self.violations.insert(thing.to_string(), violation);
+        if self.violations.len() > MOST_VIOLATIONS {
+            self.violations.pop_last();
+        }
+    }
+
+    /// Adds what was found of other things of the same kind.
+    pub fn absorb(&mut self, other: Self) {
+        self.count += other.count;
+        self.excused += other.excused;
+        for (thing, violation) in other.violations {
+            self.violate(thing, violation);
         }
     }
 
     /// Forgives what an earlier look did not find wrong: it was only on its way.
     pub fn keep_repeated(&mut self, earlier: &Self) {
         self.violations.retain(|thing, _| earlier.violations.contains_key(thing));
+    }
+
+    /// Takes back violations that have an explanation.
+    pub fn excuse(&mut self, is_explained: impl Fn(&str) -> bool) {
+        let before = self.violations.len();
+        self.violations.retain(|thing, _| !is_explained(thing));
+        self.excused += (before - self.violations.len()) as u64;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chassis::consume::{Consumer, HandleError, Handler, Record};
-use chassis::dead_letter::{self, RedriveError};
+use chassis::dead_letter::{self, Discard, DiscardError, RedriveError};
 use chassis::{Clock, inbox};
 use sqlx::{PgConnection, PgPool};
 use testkit::record;
@@ -93,6 +93,15 @@ impl Desk {
             while sqlx::query_as::<_, (i64, i64)>(sql).fetch_one(&self.db).await.expect("locks") != (1, waiting) {}
         };
         tokio::time::timeout(Duration::from_secs(10), seen).await.expect("the lock is asked for");
+    }
+
+    /// Discards letters that stand under `of`, by their versions, as letters of `key`.
+    async fn discard(&self, key: Uuid, of: Uuid, versions: &[i64]) -> Result<(), DiscardError> {
+        let letters = dead_letter::list(&self.db, Some("scribe"), 0, 100).await.expect("letters");
+        let named = letters.into_iter().filter(|it| it.record.key == of && versions.contains(&it.record.version));
+        let ids: Vec<_> = named.map(|letter| letter.id).collect();
+        let what = Discard { consumer: "scribe", key, ids: &ids, reason: "not needed", actor: "operator:somebody" };
+        dead_letter::discard(&self.db, &self.clock, what).await
     }
 
     async fn parked(&self) -> Vec<(i64, String)> {
@@ -228,4 +237,36 @@ async fn an_event_that_comes_while_its_key_is_redriven_stays_behind(db: PgPool) 
     // What came after the last letter was gone went the usual way, what came before was redriven with it.
     dead_letter::redrive(&desk.consumer, &desk.clock, a).await.expect("nothing is left, or what came in between");
     assert_eq!(desk.heard().await, [(a, 1), (a, 2), (a, 3), (a, 4)]);
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn what_stands_behind_a_discarded_event_is_redriven_in_order_and_the_key_is_free(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    desk.trouble(a, 1, Trouble::Poison);
+    // Here a record's version is its offset, too, and no two are at one.
+    desk.trouble(b, 8, Trouble::Poison);
+    desk.hear(&[said(a, 1), said(a, 2), said(a, 3), said(b, 8)]).await;
+
+    let others = desk.discard(b, a, &[2]).await.expect_err("it is another key's");
+    assert!(matches!(others, DiscardError::Missing { found: 0, wanted: 1 }), "{others:?}");
+    assert_eq!(desk.parked().await.len(), 4, "all or none");
+    desk.discard(a, a, &[1, 2, 3]).await.expect("they are there");
+    let audit = "select dead_letter_id, version, error, reason, discarded_by from dead_letter_discard order by version";
+    let audit: Vec<(i64, i64, String, String, String)> =
+        sqlx::query_as(audit).fetch_all(&desk.db).await.expect("the audit trail");
+    let said_of = |at: usize| (audit[at].1, audit[at].2.as_str(), audit[at].3.as_str(), audit[at].4.as_str());
+    assert_eq!(audit.len(), 3);
+    assert_eq!(said_of(0), (1, "refused", "not needed", "operator:somebody"));
+    assert_eq!(said_of(1), (2, "parked", "not needed", "operator:somebody"));
+
+    // The key is free: what comes now is handled, and what was discarded does not come back.
+    desk.hear(&[said(a, 1), said(a, 2), said(a, 4)]).await;
+    assert_eq!(desk.heard().await, [(a, 4)]);
+
+    desk.trouble(a, 5, Trouble::Poison);
+    desk.hear(&[said(a, 5), said(a, 6), said(a, 7)]).await;
+    desk.discard(a, a, &[5]).await.expect("it is there");
+    assert_eq!(dead_letter::redrive(&desk.consumer, &desk.clock, a).await.expect("nothing is wrong with them"), 2);
+    assert_eq!(desk.heard().await, [(a, 4), (a, 6), (a, 7)]);
 }

@@ -48,10 +48,14 @@ pub async fn check_reservations(db: &PgPool) -> Result<Finding, Unexpected> {
     Ok(finding)
 }
 
-/// How many events each reservation has recorded.
-pub async fn versions(db: &PgPool) -> Result<HashMap<Uuid, i64>, Unexpected> {
-    let rows = sqlx::query!("select order_id, version from reservation where version > 0").fetch_all(db).await?;
-    Ok(rows.into_iter().map(|row| (row.order_id, row.version)).collect())
+/// How many events reservations have recorded: the first of those behind `after`, in the order of their ids.
+pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid, i64)>, Unexpected> {
+    let rows = sqlx::query!(
+        "select order_id, version from reservation where order_id > $1 and version > 0 order by order_id limit $2",
+        after,
+        limit,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.version)).collect())
 }
 
 /// What orders hold: their units, held or sold. One that holds nothing is not there.

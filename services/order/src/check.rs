@@ -36,8 +36,11 @@ pub async fn check_settled(db: &PgPool, now: OffsetDateTime) -> Result<Finding, 
 /// I9: every order took only legal steps, and its row is what its events say.
 pub async fn check_orders(db: &PgPool) -> Result<Finding, Unexpected> {
     let (count, differences) = rebuild::compare(db).await?;
-    let violations = differences.into_iter().map(|it| (it.order_id.to_string(), it.why)).collect();
-    Ok(Finding { invariant: "I9", things: "orders", count, violations })
+    let mut finding = Finding { count, ..Finding::new("I9", "orders") };
+    for difference in differences {
+        finding.violate(difference.order_id, difference.why);
+    }
+    Ok(finding)
 }
 
 /// I6: every order was made by one request, whose answer is kept as long as its key counts; and what was answered is there.
@@ -85,9 +88,14 @@ pub async fn order_ids(db: &PgPool) -> Result<HashSet<Uuid>, Unexpected> {
     Ok(ids.into_iter().collect())
 }
 
-/// How many events each order has recorded.
-pub async fn versions(db: &PgPool) -> Result<HashMap<Uuid, i64>, Unexpected> {
-    let rows = sqlx::query!(r#"select order_id, max(version) as "version!" from order_event group by order_id"#,);
+/// How many events orders have recorded: the first of those behind `after`, in the order of their ids.
+pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid, i64)>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, max(version) as "version!" from order_event where order_id > $1
+           group by order_id order by order_id limit $2"#,
+        after,
+        limit,
+    );
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.version)).collect())
 }
 

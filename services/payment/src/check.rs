@@ -88,8 +88,18 @@ pub async fn check_payments(db: &PgPool) -> Result<Finding, Unexpected> {
     Ok(finding)
 }
 
-/// How many events each payment has recorded.
-pub async fn versions(db: &PgPool) -> Result<HashMap<Uuid, i64>, Unexpected> {
-    let rows = sqlx::query!("select payment_id, version from payment where version > 0").fetch_all(db).await?;
-    Ok(rows.into_iter().map(|row| (row.payment_id, row.version)).collect())
+/// How many events payments have recorded: the first of those behind `after`, in the order of their ids.
+pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid, i64)>, Unexpected> {
+    let rows = sqlx::query!(
+        "select payment_id, version from payment where payment_id > $1 and version > 0 order by payment_id limit $2",
+        after,
+        limit,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.payment_id, row.version)).collect())
+}
+
+/// The orders of payments.
+pub async fn orders_of(db: &PgPool, payments: &[Uuid]) -> Result<Vec<Uuid>, Unexpected> {
+    let orders = sqlx::query_scalar!("select order_id from payment where payment_id = any($1)", payments);
+    Ok(orders.fetch_all(db).await?)
 }

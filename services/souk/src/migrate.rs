@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chassis::config::Secret;
 use chassis::db::Schema;
+use chassis::dead_letter;
 use clap::Args;
 use percent_encoding::percent_decode_str;
 use sqlx::postgres::PgConnectOptions;
@@ -201,7 +202,7 @@ async fn grant(db: &mut PgConnection, role: &str, append_only: &[&str]) -> sqlx:
     let mut tx = db.begin().await?;
     execute(&mut tx, format!("grant select, insert, update, delete on all tables in schema public to {role}")).await?;
     execute(&mut tx, format!("grant usage on all sequences in schema public to {role}")).await?;
-    for table in append_only {
+    for table in append_only.iter().chain([&dead_letter::AUDIT]) {
         execute(&mut tx, format!("revoke update, delete on {table} from {role}")).await?;
     }
     execute(&mut tx, format!("revoke all on _sqlx_migrations from {role}")).await?;
@@ -264,6 +265,9 @@ mod tests {
         assert!(!may(&mut db, "select").await && !may(&mut db, "update").await, "nothing was granted");
         grant(&mut db, &role, &["order_event"]).await.expect("granted");
         assert!(may(&mut db, "insert").await && !may(&mut db, "update").await && !may(&mut db, "delete").await);
+        let audit =
+            sqlx::query_scalar::<_, bool>("select has_table_privilege($1, 'dead_letter_discard', 'delete, update')");
+        assert!(!audit.bind(&role).fetch_one(&mut db).await.expect("an answer"), "the audit trail is only added to");
         execute(&mut db, format!("drop owned by {role}")).await.expect("nothing is left to it");
         execute(&mut db, format!("drop role {role}")).await.expect("the role goes");
     }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use chassis::consume::Consumer;
-use chassis::dead_letter::{self, RedriveError};
-use chassis::{Clock, Context, Explain, Refusal, Role, Unexpected, accept, timestamp};
+use chassis::dead_letter::{self, Discard, DiscardError, RedriveError};
+use chassis::{Caller, Clock, Context, Explain, Refusal, Role, Unexpected, accept, timestamp};
 use contracts::souk::ops::v1::ops_service_server::{OpsService, OpsServiceServer};
 use contracts::souk::ops::v1::*;
 use sqlx::PgPool;
@@ -55,8 +55,28 @@ impl Ops {
         match redriven {
             Ok(0) => Err(Error::NotParked),
             Ok(count) => Ok(RedriveDeadLettersResponse { redriven_count: count }),
+            Err(error @ RedriveError::Unreadable) => Err(Error::Unreadable(error.to_string())),
             Err(RedriveError::Failed { error, .. }) => Err(Error::RedriveFailed(error)),
             Err(RedriveError::Unexpected(error)) => Err(error.into()),
+        }
+    }
+
+    async fn discard(
+        &self,
+        caller: &Caller,
+        request: DiscardDeadLettersRequest,
+    ) -> Result<DiscardDeadLettersResponse, Error> {
+        let what = Discard {
+            consumer: &request.consumer,
+            key: Uuid::parse_str(&request.key).map_err(|_| Error::LetterNotFound)?,
+            ids: &request.dead_letter_ids,
+            reason: &request.reason,
+            actor: &caller.actor(),
+        };
+        match dead_letter::discard(&self.db, &self.clock, what).await {
+            Ok(()) => Ok(DiscardDeadLettersResponse { discarded_count: request.dead_letter_ids.len() as i32 }),
+            Err(DiscardError::Missing { .. }) => Err(Error::LetterNotFound),
+            Err(DiscardError::Unexpected(error)) => Err(error.into()),
         }
     }
 
@@ -85,6 +105,14 @@ impl OpsService for Ops {
         Ok(Response::new(self.redrive(request).await?))
     }
 
+    async fn discard_dead_letters(
+        &self,
+        request: Request<DiscardDeadLettersRequest>,
+    ) -> Result<Response<DiscardDeadLettersResponse>, Status> {
+        let (caller, request) = accept(request);
+        Ok(Response::new(self.discard(&caller, request).await?))
+    }
+
     async fn get_outbox_status(
         &self,
         _: Request<GetOutboxStatusRequest>,
@@ -97,6 +125,10 @@ impl OpsService for Ops {
 enum Error {
     #[error("this consumer has no dead letters of this key")]
     NotParked,
+    #[error("one of these is not among the dead letters of this consumer and key; none was discarded")]
+    LetterNotFound,
+    #[error("{0}")]
+    Unreadable(String),
     #[error("the consumer still fails: {0}")]
     RedriveFailed(String),
     #[error(transparent)]
@@ -110,6 +142,8 @@ impl Explain for Error {
         let text = self.to_string();
         match self {
             Self::NotParked => Ok(Refusal::new(Code::NotFound, "KEY_NOT_PARKED", text)),
+            Self::LetterNotFound => Ok(Refusal::new(Code::NotFound, "DEAD_LETTER_NOT_FOUND", text)),
+            Self::Unreadable(_) => Ok(Refusal::new(Code::FailedPrecondition, "RECORD_UNREADABLE", text)),
             Self::RedriveFailed(_) => Ok(Refusal::new(Code::FailedPrecondition, "REDRIVE_FAILED", text)),
             Self::Unexpected(unexpected) => Err(unexpected),
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use chassis::dead_letter;
+use chassis::Clock;
+use chassis::consume::Consumer;
+use chassis::dead_letter::{self, Discard, RedriveError};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -84,7 +86,7 @@ async fn a_poisoned_event_parks_its_key_only_until_it_is_redriven(db: PgPool) {
     assert_eq!(ground.heard().await[&poisoned], [1, 2]);
 
     listener.scribe.refused.lock().expect("no panics").clear();
-    let redriven = dead_letter::redrive(&listener.consumer, &chassis::Clock::System, poisoned).await;
+    let redriven = dead_letter::redrive(&listener.consumer, &Clock::System, poisoned).await;
     assert_eq!(redriven.expect("mended"), 8);
     ground.say(poisoned, 11).await;
     ground.hears(121).await;
@@ -119,7 +121,7 @@ async fn a_mended_bug_is_redriven_in_order_while_events_go_on(db: PgPool) {
         .await;
         listener.scribe.refused.lock().expect("no panics").clear();
         for key in parked {
-            let redriven = dead_letter::redrive(&listener.consumer, &chassis::Clock::System, *key).await;
+            let redriven = dead_letter::redrive(&listener.consumer, &Clock::System, *key).await;
             assert!(redriven.expect("mended") > 0);
         }
     };
@@ -143,6 +145,31 @@ async fn what_is_no_event_holds_nobody_up(db: PgPool) {
     let missing = "the header ce_type is missing or malformed".to_owned();
     assert_eq!(listener.letters().await, [(Uuid::nil(), 0, missing)]);
     assert_eq!(metric("events_unreadable_total", listener.consumer.name), 1.0);
+}
+
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn what_is_no_event_is_never_redriven_and_stays_away_once_it_was_discarded(db: PgPool) {
+    let ground = Ground::open(db).await;
+    let (listener, key) = (ground.scribe(), Uuid::from_u128(1));
+    ground.babble(key).await;
+    let running = listener.start();
+    let letter = eventually("the dead letter", async || {
+        let letters = dead_letter::list(&ground.db, None, 0, 10).await.expect("letters");
+        letters.into_iter().next()
+    })
+    .await;
+    running.stop().await;
+    let redriven = dead_letter::redrive(&listener.consumer, &Clock::System, Uuid::nil()).await;
+    assert!(matches!(redriven, Err(RedriveError::Unreadable)), "{redriven:?}");
+    assert_eq!(listener.letters().await.len(), 1, "it is still there");
+
+    let Consumer { name, db, .. } = &listener.consumer;
+    let what = Discard { consumer: name, key: Uuid::nil(), ids: &[letter.id], reason: "babble", actor: "operator:x" };
+    dead_letter::discard(db, &Clock::System, what).await.expect("it is there");
+    // As by a process that stopped before the offset was stored.
+    let mut db = db.acquire().await.expect("the database is there");
+    dead_letter::insert(&mut db, name, &Clock::System, &letter.record, "again").await.expect("a repeat");
+    assert_eq!(listener.letters().await, []);
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]

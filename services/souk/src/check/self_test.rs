@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bus::{Replayed, Unreadable};
 use chassis::Finding;
 use chassis::config::Secret;
 use inventory::check::Holding;
@@ -12,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::events::{self, Recorded};
+use super::events::Streams;
 use super::journal::{self, Attempt, Coverage, Outcome};
 use super::money::{self, Theirs};
 use super::plants::{Plant, all_plants};
@@ -135,21 +136,41 @@ fn money() -> Vec<(&'static str, Finding, Finding)> {
 
 fn told() -> Vec<(&'static str, Finding, Finding)> {
     let key = Uuid::from_u128(1);
-    let look = |recorded: i64, waiting: Option<i64>, told: &[i64]| {
-        let recorded = Recorded { before: HashMap::from([(key, recorded)]), after: HashMap::from([(key, recorded)]) };
-        let waiting = waiting.map(|first| (key, first)).into_iter().collect();
-        events::compare("souk.test.v1", &recorded, &waiting, &HashMap::from([(key, told.to_vec())]))
-    };
-    let nothing = Recorded { before: HashMap::new(), after: HashMap::new() };
-    let invented = HashMap::from([(key, vec![1])]);
-    let of_nobody = events::compare("souk.test.v1", &nothing, &HashMap::new(), &invented);
+    let look = |recorded: i64, waiting: Option<i64>, told: &[i64]| compare((recorded, recorded), waiting, told);
+    let sound = || look(3, None, &[1, 2, 3]);
+    let mut of_nobody = Finding::new("I5", "souk.test.v1");
+    let mut streams = Streams::new("souk.test.v1", Uuid::nil());
+    streams.hear(Replayed::Event { key, version: 1 });
+    streams.finish(&mut of_nobody);
+    let mut unreadable = Finding::new("I5", "souk.test.v1");
+    let mut streams = Streams::new("souk.test.v1", Uuid::nil());
+    streams.hear(Replayed::Unreadable { partition: 0, offset: 7, why: Unreadable("ce_type") });
+    streams.finish(&mut unreadable);
     vec![
-        ("an event that was lost", look(3, None, &[1, 2, 3]), look(3, None, &[1, 2])),
+        ("an event that was lost", sound(), look(3, None, &[1, 2])),
         ("one that was lost although it does not wait", look(3, Some(2), &[1]), look(3, Some(3), &[1])),
         ("one that was published and not recorded", look(3, Some(2), &[1, 2]), look(2, None, &[1, 2, 3])),
-        ("events that were swapped", look(3, None, &[1, 2, 3]), look(3, None, &[1, 3, 2])),
-        ("an event of nobody", look(3, None, &[1, 2, 3]), of_nobody),
+        ("events that were swapped", sound(), look(3, None, &[1, 3, 2])),
+        ("a repeat that hides a gap", look(3, None, &[1, 1, 2, 1, 3]), look(3, None, &[1, 1, 3, 3])),
+        ("an event of nobody", sound(), of_nobody),
+        ("a record that is no event", sound(), unreadable),
     ]
+}
+
+/// One stream, as it was recorded before and after its topic was read.
+pub(crate) fn compare((before, after): (i64, i64), waiting: Option<i64>, told: &[i64]) -> Finding {
+    let (key, mut finding) = (Uuid::from_u128(1), Finding::new("I5", "souk.test.v1"));
+    let mut streams = Streams::new("souk.test.v1", Uuid::nil());
+    streams.begin(vec![(key, before)]);
+    if let Some(first) = waiting {
+        streams.waits(key, first);
+    }
+    for version in told {
+        streams.hear(Replayed::Event { key, version: *version });
+    }
+    streams.recorded(key, after);
+    streams.finish(&mut finding);
+    finding
 }
 
 fn tried() -> Vec<(&'static str, Finding, Finding)> {
