@@ -55,34 +55,34 @@ async fn wait(
     patience: Duration,
     is_done: impl Fn(&Backlog) -> bool,
 ) -> Result<()> {
-    let mut moved = Moved::new(patience);
+    let mut progress = Progress::new(patience);
     loop {
         let backlog = cluster.backlog().await?;
         if is_done(&backlog) {
             return Ok(());
         }
-        moved.note(backlog, control)?;
+        progress.check(backlog, control)?;
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-/// When something last moved. What is looked at may be any count, or many.
-pub(crate) struct Moved<T> {
+/// When a count, or a set of counts, last changed.
+pub(crate) struct Progress<T> {
     patience: Duration,
     last: Option<(Instant, T)>,
 }
 
-impl<T: PartialEq + std::fmt::Debug> Moved<T> {
+impl<T: PartialEq + std::fmt::Debug> Progress<T> {
     pub(crate) fn new(patience: Duration) -> Self {
         Self { patience, last: None }
     }
 
-    /// Fails when it is the same for too long. Time in which the machine stood still does not count.
-    pub(crate) fn note(&mut self, seen: T, control: &Control) -> Result<()> {
+    /// Fails when it is the same for too long. Time in which the machine stalled does not count.
+    pub(crate) fn check(&mut self, seen: T, control: &Control) -> Result<()> {
         let now = Instant::now();
         match &self.last {
             Some((since, last)) if *last == seen => {
-                let stood = (now - *since).saturating_sub(control.stood_still(*since, now));
+                let stood = (now - *since).saturating_sub(control.stalled(*since, now));
                 ensure!(stood <= self.patience, "nothing moved for {stood:.1?}, and this is left: {seen:?}");
             }
             _ => self.last = Some((now, seen)),
@@ -110,12 +110,12 @@ mod tests {
     async fn what_stays_the_same_for_longer_than_the_patience_fails_but_for_pauses_of_the_machine() {
         let patience = Duration::from_secs(30);
         let since = Instant::now().checked_sub(patience * 2).expect("the machine runs for longer");
-        let stands = |seen| Moved { patience, last: Some((since, seen)) };
+        let stands = |seen| Progress { patience, last: Some((since, seen)) };
         let (quiet, stopped) =
             (Control::that_saw(vec![]), Control::that_saw(vec![(since, since + Duration::from_secs(31))]));
-        assert!(stands(7).note(6, &quiet).is_ok(), "it moved");
-        assert!(stands(7).note(7, &stopped).is_ok(), "it could not move");
-        let error = stands(7).note(7, &quiet).expect_err("it stands still").to_string();
+        assert!(stands(7).check(6, &quiet).is_ok(), "it moved");
+        assert!(stands(7).check(7, &stopped).is_ok(), "it could not move");
+        let error = stands(7).check(7, &quiet).expect_err("it stands still").to_string();
         assert!(error.starts_with("nothing moved for 60.0") && error.ends_with("left: 7"), "{error}");
     }
 }

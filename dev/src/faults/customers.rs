@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::backlog::Moved;
+use super::backlog::Progress;
 use super::fault::{Expect, Fault, HALF_A_MINUTE, ONE_SECOND, Pace, Site};
 use super::load::{self, Wish};
 
@@ -19,7 +19,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         ONE_SECOND,
         |site| {
             Box::pin(async move {
-                site.journal.leave_within(site.machine.usual.median * 2);
+                site.journal.leave_within(site.machine.usual.p50 * 2);
                 site.lasts(20).await;
                 site.journal.leave_within(Duration::ZERO);
                 Ok(())
@@ -61,14 +61,14 @@ async fn sell_out(mut site: Site<'_>) -> Result<()> {
     for buyer in crowd.join_all().await {
         buyer?;
     }
-    let mut moved = Moved::new(HALF_A_MINUTE);
+    let mut progress = Progress::new(HALF_A_MINUTE);
     loop {
         let (available, reserved, sold) = site.cluster.stock(&sku).await?;
         ensure!(sold <= i64::from(units), "{sold} of {units} units of {sku} were sold");
         if (available, reserved, sold) == (0, 0, i64::from(units)) {
             return Ok(());
         }
-        moved.note((available, reserved, sold), site.control).with_context(|| {
+        progress.check((available, reserved, sold), site.control).with_context(|| {
             format!("{sold} of {units} units of {sku} were sold, {reserved} are reserved and {available} available")
         })?;
         tokio::time::sleep(super::LOOK_AGAIN).await;

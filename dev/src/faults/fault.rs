@@ -5,18 +5,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use tokio::time::sleep;
 
-use super::backlog::Moved;
 use super::cluster::{Cluster, Role};
 use super::control::Control;
 use super::journal::Journal;
 use super::machine::Machine;
 use super::proxy::{Held, Mode, Moment, Proxy};
-use super::{LOOK_AGAIN, customers, databases, kafka, peers, processes, provider, report};
+use super::{customers, databases, kafka, peers, processes, provider, report};
 use crate::supervisor::Order::{Kill, Pause, Resume};
 
 pub(crate) struct Fault {
@@ -63,8 +62,8 @@ pub(crate) struct Site<'a> {
     pub(crate) pace: Pace,
 }
 
-/// What customers may notice. To each limit comes what was measured of the machine, and what fails because the machine stood
-/// still does not count.
+/// What customers may notice. The limits are the product's own timeouts; the slack of the machine is added to each, and what
+/// failed while the machine stalled does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// No request fails at any time.
@@ -85,15 +84,15 @@ impl Expect {
     }
 }
 
-/// Longer than the product's own waits: a lease of a payment ends after 17 s, a consumer that is gone is given up after 6 s, a
-/// relay after 3 s, and what failed is tried again within 5 s.
+/// Longer than the product's own waits: the lease of a payment ends after 17 s, a consumer that is gone is given up after 6 s,
+/// the session of a relay after 3 s, and what failed is tried again within 5 s.
 pub(crate) const HALF_A_MINUTE: Duration = Duration::from_secs(30);
-/// Where the provider failed: it is asked again within 36 s, and a lease may have to end before.
+/// Where the provider failed: it is asked again within 36 s, and a lease may have to end first.
 pub(crate) const A_MINUTE: Duration = Duration::from_secs(60);
-/// For a process that dies: a refused connection takes it out at once, and what was on its connections has failed.
+/// For a process that dies: its connections break and refuse at once, so requests fail once and are repeated.
 pub(crate) const ONE_SECOND: Expect = Expect::Stretch(Duration::from_secs(1));
-/// For what takes all replicas away: one that is ready again is found by the edge's health check, 0.25 s later or 2 s after it
-/// was ejected, and breakers ask again after 1 s.
+/// For what takes all replicas away: the edge asks after an unhealthy replica every 0.25 s, lets an ejected one back after 2 s,
+/// and a breaker asks its peer again after 1 s.
 pub(crate) const SERVES_WITHIN_FIVE: Expect = Expect::ServesWithin(Duration::from_secs(5));
 /// For a replica that falls silent: six seconds until the edge is sure of it, and what was sent to it hangs for five more.
 pub(crate) const TWELVE_SECONDS: Expect = Expect::Stretch(Duration::from_secs(12));
@@ -121,7 +120,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Fault> {
         .flatten()
 }
 
-/// How often customers buy while a moment is waited for: it comes with every few purchases.
+/// A moment comes with every few purchases; after so many without it, it does not come.
 const MOMENT_AFTER: u64 = 800;
 /// Failures that do not end are found by how long they last.
 const APART_WITHIN: Duration = Duration::from_secs(15);
@@ -137,18 +136,12 @@ impl<'a> Site<'a> {
 
     /// The connection stands still at its moment.
     pub(crate) async fn hold(&self, proxy: &Proxy, moment: Moment) -> Result<Held> {
-        let (enough, mut moved) = (self.journal.bought() + MOMENT_AFTER, Moved::new(HALF_A_MINUTE));
-        let waited_long = async {
-            loop {
-                let bought = self.journal.bought();
-                ensure!(bought < enough, "the moment did not come while customers bought {MOMENT_AFTER} times");
-                moved.note(bought, self.control).context("the moment did not come, as nobody bought anything")?;
-                sleep(LOOK_AGAIN).await;
-            }
-        };
         tokio::select! {
             held = proxy.wait_for(moment) => held,
-            error = waited_long => error,
+            bought = self.journal.buys(MOMENT_AFTER, self.control) => {
+                bought.context("the moment did not come, as nobody bought anything")?;
+                bail!("the moment did not come while customers bought {MOMENT_AFTER} times")
+            }
         }
     }
 

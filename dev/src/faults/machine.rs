@@ -15,44 +15,42 @@ use super::fault::{HALF_A_MINUTE, Pace};
 use super::journal::Journal;
 use super::load::{CUSTOMERS, Load};
 
-/// So often customers have bought before it is measured: by then all of them are signed in, and everything has been used.
+/// Purchases before the measurement begins: by then all customers have signed in, and all connections are open.
 const WARM: u64 = 5 * CUSTOMERS as u64;
-const WARM_WITHIN: Duration = Duration::from_secs(120);
 /// In seconds.
 const MEASURED: u64 = 18;
-/// Of what the machine does, customers ask for half: the rest is for what a fault left undone.
+/// The share of its capacity that customers use; the rest is there to work off what a fault left undone.
 const SHARE: f64 = 0.5;
-/// Fewer purchases a second hit no moment of a fault.
+/// With fewer purchases a second, faults would meet no request.
 const SLOWEST: f64 = 2.0;
-/// Beside the product's timeouts, an end to failures takes some requests and answers one after the other, each as slow as
-/// the slowest under full load.
+/// Besides the product's own timeouts, recovery takes a few requests in a row, each as slow as the p99 under full load.
 const ROUNDS: u32 = 4;
 
-/// The median, and what 99 of 100 do not exceed.
+/// Two percentiles of how long something took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spread {
-    pub(crate) median: Duration,
-    pub(crate) most: Duration,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
 }
 
 impl Spread {
     fn of(mut all: Vec<Duration>) -> Self {
         all.sort_unstable();
         let at = |share: usize| all.get(all.len() * share / 100).copied().unwrap_or_default();
-        Self { median: at(50), most: at(99) }
+        Self { p50: at(50), p99: at(99) }
     }
 }
 
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3} s (99 of 100: {:.3} s)", self.median.as_secs_f64(), self.most.as_secs_f64())
+        write!(f, "p50 {:.3} s, p99 {:.3} s", self.p50.as_secs_f64(), self.p99.as_secs_f64())
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Machine {
     /// Purchases a second that settle under full load.
-    settles: f64,
+    capacity: f64,
     /// Requests under full load.
     busy: Spread,
     /// From a purchase until it is paid, under full load.
@@ -72,42 +70,42 @@ impl Machine {
         journal: &Journal,
         control: &Control,
     ) -> Result<Self> {
-        journal.buys(WARM, WARM_WITHIN).await?;
+        journal.buys(WARM, control).await?;
         let (begun, since) = (Instant::now(), OffsetDateTime::now_utc());
         let before = cluster.settled().await?;
         sleep(pace.of(MEASURED)).await;
         let busy = Spread::of(journal.durations(begun));
         let closed = load.close().await;
         backlog::work_off(cluster, control, HALF_A_MINUTE, &Backlog::default()).await?;
-        let settles = (cluster.settled().await? - before) as f64 / begun.elapsed().as_secs_f64();
+        let capacity = (cluster.settled().await? - before) as f64 / begun.elapsed().as_secs_f64();
         let settling = Spread::of(cluster.settling(since).await?);
-        ensure!(settles >= SLOWEST, "this machine settles {settles:.1} purchases a second, and {SLOWEST} are needed");
-        let rate = rate(settles, wanted);
+        ensure!(capacity >= SLOWEST, "this machine settles {capacity:.1} purchases a second, and {SLOWEST} are needed");
+        let rate = rate(capacity, wanted);
         load.slow_down(rate);
         drop(closed);
         let begun = Instant::now();
         sleep(pace.of(MEASURED) / 2).await;
-        Ok(Self { settles, busy, settling, rate, usual: Spread::of(journal.durations(begun)) })
+        Ok(Self { capacity, busy, settling, rate, usual: Spread::of(journal.durations(begun)) })
     }
 
     /// What is added to a limit that the product's timeouts set.
     pub(crate) fn slack(&self) -> Duration {
-        self.busy.most * ROUNDS
+        self.busy.p99 * ROUNDS
     }
 }
 
-fn rate(settles: f64, wanted: u32) -> f64 {
-    f64::from(wanted).min((settles * SHARE).round())
+fn rate(capacity: f64, wanted: u32) -> f64 {
+    f64::from(wanted).min((capacity * SHARE).round())
 }
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { settles, busy, settling, rate, usual } = self;
+        let Self { capacity, busy, settling, rate, usual } = self;
         write!(
             f,
-            "Under full load this machine settled {settles:.0} purchases a second; a request took {busy}, a purchase was paid \
-             after {settling}. Customers bought {rate} times a second then, and a request took {usual}. To each limit {:.1} s \
-             were added.",
+            "Under full load this machine settled {capacity:.0} purchases a second; requests took {busy}; purchases were paid \
+             after {settling}. Customers then bought {rate} times a second, and requests took {usual}. Each limit has a slack of \
+             {:.1} s",
             self.slack().as_secs_f64()
         )
     }
@@ -116,8 +114,8 @@ impl fmt::Display for Machine {
 #[cfg(test)]
 impl Machine {
     pub(crate) fn of(rate: f64, slack: Duration) -> Self {
-        let spread = Spread { median: slack / ROUNDS, most: slack / ROUNDS };
-        Self { settles: rate / SHARE, busy: spread, settling: spread, rate, usual: spread }
+        let spread = Spread { p50: slack / ROUNDS, p99: slack / ROUNDS };
+        Self { capacity: rate / SHARE, busy: spread, settling: spread, rate, usual: spread }
     }
 }
 
@@ -129,6 +127,6 @@ mod tests {
     fn customers_want_half_of_what_the_machine_does() {
         assert_eq!((rate(55.0, 40), rate(200.0, 40), rate(20.0, 10)), (28.0, 40.0, 10.0));
         let spread = Spread::of((1..=100).rev().map(Duration::from_millis).collect());
-        assert_eq!((spread.median, spread.most), (Duration::from_millis(51), Duration::from_millis(100)));
+        assert_eq!((spread.p50, spread.p99), (Duration::from_millis(51), Duration::from_millis(100)));
     }
 }

@@ -118,7 +118,7 @@ async fn run_schedule(
     let control = Control::start(cluster.client(), written);
     let pace = if options.short { Pace::Short } else { Pace::Full };
     let machine = Machine::measure((options.rate(), pace), cluster, &load, &journal, &control).await?;
-    say(&machine.to_string());
+    say(&format!("{machine}."));
     let mut stage = Stage {
         cluster,
         journal: journal.clone(),
@@ -155,7 +155,7 @@ async fn run_schedule(
     say(&sum);
     if let Some(table) = &options.table {
         let run = format!("SEED={seed} PAIRS={} RATE={}", options.pairs, machine.rate);
-        write_table(table, &run, &format!("{machine}\n\n{sum}"), &rows, &checked)?;
+        write_table(table, &run, &format!("{machine}.\n\n{sum}"), &rows, &checked)?;
     }
     ensure!(problems.is_empty(), "{} problems:\n  {}", problems.len(), problems.join("\n  "));
     say("no promise was broken");
@@ -205,8 +205,9 @@ the longest time in which requests failed at a stretch, *until* when the last of
 over, and *settled* when every order placed before that had settled and was paid, but for those paid in ways that are slow
 whatever happens. Between two faults, customers wait until everything has settled.
 
-How much they buy, and what is added to the limits, is measured first, and stands above each table: limits are the product's own
-timeouts, and how fast a machine is breaks none of them. A control asks the edge for something that no fault touches, and writes
-to the disk. Where it got no answer for half a second, the machine stood still: what failed then, or within five seconds after
-it, does not count.
+How fast the machine is decides nothing. What it does is measured first and stands above each table: customers buy at half of
+that, 40 times a second at most, and each limit, which is one of the product's own timeouts, gets a slack. A control, whose
+requests no fault touches, tells when the machine stalled, which is when it got no answer for half a second; what failed then, or
+within five seconds after, does not count. Orders count as lost when nothing happens to any order for longer than the product
+itself ever waits.
 ";

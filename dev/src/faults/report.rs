@@ -58,7 +58,7 @@ pub(crate) async fn judge(trial: Trial, journal: &Journal, control: &Control, ma
     let stretch = longest_stretch(failures);
     let served = |from: Instant, to: Instant| {
         let served = attempts.iter().filter(|it| it.outcome == Outcome::Ok && it.begun >= from && it.begun <= to);
-        let time = (to - from).saturating_sub(control.stood_still(from, to));
+        let time = (to - from).saturating_sub(control.stalled(from, to));
         served.count() as f64 >= (FLOOR * machine.rate * time.as_secs_f64()).floor()
     };
     let slack = machine.slack();
@@ -79,10 +79,9 @@ pub(crate) async fn judge(trial: Trial, journal: &Journal, control: &Control, ma
         )),
         _ => outcome,
     };
-    let stood_still = control.stood_still(injected, until);
-    let note =
-        format!("; the machine stood still for {stood_still:.1?}, and {} failures are its own", failed - counted);
-    let verdict = verdict.map(|notes| if stood_still.is_zero() { notes } else { notes + &note });
+    let stalled = control.stalled(injected, until);
+    let note = format!("; the machine stalled for {stalled:.1?}, and {} failures do not count", failed - counted);
+    let verdict = verdict.map(|notes| if stalled.is_zero() { notes } else { notes + &note });
     Row { name, what, attempts: attempts.len(), ok, refused, failed, stretch, recovery, settled, verdict }
 }
 
@@ -147,14 +146,13 @@ mod tests {
 
     /// Four requests a second that succeed for 20 s, and these that fail: `begun`, `ended` in milliseconds. The fault is over
     /// after 10 s.
-    async fn verdict(expect: Expect, failures: &[(u64, u64)], pauses: &[(u64, u64)]) -> Result<String, String> {
-        // The control's own pauses are looked for in the past.
+    async fn verdict(expect: Expect, failures: &[(u64, u64)], stalls: &[(u64, u64)]) -> Result<String, String> {
         let injected = Instant::now();
         let at = |millis| injected + Duration::from_millis(millis);
         let attempt = |(begun, ended), outcome| Attempt { begun: at(begun), ended: Some(at(ended)), outcome };
         let mut attempts: Vec<_> = (0..80).map(|it| attempt((it * 250, it * 250 + 5), Outcome::Ok)).collect();
         attempts.extend(failures.iter().map(|it| attempt(*it, Outcome::Failed)));
-        let control = Control::that_saw(pauses.iter().map(|it| (at(it.0), at(it.1))).collect());
+        let control = Control::that_saw(stalls.iter().map(|it| (at(it.0), at(it.1))).collect());
         let trial = Trial {
             name: String::new(),
             what: String::new(),
@@ -170,9 +168,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_break_a_limit_unless_the_machine_stood_still() {
+    async fn failures_break_a_limit_unless_the_machine_stalled() {
         let second = Duration::from_secs(1);
-        for (expect, failures, pauses, is_broken) in [
+        for (expect, failures, stalls, is_broken) in [
             (Expect::NoFailure, &[][..], &[][..], false),
             (Expect::NoFailure, &[(3_000, 3_010)], &[], true),
             (Expect::NoFailure, &[(3_000, 3_010)], &[(2_000, 2_600)], false),
@@ -183,15 +181,15 @@ mod tests {
             (Expect::ServesWithin(second), &[(1_000, 11_390)], &[], false),
             (Expect::ServesWithin(second), &[(1_000, 11_410)], &[], true),
         ] {
-            let verdict = verdict(expect, failures, pauses).await;
-            assert_eq!(verdict.is_err(), is_broken, "{expect:?} {failures:?} {pauses:?}: {verdict:?}");
+            let verdict = verdict(expect, failures, stalls).await;
+            assert_eq!(verdict.is_err(), is_broken, "{expect:?} {failures:?} {stalls:?}: {verdict:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_shop_that_serves_nobody_is_no_proof_unless_the_machine_stood_still() {
-        let nobody = |pauses| async move {
-            let (injected, control) = (Instant::now(), Control::that_saw(pauses));
+    async fn a_shop_that_serves_nobody_is_no_proof_unless_the_machine_stalled() {
+        let nobody = |stalls| async move {
+            let (injected, control) = (Instant::now(), Control::that_saw(stalls));
             let healed = injected + Duration::from_secs(10);
             let trial = Trial {
                 name: String::new(),

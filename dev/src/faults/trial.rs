@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use time::OffsetDateTime;
@@ -14,7 +14,7 @@ use super::LOOK_AGAIN;
 use super::backlog::{self, Backlog};
 use super::cluster::Cluster;
 use super::control::Control;
-use super::fault::{A_MINUTE, Expect, Fault, HALF_A_MINUTE, Pace, Site};
+use super::fault::{A_MINUTE, Expect, Fault, Pace, Site};
 use super::journal::Journal;
 use super::load::{CUSTOMERS, Load};
 use super::machine::Machine;
@@ -35,21 +35,31 @@ pub(crate) struct Stage<'a> {
     pub(crate) left: Backlog,
 }
 
+/// How a trial ended.
+struct Rest {
+    /// Until when customers bought.
+    until: Instant,
+    /// How long after the fault everything placed before had settled.
+    settled: Option<Duration>,
+    /// Nothing, or what does not come to rest and why.
+    outcome: Result<(), (Backlog, Error)>,
+}
+
 impl Stage<'_> {
     pub(crate) async fn try_out(&mut self, faults: &[&Fault], random: &mut StdRng) -> Result<Row> {
-        let busy = self.journal.buys(CUSTOMERS.into(), HALF_A_MINUTE).await;
+        let busy = self.journal.buys(CUSTOMERS.into(), self.control).await;
         let (injected, deaths) = (Instant::now(), self.cluster.deaths());
         let (expect, settles, mut outcome) = self.inject(faults, random).await?;
         if let Err(error) = busy {
-            outcome = Err(format!("before it began, {error}"));
+            outcome = Err(format!("before it began, nobody bought anything: {error:#}"));
         }
         self.journal.leave_within(Duration::ZERO);
         self.cluster.heal().await?;
         let healed = Instant::now();
-        let (until, settled, worked_off) = self.come_to_rest(expect, healed, settles).await?;
-        if let Err(error) = worked_off {
-            self.left = self.cluster.backlog().await?;
-            outcome = outcome.and(Err(format!("orders do not settle: {error:#}")));
+        let Rest { until, settled, outcome: rest } = self.come_to_rest(expect, healed, settles).await?;
+        if let Err((left, error)) = rest {
+            self.left = left;
+            outcome = outcome.and(Err(format!("{error:#}")));
         }
         let died = self.cluster.deaths().into_iter().filter(|it| !deaths.contains(it));
         let died: Vec<_> = died.map(|(name, _)| name).collect();
@@ -93,24 +103,25 @@ impl Stage<'_> {
         })
     }
 
-    /// Customers buy until they are served again, and then wait until all orders have settled. Until when they bought, how long
-    /// after the fault everything placed before had settled, and why something does not settle.
-    async fn come_to_rest(
-        &self,
-        expect: Expect,
-        healed: Instant,
-        settles: Duration,
-    ) -> Result<(Instant, Option<Duration>, Result<()>)> {
+    /// Customers buy until they are served again, and then wait until all orders have settled.
+    async fn come_to_rest(&self, expect: Expect, healed: Instant, settles: Duration) -> Result<Rest> {
         let (before, mut settled) = (OffsetDateTime::now_utc(), None);
         let slack = self.machine.slack();
         let rest = async {
             self.journal.nothing_fails_for(AFTERWARDS, expect.limit() + slack + AFTERWARDS).await;
             let until = Instant::now();
-            let closed = self.load.close().await;
-            let mut worked_off = backlog::work_off(self.cluster, self.control, settles + slack, &self.left).await;
-            // The next fault may take away the replica that is left.
-            worked_off = worked_off.and(self.cluster.edge_serves().await);
-            (until, worked_off, closed)
+            let _closed = self.load.close().await;
+            let worked_off = backlog::work_off(self.cluster, self.control, settles + slack, &self.left).await;
+            let outcome = match worked_off {
+                // The next fault may take away the replica that is left.
+                Ok(()) => self.cluster.edge_serves().await,
+                Err(error) => Err(error.context("orders do not settle")),
+            };
+            let outcome = match outcome {
+                Ok(()) => Ok(()),
+                Err(error) => Err((self.cluster.backlog().await?, error)),
+            };
+            anyhow::Ok((until, outcome))
         };
         let settling = async {
             while self.cluster.unsettled(before).await? > self.left.prompt_orders {
@@ -119,12 +130,11 @@ impl Stage<'_> {
             settled = Some(healed.elapsed());
             std::future::pending::<Result<Infallible>>().await
         };
-        let (until, worked_off, closed) = tokio::select! {
-            rest = rest => rest,
+        let (until, outcome) = tokio::select! {
+            rest = rest => rest?,
             failed = settling => match failed? {},
         };
-        drop(closed);
-        let settled = settled.or_else(|| worked_off.is_ok().then(|| healed.elapsed()));
-        Ok((until, settled, worked_off))
+        let settled = settled.or_else(|| outcome.is_ok().then(|| healed.elapsed()));
+        Ok(Rest { until, settled, outcome })
     }
 }
