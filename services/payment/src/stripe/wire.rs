@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use crate::budget::Held;
@@ -22,8 +22,13 @@ pub(crate) struct Intent {
     pub(crate) amount_received: i64,
     pub(crate) last_payment_error: Option<Failure>,
     latest_charge: Option<Charge>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     metadata: HashMap<String, String>,
+}
+
+/// For what Stripe's schema allows to be null and we read as nothing.
+fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(value: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 /// What an intent did to the card: its name, or if it was asked for, all of it.
@@ -69,9 +74,10 @@ pub(crate) enum Status {
 pub(crate) struct Refund {
     pub(crate) id: String,
     pub(crate) amount: i64,
+    #[serde(default, deserialize_with = "null_is_none")]
     pub(crate) status: RefundStatus,
     payment_intent: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     metadata: HashMap<String, String>,
 }
 
@@ -87,13 +93,14 @@ impl Refund {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RefundStatus {
     Succeeded,
     Failed,
     Canceled,
-    /// Pending, or waiting for somebody.
+    /// Pending, or waiting for somebody, or not known to the provider yet.
+    #[default]
     #[serde(other)]
     UnderWay,
 }
@@ -135,7 +142,8 @@ impl Subject for Refund {
         match about {
             About::Refund(refund_id, _) => self.is(refund_id),
             About::RefundNamed(reference) => self.id == reference,
-            About::Intent(intent_id) => self.payment_intent.as_deref() == Some(intent_id),
+            // Without a name of its own it is one of those that were asked for.
+            About::Intent(intent_id) => self.payment_intent.as_deref().is_none_or(|ours| ours == intent_id),
             About::Payment(_) => false,
         }
     }

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::RATES;
 use crate::budget::Budget;
-use crate::stripe::{Answer, NoAnswer, Stripe};
+use crate::stripe::{Answer, NoAnswer, RefundStatus, Stripe};
 
 fn done<T, E>(what: &str, answer: Result<Answer<T>, E>) -> T
 where
@@ -102,4 +102,84 @@ async fn an_answer_about_something_else_leaves_the_outcome_unknown(db: PgPool) {
     let stripe = parrot(&db, "402 Payment Required", error.to_string()).await;
     assert!(stripe.confirm("k2", "pi_ours").await.is_err(), "somebody else's card was declined");
     assert!(matches!(stripe.confirm("k2", "pi_theirs").await, Ok(Answer::Declined(_))));
+}
+
+/// What Stripe's schema of the version that we ask for (2025-03-31.basil, `components.schemas`) says may be null, of the
+/// objects that we read.
+const NULLABLE_OF_INTENT: [&str; 26] = [
+    "application",
+    "application_fee_amount",
+    "automatic_payment_methods",
+    "canceled_at",
+    "cancellation_reason",
+    "client_secret",
+    "customer",
+    "description",
+    "last_payment_error",
+    "latest_charge",
+    "next_action",
+    "on_behalf_of",
+    "payment_method",
+    "payment_method_configuration_details",
+    "payment_method_options",
+    "processing",
+    "receipt_email",
+    "review",
+    "setup_future_usage",
+    "shipping",
+    "source",
+    "statement_descriptor",
+    "statement_descriptor_suffix",
+    "transfer_data",
+    "transfer_group",
+    // Not by the schema, but for the whole of an answer that costs nothing.
+    "metadata",
+];
+const NULLABLE_OF_REFUND: [&str; 9] = [
+    "balance_transaction",
+    "charge",
+    "metadata",
+    "payment_intent",
+    "reason",
+    "receipt_number",
+    "source_transfer_reversal",
+    "status",
+    "transfer_reversal",
+];
+
+fn without(object: &Value, field: &str) -> [Value; 2] {
+    let (mut null, mut absent) = (object.clone(), object.clone());
+    null[field] = Value::Null;
+    absent.as_object_mut().expect("an object").remove(field);
+    [null, absent]
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_may_be_null_makes_no_answer_unreadable(db: PgPool) {
+    let refund = json!({
+        "id": "re_1", "object": "refund", "amount": 5, "currency": "eur", "charge": "ch_1", "payment_intent": "pi_1",
+        "status": "succeeded", "metadata": {"refund_id": "r"},
+    });
+    for field in NULLABLE_OF_REFUND {
+        for refund in without(&refund, field) {
+            let stripe = parrot(&db, "200 OK", json!({"data": [refund], "has_more": false}).to_string()).await;
+            let listed = done(field, stripe.list_refunds("pi_1").await);
+            let expected = if field == "status" { RefundStatus::UnderWay } else { RefundStatus::Succeeded };
+            assert_eq!((listed.len(), listed[0].status), (1, expected), "{field}");
+            let stripe = parrot(&db, "200 OK", refund.to_string()).await;
+            assert_eq!(done(field, stripe.get_refund("re_1").await).amount, 5, "{field}");
+        }
+    }
+    let charge = json!({"id": "ch_1", "object": "charge", "status": "succeeded", "amount_refunded": 0});
+    let intent = json!({
+        "id": "pi_1", "object": "payment_intent", "amount": 5, "status": "requires_capture", "latest_charge": charge,
+        "last_payment_error": {"type": "card_error", "code": null, "decline_code": null, "param": null}, "metadata": {},
+    });
+    for field in NULLABLE_OF_INTENT {
+        for intent in without(&intent, field) {
+            let stripe = parrot(&db, "200 OK", intent.to_string()).await;
+            let found = done(field, stripe.get("pi_1").await);
+            assert_eq!(found.was_held(), field != "latest_charge", "{field}");
+        }
+    }
 }
