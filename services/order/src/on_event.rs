@@ -11,6 +11,7 @@ use contracts::souk::inventory::v1::InventoryEvent;
 use contracts::souk::inventory::v1::inventory_event::Event as Stock;
 use contracts::souk::payment::v1::PaymentEvent;
 use contracts::souk::payment::v1::payment_event::Event as Payment;
+use contracts::souk::r#type::v1::Money;
 use prost::Message;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -54,6 +55,7 @@ impl Handler for Peers {
         let (order_id, heard) = parse(record)?;
         let order = Order::lock(tx, order_id, Owner::Anybody).await.map_err(unexpected)?;
         let mut order = order.ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
+        let heard = heard.by_order_of(order.total_minor);
         match decide(order.state, &heard) {
             Decision::Ignore => Ok(()),
             Decision::Impossible => {
@@ -116,14 +118,15 @@ fn parse_payment(event: PaymentEvent) -> Result<(Uuid, Heard), HandleError> {
     let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
         Payment::PaymentAuthorized(_) => Heard::PaymentAuthorized { payment_id },
         Payment::PaymentDeclined(it) => Heard::PaymentDeclined { reason: it.reason },
-        Payment::PaymentCaptured(_) => Heard::PaymentCaptured { payment_id },
+        Payment::PaymentCaptured(it) => Heard::PaymentCaptured { payment_id, minor: parse_minor(it.amount)? },
         Payment::PaymentCaptureFailed(it) => Heard::PaymentCaptureFailed { reason: it.reason },
         Payment::PaymentVoided(_) => Heard::PaymentVoided,
-        Payment::PaymentRefunded(it) => {
-            let amount =
-                it.amount.unwrap_or_default().checked().map_err(|why| poisoned(format!("its amount: {why}")))?;
-            Heard::PaymentRefunded { payment_id, minor: amount.minor }
-        }
+        Payment::PaymentRefunded(it) => Heard::PaymentRefunded { payment_id, minor: parse_minor(it.amount)? },
     };
     Ok((order_id, heard))
+}
+
+fn parse_minor(amount: Option<Money>) -> Result<i64, HandleError> {
+    let amount = amount.unwrap_or_default().checked().map_err(|why| poisoned(format!("its amount: {why}")))?;
+    Ok(amount.minor)
 }

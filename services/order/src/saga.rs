@@ -24,7 +24,10 @@ pub(crate) enum Heard {
     },
     PaymentCaptured {
         payment_id: Uuid,
+        minor: i64,
     },
+    /// Of another amount than the order's total, such as a part that was captured at the provider itself.
+    PaymentCapturedInPart,
     PaymentCaptureFailed {
         reason: String,
     },
@@ -33,6 +36,16 @@ pub(crate) enum Heard {
         payment_id: Uuid,
         minor: i64,
     },
+}
+
+impl Heard {
+    /// What it means for an order of this total, in minor units.
+    pub(crate) fn by_order_of(self, total_minor: i64) -> Self {
+        match self {
+            Self::PaymentCaptured { minor, .. } if minor != total_minor => Self::PaymentCapturedInPart,
+            heard => heard,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +64,11 @@ pub(crate) fn decide(state: State, heard: &Heard) -> Decision {
         (Pending, Heard::StockRejected { reason, skus }) => Decision::Record(Fact::Rejected { reason, skus }),
         (Reserved, Heard::PaymentAuthorized { payment_id }) => Decision::Record(Fact::Confirmed { payment_id }),
         (Reserved, Heard::PaymentDeclined { reason }) => Decision::Record(Fact::PaymentFailed { reason }),
-        (Confirmed, Heard::PaymentCaptured { payment_id }) => Decision::Record(Fact::Paid { payment_id }),
+        (Confirmed, Heard::PaymentCaptured { payment_id, .. }) => Decision::Record(Fact::Paid { payment_id }),
+        // The order is not paid for: it ends, and what was captured goes back.
+        (Confirmed, Heard::PaymentCapturedInPart) => {
+            Decision::Record(Fact::PaymentFailed { reason: "CAPTURED_IN_PART".to_owned() })
+        }
         (Confirmed, Heard::PaymentCaptureFailed { reason }) => Decision::Record(Fact::PaymentFailed { reason }),
         // A fact that changes no state, but belongs to the story.
         (Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired, Heard::PaymentRefunded { payment_id, minor }) => {
@@ -69,7 +86,9 @@ pub(crate) fn decide(state: State, heard: &Heard) -> Decision {
         }
         (PaymentFailed | Cancelled | Expired, Heard::PaymentDeclined { .. }) => Decision::Ignore,
         (Fulfilled | Cancelled | Expired, Heard::PaymentCaptured { .. }) => Decision::Ignore,
-        (PaymentFailed | Cancelled, Heard::PaymentCaptureFailed { .. }) => Decision::Ignore,
+        (PaymentFailed | Cancelled | Expired, Heard::PaymentCapturedInPart) => Decision::Ignore,
+        // Of an expired order, too: the provider may let go of what it held while the order expires.
+        (PaymentFailed | Cancelled | Expired, Heard::PaymentCaptureFailed { .. }) => Decision::Ignore,
         (PaymentFailed | Cancelled | Expired, Heard::PaymentVoided) => Decision::Ignore,
 
         _ => Decision::Impossible,
@@ -80,7 +99,7 @@ pub(crate) fn decide(state: State, heard: &Heard) -> Decision {
 mod tests {
     use super::*;
 
-    fn all_heard() -> [Heard; 10] {
+    fn all_heard() -> [Heard; 11] {
         let payment_id = Uuid::from_u128(7);
         let reason = || "CARD_DECLINED".to_owned();
         [
@@ -90,7 +109,8 @@ mod tests {
             Heard::StockReleased,
             Heard::PaymentAuthorized { payment_id },
             Heard::PaymentDeclined { reason: reason() },
-            Heard::PaymentCaptured { payment_id },
+            Heard::PaymentCaptured { payment_id, minor: 100 },
+            Heard::PaymentCapturedInPart,
             Heard::PaymentCaptureFailed { reason: reason() },
             Heard::PaymentVoided,
             Heard::PaymentRefunded { payment_id, minor: 100 },
@@ -101,14 +121,14 @@ mod tests {
     #[test]
     fn every_pair_is_decided() {
         let table = [
-            (State::Pending, "RRxxxxxxxx"),
-            (State::Reserved, "ixxxRRxxxx"),
-            (State::Confirmed, "ixixixRRxR"),
-            (State::Fulfilled, "ixixixixxR"),
-            (State::Rejected, "xixxxxxxxx"),
-            (State::PaymentFailed, "ixiiiixiiR"),
-            (State::Cancelled, "iiiiiiiiiR"),
-            (State::Expired, "iixiiiixiR"),
+            (State::Pending, "RRxxxxxxxxx"),
+            (State::Reserved, "ixxxRRxxxxx"),
+            (State::Confirmed, "ixixixRRRxR"),
+            (State::Fulfilled, "ixixixixxxR"),
+            (State::Rejected, "xixxxxxxxxx"),
+            (State::PaymentFailed, "ixiiiixiiiR"),
+            (State::Cancelled, "iiiiiiiiiiR"),
+            (State::Expired, "iixiiiiiiiR"),
         ];
         assert_eq!(table.map(|(state, _)| state), State::ALL);
         for (state, row) in table {
@@ -121,6 +141,15 @@ mod tests {
                 })
                 .collect();
             assert_eq!(decided, row, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_capture_of_the_total_pays_for_an_order() {
+        let captured = |minor| Heard::PaymentCaptured { payment_id: Uuid::from_u128(7), minor };
+        assert_eq!(captured(2_500).by_order_of(2_500), captured(2_500));
+        for minor in [1, 2_499, 2_501] {
+            assert_eq!(captured(minor).by_order_of(2_500), Heard::PaymentCapturedInPart);
         }
     }
 

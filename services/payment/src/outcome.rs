@@ -133,6 +133,10 @@ async fn apply(
             payment.step_to(State::Captured)?;
             payment.captured_minor = minor;
             transfer(service, tx, payment, "CAPTURE", ("held", "revenue"), minor, &intent).await?;
+            // Somebody captured a part at the provider itself, which let go of the rest.
+            if minor < amount {
+                transfer(service, tx, payment, "VOID", ("held", &customer), amount - minor, &intent).await?;
+            }
             let kind = Kind::PaymentCaptured(PaymentCaptured { amount: Some(payment.money(minor)) });
             publish(service, tx, payment, "souk.payment.v1.PaymentCaptured", kind).await
         }

@@ -186,7 +186,12 @@ async fn compare(service: &Service, payment: &Payment) -> Result<Verdict, Stoppe
 /// What the provider says.
 fn moved(payment: &Payment, intent: &Intent) -> Moved {
     let authorized = if intent.was_held() { payment.amount_minor } else { 0 };
-    let voided = if intent.status == Status::Canceled { authorized } else { 0 };
+    let voided = match intent.status {
+        Status::Canceled => authorized,
+        // What a capture of a part left of it.
+        Status::Succeeded => authorized - intent.amount_received,
+        _ => 0,
+    };
     [authorized, intent.amount_received, voided, intent.refunded()]
 }
 

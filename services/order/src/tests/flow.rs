@@ -193,3 +193,33 @@ async fn what_a_newer_peer_says_is_skipped(db: PgPool) {
     shop.hears(shop.stock_reserved(order)).await;
     assert_eq!(shop.state(order).await, OrderState::Reserved);
 }
+
+/// Such as by somebody at the provider itself.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_capture_of_a_part_does_not_pay_for_an_order(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    shop.hears(shop.stock_reserved(order)).await;
+    shop.hears(shop.authorized(order)).await;
+    shop.hears(shop.captured_of(order, 2_499)).await;
+    let failed = shop.order(order).await;
+    assert_eq!((failed.state(), failed.exit_reason.as_str()), (OrderState::PaymentFailed, "CAPTURED_IN_PART"));
+    assert_eq!(shop.published(order).await.last().map(String::as_str), Some("OrderPaymentFailed"));
+    assert_eq!(shop.parked().await, 0);
+}
+
+/// The provider lets go of a hold while the order expires, and each hears of the other too late.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_expired_order_may_hear_that_its_payment_was_lost(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    shop.hears(shop.stock_reserved(order)).await;
+    shop.kit.context.clock.advance(Duration::from_secs(901));
+    expire_due(shop.service.clone()).await.expect("expired");
+    assert_eq!(shop.state(order).await, OrderState::Expired);
+    shop.hears(shop.authorized(order)).await;
+    let lost = PaymentCaptureFailed { reason: "AUTHORIZATION_LOST".into() };
+    shop.hears(shop.payment(order, Payment::PaymentCaptureFailed(lost))).await;
+    assert_eq!(shop.state(order).await, OrderState::Expired);
+    assert_eq!(shop.parked().await, 0);
+}

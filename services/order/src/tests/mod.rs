@@ -283,7 +283,11 @@ impl Shop {
     }
 
     pub(super) fn captured(&self, order_id: Uuid) -> Record {
-        self.payment(order_id, Payment::PaymentCaptured(PaymentCaptured { amount: Some(Money::new("EUR", 2_500)) }))
+        self.captured_of(order_id, 2_500)
+    }
+
+    pub(super) fn captured_of(&self, order_id: Uuid, minor: i64) -> Record {
+        self.payment(order_id, Payment::PaymentCaptured(PaymentCaptured { amount: Some(Money::new("EUR", minor)) }))
     }
 
     /// One order in each state.

@@ -1,6 +1,11 @@
 use std::time::Duration;
 
 use chassis::step::Did;
+use contracts::souk::order::v1::OrderPaymentFailed;
+use contracts::souk::order::v1::order_event::Event;
+use contracts::souk::payment::v1::{PaymentEvent, payment_event};
+use contracts::souk::r#type::v1::Money;
+use prost::Message;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -186,4 +191,29 @@ async fn sweepers_share_the_sweep_and_its_lag_is_told(db: PgPool) {
         tokio::join!(all(), all(), all(), all());
     }
     assert_eq!(till.calls().await, (6, 0), "one call for each");
+}
+
+/// The order decides what that means; the books say what happened, and agree with the provider's.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_part_that_was_captured_at_the_provider_is_booked_as_a_part_and_goes_back_whole(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    till.work().await;
+    let form = [("amount_to_capture", "1000")];
+    till.at_provider(order, "/v1/payment_intents/INTENT/capture", &form).await;
+    till.confirmed(order).await;
+    till.work().await;
+    assert_eq!(till.state(order).await, "CAPTURED");
+    let captured = testkit::published(&till.db).await.pop().expect("events");
+    let captured = PaymentEvent::decode(&*captured.payload).expect("an event").event;
+    let Some(payment_event::Event::PaymentCaptured(captured)) = captured else { panic!("{captured:?}") };
+    assert_eq!(captured.amount, Some(Money::new("EUR", 1_000)), "as much as there is");
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+    till.compare().await;
+    assert_eq!(till.difference(order).await, "");
+
+    till.ended(order, Event::OrderPaymentFailed(OrderPaymentFailed { reason: "CAPTURED_IN_PART".to_owned() })).await;
+    till.work().await;
+    assert_eq!(till.refunds(order).await, [(1_000, "DONE".to_owned())]);
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
 }
