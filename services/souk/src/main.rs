@@ -8,6 +8,7 @@ mod ops;
 #[cfg(test)]
 mod query_cache;
 mod roles;
+mod scram;
 
 use std::fmt::Display;
 use std::process::ExitCode;

@@ -8,9 +8,15 @@ use chassis::db::Schema;
 use chassis::dead_letter;
 use clap::Args;
 use percent_encoding::percent_decode_str;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use url::Url;
+
+use crate::scram;
+
+/// SQLSTATE of a lock that was not to be had in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// Where everything that is migrated is.
 #[derive(Debug, Args)]
@@ -103,6 +109,8 @@ pub(crate) enum Error {
     Database { service: &'static str, source: sqlx::Error },
     #[error("the tables of {service}: {source}")]
     Migrate { service: &'static str, source: sqlx::migrate::MigrateError },
+    #[error("the tables of {service}: no lock in {tries} tries, as others hold it: {source}; {oldest}")]
+    LockedOut { service: &'static str, tries: u32, source: MigrateError, oldest: String },
     #[error("the topics: {0}")]
     Topics(#[from] bus::Error),
 }
@@ -170,8 +178,7 @@ async fn migrate(admin: &PgConnectOptions, schema: &Schema, target: &Target) -> 
 
     let options = admin.clone().database(&target.database);
     let mut db = PgConnection::connect_with(&options).await.map_err(failed)?;
-    let migrated = schema.migrator.run_direct(None, &mut db, false).await;
-    migrated.map_err(|source| Error::Migrate { service: schema.service, source })?;
+    make_tables(&mut db, schema.service, schema.migrator, PATIENCE).await?;
     grant(&mut db, &target.role, schema.append_only).await.map_err(failed)?;
     db.close().await.map_err(failed)
 }
@@ -183,9 +190,7 @@ async fn create(server: &mut PgConnection, target: &Target) -> sqlx::Result<()> 
         execute(server, format!("create role {role} login")).await?;
     }
     if let Some(password) = password {
-        let quoted = sqlx::query_scalar!(r#"select quote_literal($1) as "quoted!""#, password);
-        let quoted = quoted.fetch_one(&mut *server).await?;
-        execute(server, format!("alter role {role} password {quoted}")).await?;
+        execute(server, format!("alter role {role} password '{}'", scram::verifier(password))).await?;
     }
     let exists =
         sqlx::query_scalar!(r#"select exists(select from pg_database where datname = $1) as "exists!""#, database);
@@ -195,6 +200,66 @@ async fn create(server: &mut PgConnection, target: &Target) -> sqlx::Result<()> 
     }
     // What is temporary is a session's own: such as tables that are built again, to be compared.
     execute(server, format!("grant connect, temporary on database {database} to {role}")).await
+}
+
+/// How long a migration may wait for a lock. While it waits, everybody who comes after it waits behind it, so that is short; it
+/// is tried again, and others get their turn in between.
+#[derive(Clone, Copy)]
+struct Patience {
+    lock: Duration,
+    tries: u32,
+    pause: Duration,
+}
+
+const PATIENCE: Patience = Patience { lock: Duration::from_secs(3), tries: 20, pause: Duration::from_secs(2) };
+
+async fn make_tables(
+    db: &mut PgConnection,
+    service: &'static str,
+    migrator: &Migrator,
+    patience: Patience,
+) -> Result<(), Error> {
+    let failed = |source| Error::Database { service, source };
+    let limit = format!("set lock_timeout = '{}ms'", patience.lock.as_millis());
+    execute(db, limit).await.map_err(failed)?;
+    for tried in 1.. {
+        let source = match migrator.run_direct(None, db, false).await {
+            Ok(()) => break,
+            Err(source) => source,
+        };
+        if !is_locked_out(&source) {
+            return Err(Error::Migrate { service, source });
+        }
+        let oldest = find_oldest_transaction(db).await.map_err(failed)?;
+        if tried == patience.tries {
+            return Err(Error::LockedOut { service, tries: tried, source, oldest });
+        }
+        println!("{service}: {source}; {oldest}; trying again");
+        tokio::time::sleep(patience.pause).await;
+    }
+    execute(db, "reset lock_timeout".to_owned()).await.map_err(failed)
+}
+
+fn is_locked_out(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return false };
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == LOCK_NOT_AVAILABLE)
+}
+
+/// Who probably holds the lock.
+async fn find_oldest_transaction(db: &mut PgConnection) -> sqlx::Result<String> {
+    let oldest = sqlx::query!(
+        r#"select pid as "pid!", application_name, state, extract(epoch from now() - xact_start)::bigint as "age!"
+           from pg_stat_activity
+           where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null
+           order by xact_start limit 1"#,
+    );
+    Ok(match oldest.fetch_optional(db).await? {
+        Some(row) => {
+            let (application, state) = (row.application_name.unwrap_or_default(), row.state.unwrap_or_default());
+            format!("the oldest transaction is {} s old, of session {} (`{application}`, {state})", row.age, row.pid)
+        }
+        None => "no other transaction is open by now".to_owned(),
+    })
 }
 
 /// In one transaction: what is only ever added to is at no moment open to changes.
@@ -270,5 +335,57 @@ mod tests {
         assert!(!audit.bind(&role).fetch_one(&mut db).await.expect("an answer"), "the audit trail is only added to");
         execute(&mut db, format!("drop owned by {role}")).await.expect("nothing is left to it");
         execute(&mut db, format!("drop role {role}")).await.expect("the role goes");
+    }
+
+    #[sqlx::test(migrator = "order::MIGRATOR")]
+    async fn a_password_never_stands_in_a_statement(_: PgPoolOptions, options: PgConnectOptions) {
+        let mut db = PgConnection::connect_with(&options).await.expect("Postgres is there");
+        let role: String = Uuid::now_v7().simple().to_string().bytes().map(|it| (it % 26 + b'a') as char).collect();
+        // One that is there: only the role is this test's own.
+        let database = "postgres".to_owned();
+        for password in ["pencil and paper", "p@ss'w\u{f6}rd\u{2168}"] {
+            let target = Target { role: role.clone(), password: Some(password.to_owned()), database: database.clone() };
+            let kept = sqlx::query_scalar::<_, String>("select rolpassword from pg_authid where rolname = $1");
+            create(&mut db, &target).await.expect("created");
+            let ours = kept.bind(&role).fetch_one(&mut db).await.expect("it has a password");
+            assert!(!ours.contains(password) && scram::tests::is_of(&ours, password), "{ours}");
+            // And as Postgres itself makes it of the clear text.
+            let quoted = password.replace('\'', "''");
+            execute(&mut db, format!("alter role {role} password '{quoted}'")).await.expect("changed");
+            let kept = sqlx::query_scalar::<_, String>("select rolpassword from pg_authid where rolname = $1");
+            let theirs = kept.bind(&role).fetch_one(&mut db).await.expect("it has a password");
+            assert!(theirs != ours && scram::tests::is_of(&theirs, password), "{theirs}");
+        }
+        execute(&mut db, format!("drop owned by {role}")).await.expect("nothing is left to it");
+        execute(&mut db, format!("drop role {role}")).await.expect("the role goes");
+    }
+
+    #[sqlx::test(migrator = "order::MIGRATOR")]
+    async fn a_migration_waits_for_a_lock_in_short_turns(_: PgPoolOptions, options: PgConnectOptions) {
+        let folder = std::env::temp_dir().join(format!("souk-migrations-{}", Uuid::now_v7()));
+        std::fs::create_dir(&folder).expect("the folder for temporary files can be written");
+        let sql = r#"alter table "order" add column probe integer"#;
+        std::fs::write(folder.join("9999_probe.sql"), sql).expect("written");
+        let mut migrator = Migrator::new(folder.clone()).await.expect("a migration");
+        migrator.set_ignore_missing(true);
+        std::fs::remove_dir_all(&folder).expect("it goes");
+
+        let connect = async || PgConnection::connect_with(&options).await.expect("Postgres is there");
+        let (mut reader, mut db) = (connect().await, connect().await);
+        let open = r#"begin; select from "order""#;
+        reader.execute(open).await.expect("it reads");
+        let patience = Patience { lock: Duration::from_millis(20), tries: 2, pause: Duration::from_millis(1) };
+        let refused = make_tables(&mut db, "order", &migrator, patience).await.expect_err("somebody reads").to_string();
+        assert!(refused.contains("9999") && refused.contains("idle in transaction"), "{refused}");
+
+        // Tried again and again until the reader has gone, which it does once somebody waits for it.
+        let patience = Patience { tries: 10_000, ..patience };
+        let (made, ()) = tokio::join!(make_tables(&mut db, "order", &migrator, patience), async {
+            let waits = "select exists (select from pg_locks where not granted and pid <> pg_backend_pid()
+                           and database = (select oid from pg_database where datname = current_database()))";
+            while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut reader).await.expect("locks") {}
+            reader.execute("commit").await.expect("it goes");
+        });
+        made.expect("the lock is free");
     }
 }

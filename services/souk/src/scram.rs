@@ -1,0 +1,51 @@
+//! What Postgres keeps of a password for SCRAM-SHA-256 (RFC 5802, RFC 7677). It is made here, so that the password itself never
+//! stands in a statement, which a server may write to its log.
+
+use std::num::NonZeroU32;
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
+use aws_lc_rs::pbkdf2::{self, PBKDF2_HMAC_SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+
+/// As many as Postgres takes by itself.
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(4_096).expect("it is not zero");
+
+/// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`, with a salt of its own: no quotes are in it.
+pub(crate) fn verifier(password: &str) -> String {
+    verifier_with(password, &rand::random::<[u8; 16]>(), ITERATIONS)
+}
+
+fn verifier_with(password: &str, salt: &[u8], iterations: NonZeroU32) -> String {
+    // What SASLprep refuses is taken as it is, by Postgres as well.
+    let prepared = stringprep::saslprep(password).unwrap_or(password.into());
+    let mut salted = [0; 32];
+    pbkdf2::derive(PBKDF2_HMAC_SHA256, iterations, salt, prepared.as_bytes(), &mut salted);
+    let key = |name: &str| hmac::sign(&Key::new(HMAC_SHA256, &salted), name.as_bytes());
+    let stored = Sha256::digest(key("Client Key"));
+    let [salt, stored, server] = [salt, &stored[..], key("Server Key").as_ref()].map(|bytes| STANDARD.encode(bytes));
+    format!("SCRAM-SHA-256${iterations}:{salt}${stored}:{server}")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Whether Postgres, which made `verifier`, and we mean the same password by it.
+    pub(crate) fn is_of(verifier: &str, password: &str) -> bool {
+        let Some((iterations, salt)) = verifier.split('$').nth(1).and_then(|it| it.split_once(':')) else {
+            return false;
+        };
+        let salt = STANDARD.decode(salt).expect("Postgres writes base64");
+        let iterations = iterations.parse().expect("a number above zero");
+        verifier == verifier_with(password, &salt, iterations)
+    }
+
+    #[test]
+    fn each_has_a_salt_of_its_own() {
+        let (one, other) = (verifier("pencil"), verifier("pencil"));
+        assert_ne!(one, other);
+        assert!(is_of(&one, "pencil") && is_of(&other, "pencil") && !is_of(&one, "pencils"));
+    }
+}
