@@ -218,7 +218,8 @@ enum Refunds {
 }
 
 async fn list_refunds(service: &Service, payment: &Payment) -> Result<Refunds, Stopped> {
-    let theirs = match service.provider.list_refunds(intent_of(payment)?).await? {
+    let intent_id = intent_of(payment)?;
+    let theirs = match service.provider.list_refunds(intent_id).await? {
         Answer::Done(theirs) => theirs,
         answer => return Err(broken(payment, &format!("its refunds are not told about: {answer:?}"))),
     };
@@ -226,8 +227,8 @@ async fn list_refunds(service: &Service, payment: &Payment) -> Result<Refunds, S
     let mut succeeded = 0;
     for refund in theirs.into_iter().filter(|refund| refund.status == RefundStatus::Succeeded) {
         let known = ours.iter().any(|known| known.reference.as_deref() == Some(refund.id.as_str()));
-        // What does not fit into what was captured is not booked; it differs.
-        if !known && refund.amount <= payment.unrefunded() {
+        // What does not fit into what was captured, or does not say that it belongs here, is not booked; it differs.
+        if !known && refund.names(intent_id) && refund.amount <= payment.unrefunded() {
             return Ok(Refunds::New(Outcome::RefundedElsewhere { reference: refund.id, minor: refund.amount }));
         }
         succeeded += refund.amount;

@@ -80,7 +80,7 @@ impl From<Unexpected> for Stopped {
 }
 
 /// Takes the payment that is due longest, and writes down what is about to happen to it.
-async fn claim(service: &Service) -> Result<Option<(Payment, Action)>, Unexpected> {
+pub(crate) async fn claim(service: &Service) -> Result<Option<(Payment, Action)>, Unexpected> {
     let now = service.clock.now();
     let mut tx = service.db.begin().await?;
     let row = sqlx::query_as!(
@@ -125,7 +125,7 @@ async fn claim(service: &Service) -> Result<Option<(Payment, Action)>, Unexpecte
     Ok(Some((payment, action)))
 }
 
-async fn perform(service: &Service, payment: &Payment, action: Action) -> Result<(), Stopped> {
+pub(crate) async fn perform(service: &Service, payment: &Payment, action: Action) -> Result<(), Stopped> {
     match action {
         Action::Nothing => Ok(()),
         Action::Drop => finish(service, payment, Outcome::Voided).await,

@@ -19,6 +19,8 @@ pub(crate) struct Intent {
     pub(crate) id: String,
     pub(crate) status: Status,
     #[serde(default)]
+    amount: i64,
+    #[serde(default)]
     pub(crate) amount_received: i64,
     pub(crate) last_payment_error: Option<Failure>,
     latest_charge: Option<Charge>,
@@ -49,10 +51,13 @@ impl Intent {
         matches!(&self.latest_charge, Some(Charge::Expanded { status, .. }) if status == "succeeded")
     }
 
-    /// What went back of what was captured, pending refunds included.
+    /// What went back of what was captured, pending refunds included. The provider counts what a capture of a part let go as
+    /// refunded, too.
     pub(crate) fn refunded(&self) -> i64 {
         match &self.latest_charge {
-            Some(Charge::Expanded { amount_refunded, .. }) if self.status == Status::Succeeded => *amount_refunded,
+            Some(Charge::Expanded { amount_refunded, .. }) if self.status == Status::Succeeded => {
+                amount_refunded - (self.amount - self.amount_received)
+            }
             _ => 0,
         }
     }
@@ -85,6 +90,11 @@ impl Refund {
     /// Whether its amount went back, or is about to: it is a part of what [`Intent::refunded`] says.
     pub(crate) fn counts(&self) -> bool {
         matches!(self.status, RefundStatus::Succeeded | RefundStatus::UnderWay)
+    }
+
+    /// Whether it says itself that it belongs to this intent.
+    pub(crate) fn names(&self, intent_id: &str) -> bool {
+        self.payment_intent.as_deref() == Some(intent_id)
     }
 
     /// Whether it is the one that we call so.

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::Till;
-use crate::drive::{BEHIND, count_behind, drive};
+use crate::drive::{BEHIND, claim, count_behind, drive, perform};
 
 fn moved(kinds: &[&str]) -> Vec<(String, i64)> {
     kinds.iter().map(|kind| ((*kind).to_owned(), 2_500)).collect()
@@ -240,4 +240,19 @@ async fn the_ledger_is_only_ever_added_to(db: PgPool) {
         let refused = sqlx::query(sqlx::AssertSqlSafe(change)).execute(&till.db).await.expect_err(change);
         assert!(refused.to_string().contains("only ever added"), "{refused}");
     }
+}
+
+/// The order ends after the payment was begun and before anything was asked of the provider.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_intent_of_an_order_that_ended_meanwhile_is_withdrawn_and_holds_nothing(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.reserved("pm_card_visa").await;
+    let (payment, action) = claim(&till.service).await.expect("the database is there").expect("it is due");
+    till.cancelled(order).await;
+    assert!(perform(&till.service, &payment, action).await.is_ok());
+    till.work().await;
+    assert_eq!(till.state(order).await, "VOIDED");
+    assert_eq!(till.intent(order).await["status"], "canceled");
+    // A hold that comes and goes would show on the card for days.
+    assert_eq!((till.ours(order).await, till.theirs(order).await), (vec![], vec![]));
 }

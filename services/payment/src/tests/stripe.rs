@@ -104,8 +104,8 @@ async fn an_answer_about_something_else_leaves_the_outcome_unknown(db: PgPool) {
     assert!(matches!(stripe.confirm("k2", "pi_theirs").await, Ok(Answer::Declined(_))));
 }
 
-/// What Stripe's schema of the version that we ask for (2025-03-31.basil, `components.schemas`) says may be null, of the
-/// objects that we read.
+/// What Stripe's API description (the one in its mock, 2026-08-26.dahlia, `components.schemas`) says may be null in the objects
+/// that we read, and what older versions had beside.
 const NULLABLE_OF_INTENT: [&str; 26] = [
     "application",
     "application_fee_amount",
@@ -135,11 +135,14 @@ const NULLABLE_OF_INTENT: [&str; 26] = [
     // Not by the schema, but for the whole of an answer that costs nothing.
     "metadata",
 ];
-const NULLABLE_OF_REFUND: [&str; 9] = [
+const NULLABLE_OF_REFUND: [&str; 12] = [
     "balance_transaction",
     "charge",
+    "customer",
+    "customer_account",
     "metadata",
     "payment_intent",
+    "payment_method",
     "reason",
     "receipt_number",
     "source_transfer_reversal",
