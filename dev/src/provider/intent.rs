@@ -85,6 +85,7 @@ pub(super) enum Refusal {
     ConfirmRefused,
     CaptureTooLarge,
     AlreadyRefunded,
+    Disputed,
     RefundTooLarge,
 }
 
@@ -193,6 +194,9 @@ impl Intent {
     pub(super) fn refund(&mut self, amount: Option<u64>) -> Result<(u64, RefundStatus), Refusal> {
         if !self.status.allows(Operation::Refund) {
             return Err(Refusal::UnexpectedState(Operation::Refund));
+        }
+        if self.payment_method == Some(PaymentMethod::Disputed) {
+            return Err(Refusal::Disputed);
         }
         let left = self.unrefunded();
         if left == 0 {

@@ -72,6 +72,9 @@ pub enum PaymentMethod {
     /// The first refund fails; nothing goes back.
     #[serde(rename = "pm_souk_refund_fails")]
     RefundFails,
+    /// The charge is disputed as soon as it is captured: refunds are refused.
+    #[serde(rename = "pm_card_createDispute")]
+    Disputed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

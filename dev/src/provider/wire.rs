@@ -136,6 +136,10 @@ impl Refusal {
                 code: Some("charge_already_refunded"),
                 ..Problem::invalid_request(format!("Charge {} has already been refunded.", intent.id.charge()))
             },
+            Refusal::Disputed => Problem {
+                code: Some("charge_disputed"),
+                ..Problem::invalid_request(format!("Charge {} has been charged back.", intent.id.charge()))
+            },
             Refusal::RefundTooLarge => Problem {
                 code: Some("amount_too_large"),
                 param: Some("amount".into()),

@@ -18,12 +18,14 @@ pub struct Books {
     pub refunded: i64,
     /// Whether nothing is under way.
     pub at_rest: bool,
+    /// Whether the provider refuses for good to give back what is kept.
+    pub refused: bool,
 }
 
 /// By order.
 pub async fn books(db: &PgPool) -> Result<HashMap<Uuid, Books>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, payment_id, due_at is null as "at_rest!",
+        r#"select order_id, payment_id, due_at is null as "at_rest!", refund_refusal <> '' as "refused!",
              coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
              coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
              coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
@@ -38,6 +40,7 @@ pub async fn books(db: &PgPool) -> Result<HashMap<Uuid, Books>, Unexpected> {
             voided: row.voided,
             refunded: row.refunded,
             at_rest: row.at_rest,
+            refused: row.refused,
         };
         (row.order_id, books)
     });

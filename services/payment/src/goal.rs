@@ -46,13 +46,15 @@ pub(crate) enum Rest {
     /// A refund is open.
     Open,
     Kept,
+    /// The provider does not give it back.
+    Refused,
     Nothing,
 }
 
 pub(crate) fn next(goal: Goal, state: State, rest: Rest) -> Action {
     match (goal, state) {
         (_, State::Captured) if rest == Rest::Open => Action::Refund,
-        (Goal::Released, State::Captured) if rest == Rest::Nothing => Action::Nothing,
+        (Goal::Released, State::Captured) if matches!(rest, Rest::Nothing | Rest::Refused) => Action::Nothing,
         (_, State::Authorizing | State::Capturing | State::Voiding) => Action::LookUp,
         (Goal::Authorized | Goal::Captured, State::Pending) => Action::Authorize,
         (Goal::Captured, State::Authorized) => Action::Capture,
@@ -169,6 +171,7 @@ mod tests {
         for goal in [Goal::Authorized, Goal::Captured, Goal::Released] {
             assert_eq!(next(goal, State::Captured, Rest::Open), Action::Refund, "{goal:?}");
             assert_eq!(next(goal, State::Captured, Rest::Nothing), Action::Nothing, "{goal:?}");
+            assert_eq!(next(goal, State::Captured, Rest::Refused), Action::Nothing, "{goal:?}");
         }
     }
 }

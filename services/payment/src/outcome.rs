@@ -58,6 +58,8 @@ pub(crate) enum Outcome {
     RefundFailed {
         refund: Box<Refund>,
         why: String,
+        /// Why it is no use to ask again, if it is none.
+        refusal: Option<&'static str>,
     },
     /// Somebody gave money back at the provider itself.
     RefundedElsewhere {
@@ -176,8 +178,9 @@ async fn apply(
         Outcome::RefundUnderWay { refund, reference } => {
             settle(service, tx, &refund, "PENDING", Some(&reference)).await
         }
-        Outcome::RefundFailed { refund, why } => {
+        Outcome::RefundFailed { refund, why, refusal } => {
             payment.refund_pending_minor -= refund.minor;
+            payment.refund_refusal = refusal.unwrap_or_default().to_owned();
             REFUNDS_FAILED.inc();
             tracing::error!(payment_id = %payment.payment_id, refund_id = %refund.refund_id, why, "a refund failed");
             settle(service, tx, &refund, "FAILED", refund.reference.as_deref()).await
@@ -233,6 +236,7 @@ async fn book_refund(
 ) -> Result<(), Unexpected> {
     let (customer, minor) = (format!("customer:{}", payment.user_id), refund.minor);
     payment.refunded_minor += minor;
+    payment.refund_refusal.clear();
     transfer(service, tx, payment, "REFUND", ("revenue", &customer), minor, reference).await?;
     let refund_id = refund.refund_id.to_string();
     let kind = Kind::PaymentRefunded(PaymentRefunded { amount: Some(payment.money(minor)), refund_id });

@@ -37,6 +37,8 @@ pub(crate) struct Payment {
     pub(crate) call: i32,
     /// Whether that call was never sent, or refused before it began.
     pub(crate) unsent: bool,
+    /// Why what an order that ended wants back is not asked for any more, such as `DISPUTED`. Empty: nothing stands in the way.
+    pub(crate) refund_refusal: String,
     /// What the last comparison with the provider found.
     pub(crate) difference: String,
     pub(crate) attempts: i32,
@@ -64,6 +66,7 @@ pub(crate) struct Row {
     pub(crate) lease: Option<Uuid>,
     pub(crate) call: i32,
     pub(crate) unsent: bool,
+    pub(crate) refund_refusal: String,
     pub(crate) difference: String,
     pub(crate) attempts: i32,
     pub(crate) created_at: OffsetDateTime,
@@ -91,6 +94,7 @@ impl Row {
             lease: self.lease,
             call: self.call,
             unsent: self.unsent,
+            refund_refusal: self.refund_refusal,
             difference: self.difference,
             attempts: self.attempts,
             created_at: self.created_at,
@@ -118,6 +122,7 @@ impl Payment {
     pub(crate) fn action(&self) -> Action {
         let rest = match (self.refund_pending_minor, self.unrefunded()) {
             (0, 0) => Rest::Nothing,
+            (0, _) if !self.refund_refusal.is_empty() => Rest::Refused,
             (0, _) => Rest::Kept,
             _ => Rest::Open,
         };
@@ -142,7 +147,7 @@ impl Payment {
             Row,
             "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
                captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
-               difference, attempts, created_at, updated_at
+               refund_refusal, difference, attempts, created_at, updated_at
              from payment where payment_id = $1 for no key update",
             payment_id,
         );
@@ -166,7 +171,7 @@ impl Payment {
              update payment set state = $2, intent_id = $3, captured_minor = $4, refunded_minor = $5,
                refund_pending_minor = $6, call = $7, failure_reason = $8, version = $9, due_at = $10,
                lease = case when $11::timestamptz is null then null else lease end, leased_until = $11, attempts = $12,
-               updated_at = $13, check_at = least(check_at, $15)
+               updated_at = $13, check_at = least(check_at, $15), refund_refusal = $16
              where payment_id = $1",
             self.payment_id,
             self.state.name(),
@@ -183,6 +188,7 @@ impl Payment {
             now,
             history,
             now + CHECK_AFTER,
+            self.refund_refusal,
         )
         .execute(db)
         .await?;
@@ -202,6 +208,7 @@ impl Payment {
             create_time: Some(timestamp(self.created_at)),
             update_time: Some(timestamp(self.updated_at)),
             refund_pending_minor: self.refund_pending_minor,
+            refund_refusal: self.refund_refusal.clone(),
         }
     }
 }

@@ -14,6 +14,11 @@ use crate::error::Error;
 use crate::payment::Row;
 use crate::refund::Refund;
 
+/// How many refunds are shown with a payment.
+const MOST_REFUNDS: i64 = 100;
+/// How many movements are shown of a payment: those of some hundred refunds.
+const MOST_TRANSFERS: i64 = 1_000;
+
 pub(crate) fn parse_id(text: &str) -> Result<Uuid, Error> {
     Uuid::parse_str(text).map_err(|_| Error::PaymentNotFound)
 }
@@ -27,13 +32,13 @@ pub(crate) async fn get(
         Row,
         "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
            captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
-           difference, attempts, created_at, updated_at
+           refund_refusal, difference, attempts, created_at, updated_at
          from payment where payment_id = $1 and ($2::uuid is null or user_id = $2)",
         parse_id(&request.payment_id)?,
         caller.owner()?.filter(),
     );
     let payment = row.fetch_optional(&service.db).await?.ok_or(Error::PaymentNotFound)?.into_payment()?;
-    let refunds = Refund::all_of(&service.db, payment.payment_id).await?;
+    let refunds = Refund::newest_of(&service.db, payment.payment_id, MOST_REFUNDS).await?;
     let refunds = refunds.iter().map(|refund| refund.to_proto(&payment.currency)).collect();
     Ok(GetPaymentResponse { payment: Some(payment.to_proto()), refunds })
 }
@@ -55,7 +60,7 @@ pub(crate) async fn list(
         Row,
         "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
            captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
-           difference, attempts, created_at, updated_at
+           refund_refusal, difference, attempts, created_at, updated_at
          from payment
          where ($1::uuid is null or user_id = $1) and ($2::uuid is null or order_id = $2)
            and ($3::uuid is null or payment_id < $3)
@@ -78,8 +83,9 @@ pub(crate) async fn get_ledger(service: &Service, request: GetLedgerRequest) -> 
     exists.fetch_optional(&service.db).await?.ok_or(Error::PaymentNotFound)?;
     let rows = sqlx::query!(
         "select debit_account, credit_account, currency, minor, kind, ref as reference, created_at
-         from ledger_transfer where payment_id = $1 order by id",
+         from ledger_transfer where payment_id = $1 order by id limit $2",
         payment_id,
+        MOST_TRANSFERS,
     );
     let transfers = rows.fetch_all(&service.db).await?.into_iter().map(|row| LedgerTransfer {
         debit_account: row.debit_account,

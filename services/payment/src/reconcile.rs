@@ -128,7 +128,7 @@ async fn claim(service: &Service, wanted: OffsetDateTime) -> Result<Option<Payme
             order by check_at limit 1 for no key update skip locked)
          returning payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
            captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
-           difference, attempts, created_at, updated_at",
+           refund_refusal, difference, attempts, created_at, updated_at",
         now,
         Uuid::now_v7(),
         now + service.lease,

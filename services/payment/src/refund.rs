@@ -139,6 +139,20 @@ impl Refund {
         Ok(row.fetch_optional(db).await?)
     }
 
+    /// The newest of them, oldest first.
+    pub(crate) async fn newest_of(db: &PgPool, payment_id: Uuid, limit: i64) -> Result<Vec<Self>, Unexpected> {
+        let rows = sqlx::query_as!(
+            Self,
+            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at, created_at, updated_at
+             from refund where payment_id = $1 order by refund_id desc limit $2",
+            payment_id,
+            limit,
+        );
+        let mut refunds = rows.fetch_all(db).await?;
+        refunds.reverse();
+        Ok(refunds)
+    }
+
     /// Oldest first.
     pub(crate) async fn all_of(db: &PgPool, payment_id: Uuid) -> Result<Vec<Self>, Unexpected> {
         let rows = sqlx::query_as!(

@@ -22,7 +22,7 @@ pub(crate) struct Intent {
     amount: i64,
     #[serde(default)]
     pub(crate) amount_received: i64,
-    pub(crate) last_payment_error: Option<Failure>,
+    pub(crate) last_payment_error: Option<Box<Failure>>,
     latest_charge: Option<Charge>,
     #[serde(default, deserialize_with = "null_is_none")]
     metadata: HashMap<String, String>,

@@ -1,3 +1,4 @@
+use chassis::step::Did;
 use contracts::souk::payment::v1::*;
 use sqlx::PgPool;
 use testkit::reason;
@@ -6,6 +7,7 @@ use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
 use super::Till;
+use crate::drive::drive;
 
 impl Till {
     pub(super) async fn refund(
@@ -119,4 +121,46 @@ async fn an_order_that_ends_gives_back_what_nobody_asked_for_yet(db: PgPool) {
     till.work().await;
     assert_eq!(till.refunds(order).await, [(700, "DONE".to_owned()), (1_800, "DONE".to_owned())]);
     assert_eq!(till.ours(order).await, till.theirs(order).await);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_that_is_refused_for_good_is_asked_for_by_operators_only(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_createDispute").await;
+    till.cancelled(order).await;
+    till.work().await;
+    assert_eq!(till.refunds(order).await, [(2_500, "FAILED".to_owned())], "once");
+    let shown = || async {
+        let ask = GetPaymentRequest { payment_id: till.payment_id(order).await.to_string() };
+        till.client.clone().get_payment(till.kit.operator(ask)).await.expect("it is there").into_inner()
+    };
+    assert_eq!(shown().await.payment.expect("it").refund_refusal, "DISPUTED");
+    till.kit.context.clock.advance(std::time::Duration::from_secs(3_600));
+    till.work().await;
+    assert_eq!(till.refunds(order).await.len(), 1, "and not again");
+
+    till.refund(order, "k1", Some(2_500)).await.expect("an operator may try");
+    till.work().await;
+    assert_eq!(till.refunds(order).await.len(), 2);
+    assert_eq!(shown().await.refunds.len(), 2);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_is_not_asked_for_without_end(db: PgPool) {
+    let till = Till::open(db).await;
+    let (once, often) = (till.captured("pm_souk_refund_fails").await, till.captured("pm_souk_refund_fails").await);
+    let sql = "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)
+               select gen_random_uuid(), payment_id, 1, 'FAILED', 'service:payment', 'ORDER_ENDED', 1, now(), now()
+               from payment, generate_series(1, 9) where order_id = $1";
+    sqlx::query(sql).bind(often).execute(&till.db).await.expect("refused nine times before");
+    for order in [once, often] {
+        till.cancelled(order).await;
+    }
+    while drive(till.service.clone()).await.expect("the database is there") == Did::Something {}
+    till.kit.context.clock.advance(std::time::Duration::from_secs(601));
+    till.work().await;
+    assert_eq!(till.refunds(once).await.last(), Some(&(2_500, "DONE".to_owned())), "one refusal is not for good");
+    assert_eq!(till.refunds(often).await.len(), 10);
+    let refusal = sqlx::query_scalar::<_, String>("select refund_refusal from payment where order_id = $1");
+    assert_eq!(refusal.bind(often).fetch_one(&till.db).await.expect("a payment"), "REFUSED_AGAIN_AND_AGAIN");
 }

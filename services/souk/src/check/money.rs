@@ -79,7 +79,7 @@ pub(crate) fn compare(
             Some("captured more than once")
         } else if books.at_rest && !same {
             Some("the books differ")
-        } else if ends.get(order) == Some(&End::CalledOff) && (kept, held) != (0, 0) {
+        } else if ends.get(order) == Some(&End::CalledOff) && (kept, held) != (0, 0) && !(books.refused && held == 0) {
             Some("called off, and not given back")
         } else {
             None
