@@ -71,12 +71,11 @@ fn judge(text: &str) -> Vec<String> {
             }
         }
         let index = ["create index ", "create unique index "].iter().find_map(|verb| it.strip_prefix(verb));
-        if let Some(index) = index.filter(|index| !index.starts_with("concurrently ")) {
-            if index.split_once(" on ").is_none_or(|(_, table)| !is_new(table)) {
-                refuse(
-                    "an index on a table that is in use is created `concurrently`, in a file that begins with `-- no-transaction`",
-                );
-            }
+        let is_elsewhere = |index: &str| index.split_once(" on ").is_none_or(|(_, table)| !is_new(table));
+        if index.is_some_and(|index| !index.starts_with("concurrently ") && is_elsewhere(index)) {
+            refuse(
+                "an index on a table in use is created `concurrently`, in a file that begins with `-- no-transaction`",
+            );
         }
         if it.starts_with("drop table ") && !is_contraction {
             refuse("the release before may use it: say `-- contract: ` and why nothing does any more");
