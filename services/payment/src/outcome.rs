@@ -25,6 +25,11 @@ static REFUNDS_FAILED: LazyLock<Counter> = LazyLock::new(|| {
     metrics::register("payment_refunds_failed", "Refunds that the provider refused", Counter::default())
 });
 
+static REFUNDS_GIVEN_UP: LazyLock<Counter> = LazyLock::new(|| {
+    let help = "Refunds of ended orders that the provider refuses for good, for operators to look at";
+    metrics::register("payment_refunds_given_up", help, Counter::default())
+});
+
 /// What is known now that was not known before.
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {
@@ -180,9 +185,15 @@ async fn apply(
         }
         Outcome::RefundFailed { refund, why, refusal } => {
             payment.refund_pending_minor -= refund.minor;
-            payment.refund_refusal = refusal.unwrap_or_default().to_owned();
             REFUNDS_FAILED.inc();
             tracing::error!(payment_id = %payment.payment_id, refund_id = %refund.refund_id, why, "a refund failed");
+            // Before its order ended, a refund is an operator's, who sees what came of it.
+            payment.refund_refusal = refusal.filter(|_| payment.goal == Goal::Released).unwrap_or_default().to_owned();
+            if !payment.refund_refusal.is_empty() {
+                REFUNDS_GIVEN_UP.inc();
+                let reason = payment.refund_refusal.as_str();
+                tracing::error!(payment_id = %payment.payment_id, reason, "the provider refuses this refund for good");
+            }
             settle(service, tx, &refund, "FAILED", refund.reference.as_deref()).await
         }
         Outcome::RefundedElsewhere { reference, minor } => {

@@ -220,22 +220,24 @@ async fn make_tables(
     patience: Patience,
 ) -> Result<(), Error> {
     let failed = |source| Error::Database { service, source };
-    let limit = format!("set lock_timeout = '{}ms'", patience.lock.as_millis());
-    execute(db, limit).await.map_err(failed)?;
-    for tried in 1.. {
-        let source = match migrator.run_direct(None, db, false).await {
-            Ok(()) => break,
-            Err(source) => source,
-        };
-        if !is_locked_out(&source) {
-            return Err(Error::Migrate { service, source });
+    let mut tries = 0;
+    for migration in migrator.iter() {
+        // What runs outside of a transaction, such as an index that is created concurrently, keeps nobody waiting while it waits,
+        // and would be left half done.
+        let limit = if migration.no_tx { 0 } else { patience.lock.as_millis() };
+        execute(db, format!("set lock_timeout = {limit}")).await.map_err(failed)?;
+        while let Err(source) = migrator.run_direct(Some(migration.version), db, false).await {
+            tries += 1;
+            if !is_locked_out(&source) {
+                return Err(Error::Migrate { service, source });
+            }
+            let oldest = find_oldest_transaction(db).await.map_err(failed)?;
+            if tries == patience.tries {
+                return Err(Error::LockedOut { service, tries, source, oldest });
+            }
+            println!("{service}: {source}; {oldest}; trying again");
+            tokio::time::sleep(patience.pause).await;
         }
-        let oldest = find_oldest_transaction(db).await.map_err(failed)?;
-        if tried == patience.tries {
-            return Err(Error::LockedOut { service, tries: tried, source, oldest });
-        }
-        println!("{service}: {source}; {oldest}; trying again");
-        tokio::time::sleep(patience.pause).await;
     }
     execute(db, "reset lock_timeout".to_owned()).await.map_err(failed)
 }

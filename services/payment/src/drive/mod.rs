@@ -29,13 +29,6 @@ const SLOWEST_RETRY: Duration = Duration::from_secs(30);
 pub(crate) static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::register("payments_behind", "Payments that did not reach their goal within a minute", Gauge::default())
 });
-static REFUNDS_REFUSED: LazyLock<Gauge> = LazyLock::new(|| {
-    metrics::register(
-        "payment_refunds_refused",
-        "Payments whose refund the provider refuses for good, for operators to look at",
-        Gauge::default(),
-    )
-});
 
 pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
     if service.provider.budget.paused().is_some() {
@@ -203,11 +196,6 @@ pub(crate) async fn count_behind(service: Arc<Service>) -> Result<Did, Unexpecte
     )
     .fetch_one(&service.db)
     .await?;
-    let refused = sqlx::query_scalar!(r#"select count(*) as "n!" from payment where refund_refusal <> ''"#);
-    let refused = refused.fetch_one(&service.db).await?;
-    if REFUNDS_REFUSED.set(refused) != refused {
-        tracing::warn!(refused, "the number of payments whose refund the provider refuses for good changed");
-    }
     if BEHIND.set(count) != count {
         tracing::warn!(count, "the number of payments that are behind changed");
     }
