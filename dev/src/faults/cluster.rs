@@ -190,27 +190,9 @@ impl Cluster {
         format!("127.0.0.1:{}", self.layout.ports.kafka())
     }
 
-    /// How the provider's webhooks come from now on.
-    pub(crate) async fn set_webhooks(&self, manner: &[(&str, &str)]) -> Result<()> {
-        let url = format!("http://127.0.0.1:{}/_webhooks", self.layout.ports.provider());
-        let answer = reqwest::Client::new().post(url).form(manner).send().await?;
-        Ok(answer.error_for_status().map(drop)?)
-    }
-
-    /// How many calls the provider serves from now on.
-    pub(crate) async fn set_limits(&self, limits: &[(&str, &str)]) -> Result<()> {
-        let answer = reqwest::Client::new().post(self.limits()).form(limits).send().await?;
-        Ok(answer.error_for_status().map(drop)?)
-    }
-
-    /// How many calls the provider refused for its limits since they were set.
-    pub(crate) async fn refused_calls(&self) -> Result<u64> {
-        let page: serde_json::Value = serde_json::from_str(&reqwest::get(self.limits()).await?.text().await?)?;
-        page["refused"].as_u64().context("the provider counts what it refuses")
-    }
-
-    fn limits(&self) -> String {
-        format!("http://127.0.0.1:{}/_limits", self.layout.ports.provider())
+    /// Of what only the simulator has, past the proxy.
+    pub(super) fn provider_page(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.layout.ports.provider())
     }
 
     /// Units of one SKU: available, reserved, sold.

@@ -20,7 +20,7 @@ use super::idempotency::Key;
 use super::limits;
 use super::outcome::PaymentMethod;
 use super::params::Params;
-use super::refund::RefundId;
+use super::refund::{RefundId, RefundStatus};
 use super::webhook::{Manner, Order};
 
 /// Stripe's.
@@ -44,6 +44,7 @@ pub(super) fn router(provider: Provider) -> Router {
         .merge(stripe)
         .route("/_ledger", get(list_movements))
         .route("/_summary", get(list_summaries))
+        .route("/_refunds/{id}", post(set_refund))
         .route("/_webhooks", post(set_webhooks))
         .route("/_limits", get(limits::show).post(limits::set))
         .fallback(refuse_url)
@@ -226,6 +227,22 @@ async fn number(mut response: Response) -> Response {
     response
 }
 
+/// What the bank, or the customer, did about a refund.
+async fn set_refund(
+    State(provider): State<Provider>,
+    Path(id): Path<String>,
+    mut params: Params,
+) -> Result<StatusCode, Error> {
+    let id = RefundId::parse(&id).ok_or(Error::NotFound { what: "refund", param: "id", id })?;
+    let status = params.take("status").ok_or(Error::ParameterMissing("status"))?;
+    let why = format!("{status} is no status of a refund.");
+    let status = RefundStatus::parse(&status).ok_or(Error::ParameterInvalid { param: "status", why })?;
+    let failure_reason = params.take_text("failure_reason", 100)?;
+    params.end()?;
+    provider.ledger().set_refund(id, status, failure_reason)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn set_webhooks(State(provider): State<Provider>, mut params: Params) -> Result<StatusCode, Error> {
     let delay = params.take_count("delay_ms", 0, 600_000)?.unwrap_or(0);
     let times = params.take_count("times", 0, 10)?.unwrap_or(1);
@@ -292,7 +309,7 @@ async fn list_summaries(State(provider): State<Provider>, params: Params) -> Res
             "amount": intent.amount,
             "authorized": intent.authorized.amount,
             "captured": intent.captured.amount,
-            "refunded": intent.refunded.amount,
+            "refunded": intent.given_back(),
             "voided": intent.voided.amount,
             "capture_calls_with_effect": intent.captured.times,
         })

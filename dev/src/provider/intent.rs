@@ -1,7 +1,7 @@
 //! A payment intent: what it knows, and the only ways it changes. Pure: no clock, no journal, no HTTP.
 //!
 //! Whatever is called, in whatever order: it is captured at most once, and `captured + voided <= authorized`,
-//! `refunded <= captured`.
+//! `refunded - refund_failed <= captured`.
 
 use std::fmt;
 
@@ -36,7 +36,10 @@ pub(super) struct Intent {
     pub(super) captured: Tally,
     pub(super) voided: Tally,
     pub(super) refunded: Tally,
-    /// In refunds that are pending.
+    /// Of that, in refunds that failed afterwards.
+    #[serde(default)]
+    pub(super) refund_failed: Tally,
+    /// In refunds that are under way.
     #[serde(default)]
     pub(super) refunding: u64,
     /// What went wrong instead of having its effect, once.
@@ -111,6 +114,7 @@ impl Intent {
             captured: Tally::default(),
             voided: Tally::default(),
             refunded: Tally::default(),
+            refund_failed: Tally::default(),
             refunding: 0,
             stumbled: Vec::new(),
         }
@@ -211,7 +215,7 @@ impl Intent {
                 self.stumbled.push(Operation::Refund);
                 RefundStatus::Failed
             }
-            Some(PaymentMethod::RefundPending) => {
+            Some(PaymentMethod::RefundPending | PaymentMethod::RefundWaits) => {
                 self.refunding += amount;
                 RefundStatus::Pending
             }
@@ -223,15 +227,26 @@ impl Intent {
         Ok((amount, status))
     }
 
-    /// A pending refund has arrived.
-    pub(super) fn settle(&mut self, amount: u64) {
-        self.refunding -= amount;
-        self.refunded.add(amount);
+    /// One of its refunds becomes what it may become.
+    pub(super) fn settle_refund(&mut self, amount: u64, from: RefundStatus, to: RefundStatus) {
+        match (from.is_under_way(), to.is_under_way()) {
+            (true, true) => {}
+            (true, false) => {
+                self.refunding -= amount;
+                self.refunded.add(if to == RefundStatus::Succeeded { amount } else { 0 });
+            }
+            (false, _) => self.refund_failed.add(amount),
+        }
+    }
+
+    /// What went back and did not fail.
+    pub(super) fn given_back(&self) -> u64 {
+        self.refunded.amount - self.refund_failed.amount
     }
 
     /// Captured, and neither given back nor about to be.
     pub(super) fn unrefunded(&self) -> u64 {
-        self.captured.amount - self.refunded.amount - self.refunding
+        self.captured.amount - self.given_back() - self.refunding
     }
 
     /// Authorized, and neither captured nor let go.

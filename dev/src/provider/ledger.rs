@@ -13,7 +13,7 @@ use super::http::Answer;
 use super::idempotency::Keys;
 use super::intent::{Intent, IntentId, Refusal, Tally};
 use super::journal::{Journal, Place, Record};
-use super::outcome::Trouble;
+use super::outcome::{PaymentMethod, Trouble};
 use super::refund::{Refund, RefundId, RefundStatus};
 use super::webhook::{Change, Webhooks};
 
@@ -54,8 +54,8 @@ pub(super) enum Begun {
 pub(super) struct Executed {
     pub(super) answer: Answer,
     pub(super) trouble: Option<Trouble>,
-    /// A refund that is still to arrive.
-    pub(super) pending: Option<RefundId>,
+    /// A refund that changes by itself in a while.
+    pub(super) unsettled: Option<RefundId>,
 }
 
 impl Ledger {
@@ -115,20 +115,44 @@ impl Ledger {
         places.map(|&at| &self.books.refunds[at])
     }
 
-    pub(super) fn pending_refunds(&self) -> Vec<RefundId> {
-        let pending = self.books.refunds.iter().filter(|refund| refund.status == RefundStatus::Pending);
-        pending.map(|refund| refund.id).collect()
+    /// Those that change by themselves in a while.
+    pub(super) fn unsettled_refunds(&self) -> Vec<RefundId> {
+        let unsettled = self.books.refunds.iter().filter(|refund| self.becomes(refund).is_some());
+        unsettled.map(|refund| refund.id).collect()
     }
 
-    /// The money of a pending refund has arrived.
-    pub(super) fn settle(&mut self, id: RefundId) -> Result<(), Error> {
-        let mut refund = self.refund(id)?.clone();
-        if refund.status != RefundStatus::Pending {
-            return Ok(());
+    /// What a refund becomes by itself, if it does.
+    fn becomes(&self, refund: &Refund) -> Option<RefundStatus> {
+        match (self.intent(refund.intent).ok()?.payment_method?, refund.status) {
+            (PaymentMethod::RefundPending, RefundStatus::Pending) => Some(RefundStatus::Succeeded),
+            (PaymentMethod::RefundFailsLater, RefundStatus::Succeeded) => Some(RefundStatus::Failed),
+            _ => None,
         }
-        refund.status = RefundStatus::Succeeded;
+    }
+
+    /// The while has passed.
+    pub(super) fn settle(&mut self, id: RefundId) -> Result<(), Error> {
+        let Some(next) = self.becomes(self.refund(id)?) else { return Ok(()) };
+        let why = (next == RefundStatus::Failed).then(|| "expired_or_canceled_card".to_owned());
+        self.set_refund(id, next, why)
+    }
+
+    /// What the bank, or the customer, did about a refund.
+    pub(super) fn set_refund(
+        &mut self,
+        id: RefundId,
+        next: RefundStatus,
+        failure_reason: Option<String>,
+    ) -> Result<(), Error> {
+        let mut refund = self.refund(id)?.clone();
+        let before = refund.status;
+        if !before.may_become(next) {
+            let why = format!("A refund that is {} cannot become {}.", before.name(), next.name());
+            return Err(Error::ParameterInvalid { param: "status", why });
+        }
+        (refund.status, refund.failure_reason) = (next, failure_reason);
         let mut intent = self.intent(refund.intent)?.clone();
-        intent.settle(refund.amount);
+        intent.settle_refund(refund.amount, before, next);
         let record = Record { at: now(), key: None, intent, refund: Some(refund), refusal: None, broken: false };
         let place = self.journal.append(&record)?;
         self.take_over(record, place);
@@ -164,10 +188,10 @@ impl Ledger {
         // What hangs after its effect is a success for whoever repeats it; everything else stays an error.
         record.broken = stumbled.is_some() || trouble == Some(Trouble::Error);
         let place = self.journal.append(&record)?;
-        let (answer, refund) = (record.answer(), record.refund.as_ref().map(|refund| (refund.id, refund.status)));
+        let (answer, refund) = (record.answer(), record.refund.clone());
         self.take_over(record, place);
-        let pending = refund.filter(|(_, status)| *status == RefundStatus::Pending).map(|(id, _)| id);
-        Ok(Executed { answer, trouble, pending })
+        let unsettled = refund.filter(|refund| self.becomes(refund).is_some()).map(|refund| refund.id);
+        Ok(Executed { answer, trouble, unsettled })
     }
 
     /// Remembers what happened, and tells whoever listens what it changed.
@@ -206,7 +230,9 @@ impl Ledger {
             Command::Refund(new) => self.change(new.intent, |intent| {
                 let (amount, status) = intent.refund(new.amount)?;
                 let (id, reason, metadata) = (RefundId::new(), new.reason.clone(), new.metadata.clone());
-                refund = Some(Refund { id, intent: intent.id, created: at, amount, reason, metadata, status });
+                let failure_reason = (status == RefundStatus::Failed).then(|| "unknown".to_owned());
+                let intent = intent.id;
+                refund = Some(Refund { id, intent, created: at, amount, reason, metadata, status, failure_reason });
                 Ok(())
             })?,
         };
@@ -226,7 +252,7 @@ impl Books {
         let known = self.intent_at.get(&intent.id).copied();
         let gains = gains(known.map(|at| &self.intents[at]), &intent);
         for (kind, Tally { times: attempt, amount }) in gains {
-            let refund = refund.as_ref().filter(|_| kind == "refunded").map(|refund| refund.id);
+            let refund = refund.as_ref().filter(|_| kind.starts_with("refund")).map(|refund| refund.id);
             self.movements.push(Movement { kind, intent: intent.id, refund, attempt, amount, at });
         }
         match known {
@@ -254,9 +280,10 @@ impl Books {
 
 /// What moved between these two: by kind, for the how-manyth time, and how much.
 fn gains(before: Option<&Intent>, after: &Intent) -> impl Iterator<Item = (&'static str, Tally)> + use<> {
-    let tallies = |intent: &Intent| [intent.authorized, intent.captured, intent.voided, intent.refunded];
+    let tallies =
+        |intent: &Intent| [intent.authorized, intent.captured, intent.voided, intent.refunded, intent.refund_failed];
     let before = before.map(tallies).unwrap_or_default();
-    let kinds = ["authorized", "captured", "voided", "refunded"];
+    let kinds = ["authorized", "captured", "voided", "refunded", "refund_failed"];
     kinds.into_iter().zip(before).zip(tallies(after)).filter_map(|((kind, before), after)| {
         let gained = Tally { times: after.times, amount: after.amount - before.amount };
         (after.times > before.times).then_some((kind, gained))

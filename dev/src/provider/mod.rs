@@ -43,8 +43,8 @@
 //!               "currency": "eur", "metadata": {"order": "..."}, "at": 1767225600000}], "next": 1, "more": false}
 //! ```
 //!
-//! `kind` is `authorized`, `captured`, `voided` (an authorization, or what a partial capture left of it, let go) or
-//! `refunded`; `attempt` counts the movements of that kind on that intent, so a second capture would show as 2;
+//! `kind` is `authorized`, `captured`, `voided` (an authorization, or what a partial capture left of it, let go),
+//! `refunded` or `refund_failed` (a refund that had succeeded came back); `attempt` counts the movements of that kind on that intent, so a second capture would show as 2;
 //! `metadata` is the intent's; `refund` is the refund's id where there is one; `at` is in Unix milliseconds.
 //!
 //! `GET /_summary?after=N&limit=M` is every intent, oldest first, paged the same way (`after` counts intents):
@@ -55,7 +55,12 @@
 //!               "capture_calls_with_effect": 1}], "next": 1, "more": false}
 //! ```
 //!
-//! `status` is Stripe's. Money still held is `authorized - captured - voided`, money kept is `captured - refunded`.
+//! `status` is Stripe's. Money still held is `authorized - captured - voided`, money kept is `captured - refunded`, without
+//! what failed afterwards.
+//!
+//! `POST /_refunds/{id}` with `status` (`pending`, `requires_action`, `succeeded`, `failed`, `canceled`) and
+//! `failure_reason` is what the bank, or the customer, did about a refund. As at Stripe, one that succeeded may fail later,
+//! and one that failed or was canceled stays so.
 //!
 //! # Webhooks
 //!
@@ -157,7 +162,7 @@ impl Provider {
 
     /// Serves on an open socket until `stop` is cancelled.
     pub async fn serve_on(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        for refund in self.ledger().pending_refunds() {
+        for refund in self.ledger().unsettled_refunds() {
             self.settle_later(refund);
         }
         let server = axum::serve(listener::Bounded::new(listener), self.router())
@@ -175,7 +180,7 @@ impl Provider {
             Begun::Done(executed) => executed,
             Begun::Slow(wait) => self.finish_after(wait, request).await?,
         };
-        if let Some(refund) = executed.pending {
+        if let Some(refund) = executed.unsettled {
             self.settle_later(refund);
         }
         match executed.trouble {
@@ -203,7 +208,7 @@ impl Provider {
         tokio::spawn(async move {
             tokio::time::sleep(SLOW).await;
             if let Err(error) = provider.ledger().settle(refund) {
-                tracing::error!(?error, "a pending refund was not settled");
+                tracing::error!(?error, "a refund did not change as it should have");
             }
         });
     }

@@ -67,9 +67,15 @@ pub enum PaymentMethod {
     #[serde(rename = "pm_souk_refund_error")]
     RefundError,
     /// A refund is pending for [`SLOW`] before it succeeds.
-    #[serde(rename = "pm_souk_refund_pending")]
+    #[serde(rename = "pm_card_pendingRefund")]
     RefundPending,
-    /// The first refund fails; nothing goes back.
+    /// A refund is pending until somebody says otherwise, see `POST /_refunds/{id}`.
+    #[serde(rename = "pm_souk_refund_waits")]
+    RefundWaits,
+    /// A refund succeeds, and fails [`SLOW`] later: the card is closed, and the money is the merchant's again.
+    #[serde(rename = "pm_card_refundFail")]
+    RefundFailsLater,
+    /// The first refund fails at once; nothing goes back.
     #[serde(rename = "pm_souk_refund_fails")]
     RefundFails,
     /// The charge is disputed as soon as it is captured: refunds are refused.

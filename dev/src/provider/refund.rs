@@ -23,6 +23,8 @@ pub(super) struct Refund {
     pub(super) metadata: Metadata,
     #[serde(default)]
     pub(super) status: RefundStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) failure_reason: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +32,45 @@ pub(super) struct Refund {
 pub(super) enum RefundStatus {
     /// The money is on its way.
     Pending,
+    /// The customer has to do something first.
+    RequiresAction,
     #[default]
     Succeeded,
     Failed,
+    Canceled,
+}
+
+impl RefundStatus {
+    const ALL: [RefundStatus; 5] = [
+        RefundStatus::Pending,
+        RefundStatus::RequiresAction,
+        RefundStatus::Succeeded,
+        RefundStatus::Failed,
+        RefundStatus::Canceled,
+    ];
+
+    pub(super) fn parse(name: &str) -> Option<RefundStatus> {
+        RefundStatus::ALL.into_iter().find(|status| status.name() == name)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            RefundStatus::Pending => "pending",
+            RefundStatus::RequiresAction => "requires_action",
+            RefundStatus::Succeeded => "succeeded",
+            RefundStatus::Failed => "failed",
+            RefundStatus::Canceled => "canceled",
+        }
+    }
+
+    pub(super) fn is_under_way(self) -> bool {
+        matches!(self, RefundStatus::Pending | RefundStatus::RequiresAction)
+    }
+
+    /// One that succeeded may fail later; what failed or was canceled stays so.
+    pub(super) fn may_become(self, next: RefundStatus) -> bool {
+        self != next && (self.is_under_way() || (self, next) == (RefundStatus::Succeeded, RefundStatus::Failed))
+    }
 }
 
 impl RefundId {

@@ -150,7 +150,7 @@ impl Change<'_> {
             let is_new = before.is_none();
             events.extend(is_new.then(|| ("charge.refunded", after.charge_json())));
             let mut names = Vec::from_iter(is_new.then_some("refund.created"));
-            if refund.status != RefundStatus::Pending {
+            if !is_new || !refund.status.is_under_way() {
                 names.extend(["refund.updated", "charge.refund.updated"]);
             }
             names.extend((refund.status == RefundStatus::Failed).then_some("refund.failed"));

@@ -67,7 +67,7 @@ impl Intent {
 
     pub(super) fn charge_json(&self) -> Value {
         // What was let go counts as refunded, as at Stripe.
-        let back = self.refunded.amount + self.refunding + self.voided.amount;
+        let back = self.given_back() + self.refunding + self.voided.amount;
         json!({
             "id": self.id.charge(),
             "object": "charge",
@@ -91,7 +91,7 @@ impl Intent {
 
 impl Refund {
     pub(super) fn to_json(&self, intent: &Intent) -> Value {
-        json!({
+        let mut json = json!({
             "id": self.id,
             "object": "refund",
             "amount": self.amount,
@@ -102,7 +102,12 @@ impl Refund {
             "payment_intent": self.intent,
             "reason": self.reason,
             "status": self.status,
-        })
+        });
+        // Absent while there is none, as at Stripe.
+        if let Some(why) = &self.failure_reason {
+            json["failure_reason"] = json!(why);
+        }
+        json
     }
 }
 

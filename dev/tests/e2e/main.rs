@@ -156,7 +156,8 @@ async fn provider_ledger(stack: &Stack, order_id: &str) -> Result<Vec<String>> {
                     Some("authorized") => "AUTHORIZATION",
                     Some("captured") => "CAPTURE",
                     Some("voided") => "VOID",
-                    _ => "REFUND",
+                    Some("refunded") => "REFUND",
+                    _ => "REFUND_REVERSAL",
                 };
                 kinds.push(kind.to_owned());
             }

@@ -19,14 +19,37 @@ use crate::order::{Line, Order};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fact {
     Reserved,
-    Rejected { reason: String, skus: Vec<String> },
-    Confirmed { payment_id: Uuid },
-    Paid { payment_id: Uuid },
-    PaymentFailed { reason: String },
-    Fulfilled { carrier: String, tracking_number: String },
-    Cancelled { reason: CancelReason },
+    Rejected {
+        reason: String,
+        skus: Vec<String>,
+    },
+    Confirmed {
+        payment_id: Uuid,
+    },
+    Paid {
+        payment_id: Uuid,
+    },
+    PaymentFailed {
+        reason: String,
+    },
+    Fulfilled {
+        carrier: String,
+        tracking_number: String,
+    },
+    Cancelled {
+        reason: CancelReason,
+    },
     Expired,
-    Refunded { payment_id: Uuid, minor: i64 },
+    Refunded {
+        payment_id: Uuid,
+        minor: i64,
+    },
+    /// What had gone back came back to us.
+    RefundFailed {
+        payment_id: Uuid,
+        minor: i64,
+        reason: String,
+    },
 }
 
 /// Who or what made it happen.
@@ -67,6 +90,7 @@ impl Fact {
             Self::Cancelled { .. } => "souk.order.v1.OrderCancelled",
             Self::Expired => "souk.order.v1.OrderExpired",
             Self::Refunded { .. } => "souk.order.v1.OrderRefunded",
+            Self::RefundFailed { .. } => "souk.order.v1.OrderRefundFailed",
         }
     }
 
@@ -89,6 +113,11 @@ impl Fact {
                 payment_id: payment_id.to_string(),
                 amount: Some(Money::new(order.currency.clone(), minor)),
             }),
+            Self::RefundFailed { payment_id, minor, reason } => Kind::OrderRefundFailed(OrderRefundFailed {
+                payment_id: payment_id.to_string(),
+                amount: Some(Money::new(order.currency.clone(), minor)),
+                reason,
+            }),
         }
     }
 
@@ -108,6 +137,11 @@ impl Fact {
             Kind::OrderRefunded(it) => {
                 Self::Refunded { payment_id: id(&it.payment_id), minor: it.amount.map_or(0, |amount| amount.minor) }
             }
+            Kind::OrderRefundFailed(it) => Self::RefundFailed {
+                payment_id: id(&it.payment_id),
+                minor: it.amount.map_or(0, |amount| amount.minor),
+                reason: it.reason,
+            },
         })
     }
 }

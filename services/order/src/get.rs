@@ -63,6 +63,7 @@ fn reason(event: Kind) -> String {
         Kind::OrderPaymentFailed(it) => it.reason,
         Kind::OrderCancelled(it) => it.reason().as_str_name().to_owned(),
         Kind::OrderExpired(it) => it.reason,
+        Kind::OrderRefundFailed(it) => it.reason,
         _ => String::new(),
     }
 }

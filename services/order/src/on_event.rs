@@ -25,7 +25,7 @@ use crate::saga::{Decision, Heard, decide};
 pub(crate) struct Peers(pub(crate) Arc<Service>);
 
 /// What peers may say one day that is not here is skipped.
-const WANTED: [&str; 11] = [
+const WANTED: [&str; 12] = [
     "souk.inventory.v1.StockReserved",
     "souk.inventory.v1.StockRejected",
     "souk.inventory.v1.StockSold",
@@ -37,6 +37,7 @@ const WANTED: [&str; 11] = [
     "souk.payment.v1.PaymentCaptureFailed",
     "souk.payment.v1.PaymentVoided",
     "souk.payment.v1.PaymentRefunded",
+    "souk.payment.v1.PaymentRefundFailed",
 ];
 
 #[tonic::async_trait]
@@ -122,6 +123,9 @@ fn parse_payment(event: PaymentEvent) -> Result<(Uuid, Heard), HandleError> {
         Payment::PaymentCaptureFailed(it) => Heard::PaymentCaptureFailed { reason: it.reason },
         Payment::PaymentVoided(_) => Heard::PaymentVoided,
         Payment::PaymentRefunded(it) => Heard::PaymentRefunded { payment_id, minor: parse_minor(it.amount)? },
+        Payment::PaymentRefundFailed(it) => {
+            Heard::PaymentRefundFailed { payment_id, minor: parse_minor(it.amount)?, reason: it.reason }
+        }
     };
     Ok((order_id, heard))
 }

@@ -108,7 +108,10 @@ impl State {
             (Confirmed, Fact::Fulfilled { .. }) => Some(Fulfilled),
             (Pending | Reserved | Confirmed, Fact::Cancelled { .. }) => Some(Cancelled),
             (Pending | Reserved, Fact::Expired) => Some(Expired),
-            (Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired, Fact::Refunded { .. }) => Some(self),
+            (
+                Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired,
+                Fact::Refunded { .. } | Fact::RefundFailed { .. },
+            ) => Some(self),
             _ => None,
         }
     }
@@ -134,6 +137,7 @@ impl Order {
                 self.payment_id = Some(*payment_id);
                 self.refunded_minor += minor;
             }
+            Fact::RefundFailed { minor, .. } => self.refunded_minor -= minor,
             Fact::Fulfilled { carrier, tracking_number } => {
                 self.carrier.clone_from(carrier);
                 self.tracking_number.clone_from(tracking_number);
@@ -357,16 +361,17 @@ mod tests {
             Fact::Cancelled { reason: CancelReason::CustomerRequest },
             Fact::Expired,
             Fact::Refunded { payment_id, minor: 1 },
+            Fact::RefundFailed { payment_id, minor: 1, reason: text() },
         ];
         let table = [
-            "RESERVED REJECTED . . . . CANCELLED EXPIRED .",
-            ". . CONFIRMED . PAYMENT_FAILED . CANCELLED EXPIRED .",
-            ". . . CONFIRMED PAYMENT_FAILED FULFILLED CANCELLED . CONFIRMED",
-            ". . . . . . . . FULFILLED",
-            ". . . . . . . . .",
-            ". . . . . . . . PAYMENT_FAILED",
-            ". . . . . . . . CANCELLED",
-            ". . . . . . . . EXPIRED",
+            "RESERVED REJECTED . . . . CANCELLED EXPIRED . .",
+            ". . CONFIRMED . PAYMENT_FAILED . CANCELLED EXPIRED . .",
+            ". . . CONFIRMED PAYMENT_FAILED FULFILLED CANCELLED . CONFIRMED CONFIRMED",
+            ". . . . . . . . FULFILLED FULFILLED",
+            ". . . . . . . . . .",
+            ". . . . . . . . PAYMENT_FAILED PAYMENT_FAILED",
+            ". . . . . . . . CANCELLED CANCELLED",
+            ". . . . . . . . EXPIRED EXPIRED",
         ];
         for (state, row) in State::ALL.into_iter().zip(table) {
             let after: Vec<_> = facts.iter().map(|fact| state.after(fact).map_or(".", State::name)).collect();

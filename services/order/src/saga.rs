@@ -36,6 +36,11 @@ pub(crate) enum Heard {
         payment_id: Uuid,
         minor: i64,
     },
+    PaymentRefundFailed {
+        payment_id: Uuid,
+        minor: i64,
+        reason: String,
+    },
 }
 
 impl Heard {
@@ -74,6 +79,10 @@ pub(crate) fn decide(state: State, heard: &Heard) -> Decision {
         (Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired, Heard::PaymentRefunded { payment_id, minor }) => {
             Decision::Record(Fact::Refunded { payment_id, minor })
         }
+        (
+            Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired,
+            Heard::PaymentRefundFailed { payment_id, minor, reason },
+        ) => Decision::Record(Fact::RefundFailed { payment_id, minor, reason }),
 
         (Reserved | Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired, Heard::StockReserved) => {
             Decision::Ignore
@@ -99,7 +108,7 @@ pub(crate) fn decide(state: State, heard: &Heard) -> Decision {
 mod tests {
     use super::*;
 
-    fn all_heard() -> [Heard; 11] {
+    fn all_heard() -> [Heard; 12] {
         let payment_id = Uuid::from_u128(7);
         let reason = || "CARD_DECLINED".to_owned();
         [
@@ -114,6 +123,7 @@ mod tests {
             Heard::PaymentCaptureFailed { reason: reason() },
             Heard::PaymentVoided,
             Heard::PaymentRefunded { payment_id, minor: 100 },
+            Heard::PaymentRefundFailed { payment_id, minor: 100, reason: "unknown".to_owned() },
         ]
     }
 
@@ -121,14 +131,14 @@ mod tests {
     #[test]
     fn every_pair_is_decided() {
         let table = [
-            (State::Pending, "RRxxxxxxxxx"),
-            (State::Reserved, "ixxxRRxxxxx"),
-            (State::Confirmed, "ixixixRRRxR"),
-            (State::Fulfilled, "ixixixixxxR"),
-            (State::Rejected, "xixxxxxxxxx"),
-            (State::PaymentFailed, "ixiiiixiiiR"),
-            (State::Cancelled, "iiiiiiiiiiR"),
-            (State::Expired, "iixiiiiiiiR"),
+            (State::Pending, "RRxxxxxxxxxx"),
+            (State::Reserved, "ixxxRRxxxxxx"),
+            (State::Confirmed, "ixixixRRRxRR"),
+            (State::Fulfilled, "ixixixixxxRR"),
+            (State::Rejected, "xixxxxxxxxxx"),
+            (State::PaymentFailed, "ixiiiixiiiRR"),
+            (State::Cancelled, "iiiiiiiiiiRR"),
+            (State::Expired, "iixiiiiiiiRR"),
         ];
         assert_eq!(table.map(|(state, _)| state), State::ALL);
         for (state, row) in table {

@@ -1,14 +1,13 @@
 //! How a call ended, written down: state, ledger, and the event that tells others, in one transaction.
 
-use std::sync::LazyLock;
+mod refund;
+
 use std::time::Duration;
 
 use chassis::Unexpected;
-use chassis::metrics;
 use chassis::outbox::{self, Event};
 use contracts::souk::payment::v1::payment_event::Event as Kind;
 use contracts::souk::payment::v1::*;
-use prometheus_client::metrics::counter::Counter;
 use prost::Message;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -20,15 +19,6 @@ use crate::refund::Refund;
 
 /// Who acts where nobody asked.
 pub(crate) const OURSELVES: &str = "service:payment";
-
-static REFUNDS_FAILED: LazyLock<Counter> = LazyLock::new(|| {
-    metrics::register("payment_refunds_failed", "Refunds that the provider refused", Counter::default())
-});
-
-static REFUNDS_GIVEN_UP: LazyLock<Counter> = LazyLock::new(|| {
-    let help = "Refunds of ended orders that the provider refuses for good, for operators to look at";
-    metrics::register("payment_refunds_given_up", help, Counter::default())
-});
 
 /// What is known now that was not known before.
 #[derive(Debug, Clone)]
@@ -63,8 +53,11 @@ pub(crate) enum Outcome {
     RefundFailed {
         refund: Box<Refund>,
         why: String,
-        /// Why it is no use to ask again, if it is none.
-        refusal: Option<&'static str>,
+    },
+    /// A refund that was done has failed since: the money is ours again.
+    RefundReversed {
+        refund: Box<Refund>,
+        why: String,
     },
     /// Somebody gave money back at the provider itself.
     RefundedElsewhere {
@@ -175,32 +168,12 @@ async fn apply(
             let kind = Kind::PaymentVoided(PaymentVoided { amount: Some(payment.money(amount)) });
             publish(service, tx, payment, "souk.payment.v1.PaymentVoided", kind).await
         }
-        Outcome::Refunded { refund, reference } => {
-            payment.refund_pending_minor -= refund.minor;
-            settle(service, tx, &refund, "DONE", Some(&reference)).await?;
-            book_refund(service, tx, payment, &refund, &reference).await
-        }
-        Outcome::RefundUnderWay { refund, reference } => {
-            settle(service, tx, &refund, "PENDING", Some(&reference)).await
-        }
-        Outcome::RefundFailed { refund, why, refusal } => {
-            payment.refund_pending_minor -= refund.minor;
-            REFUNDS_FAILED.inc();
-            tracing::error!(payment_id = %payment.payment_id, refund_id = %refund.refund_id, why, "a refund failed");
-            // Before its order ended, a refund is an operator's, who sees what came of it.
-            payment.refund_refusal = refusal.filter(|_| payment.goal == Goal::Released).unwrap_or_default().to_owned();
-            if !payment.refund_refusal.is_empty() {
-                REFUNDS_GIVEN_UP.inc();
-                let reason = payment.refund_refusal.as_str();
-                tracing::error!(payment_id = %payment.payment_id, reason, "the provider refuses this refund for good");
-            }
-            settle(service, tx, &refund, "FAILED", refund.reference.as_deref()).await
-        }
+        Outcome::Refunded { refund, reference } => refund::done(service, tx, payment, &refund, &reference).await,
+        Outcome::RefundUnderWay { refund, reference } => refund::under_way(service, tx, &refund, &reference).await,
+        Outcome::RefundFailed { refund, why } => refund::failed(service, tx, payment, &refund, &why).await,
+        Outcome::RefundReversed { refund, why } => refund::reversed(service, tx, payment, &refund, &why).await,
         Outcome::RefundedElsewhere { reference, minor } => {
-            let mut refund = Refund::new(service, payment.payment_id, minor, ("provider", RefundReason::AtProvider));
-            (refund.state, refund.reference) = ("DONE".to_owned(), Some(reference.clone()));
-            refund.insert(tx).await?;
-            book_refund(service, tx, payment, &refund, &reference).await
+            refund::done_elsewhere(service, tx, payment, &reference, minor).await
         }
     }
 }
@@ -215,43 +188,6 @@ async fn decline(
     payment.failure_reason = reason.to_owned();
     let kind = Kind::PaymentDeclined(PaymentDeclined { reason: reason.to_owned() });
     publish(service, tx, payment, "souk.payment.v1.PaymentDeclined", kind).await
-}
-
-/// Writes down how a refund stands that was pending.
-async fn settle(
-    service: &Service,
-    tx: &mut PgConnection,
-    refund: &Refund,
-    state: &str,
-    reference: Option<&str>,
-) -> Result<(), Unexpected> {
-    let changed = sqlx::query!(
-        "update refund set state = $2, reference = $3, updated_at = $4 where refund_id = $1 and state = 'PENDING'",
-        refund.refund_id,
-        state,
-        reference,
-        service.clock.now(),
-    );
-    match changed.execute(tx).await?.rows_affected() {
-        1 => Ok(()),
-        _ => Err(Unexpected::Broken(format!("refund {} is not pending any more", refund.refund_id))),
-    }
-}
-
-async fn book_refund(
-    service: &Service,
-    tx: &mut PgConnection,
-    payment: &mut Payment,
-    refund: &Refund,
-    reference: &str,
-) -> Result<(), Unexpected> {
-    let (customer, minor) = (format!("customer:{}", payment.user_id), refund.minor);
-    payment.refunded_minor += minor;
-    payment.refund_refusal.clear();
-    transfer(service, tx, payment, "REFUND", ("revenue", &customer), minor, reference).await?;
-    let refund_id = refund.refund_id.to_string();
-    let kind = Kind::PaymentRefunded(PaymentRefunded { amount: Some(payment.money(minor)), refund_id });
-    publish_as(service, tx, payment, &refund.actor, "souk.payment.v1.PaymentRefunded", kind).await
 }
 
 async fn transfer(

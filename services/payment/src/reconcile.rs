@@ -173,9 +173,10 @@ async fn compare(service: &Service, payment: &Payment) -> Result<Verdict, Stoppe
         return Ok(Verdict::Mend(Outcome::CaptureFailed { reason: "AUTHORIZATION_LOST" }));
     }
     let (ours, mut theirs) = (ledger(service, payment).await?, moved(payment, &intent));
-    if payment.state == State::Captured && theirs[3] != ours[3] {
+    // An intent does not tell of refunds that failed after they were done.
+    if payment.state == State::Captured && (theirs[3] != ours[3] || payment.refunded_minor > 0) {
         match list_refunds(service, payment).await? {
-            Refunds::New(outcome) => return Ok(Verdict::Mend(outcome)),
+            Refunds::News(outcome) => return Ok(Verdict::Mend(outcome)),
             Refunds::Known { succeeded } => theirs[3] = succeeded,
         }
     }
@@ -201,7 +202,8 @@ async fn ledger(service: &Service, payment: &Payment) -> Result<Moved, Unexpecte
         r#"select coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
              coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
              coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
-             coalesce(sum(minor) filter (where kind = 'REFUND'), 0)::bigint as "refunded!"
+             coalesce(sum(case kind when 'REFUND' then minor when 'REFUND_REVERSAL' then -minor end), 0)::bigint
+               as "refunded!"
            from ledger_transfer where payment_id = $1"#,
         payment.payment_id,
     );
@@ -210,8 +212,8 @@ async fn ledger(service: &Service, payment: &Payment) -> Result<Moved, Unexpecte
 }
 
 enum Refunds {
-    /// One that was made at the provider itself.
-    New(Outcome),
+    /// One that was made at the provider itself, or that failed there after it was done.
+    News(Outcome),
     Known {
         succeeded: i64,
     },
@@ -225,13 +227,22 @@ async fn list_refunds(service: &Service, payment: &Payment) -> Result<Refunds, S
     };
     let ours = Refund::all_of(&service.db, payment.payment_id).await?;
     let mut succeeded = 0;
-    for refund in theirs.into_iter().filter(|refund| refund.status == RefundStatus::Succeeded) {
-        let known = ours.iter().any(|known| known.reference.as_deref() == Some(refund.id.as_str()));
-        // What does not fit into what was captured, or does not say that it belongs here, is not booked; it differs.
-        if !known && refund.names(intent_id) && refund.amount <= payment.unrefunded() {
-            return Ok(Refunds::New(Outcome::RefundedElsewhere { reference: refund.id, minor: refund.amount }));
+    for refund in theirs {
+        let known = ours.iter().find(|known| known.reference.as_deref() == Some(refund.id.as_str()));
+        match (refund.status, known) {
+            (RefundStatus::Succeeded, None)
+                // What does not fit into what was captured, or does not say that it belongs here, is not booked; it differs.
+                if refund.names(intent_id) && refund.amount <= payment.unrefunded() =>
+            {
+                return Ok(Refunds::News(Outcome::RefundedElsewhere { reference: refund.id, minor: refund.amount }));
+            }
+            (RefundStatus::Failed | RefundStatus::Canceled, Some(known)) if known.state == "DONE" => {
+                let why = refund.why().to_owned();
+                return Ok(Refunds::News(Outcome::RefundReversed { refund: Box::new(known.clone()), why }));
+            }
+            (RefundStatus::Succeeded, _) => succeeded += refund.amount,
+            _ => {}
         }
-        succeeded += refund.amount;
     }
     Ok(Refunds::Known { succeeded })
 }

@@ -33,6 +33,8 @@ pub(crate) struct Refund {
     pub(crate) call: i32,
     /// When the provider was first asked under that key.
     pub(crate) tried_at: Option<OffsetDateTime>,
+    /// The provider's code for why it failed. Empty unless it did.
+    pub(crate) failure_reason: String,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
 }
@@ -93,6 +95,7 @@ impl Refund {
             reason: reason.as_str_name().trim_start_matches("REFUND_REASON_").to_owned(),
             call: 1,
             tried_at: None,
+            failure_reason: String::new(),
             created_at: now,
             updated_at: now,
         }
@@ -132,7 +135,8 @@ impl Refund {
     pub(crate) async fn pending_of(db: &PgPool, payment_id: Uuid) -> Result<Option<Self>, Unexpected> {
         let row = sqlx::query_as!(
             Self,
-            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at, created_at, updated_at
+            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at,
+               failure_reason, created_at, updated_at
              from refund where payment_id = $1 and state = 'PENDING' order by updated_at, refund_id limit 1",
             payment_id,
         );
@@ -143,7 +147,8 @@ impl Refund {
     pub(crate) async fn newest_of(db: &PgPool, payment_id: Uuid, limit: i64) -> Result<Vec<Self>, Unexpected> {
         let rows = sqlx::query_as!(
             Self,
-            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at, created_at, updated_at
+            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at,
+               failure_reason, created_at, updated_at
              from refund where payment_id = $1 order by refund_id desc limit $2",
             payment_id,
             limit,
@@ -157,7 +162,8 @@ impl Refund {
     pub(crate) async fn all_of(db: &PgPool, payment_id: Uuid) -> Result<Vec<Self>, Unexpected> {
         let rows = sqlx::query_as!(
             Self,
-            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at, created_at, updated_at
+            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at,
+               failure_reason, created_at, updated_at
              from refund where payment_id = $1 order by refund_id",
             payment_id,
         );
@@ -175,6 +181,7 @@ impl Refund {
             reason: reason.unwrap_or_default().into(),
             create_time: Some(timestamp(self.created_at)),
             update_time: Some(timestamp(self.updated_at)),
+            failure_reason: self.failure_reason.clone(),
         }
     }
 }

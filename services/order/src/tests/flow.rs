@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use chassis::consume::Record;
 use contracts::souk::inventory::v1::inventory_event::Event as Stock;
 use contracts::souk::inventory::v1::*;
 use contracts::souk::order::v1::*;
@@ -90,6 +91,33 @@ async fn a_refund_is_part_of_the_story(db: PgPool) {
     shop.hears(shop.payment(order, Payment::PaymentRefunded(back))).await;
     assert_eq!(shop.order(order).await.payment.expect("a payment").refunded_minor, 2_500);
     assert_eq!(shop.published(order).await.last().map(String::as_str), Some("OrderRefunded"));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_that_failed_after_it_was_done_is_part_of_the_story_too(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    shop.hears(shop.stock_reserved(order)).await;
+    shop.hears(shop.authorized(order)).await;
+    shop.hears(shop.captured(order)).await;
+    let back = PaymentRefunded { amount: Some(Money::new("EUR", 900)), ..Default::default() };
+    shop.hears(shop.payment(order, Payment::PaymentRefunded(back))).await;
+    let failed = |minor| {
+        let reason = "lost_or_stolen_card".to_owned();
+        let failed = PaymentRefundFailed { amount: Some(Money::new("EUR", minor)), reason, ..Default::default() };
+        Record { actor: "provider".to_owned(), ..shop.payment(order, Payment::PaymentRefundFailed(failed)) }
+    };
+    shop.hears(failed(900)).await;
+    let shown = shop.order(order).await;
+    assert_eq!((shown.state(), shown.payment.expect("a payment").refunded_minor), (OrderState::Confirmed, 0));
+    let story = shop.story(order).await;
+    let last = story.last().expect("a story");
+    assert_eq!((&*last.r#type, &*last.actor, &*last.reason), ("OrderRefundFailed", "provider", "lost_or_stolen_card"));
+    assert_eq!(compare(&shop.db).await.expect("compared"), (1, vec![]));
+
+    shop.hears(failed(1)).await;
+    assert_eq!(shop.order(order).await.payment.expect("a payment").refunded_minor, 0, "more than went back");
+    assert_eq!(shop.parked().await, 1);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -268,6 +268,7 @@ impl Shop {
             Payment::PaymentCaptureFailed(_) => "souk.payment.v1.PaymentCaptureFailed",
             Payment::PaymentVoided(_) => "souk.payment.v1.PaymentVoided",
             Payment::PaymentRefunded(_) => "souk.payment.v1.PaymentRefunded",
+            Payment::PaymentRefundFailed(_) => "souk.payment.v1.PaymentRefundFailed",
         };
         let payload =
             PaymentEvent { payment_id: payment_id.to_string(), order_id: order_id.to_string(), event: Some(event) };

@@ -21,7 +21,7 @@ const OPERATOR: &str = "operator:01920000-0000-7000-8000-000000000001";
 const OURSELVES: &str = "service:order";
 
 impl Shop {
-    async fn story(&self, order: Uuid) -> Vec<OrderEventEntry> {
+    pub(super) async fn story(&self, order: Uuid) -> Vec<OrderEventEntry> {
         let ask = ListOrderEventsRequest { order_id: order.to_string() };
         let story = self.client.clone().list_order_events(self.kit.customer(self.user, ask)).await;
         let story = story.expect("theirs").into_inner().events;

@@ -188,10 +188,13 @@ async fn put_off(service: &Service, payment: &Payment, why: &str, unsent: Option
     Ok(())
 }
 
+/// A refund that the provider has taken may be under way for days: that is not our delay.
 pub(crate) async fn count_behind(service: Arc<Service>) -> Result<Did, Unexpected> {
     let since = service.clock.now() - Duration::from_secs(60);
     let count = sqlx::query_scalar!(
-        r#"select count(*) as "n!" from payment where due_at is not null and wanted_at < $1"#,
+        r#"select count(*) as "n!" from payment where due_at is not null and wanted_at < $1
+             and not exists (select from refund where refund.payment_id = payment.payment_id
+               and refund.state = 'PENDING' and refund.reference is not null)"#,
         since,
     )
     .fetch_one(&service.db)

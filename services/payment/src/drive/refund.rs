@@ -15,11 +15,11 @@ use crate::stripe::{self, Answer, RefundStatus, Unknown};
 
 /// How long a call that was begun may take to show at the provider.
 const SHOWS_WITHIN: Duration = Duration::from_secs(60);
-/// How often a refund is asked about that the provider has taken.
+/// When the provider is asked again about a refund that it has taken: the longer it takes, the more seldom.
 const UNDER_WAY: Duration = Duration::from_secs(60);
-/// When an order that ended asks again for what the provider refused to give back, and how often at most.
+const LONG_UNDER_WAY: Duration = Duration::from_secs(3_600);
+/// When an order that ended asks again for what the provider refused to give back.
 const REFUSED: Duration = Duration::from_secs(600);
-const MOST_TRIES: i64 = 10;
 
 pub(super) async fn refund(service: &Service, payment: &Payment) -> Result<(), Stopped> {
     let Some(refund) = Refund::pending_of(&service.db, payment.payment_id).await? else {
@@ -128,12 +128,14 @@ async fn conclude(
             Err(broken(payment, &why))
         }
         RefundStatus::Failed | RefundStatus::Canceled => {
-            let (why, refund) = (format!("{:?}", theirs.status), Refund { reference: Some(reference), ..refund });
-            fail(service, payment, refund, why).await
+            let refund = Refund { reference: Some(reference), ..refund };
+            fail(service, payment, refund, theirs.why().to_owned()).await
         }
         RefundStatus::UnderWay => {
+            let age = (service.clock.now() - refund.created_at).unsigned_abs();
+            let rest = (age / 10).clamp(UNDER_WAY, LONG_UNDER_WAY);
             let outcome = Outcome::RefundUnderWay { refund: Box::new(refund), reference };
-            record(service, payment, outcome, Then::Rest(UNDER_WAY)).await?;
+            record(service, payment, outcome, Then::Rest(rest)).await?;
             Ok(())
         }
     }
@@ -142,13 +144,7 @@ async fn conclude(
 /// What was reserved is free again. An order that ended still wants it back, so its payment is behind until that succeeds, or
 /// until it is clear that it will not: then operators have to look at it.
 async fn fail(service: &Service, payment: &Payment, refund: Refund, why: String) -> Result<(), Stopped> {
-    let refusal = match why.as_str() {
-        "charge_disputed" | "refund_disputed_payment" => Some("DISPUTED"),
-        "charge_already_refunded" => Some("ALREADY_REFUNDED"),
-        _ if count_failed(service, payment).await? + 1 >= MOST_TRIES => Some("REFUSED_AGAIN_AND_AGAIN"),
-        _ => None,
-    };
-    let outcome = Outcome::RefundFailed { refund: Box::new(refund), why, refusal };
+    let outcome = Outcome::RefundFailed { refund: Box::new(refund), why };
     record(service, payment, outcome, Then::Rest(REFUSED)).await?;
     // Somebody may have given it back at the provider itself.
     sqlx::query!("update payment set check_at = 'epoch' where payment_id = $1", payment.payment_id)
@@ -157,12 +153,4 @@ async fn fail(service: &Service, payment: &Payment, refund: Refund, why: String)
         .map_err(Unexpected::from)?;
     service.looks.wake();
     Ok(())
-}
-
-async fn count_failed(service: &Service, payment: &Payment) -> Result<i64, Unexpected> {
-    let count = sqlx::query_scalar!(
-        r#"select count(*) as "n!" from refund where payment_id = $1 and state = 'FAILED' and reason = 'ORDER_ENDED'"#,
-        payment.payment_id,
-    );
-    Ok(count.fetch_one(&service.db).await?)
 }

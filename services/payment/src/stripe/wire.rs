@@ -81,6 +81,7 @@ pub(crate) struct Refund {
     pub(crate) amount: i64,
     #[serde(default, deserialize_with = "null_is_none")]
     pub(crate) status: RefundStatus,
+    failure_reason: Option<String>,
     payment_intent: Option<String>,
     #[serde(default, deserialize_with = "null_is_none")]
     metadata: HashMap<String, String>,
@@ -90,6 +91,15 @@ impl Refund {
     /// Whether its amount went back, or is about to: it is a part of what [`Intent::refunded`] says.
     pub(crate) fn counts(&self) -> bool {
         matches!(self.status, RefundStatus::Succeeded | RefundStatus::UnderWay)
+    }
+
+    /// The code for why it failed.
+    pub(crate) fn why(&self) -> &str {
+        self.failure_reason.as_deref().unwrap_or(if self.status == RefundStatus::Canceled {
+            "canceled"
+        } else {
+            "unknown"
+        })
     }
 
     /// Whether it says itself that it belongs to this intent.

@@ -4,6 +4,7 @@ mod limits;
 mod read;
 mod reconcile;
 mod refund;
+mod refund_failed;
 mod stale;
 mod stripe;
 mod unknown;
@@ -238,7 +239,9 @@ impl Till {
                 "authorized" => "AUTHORIZATION",
                 "captured" => "CAPTURE",
                 "voided" => "VOID",
-                _ => "REFUND",
+                "refunded" => "REFUND",
+                "refund_failed" => "REFUND_REVERSAL",
+                other => panic!("nothing of ours is called {other}"),
             };
             (kind.to_owned(), entry["amount"].as_i64().expect("an amount"))
         });

@@ -29,7 +29,7 @@ impl Till {
         }
     }
 
-    async fn difference(&self, order_id: Uuid) -> String {
+    pub(super) async fn difference(&self, order_id: Uuid) -> String {
         let found = sqlx::query_scalar!("select difference from payment where order_id = $1", order_id);
         found.fetch_one(&self.db).await.expect("a payment")
     }

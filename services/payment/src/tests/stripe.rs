@@ -135,11 +135,12 @@ const NULLABLE_OF_INTENT: [&str; 26] = [
     // Not by the schema, but for the whole of an answer that costs nothing.
     "metadata",
 ];
-const NULLABLE_OF_REFUND: [&str; 12] = [
+const NULLABLE_OF_REFUND: [&str; 13] = [
     "balance_transaction",
     "charge",
     "customer",
     "customer_account",
+    "failure_reason",
     "metadata",
     "payment_intent",
     "payment_method",

@@ -127,7 +127,7 @@ async fn a_refund_made_elsewhere_does_not_stand_in_the_way_of_ours(db: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_pending_refund_is_booked_when_it_has_arrived(db: PgPool) {
     let till = Till::open(db).await;
-    let order = till.captured("pm_souk_refund_pending").await;
+    let order = till.captured("pm_card_pendingRefund").await;
     till.refund(order, "k1", None).await.expect("reserved");
     crate::drive::drive(till.service.clone()).await.expect("driven");
     assert_eq!(till.refunds(order).await, [(2_500, "PENDING".to_owned())]);

@@ -24,10 +24,10 @@ use crate::reconcile::look;
 use crate::webhook::forget_old;
 
 /// A webhook as it arrived: its signature and its body.
-type Delivery = (String, Vec<u8>);
+pub(super) type Delivery = (String, Vec<u8>);
 
 impl Till {
-    async fn report(&self, signature: &str, body: &[u8]) -> Result<(), Status> {
+    pub(super) async fn report(&self, signature: &str, body: &[u8]) -> Result<(), Status> {
         self.report_from("stripe", signature, body).await
     }
 
@@ -40,7 +40,7 @@ impl Till {
         self.client.clone().receive_webhook(request).await.map(drop)
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.kit.context.clock.now().unix_timestamp().unsigned_abs()
     }
 
@@ -64,7 +64,7 @@ impl Till {
     }
 
     /// What the simulator sends from now on.
-    async fn listen(&self) -> mpsc::UnboundedReceiver<Delivery> {
+    pub(super) async fn listen(&self) -> mpsc::UnboundedReceiver<Delivery> {
         async fn take(
             State(taken): State<mpsc::UnboundedSender<Delivery>>,
             headers: HeaderMap,
@@ -215,7 +215,7 @@ async fn reports_come_in_any_order_and_only_make_us_ask(db: PgPool) {
 async fn a_report_about_what_is_under_way_makes_the_step_ask_at_once(db: PgPool) {
     let till = Till::open(db).await;
     let mut deliveries = till.listen().await;
-    let order = till.captured("pm_souk_refund_pending").await;
+    let order = till.captured("pm_card_pendingRefund").await;
     till.refund(order, "k1", None).await.expect("reserved");
     crate::drive::drive(till.service.clone()).await.expect("driven");
     assert_eq!(crate::drive::drive(till.service.clone()).await.expect("driven"), Did::Nothing, "it is under way");

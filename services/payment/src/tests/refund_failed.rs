@@ -1,0 +1,145 @@
+//! Refunds that come to nothing: after they were done, or after days under way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chassis::step::Did;
+use contracts::souk::payment::v1::*;
+use contracts::souk::r#type::v1::Money;
+use dev::provider::webhook::sign;
+use prost::Message;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{SECRET, Till};
+use crate::drive::{BEHIND, count_behind, drive};
+use crate::reconcile::look;
+
+impl Till {
+    /// What the bank, or the customer, did about one of an order's refunds.
+    async fn set_refund(&self, order_id: Uuid, at: usize, status: &str, failure_reason: &str) {
+        let reference = sqlx::query_scalar!(
+            r#"select reference as "it!" from refund join payment using (payment_id) where order_id = $1 order by refund_id"#,
+            order_id,
+        );
+        let reference = &reference.fetch_all(&self.db).await.expect("refunds")[at];
+        let mut form = vec![("status", status)];
+        form.extend(Some(("failure_reason", failure_reason)).filter(|(_, why)| !why.is_empty()));
+        self.at_provider(order_id, &format!("/_refunds/{reference}"), &form).await;
+    }
+
+    /// As operators see it.
+    async fn shown(&self, order_id: Uuid) -> GetPaymentResponse {
+        let ask = GetPaymentRequest { payment_id: self.payment_id(order_id).await.to_string() };
+        self.client.clone().get_payment(self.kit.operator(ask)).await.expect("it is there").into_inner()
+    }
+}
+
+/// The provider says weeks later that a refund came back: the money is ours again, everybody hears of it, and it can be given
+/// back once more.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_that_fails_after_it_was_done_is_booked_back_and_can_be_given_again(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    for (key, minor) in [("k1", 700), ("k2", 1_000)] {
+        till.refund(order, key, Some(minor)).await.expect("reserved");
+        till.work().await;
+    }
+    till.set_refund(order, 1, "failed", "bank_account_closed").await;
+    for _ in 0..2 {
+        till.compare().await;
+    }
+    assert_eq!(till.refunds(order).await, [(700, "DONE".to_owned()), (1_000, "FAILED".to_owned())]);
+    assert_eq!(till.ours(order).await.last(), Some(&("REFUND_REVERSAL".to_owned(), 1_000)));
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+    assert_eq!(till.difference(order).await, "");
+    let last = testkit::published(&till.db).await.pop().expect("events");
+    assert_eq!(last.actor, "provider");
+    let event = PaymentEvent::decode(&*last.payload).expect("an event").event;
+    let Some(payment_event::Event::PaymentRefundFailed(event)) = event else { panic!("{event:?}") };
+    let shown = till.shown(order).await;
+    assert_eq!(event.refund_id, shown.refunds[1].refund_id);
+    assert_eq!((event.amount, &*event.reason), (Some(Money::new("EUR", 1_000)), "bank_account_closed"));
+    assert_eq!(shown.refunds[1].failure_reason, "bank_account_closed");
+    assert_eq!(shown.payment.expect("it").refunded_minor, 700);
+
+    till.refund(order, "k3", Some(1_800)).await.expect("as much as was not given back");
+    till.work().await;
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+}
+
+/// An order that ended still wants its customer's money to go back.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_that_ended_gives_again_what_came_back_unless_the_card_is_closed(db: PgPool) {
+    let till = Till::open(db).await;
+    for (why, again) in [("unknown", true), ("lost_or_stolen_card", false)] {
+        let order = till.captured("pm_card_visa").await;
+        till.cancelled(order).await;
+        till.work().await;
+        till.set_refund(order, 0, "failed", why).await;
+        till.compare().await;
+        till.work().await;
+        let (failed, done) = ((2_500, "FAILED".to_owned()), (2_500, "DONE".to_owned()));
+        assert_eq!(till.refunds(order).await, if again { vec![failed, done] } else { vec![failed] });
+        let refusal = if again { "" } else { "CARD_CLOSED" };
+        assert_eq!(till.shown(order).await.payment.expect("it").refund_refusal, refusal);
+        assert_eq!(till.ours(order).await, till.theirs(order).await);
+    }
+}
+
+/// Some refunds take days, and may come to nothing: nobody is told that we are late, and what they reserved is free again.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_that_is_under_way_for_days_is_asked_about_ever_more_seldom(db: PgPool) {
+    let till = Till::open(db).await;
+    for (end, why, reason) in [("failed", "insufficient_funds", "insufficient_funds"), ("canceled", "", "canceled")] {
+        let order = till.captured("pm_souk_refund_waits").await;
+        till.refund(order, end, Some(900)).await.expect("reserved");
+        let mut asked = 0;
+        let begun = till.kit.context.clock.now();
+        while till.kit.context.clock.now() - begun < Duration::from_secs(3 * 24 * 3_600) {
+            if drive(till.service.clone()).await.expect("driven") == Did::Something {
+                asked += 1;
+            }
+            till.kit.context.clock.advance(Duration::from_secs(60));
+        }
+        assert!((72..150).contains(&asked), "{asked} times in three days");
+        till.set_refund(order, 0, "requires_action", "").await;
+        till.kit.context.clock.advance(Duration::from_secs(3_600));
+        drive(till.service.clone()).await.expect("driven");
+        assert_eq!(till.refunds(order).await, [(900, "PENDING".to_owned())], "somebody has to do something first");
+        count_behind(till.service.clone()).await.expect("counted");
+        assert_eq!(BEHIND.get(), 0, "it is the provider's");
+        till.set_refund(order, 0, end, why).await;
+        till.kit.context.clock.advance(Duration::from_secs(3_600));
+        till.work().await;
+        let shown = till.shown(order).await;
+        assert_eq!((shown.refunds[0].state(), &*shown.refunds[0].failure_reason), (RefundState::Failed, reason));
+        assert_eq!(shown.payment.expect("it").refund_pending_minor, 0);
+        assert_eq!(till.ours(order).await, till.theirs(order).await);
+    }
+}
+
+/// Whoever subscribed hears of it at once, and of the rest of what Stripe tells about it nothing new.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_report_of_a_refund_that_failed_is_looked_at_once(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    till.refund(order, "k1", Some(1_000)).await.expect("reserved");
+    till.work().await;
+    let mut deliveries = till.listen().await;
+    till.set_refund(order, 0, "failed", "unknown").await;
+    let mut news = BTreeMap::new();
+    for _ in 0..3 {
+        let (_, body) = deliveries.recv().await.expect("a webhook");
+        till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
+        let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let is_news = look(till.service.clone()).await.expect("looked") == Did::Something;
+        news.insert(event["type"].as_str().expect("a type").to_owned(), is_news);
+        // What was mended is looked at once more, to see whether that was all.
+        while look(till.service.clone()).await.expect("looked") == Did::Something {}
+    }
+    assert_eq!(news.keys().collect::<Vec<_>>(), ["charge.refund.updated", "refund.failed", "refund.updated"]);
+    assert_eq!(news.values().filter(|is_news| **is_news).count(), 1, "{news:?}");
+    assert_eq!(till.refunds(order).await, [(1_000, "FAILED".to_owned())]);
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+}
