@@ -29,7 +29,8 @@ pub async fn books(db: &PgPool) -> Result<HashMap<Uuid, Books>, Unexpected> {
              coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
              coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
              coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
-             coalesce(sum(minor) filter (where kind = 'REFUND'), 0)::bigint as "refunded!"
+             coalesce(sum(case kind when 'REFUND' then minor when 'REFUND_REVERSAL' then -minor end), 0)::bigint
+               as "refunded!"
            from payment left join ledger_transfer using (payment_id) group by payment.payment_id"#,
     );
     let books = rows.fetch_all(db).await?.into_iter().map(|row| {
@@ -55,7 +56,8 @@ pub async fn check_ledger(db: &PgPool) -> Result<Finding, Unexpected> {
              coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
              coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
              coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
-             coalesce(sum(minor) filter (where kind = 'REFUND'), 0)::bigint as "refunded!",
+             coalesce(sum(case kind when 'REFUND' then minor when 'REFUND_REVERSAL' then -minor end), 0)::bigint
+               as "refunded!",
              coalesce(bool_or(ledger_transfer.currency <> payment.currency), false) as "foreign!",
              (select coalesce(sum(refund.minor), 0)::bigint from refund
               where refund.payment_id = payment.payment_id and refund.state = 'PENDING') as "reserved!",
