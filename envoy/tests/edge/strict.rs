@@ -52,9 +52,8 @@ fn order_with(more: &str) -> String {
 #[tokio::test]
 async fn an_unknown_field_is_refused_by_its_path() {
     let desk = Desk::open(&[]).await;
-    // Dropped, this one would give back everything.
     desk.refund(r#"{"amount": 100, "reason": "REFUND_REASON_GOODS"}"#).await.assert_invalid("amount");
-    // And this one would place an order.
+    // Dropped, this one would place an order.
     desk.order(&order_with(r#", "validateonly": true"#)).await.assert_invalid("validateonly");
     for (body, field) in [
         (r#"{"items": [{"qty": 1}]}"#, "items[0].qty"),

@@ -9,6 +9,8 @@ pub(crate) enum Error {
     PaymentNotFound,
     #[error("a payment that is {} has nothing to give back", .state.name())]
     PaymentNotCaptured { state: State },
+    #[error("exactly one of amount_minor and full_refund is given")]
+    RefundAmountUnclear,
     #[error("{left} minor units are not given back yet")]
     RefundExceedsCapture { left: i64 },
     #[error("there is no such payment provider")]
@@ -31,6 +33,9 @@ impl Explain for Error {
             Self::PaymentNotCaptured { state } => Refusal::new(Code::FailedPrecondition, "PAYMENT_NOT_CAPTURED", &text)
                 .precondition("payment", text)
                 .with("state", state.name()),
+            Self::RefundAmountUnclear => Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", &text)
+                .field("amount_minor", &text)
+                .field("full_refund", text),
             Self::RefundExceedsCapture { left } => {
                 Refusal::new(Code::FailedPrecondition, "REFUND_EXCEEDS_CAPTURE", &text)
                     .precondition("payment", text)

@@ -51,15 +51,18 @@ pub(crate) async fn refund(
         Begun::Fresh(tx) => tx,
         Begun::Replay(response) => return Ok(response),
     };
+    // An answer that was stored by a release without `full_refund` is still replayed.
+    let wanted = Wanted::parse(&request)?;
     let payment = Payment::lock(&mut tx, payment_id).await?.ok_or(Error::PaymentNotFound)?;
     if payment.state != State::Captured {
         return Err(Error::PaymentNotCaptured { state: payment.state });
     }
     let (left, now) = (payment.unrefunded(), service.clock.now());
-    let minor = request.amount_minor.unwrap_or(left);
-    if minor == 0 {
-        return Err(Error::RefundExceedsCapture { left });
-    }
+    let minor = match wanted {
+        Wanted::Part(minor) => minor,
+        Wanted::Everything if left == 0 => return Err(Error::RefundExceedsCapture { left }),
+        Wanted::Everything => left,
+    };
     sqlx::query!(
         "update payment set refund_pending_minor = refund_pending_minor + $2, due_at = $3, wanted_at = $3, attempts = 0,
            updated_at = $3
@@ -80,6 +83,23 @@ pub(crate) async fn refund(
     tx.commit(&response).await?;
     service.work.wake();
     Ok(response)
+}
+
+/// How much the operator wants to give back.
+enum Wanted {
+    Part(i64),
+    Everything,
+}
+
+impl Wanted {
+    /// The contract checks each field alone; that exactly one of the two is given is checked here.
+    fn parse(request: &RefundPaymentRequest) -> Result<Self, Error> {
+        match (request.amount_minor, request.full_refund) {
+            (Some(minor), false) => Ok(Self::Part(minor)),
+            (None, true) => Ok(Self::Everything),
+            (None, false) | (Some(_), true) => Err(Error::RefundAmountUnclear),
+        }
+    }
 }
 
 impl Refund {

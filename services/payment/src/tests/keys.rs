@@ -15,8 +15,9 @@ async fn giving_back(db: PgPool) {
         payment_id: till.payment_id(order).await.to_string(),
         amount_minor: Some(1_000),
         reason: RefundReason::CustomerRequest.into(),
+        full_refund: false,
     };
-    let other = RefundPaymentRequest { amount_minor: None, ..request.clone() };
+    let other = RefundPaymentRequest { amount_minor: None, full_refund: true, ..request.clone() };
     try_key(&till.db, request, other, |request| {
         let (mut client, request) = (till.client.clone(), till.kit.operator(request));
         async move { Ok(client.refund_payment(request).await?.into_inner()) }

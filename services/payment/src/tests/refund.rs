@@ -1,5 +1,6 @@
 use chassis::step::Did;
 use contracts::souk::payment::v1::*;
+use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
 use testkit::reason;
 use tokio::task::JoinSet;
@@ -10,6 +11,7 @@ use super::Till;
 use crate::drive::drive;
 
 impl Till {
+    /// `amount_minor`: None is a full refund.
     pub(super) async fn refund(
         &self,
         order_id: Uuid,
@@ -23,7 +25,8 @@ impl Till {
 
     fn ask(&self, payment_id: String, key: &str, amount_minor: Option<i64>) -> Request<RefundPaymentRequest> {
         let (request_id, reason) = (key.to_owned(), RefundReason::CustomerRequest.into());
-        self.kit.operator(RefundPaymentRequest { request_id, payment_id, amount_minor, reason })
+        let full_refund = amount_minor.is_none();
+        self.kit.operator(RefundPaymentRequest { request_id, payment_id, amount_minor, reason, full_refund })
     }
 
     /// Amounts and states, oldest first.
@@ -109,6 +112,31 @@ async fn only_operators_give_back_and_only_what_was_captured(db: PgPool) {
     let ask = till.ask(payment_id, "k4", None).into_inner();
     let refused = till.client.clone().refund_payment(till.kit.customer(till.user, ask)).await.expect_err("operators");
     assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+/// An amount that was forgotten or misspelt must not give back everything.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_amount_or_a_full_refund_is_said_and_not_both(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    let payment_id = till.payment_id(order).await.to_string();
+    let refund = async |amount_minor: Option<i64>, full_refund: bool| {
+        let mut ask = till.ask(payment_id.clone(), "k1", amount_minor);
+        ask.get_mut().full_refund = full_refund;
+        till.client.clone().refund_payment(ask).await.map(|answer| answer.into_inner().refund)
+    };
+    for (amount_minor, full_refund) in [(None, false), (Some(400), true)] {
+        let refused = refund(amount_minor, full_refund).await.expect_err("neither, or both");
+        assert_eq!((refused.code(), reason(&refused)), (Code::InvalidArgument, "REQUEST_INVALID@souk.payment".into()));
+        assert_eq!(testkit::fields(&refused), ["amount_minor", "full_refund"]);
+    }
+    for amount_minor in [-1, 0] {
+        let refused = refund(Some(amount_minor), false).await.expect_err("it is no amount");
+        assert_eq!(testkit::fields(&refused), ["amount_minor"]);
+    }
+    assert_eq!(till.refunds(order).await, [], "nothing was reserved");
+    let all = refund(None, true).await.expect("all of it, and the key is not used up").expect("a refund");
+    assert_eq!(all.amount, Some(Money::new("EUR", 2_500)));
 }
 
 /// The order ends while a part is being given back: the rest goes back too, once.
