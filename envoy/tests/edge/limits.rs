@@ -47,7 +47,7 @@ async fn bad_tokens_are_counted() {
     }
     assert_eq!(refused[..5], [401; 5]);
     assert!(refused.iter().filter(|status| **status == 429).count() >= 10, "{refused:?}");
-    let events = ListOrderEventsRequest { order_id: Uuid::now_v7().to_string() };
+    let events = ListOrderEventsRequest { order_id: Uuid::now_v7().to_string(), ..Default::default() };
     let answer = OrderServiceClient::new(edge.channel()).list_order_events(events.clone()).await;
     assert_refused(answer, Code::ResourceExhausted, "RATE_LIMITED");
 }

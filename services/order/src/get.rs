@@ -1,5 +1,6 @@
 //! Read one order, or its story.
 
+use chassis::page::Page;
 use chassis::{Caller, timestamp};
 use contracts::souk::order::v1::order_event::Event as Kind;
 use contracts::souk::order::v1::*;
@@ -33,15 +34,19 @@ pub(crate) async fn list_events(
     request: ListOrderEventsRequest,
 ) -> Result<ListOrderEventsResponse, Error> {
     let order_id = parse_id(&request.order_id)?;
+    let page = Page::<i64>::parse(request.page_size, &request.page_token, &format!("events of {order_id}"))?;
     let mut db = service.db.acquire().await?;
     Order::find(&mut db, order_id, caller.owner()?).await?.ok_or(Error::OrderNotFound)?;
-    let rows = sqlx::query!(
+    let mut rows = sqlx::query!(
         "select version, event_id, type as kind, payload, actor, causation_id, occurred_at
-         from order_event where order_id = $1 order by version",
+         from order_event where order_id = $1 and version > $2 order by version limit $3",
         order_id,
+        page.after.unwrap_or_default(),
+        page.limit(),
     )
     .fetch_all(&mut *db)
     .await?;
+    let next_page_token = page.cut(&mut rows, |row| row.version);
     let entries = rows.into_iter().map(|row| {
         let event = OrderEvent::decode(&*row.payload).map_err(|error| chassis::Error::Unexpected(error.into()))?;
         Ok(OrderEventEntry {
@@ -54,7 +59,7 @@ pub(crate) async fn list_events(
             reason: event.event.map(reason).unwrap_or_default(),
         })
     });
-    Ok(ListOrderEventsResponse { events: entries.collect::<Result<_, Error>>()? })
+    Ok(ListOrderEventsResponse { events: entries.collect::<Result<_, Error>>()?, next_page_token })
 }
 
 fn reason(event: Kind) -> String {

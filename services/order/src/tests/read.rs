@@ -1,4 +1,6 @@
 use contracts::souk::order::v1::*;
+use contracts::souk::payment::v1::PaymentRefunded;
+use contracts::souk::payment::v1::payment_event::Event as Payment;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
 use testkit::reason;
@@ -67,6 +69,44 @@ async fn a_page_ends_early_when_its_orders_have_many_lines(db: PgPool) {
         }
     }
     assert_eq!((listed, sizes), (placed, vec![20, 2]));
+}
+
+/// However often a part of its money goes back, one answer has a bound.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_story_of_an_order_is_told_page_by_page(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    for record in [shop.stock_reserved(order), shop.authorized(order), shop.captured(order)] {
+        shop.hears(record).await;
+    }
+    let refund_once = async || {
+        let amount = Some(Money::new("EUR", 1));
+        let refunded = Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() });
+        shop.hears(shop.payment(order, refunded)).await;
+    };
+    let page = async |page_size: i32, page_token: String| {
+        let ask = ListOrderEventsRequest { order_id: order.to_string(), page_size, page_token };
+        let page = shop.client.clone().list_order_events(shop.kit.customer(shop.user, ask)).await.expect("theirs");
+        let ListOrderEventsResponse { events, next_page_token } = page.into_inner();
+        (events.into_iter().map(|event| event.version).collect::<Vec<_>>(), next_page_token)
+    };
+    for _ in 5..=50 {
+        refund_once().await;
+    }
+    assert_eq!(page(0, String::new()).await, ((1..=50).collect(), String::new()), "a full page, and nothing behind it");
+    refund_once().await;
+    let (versions, next) = page(0, String::new()).await;
+    assert_eq!((versions, next.is_empty()), ((1..=50).collect(), false));
+    assert_eq!(page(0, next.clone()).await, (vec![51], String::new()));
+    let (versions, next_of_one) = page(1, next.clone()).await;
+    assert_eq!((versions, next_of_one.is_empty()), (vec![51], true));
+    let (versions, later) = page(20, String::new()).await;
+    assert_eq!(versions, (1..=20).collect::<Vec<_>>());
+    assert_eq!(page(20, later).await.0, (21..=40).collect::<Vec<_>>());
+
+    let other = ListOrderEventsRequest { order_id: shop.place().await.to_string(), page_size: 0, page_token: next };
+    let other = shop.client.clone().list_order_events(shop.kit.customer(shop.user, other)).await;
+    assert_eq!(reason(&other.expect_err("of another order")), "PAGE_TOKEN_INVALID@souk.order");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

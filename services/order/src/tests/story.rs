@@ -22,7 +22,7 @@ const OURSELVES: &str = "service:order";
 
 impl Shop {
     pub(super) async fn story(&self, order: Uuid) -> Vec<OrderEventEntry> {
-        let ask = ListOrderEventsRequest { order_id: order.to_string() };
+        let ask = ListOrderEventsRequest { order_id: order.to_string(), ..Default::default() };
         let story = self.client.clone().list_order_events(self.kit.customer(self.user, ask)).await;
         let story = story.expect("theirs").into_inner().events;
         for (at, entry) in story.iter().enumerate() {
