@@ -29,6 +29,39 @@ fn an_order_is_reserved_authorized_confirmed_and_captured() -> Result<()> {
 }
 
 #[test]
+fn an_operator_gives_back_a_part_and_then_the_rest() -> Result<()> {
+    shared(async |stack| {
+        let market = Market::open(stack, 5).await?;
+        let order = market.buy(1, "pm_card_visa").await?;
+        market.wait_for_payment(&order, "CAPTURED").await?;
+        let payments = market.operator.get(&format!("/v1/payments?orderId={order}")).await?.ok()?;
+        let payment = payments["payments"][0]["paymentId"].as_str().context("a payment has an id")?;
+        let path = format!("/v1/payments/{payment}:refund");
+        let refund = |how: serde_json::Value| market.operator.post(&path, how);
+        for how in [json!({"reason": 1}), json!({"reason": 1, "fullRefund": true, "amountMinor": "250"})] {
+            let refused = refund(how.clone()).await?;
+            ensure!((refused.status.as_u16(), refused.reason()) == (400, "REQUEST_INVALID"), "{how}: {refused:?}");
+            ensure!(refused.fields() == ["amount_minor", "full_refund"], "{how}: {refused:?}");
+        }
+        let part = refund(json!({"reason": 1, "amountMinor": "250"})).await?.ok()?;
+        ensure!(part["refund"]["amount"]["minor"] == "250", "{part}");
+        let rest = refund(json!({"reason": 1, "fullRefund": true})).await?.ok()?;
+        ensure!(rest["refund"]["amount"]["minor"] == "1000", "{rest}");
+        expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "CAPTURE", "REFUND", "REFUND"]).await?;
+        let told = |order: &serde_json::Value| order["payment"]["refundedMinor"] == "1250";
+        market.customer.wait_for(&order, Duration::from_secs(30), "both refunds in the order", told).await?;
+
+        let path = format!("/v1/orders/{order}/events?pageSize=5");
+        let first = market.customer.get(&path).await?.ok()?;
+        let next = first["nextPageToken"].as_str().context("a token")?;
+        let second = market.customer.get(&format!("{path}&pageToken={next}")).await?.ok()?;
+        let sizes = [first["events"].as_array(), second["events"].as_array()].map(|page| page.map_or(0, Vec::len));
+        ensure!(sizes == [5, 1] && second["nextPageToken"] == "", "{first} {second}");
+        Ok(())
+    })
+}
+
+#[test]
 fn without_enough_stock_an_order_is_rejected_and_holds_nothing() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 1).await?;
