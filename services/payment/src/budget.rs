@@ -48,6 +48,18 @@ pub(crate) struct Rates {
     pub(crate) comparisons: u32,
 }
 
+impl Rates {
+    /// `calls` is PAYMENT_PROVIDER_RATE, `comparisons` is PAYMENT_RECONCILE_RATE.
+    pub(crate) fn new(calls: u32, comparisons: u32) -> Result<Self, String> {
+        if comparisons > calls {
+            return Err(format!(
+                "PAYMENT_RECONCILE_RATE: {comparisons} comparisons a second are more than the {calls} calls of PAYMENT_PROVIDER_RATE"
+            ));
+        }
+        Ok(Self { calls, comparisons })
+    }
+}
+
 pub(crate) struct Budget {
     db: PgPool,
     rates: Rates,

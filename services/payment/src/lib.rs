@@ -131,7 +131,8 @@ pub struct Config {
     )]
     provider_rate: u32,
     /// How many payments at rest are compared with the provider in a second, by all replicas together, if nothing else needs
-    /// its calls. Each is compared once a day for thirty days: one a second is enough for 86,400 payments.
+    /// its calls. Each is compared once a day for thirty days: one a second is enough for 86,400 payments. At most
+    /// PAYMENT_PROVIDER_RATE.
     #[arg(
         id = "PAYMENT_RECONCILE_RATE",
         long = "payment-reconcile-rate",
@@ -169,11 +170,11 @@ struct Service {
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
+    let rates = Rates::new(config.provider_rate, config.reconcile_rate)?;
     let db = db::pool(&config.database_url, config.database_connections)
         .map_err(|error| format!("PAYMENT_DATABASE_URL: {error}"))?;
     let file = config.provider_key_file.as_ref().ok_or("PAYMENT_PROVIDER_KEY_FILE: is required")?;
     let key = first_line(file).map_err(|error| format!("PAYMENT_PROVIDER_KEY_FILE: {}: {error}", file.display()))?;
-    let rates = Rates { calls: config.provider_rate, comparisons: config.reconcile_rate };
     let budget = Budget::new(db.clone(), rates);
     let provider = Stripe::new(&config.provider_url, &key, config.provider_timeout, budget)
         .map_err(|error| format!("PAYMENT_PROVIDER_URL: {error}"))?;

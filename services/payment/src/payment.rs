@@ -39,8 +39,6 @@ pub(crate) struct Payment {
     pub(crate) unsent: bool,
     /// Why what an order that ended wants back is not asked for any more, such as `DISPUTED`. Empty: nothing stands in the way.
     pub(crate) refund_refusal: String,
-    /// What the last comparison with the provider found.
-    pub(crate) difference: String,
     pub(crate) attempts: i32,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
@@ -67,7 +65,6 @@ pub(crate) struct Row {
     pub(crate) call: i32,
     pub(crate) unsent: bool,
     pub(crate) refund_refusal: String,
-    pub(crate) difference: String,
     pub(crate) attempts: i32,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
@@ -95,7 +92,6 @@ impl Row {
             call: self.call,
             unsent: self.unsent,
             refund_refusal: self.refund_refusal,
-            difference: self.difference,
             attempts: self.attempts,
             created_at: self.created_at,
             updated_at: self.updated_at,
@@ -147,7 +143,7 @@ impl Payment {
             Row,
             "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
                captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
-               refund_refusal, difference, attempts, created_at, updated_at
+               refund_refusal, attempts, created_at, updated_at
              from payment where payment_id = $1 for no key update",
             payment_id,
         );

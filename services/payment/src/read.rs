@@ -32,7 +32,7 @@ pub(crate) async fn get(
         Row,
         "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
            captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
-           refund_refusal, difference, attempts, created_at, updated_at
+           refund_refusal, attempts, created_at, updated_at
          from payment where payment_id = $1 and ($2::uuid is null or user_id = $2)",
         parse_id(&request.payment_id)?,
         caller.owner()?.filter(),
@@ -60,7 +60,7 @@ pub(crate) async fn list(
         Row,
         "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
            captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
-           refund_refusal, difference, attempts, created_at, updated_at
+           refund_refusal, attempts, created_at, updated_at
          from payment
          where ($1::uuid is null or user_id = $1) and ($2::uuid is null or order_id = $2)
            and ($3::uuid is null or payment_id < $3)

@@ -59,7 +59,7 @@ pub(crate) async fn sweep(service: Arc<Service>) -> Result<Did, Unexpected> {
     check_one(&service, service.clock.now()).await
 }
 
-/// Since when the payment is due that waits longest for its daily comparison. What is under way is not due: it asks the
+/// Since when the payment is due that waits longest for its daily comparison to begin. What is under way is not due: it asks the
 /// provider anyway.
 async fn oldest_due(service: &Service) -> Result<Option<OffsetDateTime>, Unexpected> {
     let oldest = sqlx::query_scalar!(
@@ -73,15 +73,52 @@ async fn oldest_due(service: &Service) -> Result<Option<OffsetDateTime>, Unexpec
     Ok(oldest.fetch_optional(&service.db).await?)
 }
 
+/// Since when the comparison was due that waits longest for an answer of the provider.
+async fn oldest_unanswered(service: &Service) -> Result<Option<OffsetDateTime>, Unexpected> {
+    let oldest = sqlx::query_scalar!(
+        r#"select unanswered_since as "since!" from payment
+           where unanswered_since is not null
+             and (due_at is null or due_at > $1 and state = 'CAPTURED' and refund_pending_minor = 0)
+           order by unanswered_since limit 1"#,
+        service.clock.now(),
+    );
+    Ok(oldest.fetch_optional(&service.db).await?)
+}
+
+/// How late the payments are that wait longest.
+pub(crate) struct Lag {
+    /// For a comparison to begin.
+    due: Duration,
+    /// For an answer of the provider: one that it did not answer is as late as one that did not begin.
+    unanswered: Duration,
+}
+
+impl Lag {
+    pub(crate) async fn measure(service: &Service) -> Result<Self, Unexpected> {
+        let now = service.clock.now();
+        let late = |since: Option<OffsetDateTime>| since.map_or(Duration::ZERO, |since| now - since);
+        let (due, unanswered) = (oldest_due(service).await?, oldest_unanswered(service).await?);
+        Ok(Self { due: late(due), unanswered: late(unanswered) })
+    }
+
+    pub(crate) fn longest(&self) -> Duration {
+        self.due.max(self.unanswered)
+    }
+
+    pub(crate) fn why(&self) -> &'static str {
+        if self.unanswered < self.due { "PAYMENT_RECONCILE_RATE is too low" } else { "the provider does not answer" }
+    }
+}
+
 /// How far comparisons are behind what is promised.
 pub(crate) async fn measure_lag(service: Arc<Service>) -> Result<Did, Unexpected> {
-    let oldest = oldest_due(&service).await?;
-    let lag = oldest.map_or(Duration::ZERO, |since| service.clock.now() - since);
+    let found = Lag::measure(&service).await?;
+    let lag = found.longest();
     let (before, seconds) = (LAG.get(), lag.whole_seconds());
     LAG.set(seconds);
     let (was_late, is_late) = (before > TOLERATED.whole_seconds(), lag > TOLERATED);
     if is_late && !was_late {
-        tracing::warn!(%lag, "payments are compared with the provider later than once a day: PAYMENT_RECONCILE_RATE is too low");
+        tracing::warn!(%lag, why = found.why(), "payments are compared with the provider later than once a day");
     } else if was_late && !is_late {
         tracing::info!("payments are compared with the provider once a day again");
     }
@@ -90,37 +127,39 @@ pub(crate) async fn measure_lag(service: Arc<Service>) -> Result<Did, Unexpected
 
 async fn check_one(service: &Service, wanted: OffsetDateTime) -> Result<Did, Unexpected> {
     let Some(payment) = claim(service, wanted).await? else { return Ok(Did::Nothing) };
-    let now = service.clock.now();
     match compare(service, &payment).await {
         Ok(Verdict::Mend(outcome)) => {
             tracing::warn!(payment_id = %payment.payment_id, ?outcome, "the provider did what we did not know of");
             // It is due again as soon as the lease would have ended, and shows then whether that was all.
             record(service, &payment, outcome, Then::LetGo).await?;
         }
-        Ok(Verdict::Same) => finish(service, &payment, "", now + CHECK_AFTER).await?,
+        Ok(Verdict::Same) => finish(service, &payment, "").await?,
         Ok(Verdict::Differs(kind)) => {
             tracing::error!(payment_id = %payment.payment_id, kind, "the provider tells this payment otherwise");
-            finish(service, &payment, kind, now + CHECK_AFTER).await?;
+            finish(service, &payment, kind).await?;
         }
         Err(Stopped::Unknown(unknown)) => {
             tracing::warn!(payment_id = %payment.payment_id, %unknown, "it is compared again");
-            finish(service, &payment, &payment.difference, now + UNANSWERED).await?;
+            put_off(service, &payment).await?;
         }
         Err(Stopped::Unsent(unsent)) => {
             tracing::debug!(payment_id = %payment.payment_id, %unsent, "it is compared later");
-            finish(service, &payment, &payment.difference, now + UNANSWERED).await?;
+            put_off(service, &payment).await?;
         }
         Err(Stopped::Unexpected(unexpected)) => return Err(unexpected),
     }
     Ok(Did::Something)
 }
 
-/// Takes the payment that is to be compared for longest, with the lease that every call to the provider needs.
+/// Takes the payment that is to be compared for longest, with the lease that every call to the provider needs. It counts as
+/// unanswered until the comparison has ended.
 async fn claim(service: &Service, wanted: OffsetDateTime) -> Result<Option<Payment>, Unexpected> {
     let now = service.clock.now();
     let row = sqlx::query_as!(
         Row,
-        "update payment set lease = $2, leased_until = $3, check_at = $3 where payment_id =
+        "update payment set lease = $2, leased_until = $3, check_at = $3,
+           unanswered_since = coalesce(unanswered_since, case when check_at > 'epoch' then check_at else $1 end)
+         where payment_id =
            (select payment_id from payment
             where check_at <= $4 and intent_id is not null
               and (due_at is null or due_at > $1 and state = 'CAPTURED' and refund_pending_minor = 0)
@@ -128,7 +167,7 @@ async fn claim(service: &Service, wanted: OffsetDateTime) -> Result<Option<Payme
             order by check_at limit 1 for no key update skip locked)
          returning payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
            captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
-           refund_refusal, difference, attempts, created_at, updated_at",
+           refund_refusal, attempts, created_at, updated_at",
         now,
         Uuid::now_v7(),
         now + service.lease,
@@ -137,11 +176,11 @@ async fn claim(service: &Service, wanted: OffsetDateTime) -> Result<Option<Payme
     row.fetch_optional(&service.db).await?.map(Row::into_payment).transpose()
 }
 
-/// Gives the lease back, and says when it is compared next unless something was reported meanwhile.
-async fn finish(service: &Service, payment: &Payment, kind: &str, next: OffsetDateTime) -> Result<(), Unexpected> {
-    let next = Some(next).filter(|next| *next < payment.updated_at + CHANGES_WITHIN);
+/// Gives the lease back. It is compared again in a day, unless something was reported meanwhile.
+async fn finish(service: &Service, payment: &Payment, kind: &str) -> Result<(), Unexpected> {
+    let next = Some(service.clock.now() + CHECK_AFTER).filter(|next| *next < payment.updated_at + CHANGES_WITHIN);
     sqlx::query!(
-        "update payment set lease = null, leased_until = null, difference = $3,
+        "update payment set lease = null, leased_until = null, difference = $3, unanswered_since = null,
            check_at = case when check_at = leased_until then $4 else check_at end
          where payment_id = $1 and lease = $2",
         payment.payment_id,
@@ -152,6 +191,22 @@ async fn finish(service: &Service, payment: &Payment, kind: &str, next: OffsetDa
     .execute(&service.db)
     .await?;
     // The order may have wanted something meanwhile.
+    service.work.wake();
+    Ok(())
+}
+
+/// Gives the lease back without an answer. Thirty days end with a comparison, not with a provider that is away.
+async fn put_off(service: &Service, payment: &Payment) -> Result<(), Unexpected> {
+    sqlx::query!(
+        "update payment set lease = null, leased_until = null,
+           check_at = case when check_at = leased_until then $3 else check_at end
+         where payment_id = $1 and lease = $2",
+        payment.payment_id,
+        payment.lease,
+        service.clock.now() + UNANSWERED,
+    )
+    .execute(&service.db)
+    .await?;
     service.work.wake();
     Ok(())
 }

@@ -63,6 +63,15 @@ async fn a_bad_setting_is_named() {
 }
 
 #[tokio::test]
+async fn settings_that_contradict_each_other_are_both_named() {
+    let both = ["PAYMENT_RECONCILE_RATE", "PAYMENT_PROVIDER_RATE"];
+    for settings in [&[(both[0], "26")][..], &[(both[1], "4")], &[(both[0], "101"), (both[1], "100")]] {
+        let output = souk(&["payment"], settings).await;
+        both.iter().for_each(|name| assert_names(&output, name));
+    }
+}
+
+#[tokio::test]
 async fn an_operator_is_not_made_of_nonsense() {
     let folder = std::env::temp_dir();
     let file = folder.join(format!("souk-password-{}", std::process::id()));

@@ -93,7 +93,7 @@ pub(crate) async fn claim(service: &Service) -> Result<Option<(Payment, Action)>
          where payment.payment_id = due.payment_id
          returning payment.payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
            captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call,
-           due.unsent, refund_refusal, difference, attempts, created_at, updated_at",
+           due.unsent, refund_refusal, attempts, created_at, updated_at",
         now,
         Uuid::now_v7(),
         now + service.lease,

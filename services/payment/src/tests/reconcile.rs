@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Till;
 use crate::drive::drive;
-use crate::reconcile::{count_differences, look, measure_lag, sweep};
+use crate::reconcile::{Lag, count_differences, look, measure_lag, sweep};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600 + 1);
 
@@ -191,6 +191,49 @@ async fn sweepers_share_the_sweep_and_its_lag_is_told(db: PgPool) {
         tokio::join!(all(), all(), all(), all());
     }
     assert_eq!(till.calls().await, (6, 0), "one call for each");
+}
+
+/// A provider that is away leaves payments uncompared, however often it is asked.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_the_provider_does_not_answer_is_late(db: PgPool) {
+    let till = Till::open(db).await;
+    let reported = till.captured("pm_card_visa").await;
+    till.captured("pm_card_visa").await;
+    let clock = &till.kit.context.clock;
+    let lag = async || Lag::measure(&till.service).await.expect("measured");
+    let ask = async || {
+        while look(till.service.clone()).await.expect("tried") == Did::Something {}
+        while sweep(till.service.clone()).await.expect("tried") == Did::Something {}
+    };
+    clock.advance(DAY + Duration::from_secs(600));
+    till.limit(Some(0), &[("reason", "lock_timeout")]).await;
+    sqlx::query!("update payment set check_at = 'epoch' where order_id = $1", reported)
+        .execute(&till.db)
+        .await
+        .expect("a webhook told of it");
+    for minutes in 1..=30 {
+        ask().await;
+        clock.advance(Duration::from_secs(60));
+        let (found, late) = (lag().await, 600 + minutes * 60);
+        assert!((late..late + 60).contains(&found.longest().whole_seconds()), "{} {late}", found.longest());
+        assert_eq!(found.why(), "the provider does not answer");
+    }
+    till.limit(None, &[]).await;
+    while lag().await.longest().is_positive() {
+        ask().await;
+    }
+    assert_eq!(till.calls().await, (2, 0), "one call for each");
+
+    // Its month is over while nobody answers: then it is compared when somebody does.
+    clock.advance(DAY * 31);
+    till.stop.cancel();
+    while till.service.provider.get("pi_nobody_knows").await.is_ok() {}
+    for _ in 0..2 {
+        ask().await;
+        clock.advance(Duration::from_secs(60));
+    }
+    let days = lag().await.longest().whole_days();
+    assert_eq!(days, 30, "due a day after it was compared");
 }
 
 /// The order decides what that means; the books say what happened, and agree with the provider's.
