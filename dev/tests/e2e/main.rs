@@ -130,7 +130,7 @@ fn order_id(answer: &Answer) -> Result<String> {
 async fn wait(what: &str, met: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let begun = Instant::now();
     while !met().await? {
-        ensure!(begun.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        ensure!(begun.elapsed() < Duration::from_secs(180), "waited three minutes for {what}");
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     Ok(())
