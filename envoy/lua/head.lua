@@ -1,6 +1,9 @@
 -- Answers HEAD as GET without its body. The contracts bind GET only, so the transcoder would not find the method.
 
 function envoy_on_request(handle)
+  if handle:headers():get(":method") ~= "HEAD" then
+    return
+  end
   handle:headers():replace(":method", "GET")
   handle:clearRouteCache()
   handle:streamInfo():dynamicMetadata():set("souk.head", "is_head", true)

@@ -1,9 +1,10 @@
 -- Refuses REST requests that the transcoder behind this filter would take otherwise than they were meant. It drops fields
 -- that it does not know, lets the last of two values win, lets the query win over the path and the body, and its parser
--- reads texts that are not JSON. A GET without a query, and gRPC, do not come here: see the filter's matcher.
+-- reads texts that are not JSON. Routes of gRPC and of a GET without a query switch this program off.
 --
 -- The first thing that is wrong is answered: its text as the body of a local reply, and its field, where it has one, as
--- dynamic metadata for the mapper of local replies.
+-- dynamic metadata for the mapper of local replies. What is wrong with a body is answered by `body.lua`, behind the limits and
+-- the check of the token.
 
 -- HTTP method -> bindings without variables by their path, and the others in a list.
 local by_method = {}
@@ -84,50 +85,86 @@ local function bind(variables, captures)
   return bound
 end
 
-local function answer(handle, violation)
-  if type(violation) ~= "table" then
-    -- A mistake of this program. Envoy would let the request pass.
+-- What is to be answered to a request: a status and a text, or an empty status for one that is good.
+local function conclude(handle, is_good, violation)
+  if is_good then
+    return "", ""
+  elseif type(violation) ~= "table" then
     handle:logErr(tostring(violation))
-    handle:respond({[":status"] = "500"}, "")
-    return
-  end
-  if violation.field ~= "" then
+    return "500", ""
+  elseif violation.field ~= "" then
     handle:streamInfo():dynamicMetadata():set("souk.edge", "field", violation.field)
   end
-  handle:respond({[":status"] = "400"}, violation.description)
+  return "400", violation.description
+end
+
+-- For `body.lua`, behind the check of the token. It refuses what nothing was said about: Envoy lets a request go on where a
+-- program makes a mistake.
+local function tell(handle, status, description)
+  local found = handle:streamInfo():dynamicMetadata()
+  found:set("souk.body", "status", status)
+  if description ~= "" then
+    found:set("souk.body", "description", description)
+  end
+end
+
+-- Reads the body while the headers go on to the limits and the check of the token: who is refused there sends none. Chunks
+-- are held back until the body is whole, and go on together in the last one, so that the transcoder never sees a part of a
+-- body that is not good.
+local function judge_body(handle, binding, bound, length)
+  local pieces, size, last = {}, 0, nil
+  for chunk in handle:bodyChunks() do
+    local piece = chunk:getBytes(0, chunk:length())
+    pieces[#pieces + 1], size, last = piece, size + #piece, chunk
+    if size == length then
+      break
+    end
+    chunk:setBytes("")
+  end
+  if size == 0 then
+    return true
+  end
+  text, values = concat(pieces), 0
+  local is_good, violation = pcall(read_body, binding, bound)
+  local rest = is_good and text or ""
+  text = ""
+  -- A good body of one chunk is still in it. Behind trailers there is no chunk left.
+  local is_there = is_good and #pieces == 1 and size == length
+  if not is_there and not pcall(last.setBytes, last, rest) and is_good then
+    return false, {field = "", description = "the body must not have trailers"}
+  end
+  return is_good, violation
+end
+
+-- As the transcoder tells gRPC from REST.
+local function is_grpc(content_type)
+  return content_type == "application/grpc" or (content_type and sub(content_type, 1, 17) == "application/grpc+")
 end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
   local method, path = headers:get(":method"), headers:get(":path")
   local bindings = by_method[method]
-  if not bindings then
+  if not bindings or is_grpc(headers:get("content-type")) then
+    tell(handle, "", "")
     return
   end
   local mark = find(path, "?", 1, true) or #path + 1
   local binding, captures = find_binding(bindings, sub(path, 1, mark - 1))
   if not binding then
-    if method ~= "GET" then
-      -- Nothing that is not understood here reaches the transcoder with a body.
-      handle:respond({[":status"] = "404"}, "")
-    end
-    return
-  end
-  if not binding.is_public and not headers:get("authorization") then
-    -- It is refused for that, before its body is read.
+    -- Nothing that is not understood here reaches the transcoder.
+    handle:respond({[":status"] = "404"}, "")
     return
   end
   local bound = bind(binding.variables, captures)
-  local is_good, violation = pcall(check_query, sub(path, mark + 1), binding, bound)
-  if is_good and binding.body ~= "" and not binding.is_raw then
-    local body = handle:body()
-    if body and body:length() > 0 then
-      text, values = body:getBytes(0, body:length()), 0
-      is_good, violation = pcall(read_body, binding, bound)
-      text = ""
-    end
+  local status, description = conclude(handle, pcall(check_query, sub(path, mark + 1), binding, bound))
+  if status ~= "" then
+    handle:respond({[":status"] = status}, description)
+    return
   end
-  if not is_good then
-    answer(handle, violation)
+  if binding.body ~= "" and not binding.is_raw then
+    local length = headers:get("content-length")
+    status, description = conclude(handle, judge_body(handle, binding, bound, length and tonumber(length)))
   end
+  tell(handle, status, description)
 end

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use chassis::policy::{self, Access, RateClass};
+use chassis::policy::{self, RateClass};
 use prost_reflect::{DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 
 use crate::Error;
@@ -19,8 +19,6 @@ struct Binding {
     request: MessageDescriptor,
     /// The field that the body is, `*` for the whole request, empty for none.
     body: String,
-    /// Whether it answers without an access token.
-    is_public: bool,
 }
 
 /// The tables: `local contracts = {…}`.
@@ -70,7 +68,6 @@ fn read(descriptors: &[u8]) -> Result<Vec<Binding>, Error> {
                     template,
                     request: method.input(),
                     body: body.as_str().unwrap_or_default().to_owned(),
-                    is_public: policy.access == Access::Public,
                 });
             }
         }
@@ -111,9 +108,8 @@ fn rule(binding: &Binding) -> Result<String, Error> {
     };
     Ok(format!(
         "{{method = \"{method}\", path = \"^{path}$\", variables = {{{}}}, request = \"{request}\", body = \"{body}\", \
-         is_raw = {is_raw}, is_public = {}}}",
+         is_raw = {is_raw}}}",
         variables.join(", "),
-        binding.is_public,
     ))
 }
 

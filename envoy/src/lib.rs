@@ -190,6 +190,7 @@ pub struct Config {
 /// The programs that run in Envoy. The last two are one, behind the tables of `bindings`.
 const HEAD: &str = include_str!("../lua/head.lua");
 const HEADERS: &str = include_str!("../lua/headers.lua");
+const BODY: &str = include_str!("../lua/body.lua");
 const JSON: &str = include_str!("../lua/json.lua");
 const REQUESTS: &str = include_str!("../lua/requests.lua");
 /// The least time that a service is given, whatever the client says: more than an RPC usually takes.
@@ -257,6 +258,7 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
         clusters,
         head => HEAD,
         headers => [&deadlines(config.timeout), HEADERS].concat(),
+        strict_bodies => BODY,
         strict_requests => [&bindings::write_lua(descriptors)?, JSON, REQUESTS].concat(),
         mappers => errors::mappers(config.max_body),
         otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,

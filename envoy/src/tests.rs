@@ -76,9 +76,9 @@ fn limits_and_times_that_would_mean_none_or_not_be_kept_are_refused() {
 fn every_binding_of_the_contracts_is_in_the_tables() {
     let lua = bindings::write_lua(contracts::DESCRIPTORS).expect("the contracts are read");
     for line in [
-        r#"{method = "POST", path = "^/v1/orders/([^/:]+)%:cancel$", variables = {"order_id"}, request = "souk.order.v1.CancelOrderRequest", body = "*", is_raw = false, is_public = false},"#,
-        r#"{method = "PATCH", path = "^/v1/products/([^/:]+)$", variables = {"product.product_id"}, request = "souk.product.v1.UpdateProductRequest", body = "product", is_raw = false, is_public = false},"#,
-        r#"path = "^/v1/payments/webhooks/([^/:]+)$", variables = {"provider"}, request = "souk.payment.v1.ReceiveWebhookRequest", body = "body", is_raw = true, is_public = true},"#,
+        r#"{method = "POST", path = "^/v1/orders/([^/:]+)%:cancel$", variables = {"order_id"}, request = "souk.order.v1.CancelOrderRequest", body = "*", is_raw = false},"#,
+        r#"{method = "PATCH", path = "^/v1/products/([^/:]+)$", variables = {"product.product_id"}, request = "souk.product.v1.UpdateProductRequest", body = "product", is_raw = false},"#,
+        r#"path = "^/v1/payments/webhooks/([^/:]+)$", variables = {"provider"}, request = "souk.payment.v1.ReceiveWebhookRequest", body = "body", is_raw = true},"#,
         r#"{name = "items", json = "items", kind = "message", of = "souk.order.v1.OrderItem", is_list = true}"#,
         r#"{name = "amount_minor", json = "amountMinor", kind = "int64"}"#,
         r#"{name = "create_time", json = "createTime", kind = "string"}"#,

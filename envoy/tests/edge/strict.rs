@@ -1,12 +1,19 @@
 //! What a REST client writes is what a service reads, or it is refused by name: unknown fields, fields that are there
 //! twice, what is not JSON, and what path, query and body say differently.
 
+use std::future::poll_fn;
+
+use axum::body::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::{BodyExt, Full};
 use reqwest::Method;
 use serde_json::json;
 use tonic::Code;
+use tonic::body::Body;
+use tonic::client::GrpcService;
 use uuid::Uuid;
 
-use crate::ground::{Answer, Edge};
+use crate::ground::{Answer, Edge, make_key, sign};
 
 const ID: &str = "01a22080-31bf-734b-ab66-d08b4f7932bf";
 
@@ -305,14 +312,28 @@ async fn path_query_and_body_say_the_same() {
     assert_eq!(desk.edge.get("/v1/payments?pageSize=1&orderId=", &desk.token).await.status, 200);
 }
 
-/// Who may not call hears that first, and nobody reads what they sent.
+/// Callers without a good token, or beyond their limit, are told so whatever their body is, and even before it arrives.
 #[tokio::test]
-async fn without_a_token_no_body_is_read() {
-    let edge = Edge::start(&[]).await;
-    let answer = edge.call(Method::POST, "/v1/orders", &[], Some("{".into())).await;
-    answer.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
-    let answer = edge.call(Method::POST, "/v1/sessions", &[], Some("{\"mail\": 1}".into())).await;
-    answer.assert_invalid("mail");
+async fn no_body_is_read_of_those_who_may_not_call() {
+    let edge = Edge::start(&["--limit-account-count=2", "--limit-account-window=1h"]).await;
+    for body in ["{", r#"{"validateonly": true}"#, r#"{"items": "none"}"#] {
+        let answer = edge.call(Method::POST, "/v1/orders", &[], Some(body.into())).await;
+        answer.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
+        for forged in ["garbage", "a.b.c", &sign(&make_key(), json!({}))] {
+            let answer = edge.post("/v1/orders", forged, body).await;
+            answer.assert_refused(401, Code::Unauthenticated, "TOKEN_INVALID");
+        }
+    }
+    for authorization in ["", "authorization: Bearer garbage\r\n"] {
+        let head = "POST /v1/orders HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1000000";
+        let answer = edge.send_raw(&format!("{head}\r\n{authorization}\r\n{{")).await;
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    }
+    let log_in = || edge.call(Method::POST, "/v1/sessions", &[], Some(r#"{"mail": 1}"#.into()));
+    for _ in 0..2 {
+        log_in().await.assert_invalid("mail");
+    }
+    log_in().await.assert_refused(429, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
 #[tokio::test]
@@ -334,6 +355,43 @@ async fn a_body_may_be_absent_or_come_in_pieces() {
     let answer = send_by_byte(&order_with(r#", "validateonly": true"#)).await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(r#""field":"validateonly""#), "{answer}");
     assert_eq!(desk.edge.upstream.calls("CreateOrder").len(), 1);
+    // Trailers hide which chunk was the last, unless the length was said before.
+    let send_with_trailers = async |body: String, length: Option<usize>| {
+        let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-end"), HeaderValue::from_static("1"))]);
+        let mut request = http::Request::post("/v1/orders").header("authorization", &bearer);
+        if let Some(length) = length {
+            request = request.header("content-length", length);
+        }
+        // `map_frame` forgets the length, which the client would say otherwise.
+        let body = Full::new(Bytes::from(body)).map_frame(|frame| frame).with_trailers(async { Some(Ok(trailers)) });
+        let mut channel = desk.edge.channel();
+        poll_fn(|context| GrpcService::poll_ready(&mut channel, context)).await.expect("Envoy listens");
+        let request = request.body(Body::new(body)).expect("a request");
+        GrpcService::call(&mut channel, request).await.expect("Envoy answers").status().as_u16()
+    };
+    let (good, bad) = (order_with(""), order_with(r#", "validateonly": true"#));
+    assert_eq!(send_with_trailers(good.clone(), None).await, 400);
+    assert_eq!(send_with_trailers(bad.clone(), None).await, 400);
+    assert_eq!(send_with_trailers(bad.clone(), Some(bad.len())).await, 400);
+    assert_eq!(desk.edge.upstream.calls("CreateOrder").len(), 1);
+    assert_eq!(send_with_trailers(good.clone(), Some(good.len())).await, 200);
+}
+
+/// A body that takes many packets arrives whole.
+#[tokio::test]
+async fn a_long_body_is_read_as_one() {
+    let desk = Desk::open(&[]).await;
+    let lines = |last: &str| {
+        let items = vec![format!(r#"{{"productId": "{ID}", "quantity": 1}}"#); 100].join(", ");
+        let blank = " ".repeat(500_000);
+        format!(r#"{{"items": [{items}],{blank} "paymentMethod": "pm_card_visa"{last}}}"#)
+    };
+    for last in [r#", "validateonly": true"#, r#", "validateOnly": 1"#, ", "] {
+        desk.order(&lines(last)).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+    }
+    desk.order(&lines(r#", "validateonly": true"#)).await.assert_invalid("validateonly");
+    desk.assert_untouched();
+    assert_eq!(desk.order(&lines("")).await.status, 200);
 }
 
 /// There is one way to write each path; another that the transcoder would take is not found with a body.
