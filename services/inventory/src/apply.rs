@@ -117,10 +117,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn take(&mut self, news: &News, reservation: &mut Reservation) -> Result<(), HandleError> {
-        if reservation.state.is_some() && news.version <= reservation.order_version {
-            return Ok(());
-        }
-        let (next, kind) = match decide(reservation.state, news.heard) {
+        let known = reservation.state.map(|state| (state, reservation.order_version));
+        let (next, kind) = match decide(known, news.heard, news.version) {
             Decision::Ignore => return Ok(()),
             Decision::Impossible => {
                 let text = format!("a reservation that is {:?} cannot hear {:?}", reservation.state, news.heard);
