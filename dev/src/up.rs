@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -156,7 +156,8 @@ pub async fn seed(operator: &Client) -> Result<Option<String>> {
 fn greet(layout: &Layout) {
     let ports = layout.ports;
     let (edge, order, provider) = (ports.edge(), ports.grpc(5), ports.provider());
-    let souk = layout.souk.strip_prefix(root()).unwrap_or(&layout.souk).display();
+    let here = |path: &Path| path.strip_prefix(root()).unwrap_or(path).display().to_string();
+    let (souk, key) = (here(&layout.souk), here(&layout.home.join("keys/provider.key")));
     println!(
         "
 Souk is up.
@@ -170,7 +171,7 @@ Try:
   grpcurl -plaintext 127.0.0.1:{edge} list
   grpcurl -plaintext -d '{{\"page_size\": 3}}' 127.0.0.1:{edge} souk.product.v1.ProductService/ListProducts
   grpcurl -plaintext 127.0.0.1:{order} describe souk.order.v1.OrderService
-  SOUK_CHECK_PROVIDER_URL=http://127.0.0.1:{provider} {souk} check
+  SOUK_CHECK_PROVIDER_URL=http://127.0.0.1:{provider} PAYMENT_PROVIDER_KEY_FILE={key} {souk} check
 
 Ctrl-C stops everything.",
         ports.grpc(1),
@@ -178,6 +179,6 @@ Ctrl-C stops everything.",
         ports.admin(),
         ports.postgres(),
         ports.kafka(),
-        layout.home.join("log").strip_prefix(root()).unwrap_or(&layout.home).display(),
+        here(&layout.home.join("log")),
     );
 }

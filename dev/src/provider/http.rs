@@ -18,20 +18,21 @@ use super::command::{Command, Confirmation, NewIntent, NewRefund, Request, parse
 use super::error::Error;
 use super::idempotency::Key;
 use super::limits;
+use super::list::list_intents;
 use super::outcome::PaymentMethod;
 use super::params::Params;
 use super::refund::{RefundId, RefundStatus};
 use super::webhook::{Manner, Order};
 
 /// Stripe's.
-const LARGEST_LIST: u64 = 100;
+pub(super) const LARGEST_LIST: u64 = 100;
 const LARGEST_BODY: usize = 64 * 1024;
-/// The most rows of the ledger or the summary in one answer.
+/// The most rows of the ledger in one answer.
 const LARGEST_PAGE: u64 = 1_000;
 
 pub(super) fn router(provider: Provider) -> Router {
     let stripe = Router::new()
-        .route("/v1/payment_intents", post(create_intent))
+        .route("/v1/payment_intents", post(create_intent).get(list_intents))
         .route("/v1/payment_intents/{id}", get(get_intent))
         .route("/v1/payment_intents/{id}/confirm", post(confirm_intent))
         .route("/v1/payment_intents/{id}/capture", post(capture_intent))
@@ -43,7 +44,6 @@ pub(super) fn router(provider: Provider) -> Router {
     Router::new()
         .merge(stripe)
         .route("/_ledger", get(list_movements))
-        .route("/_summary", get(list_summaries))
         .route("/_refunds/{id}", post(set_refund))
         .route("/_webhooks", post(set_webhooks))
         .route("/_limits", get(limits::show).post(limits::set))
@@ -293,26 +293,4 @@ async fn list_movements(State(provider): State<Provider>, params: Params) -> Res
         }));
     }
     Ok(Json(json!({"entries": entries, "next": to, "more": to < all.len()})))
-}
-
-async fn list_summaries(State(provider): State<Provider>, params: Params) -> Result<Json<Value>, Error> {
-    let (after, limit) = take_rows(params)?;
-    let ledger = provider.ledger();
-    let all = ledger.intents();
-    let (rows, _, to) = cut(all, after, limit);
-    let intents = rows.iter().map(|intent| {
-        json!({
-            "intent": intent.id,
-            "metadata": intent.metadata,
-            "status": intent.status,
-            "currency": intent.currency,
-            "amount": intent.amount,
-            "authorized": intent.authorized.amount,
-            "captured": intent.captured.amount,
-            "refunded": intent.given_back(),
-            "voided": intent.voided.amount,
-            "capture_calls_with_effect": intent.captured.times,
-        })
-    });
-    Ok(Json(json!({"intents": intents.collect::<Vec<_>>(), "next": to, "more": to < all.len()})))
 }

@@ -92,12 +92,13 @@ impl Ledger {
     }
 
     pub(super) fn intent(&self, id: IntentId) -> Result<&Intent, Error> {
-        let place = self.books.intent_at.get(&id);
-        place.map(|&at| &self.books.intents[at]).ok_or(Error::NotFound {
-            what: "payment_intent",
-            param: "intent",
-            id: id.to_string(),
-        })
+        Ok(&self.books.intents[self.place_of(id)?])
+    }
+
+    /// How many intents are older.
+    pub(super) fn place_of(&self, id: IntentId) -> Result<usize, Error> {
+        let place = self.books.intent_at.get(&id).copied();
+        place.ok_or(Error::NotFound { what: "payment_intent", param: "intent", id: id.to_string() })
     }
 
     pub(super) fn refund(&self, id: RefundId) -> Result<&Refund, Error> {

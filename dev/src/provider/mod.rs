@@ -16,6 +16,7 @@
 //! | `POST /v1/payment_intents/{id}/capture` | `amount_to_capture` (the rest is released) |
 //! | `POST /v1/payment_intents/{id}/cancel` | `cancellation_reason` |
 //! | `GET /v1/payment_intents/{id}` | `expand[]` (`latest_charge`) |
+//! | `GET /v1/payment_intents` | `created[gte]`, `created[gt]`, `created[lt]`, `created[lte]`, `limit`, `starting_after`, `expand[]` (`data.latest_charge`, `data.latest_charge.refunds`) |
 //! | `POST /v1/refunds` | `payment_intent`, `amount`, `reason`, `metadata[..]` |
 //! | `GET /v1/refunds` | `payment_intent` (required here), `limit`, `starting_after` |
 //! | `GET /v1/refunds/{id}` | |
@@ -47,17 +48,6 @@
 //! `refunded` or `refund_failed` (a refund that had succeeded came back); `attempt` counts the movements of that kind on that intent, so a second capture would show as 2;
 //! `metadata` is the intent's; `refund` is the refund's id where there is one; `at` is in Unix milliseconds.
 //!
-//! `GET /_summary?after=N&limit=M` is every intent, oldest first, paged the same way (`after` counts intents):
-//!
-//! ```json
-//! {"intents": [{"intent": "pi_...", "metadata": {"order": "..."}, "status": "succeeded", "currency": "eur",
-//!               "amount": 1250, "authorized": 1250, "captured": 1250, "refunded": 0, "voided": 0,
-//!               "capture_calls_with_effect": 1}], "next": 1, "more": false}
-//! ```
-//!
-//! `status` is Stripe's. Money still held is `authorized - captured - voided`, money kept is `captured - refunded`, without
-//! what failed afterwards.
-//!
 //! `POST /_refunds/{id}` with `status` (`pending`, `requires_action`, `succeeded`, `failed`, `canceled`) and
 //! `failure_reason` is what the bank, or the customer, did about a refund. As at Stripe, one that succeeded may fail later,
 //! and one that failed or was canceled stays so.
@@ -77,6 +67,7 @@ mod intent;
 mod journal;
 mod ledger;
 mod limits;
+mod list;
 mod listener;
 mod metadata;
 pub mod outcome;

@@ -22,14 +22,19 @@ pub(crate) const SLOWEST_STATEMENT: Duration = Duration::from_secs(5);
 /// How long a caller waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
 
-/// Connects when first needed, so that a role starts while its database is still away.
+/// For a role: no statement takes longer than a caller would wait.
 pub fn pool(url: &Secret, connections: u32) -> Result<PgPool, String> {
+    patient_pool(url, connections, SLOWEST_STATEMENT)
+}
+
+/// Connects when first needed, so that a role starts while its database is still away.
+pub fn patient_pool(url: &Secret, connections: u32, slowest_statement: Duration) -> Result<PgPool, String> {
     let options: PgConnectOptions =
         url.reveal().parse().map_err(|error| format!("it is not a Postgres URL: {error}"))?;
     let options = options
         .application_name("souk")
         .options([
-            ("statement_timeout", format!("{}ms", SLOWEST_STATEMENT.as_millis()).as_str()),
+            ("statement_timeout", format!("{}ms", slowest_statement.as_millis()).as_str()),
             ("lock_timeout", "3s"),
             // A net, not a plan: no session stays in an open transaction that nobody works on. A process that stands still in
             // the middle of one holds up whoever repeats its request for so long.

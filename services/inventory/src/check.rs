@@ -2,13 +2,29 @@
 
 use std::collections::HashMap;
 
-use chassis::{Finding, Unexpected};
+use chassis::{Finding, Range, Unexpected};
+use futures_util::TryStreamExt;
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::reservation::State;
 
-/// I1: no SKU is oversold, its counters add up, and they are what the reservations say.
+/// The `count`th order behind `after` that has a reservation. Histories end a range, too, so that those without a reservation
+/// are not read all at once.
+pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uuid>, Unexpected> {
+    let end = sqlx::query_scalar!(
+        "select least(
+           (select order_id from reservation where order_id > $1 order by order_id offset $2 limit 1),
+           (select order_id from reservation_history where order_id > $1 order by order_id, version offset $3 limit 1))",
+        after,
+        count - 1,
+        count * 10 - 1,
+    );
+    Ok(end.fetch_one(db).await?)
+}
+
+/// I1: no SKU is oversold, its counters add up, and they are what the reservations say. One statement, as all of it must be of
+/// the same moment; the database adds up.
 pub async fn check_stock(db: &PgPool) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
         r#"select stock.sku, available, reserved, sold, received - written_off as "owned!", coalesce(held, 0) as "held!",
@@ -18,8 +34,8 @@ pub async fn check_stock(db: &PgPool) -> Result<Finding, Unexpected> {
                 sum(quantity) filter (where state = 'SOLD') as bought
               from reservation_line join reservation using (order_id) group by sku) as said using (sku)"#,
     );
-    let mut finding = Finding::new("I1", "SKUs");
-    for row in rows.fetch_all(db).await? {
+    let (mut finding, mut rows) = (Finding::new("I1", "SKUs"), rows.fetch(db));
+    while let Some(row) = rows.try_next().await? {
         let adds_up = row.available + row.reserved + row.sold == row.owned;
         let is_said = (row.reserved, row.sold) == (row.held, row.bought);
         let fine = row.available >= 0 && adds_up && is_said;
@@ -29,12 +45,17 @@ pub async fn check_stock(db: &PgPool) -> Result<Finding, Unexpected> {
 }
 
 /// I9: every reservation went only where it may, and is where its history ends.
-pub async fn check_reservations(db: &PgPool) -> Result<Finding, Unexpected> {
+pub async fn check_reservations(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id as "order_id!", reservation.state as "state?",
+        r#"select order_id as "order_id!", now.state as "state?",
              coalesce(array_agg(history.state order by history.version) filter (where history.state is not null), '{}')
                as "past!"
-           from reservation full join reservation_history as history using (order_id) group by order_id, reservation.state"#,
+           from (select order_id, state from reservation where order_id > $1 and order_id <= $2) as now
+             full join (select order_id, version, state from reservation_history where order_id > $1 and order_id <= $2)
+               as history using (order_id)
+           group by order_id, now.state"#,
+        range.after,
+        range.last,
     );
     let mut finding = Finding::new("I9", "reservations");
     for row in rows.fetch_all(db).await? {
@@ -58,10 +79,14 @@ pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid,
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.version)).collect())
 }
 
-/// What orders hold: their units, held or sold. One that holds nothing is not there.
-pub async fn held_or_sold(db: &PgPool) -> Result<HashMap<Uuid, Holding>, Unexpected> {
-    let rows =
-        sqlx::query!(r#"select order_id, state = 'SOLD' as "sold!" from reservation where state in ('HELD', 'SOLD')"#,);
+/// What the orders of a range hold: their units, held or sold. One that holds nothing is not there.
+pub async fn held_or_sold(db: &PgPool, range: Range) -> Result<HashMap<Uuid, Holding>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, state = 'SOLD' as "sold!" from reservation
+           where state in ('HELD', 'SOLD') and order_id > $1 and order_id <= $2"#,
+        range.after,
+        range.last,
+    );
     let holding = |sold| if sold { Holding::Sold } else { Holding::Held };
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, holding(row.sold))).collect())
 }

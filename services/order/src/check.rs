@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use chassis::idempotency::KEPT;
-use chassis::{Finding, Unexpected};
+use chassis::{Finding, Range, Unexpected};
 use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse};
+use futures_util::{Stream, TryStreamExt};
 use prost::{Message, Name};
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
@@ -17,14 +18,34 @@ const PATIENCE: time::Duration = time::Duration::seconds(60);
 /// How much earlier than it may be an answer is taken to be forgotten.
 const ALMOST: time::Duration = time::Duration::hours(1);
 
+/// How many orders there are.
+pub async fn count(db: &PgPool) -> Result<i64, Unexpected> {
+    Ok(sqlx::query_scalar!(r#"select count(*) as "count!" from "order""#).fetch_one(db).await?)
+}
+
+/// The `count`th order behind `after`. Events end a range, too, so that those without an order are not read all at once.
+pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uuid>, Unexpected> {
+    let end = sqlx::query_scalar!(
+        r#"select least(
+             (select order_id from "order" where order_id > $1 order by order_id offset $2 limit 1),
+             (select order_id from order_event where order_id > $1 order by order_id, version offset $3 limit 1))"#,
+        after,
+        count - 1,
+        count * 10 - 1,
+    );
+    Ok(end.fetch_one(db).await?)
+}
+
 /// I4: every order settled in time, and the confirmed ones were paid for.
-pub async fn check_settled(db: &PgPool, now: OffsetDateTime) -> Result<Finding, Unexpected> {
+pub async fn check_settled(db: &PgPool, range: Range, now: OffsetDateTime) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, state,
              (state in ('PENDING', 'RESERVED') and expires_at < $1)
                or (state = 'CONFIRMED' and not captured and updated_at < $1) as "stuck!"
-           from "order""#,
+           from "order" where order_id > $2 and order_id <= $3"#,
         now - PATIENCE,
+        range.after,
+        range.last,
     );
     let mut finding = Finding::new("I4", "orders");
     for row in rows.fetch_all(db).await? {
@@ -34,58 +55,112 @@ pub async fn check_settled(db: &PgPool, now: OffsetDateTime) -> Result<Finding, 
 }
 
 /// I9: every order took only legal steps, and its row is what its events say.
-pub async fn check_orders(db: &PgPool) -> Result<Finding, Unexpected> {
-    let (count, differences) = rebuild::compare(db).await?;
-    let mut finding = Finding { count, ..Finding::new("I9", "orders") };
-    for difference in differences {
-        finding.violate(difference.order_id, difference.why);
-    }
-    Ok(finding)
+pub async fn check_orders(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
+    let mut finding = Finding::new("I9", "orders");
+    let compared = rebuild::compare(db, range, |difference| finding.violate(difference.order_id, difference.why));
+    let count = compared.await?;
+    Ok(Finding { count, ..finding })
+}
+
+/// How often an order was the answer to a request, and whether that must be known still. 2 bytes, as there are many.
+struct Made {
+    answers: u8,
+    is_remembered: bool,
 }
 
 /// I6: every order was made by one request, whose answer is kept as long as its key counts; and what was answered is there.
-pub async fn check_answers(db: &PgPool, now: OffsetDateTime) -> Result<Finding, Unexpected> {
-    let mut tx = db.begin_with("begin isolation level repeatable read read only").await?;
-    let mut answers: HashMap<Uuid, u32> = HashMap::new();
-    for (_, order_id) in answered(&mut tx).await? {
-        *answers.entry(order_id).or_default() += 1;
-    }
-    let orders = sqlx::query!(r#"select order_id, created_at from "order""#).fetch_all(&mut *tx).await?;
-    tx.commit().await?;
-    let mut finding = Finding::new("I6", "orders and their requests");
-    for order in orders {
-        let count = answers.remove(&order.order_id).unwrap_or_default();
-        let is_remembered = order.created_at > now - KEPT + ALMOST;
-        let why =
-            (count > 1 || (count == 0 && is_remembered)).then(|| format!("{count} requests were answered with it"));
-        finding.look(order.order_id, why);
-    }
-    for order_id in answers.into_keys() {
-        finding.look(order_id, Some("it was answered, and is not there".to_owned()));
+/// Answers are in no order that has to do with orders, so all of them are read once for every `most` orders, of which a few
+/// bytes are kept meanwhile.
+pub async fn check_answers(db: &PgPool, now: OffsetDateTime, most: i64) -> Result<Finding, Unexpected> {
+    let (mut finding, mut next) = (Finding::new("I6", "orders and their requests"), Some(Uuid::nil()));
+    while let Some(after) = next {
+        let range = Range::to_first(after, [range_end(db, after, most).await?]);
+        next = range.next();
+        // Both are of the same moment.
+        let mut tx = db.begin_with("begin isolation level repeatable read read only").await?;
+        let mut orders = made(&mut tx, range, now).await?;
+        let mut answers = answered(&mut tx);
+        while let Some((_, order_id)) = answers.try_next().await? {
+            match orders.get_mut(&order_id) {
+                Some(made) => made.answers = made.answers.saturating_add(1),
+                None if range.contains(order_id) => {
+                    finding.look(order_id, Some("it was answered, and is not there".to_owned()));
+                }
+                None => {}
+            }
+        }
+        drop(answers);
+        tx.commit().await?;
+        for (order_id, Made { answers, is_remembered }) in orders {
+            let is_wrong = answers > 1 || (answers == 0 && is_remembered);
+            finding.look(order_id, is_wrong.then(|| format!("{answers} requests were answered with it")));
+        }
     }
     Ok(finding)
 }
 
-/// Which orders were made under which keys, as far as that is remembered.
-pub async fn orders_by_key(db: &PgPool) -> Result<Vec<(String, Uuid)>, Unexpected> {
-    answered(&mut *db.acquire().await?).await
+async fn made(tx: &mut PgConnection, range: Range, now: OffsetDateTime) -> Result<HashMap<Uuid, Made>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, created_at > $1 as "is_remembered!" from "order" where order_id > $2 and order_id <= $3"#,
+        now - KEPT + ALMOST,
+        range.after,
+        range.last,
+    );
+    let (mut orders, mut rows) = (HashMap::new(), rows.fetch(tx));
+    while let Some(row) = rows.try_next().await? {
+        orders.insert(row.order_id, Made { answers: 0, is_remembered: row.is_remembered });
+    }
+    Ok(orders)
 }
 
-async fn answered(db: &mut PgConnection) -> Result<Vec<(String, Uuid)>, Unexpected> {
-    let method = CreateOrderRequest::full_name();
-    let rows = sqlx::query!("select key, response from idempotency where method = $1", method);
-    let rows = rows.fetch_all(db).await?.into_iter().map(|row| {
-        let order = CreateOrderResponse::decode(&*row.response)?.order.unwrap_or_default();
+/// Under which of the keys that are asked for which orders were made, as far as that is remembered.
+pub async fn orders_by_key(db: &PgPool, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Uuid)>, Unexpected> {
+    let (mut session, mut made) = (db.acquire().await?, Vec::new());
+    let mut answers = answered(&mut session);
+    while let Some((key, order_id)) = answers.try_next().await? {
+        if is_wanted(&key) {
+            made.push((key, order_id));
+        }
+    }
+    drop(answers);
+    Ok(made)
+}
+
+/// An answer to CreateOrder, under the key of its request.
+struct Answer {
+    key: String,
+    response: Vec<u8>,
+}
+
+impl Answer {
+    fn parse(self) -> Result<(String, Uuid), Unexpected> {
+        let order = CreateOrderResponse::decode(&*self.response)?.order.unwrap_or_default();
         let broken = |error| Unexpected::Broken(format!("an answer names the order {:?}: {error}", order.order_id));
-        Ok((row.key, Uuid::parse_str(&order.order_id).map_err(broken)?))
-    });
-    rows.collect()
+        Ok((self.key, Uuid::parse_str(&order.order_id).map_err(broken)?))
+    }
 }
 
-/// All there are.
-pub async fn order_ids(db: &PgPool) -> Result<HashSet<Uuid>, Unexpected> {
-    let ids = sqlx::query_scalar!(r#"select order_id from "order""#).fetch_all(db).await?;
-    Ok(ids.into_iter().collect())
+/// The keys of requests that made an order, and which.
+fn answered(db: &mut PgConnection) -> impl Stream<Item = Result<(String, Uuid), Unexpected>> + Unpin {
+    let method = CreateOrderRequest::full_name();
+    let answers = sqlx::query_as!(Answer, "select key, response from idempotency where method = $1", method).fetch(db);
+    answers.map_err(Unexpected::from).and_then(|answer| std::future::ready(answer.parse()))
+}
+
+/// The orders of a range.
+pub async fn order_ids(db: &PgPool, range: Range) -> Result<Vec<Uuid>, Unexpected> {
+    let ids = sqlx::query_scalar!(
+        r#"select order_id from "order" where order_id > $1 and order_id <= $2"#,
+        range.after,
+        range.last,
+    );
+    Ok(ids.fetch_all(db).await?)
+}
+
+/// Those of these orders that are there.
+pub async fn existing(db: &PgPool, orders: &[Uuid]) -> Result<HashSet<Uuid>, Unexpected> {
+    let ids = sqlx::query_scalar!(r#"select order_id from "order" where order_id = any($1)"#, orders);
+    Ok(ids.fetch_all(db).await?.into_iter().collect())
 }
 
 /// How many events orders have recorded: the first of those behind `after`, in the order of their ids.
@@ -99,11 +174,12 @@ pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid,
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.version)).collect())
 }
 
-/// How orders ended that did not change for a while: by now, everybody must have heard of it.
-pub async fn ends(db: &PgPool, now: OffsetDateTime) -> Result<HashMap<Uuid, End>, Unexpected> {
+/// How these orders ended, if they did not change for a while: by now, everybody must have heard of it.
+pub async fn ends(db: &PgPool, orders: &[Uuid], now: OffsetDateTime) -> Result<HashMap<Uuid, End>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, state in ('CONFIRMED', 'FULFILLED') as "sold!"
-           from "order" where state not in ('PENDING', 'RESERVED') and updated_at < $1"#,
+           from "order" where order_id = any($1) and state not in ('PENDING', 'RESERVED') and updated_at < $2"#,
+        orders,
         now - PATIENCE,
     );
     let end = |sold| if sold { End::Sold } else { End::CalledOff };

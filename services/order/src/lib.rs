@@ -35,13 +35,13 @@ use chassis::consume::Consumer;
 use chassis::db::{self, Schema};
 use chassis::outbox::{Outbox, Wake};
 use chassis::step::{Did, Step};
-use chassis::{Clock, Context, Role, client, idempotency};
+use chassis::{Clock, Context, Range, Role, client, idempotency};
 use clap::Args;
 use contracts::souk::order::v1::order_service_server::OrderServiceServer;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use sqlx::PgPool;
 
-pub use rebuild::{Difference, compare};
+pub use rebuild::Difference;
 
 use rpc::Rpc;
 
@@ -122,10 +122,10 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     Ok(role(Arc::new(service), config.listen, context))
 }
 
-/// Builds the projection again, beside the one that is in use, and says how the two differ.
-pub async fn rebuild(config: &Config) -> Result<(u64, Vec<Difference>), String> {
+/// Builds the projection again, beside the one that is in use. How many orders there are; `differ` is told how the two differ.
+pub async fn rebuild(config: &Config, differ: impl FnMut(Difference)) -> Result<u64, String> {
     let db = db::pool(&config.database_url, 1).map_err(|error| format!("ORDER_DATABASE_URL: {error}"))?;
-    compare(&db).await.map_err(|error| error.to_string())
+    rebuild::compare(&db, Range::ALL, differ).await.map_err(|error| error.to_string())
 }
 
 fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {

@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use chassis::Unexpected;
+use chassis::{Range, Unexpected};
 
 use crate::error::Error;
 use crate::event::Fact;
@@ -52,31 +52,34 @@ pub struct Difference {
     pub why: String,
 }
 
-/// How many orders were built again, and which differ from what stands in the table.
-pub async fn compare(db: &PgPool) -> Result<(u64, Vec<Difference>), Unexpected> {
+/// Builds the orders of a range again. How many there are; `differ` is told which of them differ from what stands in the table.
+pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Difference)) -> Result<u64, Unexpected> {
     // A session of its own, that nobody else gets afterwards: names mean something else in it.
     let mut session = PgConnection::connect_with(&db.connect_options()).await?;
     for table in BESIDE {
         sqlx::query(table).execute(&mut session).await?;
     }
-    let (mut count, mut differences, mut after) = (0, Vec::new(), Uuid::nil());
+    let (mut count, mut after) = (0, range.after);
     loop {
         let ids = sqlx::query_scalar!(
-            r#"(select order_id as "order_id!" from "order" where order_id > $1 order by order_id limit $2)
+            r#"(select order_id as "order_id!" from "order" where order_id > $1 and order_id <= $2
+                order by order_id limit $3)
                union
-               (select distinct order_id from order_event where order_id > $1 order by order_id limit $2)
-               order by 1 limit $2"#,
+               (select distinct order_id from order_event where order_id > $1 and order_id <= $2
+                order by order_id limit $3)
+               order by 1 limit $3"#,
             after,
+            range.last,
             BATCH,
         );
         let ids = ids.fetch_all(db).await?;
         let Some(last) = ids.last() else { break };
         after = *last;
         count += ids.len() as u64;
-        differences.append(&mut rebuild(&mut session, &ids).await?);
+        rebuild(&mut session, &ids).await?.into_iter().for_each(&mut differ);
     }
     session.close().await?;
-    Ok((count, differences))
+    Ok(count)
 }
 
 /// Builds some orders from their events and holds the live ones against them.

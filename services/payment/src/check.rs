@@ -1,17 +1,23 @@
 //! The invariants of money, asked of the tables.
 
+mod provider;
+
 use std::collections::HashMap;
 
-use chassis::{Finding, Unexpected};
+use chassis::{Finding, Range, Unexpected};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::goal::State;
 
+pub use provider::{Did, Page, Provider};
+
 /// What our books say of one order's payment, in minor units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Books {
     pub payment_id: Uuid,
+    /// The provider's name for it.
+    pub intent_id: Option<String>,
     pub authorized: i64,
     pub captured: i64,
     pub voided: i64,
@@ -22,20 +28,23 @@ pub struct Books {
     pub refused: bool,
 }
 
-/// By order.
-pub async fn books(db: &PgPool) -> Result<HashMap<Uuid, Books>, Unexpected> {
+/// Of these orders, by order.
+pub async fn books(db: &PgPool, orders: &[Uuid]) -> Result<HashMap<Uuid, Books>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, payment_id, due_at is null as "at_rest!", refund_refusal <> '' as "refused!",
+        r#"select order_id, payment_id, intent_id, due_at is null as "at_rest!", refund_refusal <> '' as "refused!",
              coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
              coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
              coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
              coalesce(sum(case kind when 'REFUND' then minor when 'REFUND_REVERSAL' then -minor end), 0)::bigint
                as "refunded!"
-           from payment left join ledger_transfer using (payment_id) group by payment.payment_id"#,
+           from payment left join ledger_transfer using (payment_id)
+           where order_id = any($1) group by payment.payment_id"#,
+        orders,
     );
     let books = rows.fetch_all(db).await?.into_iter().map(|row| {
         let books = Books {
             payment_id: row.payment_id,
+            intent_id: row.intent_id,
             authorized: row.authorized,
             captured: row.captured,
             voided: row.voided,
@@ -48,9 +57,29 @@ pub async fn books(db: &PgPool) -> Result<HashMap<Uuid, Books>, Unexpected> {
     Ok(books.collect())
 }
 
+/// The orders of a range that have a payment, and the provider's names for these.
+pub async fn intents(db: &PgPool, range: Range) -> Result<Vec<(Uuid, Option<String>)>, Unexpected> {
+    let rows = sqlx::query!(
+        "select order_id, intent_id from payment where order_id > $1 and order_id <= $2",
+        range.after,
+        range.last,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.intent_id)).collect())
+}
+
+/// The `count`th order behind `after` that has a payment.
+pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uuid>, Unexpected> {
+    let end = sqlx::query_scalar!(
+        "select order_id from payment where order_id > $1 order by order_id offset $2 limit 1",
+        after,
+        count - 1,
+    );
+    Ok(end.fetch_optional(db).await?)
+}
+
 /// I3: what was captured and given back is what the ledger moved, in the payment's currency, what is reserved for refunds is
 /// what the pending ones ask for, and no account of a payment ever gave more than it had.
-pub async fn check_ledger(db: &PgPool) -> Result<Finding, Unexpected> {
+pub async fn check_ledger(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
         r#"select payment_id, captured_minor, refunded_minor, refund_pending_minor, amount_minor,
              coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
@@ -63,7 +92,10 @@ pub async fn check_ledger(db: &PgPool) -> Result<Finding, Unexpected> {
               where refund.payment_id = payment.payment_id and refund.state = 'PENDING') as "reserved!",
              (select coalesce(sum(refund.minor), 0)::bigint from refund
               where refund.payment_id = payment.payment_id and refund.state = 'DONE') as "done!"
-           from payment left join ledger_transfer using (payment_id) group by payment.payment_id"#,
+           from payment left join ledger_transfer using (payment_id)
+           where order_id > $1 and order_id <= $2 group by payment.payment_id"#,
+        range.after,
+        range.last,
     );
     let mut finding = Finding::new("I3", "payments");
     for row in rows.fetch_all(db).await? {
@@ -76,12 +108,31 @@ pub async fn check_ledger(db: &PgPool) -> Result<Finding, Unexpected> {
     Ok(finding)
 }
 
-/// I9: every payment went only where it may, and is where its history ends.
-pub async fn check_payments(db: &PgPool) -> Result<Finding, Unexpected> {
+/// The `count`th payment behind `after`. Histories end a range, too, so that those without a payment are not read all at once.
+pub async fn history_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uuid>, Unexpected> {
+    let end = sqlx::query_scalar!(
+        "select least(
+           (select payment_id from payment where payment_id > $1 order by payment_id offset $2 limit 1),
+           (select payment_id from payment_history where payment_id > $1 order by payment_id, id offset $3 limit 1))",
+        after,
+        count - 1,
+        count * 10 - 1,
+    );
+    Ok(end.fetch_one(db).await?)
+}
+
+/// I9: every payment went only where it may, and is where its history ends. The range is one of payments, as a history without
+/// a payment has no order.
+pub async fn check_payments(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
-        r#"select payment_id as "payment_id!", payment.state as "state?",
+        r#"select payment_id as "payment_id!", now.state as "state?",
              coalesce(array_agg(history.state order by history.id) filter (where history.state is not null), '{}') as "past!"
-           from payment full join payment_history as history using (payment_id) group by payment_id, payment.state"#,
+           from (select payment_id, state from payment where payment_id > $1 and payment_id <= $2) as now
+             full join (select payment_id, id, state from payment_history where payment_id > $1 and payment_id <= $2)
+               as history using (payment_id)
+           group by payment_id, now.state"#,
+        range.after,
+        range.last,
     );
     let mut finding = Finding::new("I9", "payments");
     for row in rows.fetch_all(db).await? {

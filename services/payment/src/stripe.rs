@@ -2,6 +2,7 @@
 //! connection, an error of its own) leaves open whether the call had its effect, and is never taken for a no. A call that
 //! its limits turned away (429), or ours before it was sent, had none.
 
+mod list;
 mod wire;
 
 use std::sync::{Arc, LazyLock};

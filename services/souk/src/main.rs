@@ -94,15 +94,16 @@ async fn create_operator(operator: &CreateOperator) -> ExitCode {
 }
 
 async fn rebuild_orders(config: &order::Config) -> ExitCode {
-    let (count, differences) = match order::rebuild(config).await {
-        Ok(done) => done,
-        Err(error) => return say(&error, 1),
-    };
-    for difference in &differences {
+    let mut differ = 0;
+    let rebuilt = order::rebuild(config, |difference| {
+        differ += 1;
         println!("{}: {}", difference.order_id, difference.why);
+    });
+    match rebuilt.await {
+        Ok(count) => println!("{count} orders were built from their events, {differ} differ"),
+        Err(error) => return say(&error, 1),
     }
-    println!("{count} orders were built from their events, {} differ", differences.len());
-    if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if differ == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print(bytes: &[u8]) -> ExitCode {

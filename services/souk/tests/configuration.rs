@@ -35,6 +35,10 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["migrate"], "SOUK_KAFKA_REPLICATION", "0"),
     (&["migrate"], "ORDER_DATABASE_URL", "postgres://souk_order@127.0.0.1/souk_order?password=x"),
     (&["check"], "ORDER_DATABASE_URL", "nonsense"),
+    (&["check"], "SOUK_CHECK_STATEMENT_TIMEOUT", "5"),
+    (&["check"], "SOUK_CHECK_PROVIDER_URL", "http://provider.example.com"),
+    // It wants a key.
+    (&["check"], "SOUK_CHECK_PROVIDER_URL", "https://provider.example.com"),
     (&["envoy"], "EDGE_TIMEOUT", "6s"),
     (&["envoy"], "EDGE_ORDER_ENDPOINTS", "http://order:9005"),
     (&["envoy"], "EDGE_USER_ENDPOINTS", "a:80, b:80"),

@@ -1,3 +1,4 @@
+use chassis::Range;
 use contracts::souk::inventory::v1::*;
 use sqlx::PgPool;
 use testkit::reason;
@@ -105,7 +106,7 @@ async fn a_group_is_decided_in_its_order(db: PgPool) {
     assert_eq!(store.published(second).await, ["StockRejected"], "it was short when its turn came");
     assert_eq!(store.published(third).await, ["StockReserved", "StockSold"]);
     assert_eq!(store.published(barred).await, Vec::<String>::new());
-    let checked = crate::check::check_reservations(&store.db).await.expect("checked");
+    let checked = crate::check::check_reservations(&store.db, Range::ALL).await.expect("checked");
     assert_eq!((checked.count, checked.violations.len()), (4, 0), "{:?}", checked.violations);
 }
 

@@ -11,8 +11,7 @@ use sqlx::PgPool;
 use testkit::reason;
 use uuid::Uuid;
 
-use super::Shop;
-use crate::compare;
+use super::{Shop, compare};
 use crate::expire::expire_due;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use chassis::consume::{Consumer, Record};
 use chassis::outbox::Wake;
+use chassis::{Range, Unexpected};
 use contracts::souk::inventory::v1::inventory_event::Event as Stock;
 use contracts::souk::inventory::v1::*;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
@@ -34,7 +35,14 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::expire::expire_due;
-use crate::{Service, consumer, role};
+use crate::{Difference, Service, consumer, role};
+
+/// All orders built again: how many there are, and which differ.
+pub(super) async fn compare(db: &PgPool) -> Result<(u64, Vec<Difference>), Unexpected> {
+    let mut differences = Vec::new();
+    let count = crate::rebuild::compare(db, Range::ALL, |difference| differences.push(difference)).await?;
+    Ok((count, differences))
+}
 
 /// The order service over a real catalogue of a few products, a client of it, and the consumer that the bus would feed.
 pub(super) struct Shop {

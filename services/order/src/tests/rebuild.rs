@@ -4,8 +4,7 @@ use contracts::souk::r#type::v1::Money;
 use prost::Message;
 use sqlx::PgPool;
 
-use super::Shop;
-use crate::compare;
+use super::{Shop, compare};
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn rows_are_what_their_events_say_and_a_forged_one_is_found(db: PgPool) {

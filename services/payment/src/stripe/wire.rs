@@ -1,6 +1,7 @@
 //! What the provider says, as far as we read it, and whether it is about what was asked.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -11,7 +12,8 @@ use uuid::Uuid;
 
 use crate::budget::Held;
 
-const MAX_ANSWER: usize = 256 << 10;
+/// A hundred intents with their charges, and some refunds of each, have half of it.
+const MAX_ANSWER: usize = 2 << 20;
 
 /// A payment intent, as far as we read it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -19,7 +21,7 @@ pub(crate) struct Intent {
     pub(crate) id: String,
     pub(crate) status: Status,
     #[serde(default)]
-    amount: i64,
+    pub(crate) amount: i64,
     #[serde(default)]
     pub(crate) amount_received: i64,
     pub(crate) last_payment_error: Option<Box<Failure>>,
@@ -41,11 +43,25 @@ enum Charge {
         status: String,
         #[serde(default)]
         amount_refunded: i64,
+        refunds: Option<Page>,
     },
     Named(String),
 }
 
 impl Intent {
+    /// The order that it is for, if it is one of ours.
+    pub(crate) fn order_id(&self) -> Option<Uuid> {
+        self.metadata.get("order_id").and_then(|id| Uuid::parse_str(id).ok())
+    }
+
+    /// Its refunds, if they were asked for and there are no more of them.
+    pub(crate) fn listed_refunds(&self) -> Option<&[Refund]> {
+        match &self.latest_charge {
+            Some(Charge::Expanded { refunds: Some(page), .. }) if !page.has_more => Some(&page.data),
+            _ => None,
+        }
+    }
+
     /// Whether the card was ever charged, if only to hold the amount. Told by what [`Stripe::get`] says.
     pub(crate) fn was_held(&self) -> bool {
         matches!(&self.latest_charge, Some(Charge::Expanded { status, .. }) if status == "succeeded")
@@ -125,7 +141,7 @@ pub(crate) enum RefundStatus {
     UnderWay,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Page {
     pub(super) data: Vec<Refund>,
     pub(super) has_more: bool,
@@ -141,6 +157,8 @@ pub(super) enum About<'a> {
     /// A refund that has no name yet, of an intent.
     Refund(Uuid, &'a str),
     RefundNamed(&'a str),
+    /// Everything that was created in some seconds.
+    Created(&'a Range<u64>),
 }
 
 pub(super) trait Subject {
@@ -152,7 +170,7 @@ impl Subject for Intent {
         match about {
             About::Payment(payment_id) => self.metadata.get("payment_id").is_some_and(|ours| ours == payment_id),
             About::Intent(intent_id) | About::Refund(_, intent_id) => self.id == intent_id,
-            About::RefundNamed(_) => true,
+            About::RefundNamed(_) | About::Created(_) => true,
         }
     }
 }
@@ -164,7 +182,7 @@ impl Subject for Refund {
             About::RefundNamed(reference) => self.id == reference,
             // Without a name of its own it is one of those that were asked for.
             About::Intent(intent_id) => self.payment_intent.as_deref().is_none_or(|ours| ours == intent_id),
-            About::Payment(_) => false,
+            About::Payment(_) | About::Created(_) => false,
         }
     }
 }

@@ -1,3 +1,4 @@
+mod check;
 mod drive;
 mod keys;
 mod limits;

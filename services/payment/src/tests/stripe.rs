@@ -48,6 +48,8 @@ async fn every_request_is_one_that_stripe_understands(db: PgPool) {
     understood("refund", stripe.refund("k5", "pi_1", 1_000, uuid::Uuid::now_v7()).await);
     understood("get_refund", stripe.get_refund("re_1").await);
     understood("list_refunds", stripe.list_refunds("pi_1").await);
+    understood("list", stripe.list_intents(&(1..u64::MAX), None).await);
+    understood("list", stripe.list_intents(&(1..2), Some("pi_1")).await);
     let nonsense = stripe.confirm("k6", "pi_1/nonsense").await;
     assert!(matches!(nonsense, Ok(Answer::Refused(_))), "the mock looks at what it is asked: {nonsense:?}");
 }

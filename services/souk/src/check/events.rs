@@ -2,7 +2,7 @@
 //! gaps.
 //!
 //! A topic has no index, so it is read from its beginning to its end, and what is kept of each stream meanwhile is a few
-//! numbers. Streams are checked by ranges of keys, [`STREAMS`] at a time; with more of them the topic is read more than once.
+//! numbers. Streams are checked by ranges of keys, so many at a time; with more of them the topic is read more than once.
 
 use std::collections::HashMap;
 
@@ -12,29 +12,40 @@ use futures_util::TryStreamExt;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::Error;
+use super::{Error, progress};
 
-/// How many streams are kept in memory at once: a table of some 60 MiB.
-const STREAMS: usize = 1_500_000;
+/// How many streams are kept that were not on record before.
+const MOST_STRANGERS: usize = 100_000;
+/// How often it is said how far a topic is read.
+const SAY: u64 = 10_000;
 
 /// `page`: the streams that have events on record, in the order of their keys, from behind a key on: a page of them, which is
-/// empty at the end.
+/// empty at the end. `most`: how many streams are kept in memory at once.
 pub(crate) async fn check(
     brokers: &str,
     topic: &'static str,
     db: &PgPool,
     page: impl AsyncFn(Uuid) -> Result<Vec<(Uuid, i64)>, Unexpected>,
+    most: i64,
 ) -> Result<Finding, Error> {
     let (mut finding, mut after) = (Finding::new("I5", topic), Some(Uuid::nil()));
     while let Some(from) = after {
         // In an open shop all of it moves. What was recorded before and does not wait must be in the topic; what is in the
         // topic must have been recorded by the time it was read.
+        progress::tell(format!("I5, {topic}: what is recorded"));
         let mut streams = Streams::new(topic, from);
-        after = streams.load(&page, STREAMS).await?;
+        after = streams.load(&page, most).await?;
         streams.wait(db).await?;
-        let brokers = brokers.to_owned();
+        let (brokers, mut read) = (brokers.to_owned(), 0_u64);
         let heard = tokio::task::spawn_blocking(move || {
-            bus::replay(&brokers, topic, |record| streams.hear(record)).map(|()| streams)
+            let hear = |record| {
+                streams.hear(record);
+                read += 1;
+                if read.is_multiple_of(SAY) {
+                    progress::tell(format!("I5, {topic}: {read} records were read"));
+                }
+            };
+            bus::replay(&brokers, topic, hear).map(|()| streams)
         });
         streams = heard.await.map_err(|error| Unexpected::Broken(format!("reading {topic}: {error}")))??;
         streams.judge(&page).await?;
@@ -78,10 +89,10 @@ impl Streams {
     pub(crate) async fn load(
         &mut self,
         page: impl AsyncFn(Uuid) -> Result<Vec<(Uuid, i64)>, Unexpected>,
-        most: usize,
+        most: i64,
     ) -> Result<Option<Uuid>, Unexpected> {
         let mut at = self.after;
-        while self.streams.len() < most {
+        while (self.streams.len() as i64) < most {
             let recorded = page(at).await?;
             let Some((last, _)) = recorded.last() else { return Ok(None) };
             at = *last;
@@ -129,7 +140,7 @@ impl Streams {
         }
         if !self.streams.contains_key(&key) {
             // Recorded since, or by nobody. Those that are not kept are in the topic still when the check is repeated.
-            if self.strangers == STREAMS / 10 {
+            if self.strangers == MOST_STRANGERS {
                 return;
             }
             self.strangers += 1;

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use chassis::Finding;
+use chassis::{Finding, Range};
 use serde::Deserialize;
 use serde_json::Value;
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::Error;
@@ -43,6 +44,36 @@ pub(crate) enum Coverage {
     Partial,
 }
 
+/// What clients wrote down.
+pub(crate) struct Journal {
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) coverage: Coverage,
+}
+
+impl Journal {
+    /// I6 and I8. Only what the journal names is kept in memory; all orders are read a `range` at a time.
+    pub(crate) async fn check(&self, db: &PgPool, range: i64) -> Result<Vec<Finding>, Error> {
+        let creations = self.attempts.iter().filter(|attempt| attempt.kind == CREATE);
+        let keys: HashSet<_> = creations.map(|attempt| attempt.key.as_str()).collect();
+        let made = order::check::orders_by_key(db, |key| keys.contains(key)).await?;
+        let mut once = check_once(&self.attempts, &made);
+        if self.coverage == Coverage::Complete {
+            let (known, mut next) = (made.into_iter().map(|it| it.1).collect(), Some(Uuid::nil()));
+            while let Some(after) = next {
+                let range = Range::to_first(after, [order::check::range_end(db, after, range).await?]);
+                next = range.next();
+                find_strangers(&mut once, &known, order::check::order_ids(db, range).await?);
+            }
+        }
+        let mut orders = HashSet::new();
+        let named: Vec<_> = self.attempts.iter().filter_map(|attempt| attempt.order_id).collect();
+        for some in named.chunks(usize::try_from(range).unwrap_or(usize::MAX)) {
+            orders.extend(order::check::existing(db, some).await?);
+        }
+        Ok(vec![once, check_durable(&self.attempts, &orders)])
+    }
+}
+
 /// A last line without its end is of a client that was cut off while it wrote.
 pub(crate) fn read(path: &Path) -> Result<Vec<Attempt>, Error> {
     let failed = |line: usize, why: String| Error::Journal { path: path.to_owned(), line, why };
@@ -66,13 +97,8 @@ pub(crate) fn check_durable(attempts: &[Attempt], orders: &HashSet<Uuid>) -> Fin
     finding
 }
 
-/// I6: however often it was tried, a key is one order at most; and where the journal is complete, every order has a key.
-pub(crate) fn check_once(
-    attempts: &[Attempt],
-    made: &[(String, Uuid)],
-    orders: &HashSet<Uuid>,
-    coverage: Coverage,
-) -> Finding {
+/// I6: however often it was tried, a key is one order at most.
+pub(crate) fn check_once(attempts: &[Attempt], made: &[(String, Uuid)]) -> Finding {
     let mut by_key = BTreeMap::<&str, Vec<&Attempt>>::new();
     for attempt in attempts.iter().filter(|attempt| attempt.kind == CREATE) {
         by_key.entry(&attempt.key).or_default().push(attempt);
@@ -95,12 +121,12 @@ pub(crate) fn check_once(
         };
         finding.look(key, why);
     }
-    if coverage == Coverage::Complete {
-        let known: HashSet<_> =
-            made.iter().filter(|(key, _)| by_key.contains_key(key.as_str())).map(|it| it.1).collect();
-        for order_id in orders.difference(&known) {
-            finding.look(order_id, Some("nobody tried to make this order".to_owned()));
-        }
-    }
     finding
+}
+
+/// And where the journal is complete, every order has one of its keys: `known` are those that do.
+pub(crate) fn find_strangers(finding: &mut Finding, known: &HashSet<Uuid>, orders: Vec<Uuid>) {
+    for order_id in orders.into_iter().filter(|order_id| !known.contains(order_id)) {
+        finding.look(order_id, Some("nobody tried to make this order".to_owned()));
+    }
 }

@@ -3,6 +3,9 @@
 //! It can be run beside a shop that is open. What looks wrong is looked at again a little later, as an order on its way is
 //! never in the same place everywhere; only what is wrong about the same thing each time is a violation.
 //!
+//! However large the shop is, its memory is bounded: tables are read by ranges of ids ([`walk`]), and where something has no
+//! such order, as topics and stored answers have none, a few bytes are kept of so many things at a time.
+//!
 //! With `--self-test` it checks itself: it plants violations of each kind and must find them.
 
 mod discards;
@@ -11,38 +14,36 @@ mod journal;
 mod money;
 mod pattern;
 mod plants;
+mod progress;
+mod report;
 mod secrets;
 mod self_test;
+mod walk;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bus::topics::TOPICS;
-use chassis::config::Secret;
-use chassis::{Clock, Finding, MOST_VIOLATIONS, Unexpected, db, dead_letter};
+use chassis::config::{Secret, parse_duration, parse_secure_url};
+use chassis::{Clock, Finding, Unexpected, db, dead_letter};
 use clap::Args;
-use inventory::check::Holding;
-use order::check::End;
+use payment::check::Provider;
 use sqlx::PgPool;
-use uuid::Uuid;
+use time::OffsetDateTime;
 
 use crate::migrate::Databases;
 use discards::Discards;
-use journal::{Attempt, Coverage};
+use journal::{Coverage, Journal};
+use progress::Progress;
 use secrets::Scan;
+use walk::one;
 
-const LOOKS: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// How many violations of one kind are printed.
-const SHOWN: usize = 20;
 /// How many dead letters are looked at: more change nothing about the verdict.
 const MANY: i64 = 1_000;
-/// How many rows are read at once.
-const RANGE: i64 = 10_000;
 
 /// Where everything that is checked is.
 #[derive(Debug, Args)]
@@ -57,9 +58,36 @@ pub(crate) struct Config {
         default_value = "127.0.0.1:19092"
     )]
     kafka_brokers: String,
-    /// The payment provider's simulator, whose ledger ours is compared with. None: it is not.
-    #[arg(id = "SOUK_CHECK_PROVIDER_URL", long = "provider-url", env = "SOUK_CHECK_PROVIDER_URL")]
+    /// The payment provider, whose intents and refunds our books are compared with. None: they are not.
+    #[arg(
+        id = "SOUK_CHECK_PROVIDER_URL",
+        long = "provider-url",
+        env = "SOUK_CHECK_PROVIDER_URL",
+        value_parser = parse_secure_url
+    )]
     provider_url: Option<String>,
+    /// A file that holds the provider's secret key, in its first line: the payment service's, or one that may only read payment
+    /// intents, charges and refunds.
+    #[arg(id = "PAYMENT_PROVIDER_KEY_FILE", long = "provider-key-file", env = "PAYMENT_PROVIDER_KEY_FILE")]
+    provider_key_file: Option<PathBuf>,
+    /// How often the provider may be asked in any second, by this and all replicas together: what the payment service has.
+    #[arg(
+        id = "PAYMENT_PROVIDER_RATE",
+        long = "provider-rate",
+        env = "PAYMENT_PROVIDER_RATE",
+        default_value_t = 25,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    provider_rate: u32,
+    /// How long a question to a database may take.
+    #[arg(
+        id = "SOUK_CHECK_STATEMENT_TIMEOUT",
+        long = "statement-timeout",
+        env = "SOUK_CHECK_STATEMENT_TIMEOUT",
+        default_value = "10m",
+        value_parser = parse_duration
+    )]
+    statement_timeout: Duration,
     /// What load clients wrote down of their attempts: a line of JSON for each, with `attempt`, `key`, `kind` (`create` for
     /// CreateOrder), `outcome` (`ok`, `refused`, `unknown`), `order_id` if there was one, and `at`.
     #[arg(long)]
@@ -93,7 +121,7 @@ pub(crate) enum Error {
     Unexpected(#[from] Unexpected),
     #[error("the topics: {0}")]
     Topics(#[from] bus::Error),
-    #[error("the provider's ledger: {0}")]
+    #[error("the provider: {0}")]
     Provider(String),
     #[error("the journal {path:?}, line {line}: {why}")]
     Journal { path: PathBuf, line: usize, why: String },
@@ -101,13 +129,69 @@ pub(crate) enum Error {
     Scratch(String),
 }
 
+/// How much is in memory at once.
+struct Sizes {
+    /// How many orders, and rows of other tables, are read at once.
+    range: i64,
+    /// Of how many things a few bytes are kept: a table of 2^21 places, with 19 to 29 bytes each.
+    kept: i64,
+}
+
+const SIZES: Sizes = Sizes { range: 10_000, kept: 1_500_000 };
+
 struct Shop {
     user: PgPool,
     product: PgPool,
     inventory: PgPool,
     order: PgPool,
     payment: PgPool,
-    attempts: Option<(Vec<Attempt>, Coverage)>,
+    kafka_brokers: String,
+    provider: Option<Provider>,
+    journal: Option<Journal>,
+    at_rest: bool,
+    sizes: Sizes,
+    /// How soon what looks wrong is looked at again.
+    look_again: Duration,
+}
+
+impl Shop {
+    fn open(config: &Config) -> Result<Self, Error> {
+        let pool = |url, variable| {
+            db::patient_pool(url, 4, config.statement_timeout).map_err(|why| Error::Config { variable, why })
+        };
+        let payment = pool(&config.databases.payment, "PAYMENT_DATABASE_URL")?;
+        let provider = match (&config.provider_url, &config.provider_key_file) {
+            (None, _) => None,
+            (Some(url), Some(key_file)) => {
+                let provider = Provider::new(url, key_file, config.provider_rate, payment.clone());
+                Some(provider.map_err(|why| Error::Config { variable: "SOUK_CHECK_PROVIDER_URL", why })?)
+            }
+            (Some(_), None) => {
+                let why = "is required to ask SOUK_CHECK_PROVIDER_URL".to_owned();
+                return Err(Error::Config { variable: "PAYMENT_PROVIDER_KEY_FILE", why });
+            }
+        };
+        let coverage = if config.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
+        let attempts = config.journal.as_deref().map(journal::read).transpose()?;
+        Ok(Self {
+            user: pool(&config.databases.user, "USER_DATABASE_URL")?,
+            product: pool(&config.databases.product, "PRODUCT_DATABASE_URL")?,
+            inventory: pool(&config.databases.inventory, "INVENTORY_DATABASE_URL")?,
+            order: pool(&config.databases.order, "ORDER_DATABASE_URL")?,
+            payment,
+            kafka_brokers: config.kafka_brokers.clone(),
+            provider,
+            journal: attempts.map(|attempts| Journal { attempts, coverage }),
+            at_rest: config.at_rest,
+            sizes: SIZES,
+            look_again: LOOK_AGAIN,
+        })
+    }
+
+    /// What is judged a minute after the last change is judged at once if that was the last one.
+    fn as_of(&self) -> OffsetDateTime {
+        Clock::System.now() + if self.at_rest { time::Duration::DAY } else { time::Duration::ZERO }
+    }
 }
 
 /// Whether all is well.
@@ -115,32 +199,14 @@ pub(crate) async fn run(config: &Config) -> Result<bool, Error> {
     if config.self_test {
         return self_test::run(&config.admin).await;
     }
-    let pool = |url, variable| db::pool(url, 4).map_err(|why| Error::Config { variable, why });
-    let coverage = if config.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
-    let attempts = config.journal.as_deref().map(journal::read).transpose()?;
-    let shop = Shop {
-        user: pool(&config.databases.user, "USER_DATABASE_URL")?,
-        product: pool(&config.databases.product, "PRODUCT_DATABASE_URL")?,
-        inventory: pool(&config.databases.inventory, "INVENTORY_DATABASE_URL")?,
-        order: pool(&config.databases.order, "ORDER_DATABASE_URL")?,
-        payment: pool(&config.databases.payment, "PAYMENT_DATABASE_URL")?,
-        attempts: attempts.map(|attempts| (attempts, coverage)),
-    };
-    let mut findings = look(config, &shop).await?;
-    for _ in 1..LOOKS {
-        if findings.iter().all(|finding| finding.violations.is_empty()) {
-            break;
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-        let earlier = std::mem::replace(&mut findings, look(config, &shop).await?);
-        for (finding, earlier) in findings.iter_mut().zip(&earlier) {
-            finding.keep_repeated(earlier);
-        }
-    }
+    let shop = Shop::open(config)?;
+    let progress = Progress::begin();
+    let mut findings = look(&shop).await?;
     // What stands somewhere is not on its way: once is enough.
-    let scan = scan(config, &shop).await?;
+    let scan = scan(&shop).await?;
+    drop(progress);
     findings.push(scan.finding.clone());
-    report(&findings);
+    report::report(&findings);
     for (place, tables) in &scan.looked_at {
         let counts: Vec<_> = tables.iter().map(|(table, count)| format!("{table} {count}")).collect();
         println!("        {place}: {}", counts.join(", "));
@@ -148,7 +214,36 @@ pub(crate) async fn run(config: &Config) -> Result<bool, Error> {
     Ok(findings.iter().all(|finding| finding.violations.is_empty()))
 }
 
-async fn scan(config: &Config, shop: &Shop) -> Result<Scan, Error> {
+async fn look(shop: &Shop) -> Result<Vec<Finding>, Error> {
+    let Shop { inventory, order, payment, kafka_brokers: brokers, sizes: Sizes { range, kept }, .. } = shop;
+    let discards = &Discards::read(&[inventory, order, payment], payment).await?;
+    progress::tell("I1: stock".to_owned());
+    let mut findings = shop.repeat(discards, || one(inventory::check::check_stock(inventory))).await?;
+    findings.extend(walk::walk_orders(shop, discards).await?);
+    findings.extend(walk::walk_payments(shop, discards).await?);
+    let services = [inventory, order, payment];
+    findings.extend(shop.repeat(discards, || one(check_parked(&services))).await?);
+    findings.push(discards.finding());
+    let events = |after| order::check::versions(order, after, *range);
+    let topic = || one(events::check(brokers, "souk.order.v1", order, events, *kept));
+    findings.extend(shop.repeat(discards, topic).await?);
+    let events = |after| inventory::check::versions(inventory, after, *range);
+    let topic = || one(events::check(brokers, "souk.inventory.v1", inventory, events, *kept));
+    findings.extend(shop.repeat(discards, topic).await?);
+    let events = |after| payment::check::versions(payment, after, *range);
+    let topic = || one(events::check(brokers, "souk.payment.v1", payment, events, *kept));
+    findings.extend(shop.repeat(discards, topic).await?);
+    progress::tell("I6: answers to requests".to_owned());
+    findings
+        .extend(shop.repeat(discards, || one(order::check::check_answers(order, Clock::System.now(), *kept))).await?);
+    if let Some(journal) = &shop.journal {
+        progress::tell("I6, I8: the journal".to_owned());
+        findings.extend(shop.repeat(discards, || journal.check(order, *range)).await?);
+    }
+    Ok(findings)
+}
+
+async fn scan(shop: &Shop) -> Result<Scan, Error> {
     let mut scan = Scan::begin(&shop.user).await?;
     let services = [
         ("user", &shop.user),
@@ -161,63 +256,9 @@ async fn scan(config: &Config, shop: &Shop) -> Result<Scan, Error> {
         scan.database(service, db).await?;
     }
     for topic in TOPICS {
-        scan = scan.topic(&config.kafka_brokers, topic).await?;
+        scan = scan.topic(&shop.kafka_brokers, topic).await?;
     }
     Ok(scan)
-}
-
-/// Always the same findings, in the same order.
-async fn look(config: &Config, shop: &Shop) -> Result<Vec<Finding>, Error> {
-    // What is judged a minute after the last change is judged at once if that was the last one.
-    let as_of = Clock::System.now() + if config.at_rest { time::Duration::DAY } else { time::Duration::ZERO };
-    let ends = order::check::ends(&shop.order, as_of).await?;
-    let mut findings = vec![inventory::check::check_stock(&shop.inventory).await?];
-    if let Some(url) = &config.provider_url {
-        let theirs = money::fetch(url).await?;
-        findings.push(money::compare(&payment::check::books(&shop.payment).await?, &theirs, &ends));
-    }
-    let (brokers, Shop { inventory, order, payment, .. }) = (&config.kafka_brokers, shop);
-    let discards = Discards::read(&[inventory, order, payment], payment).await?;
-    findings.extend([
-        payment::check::check_ledger(payment).await?,
-        order::check::check_settled(order, as_of).await?,
-        compare_stock(&ends, &inventory::check::held_or_sold(inventory).await?),
-        check_parked(&[inventory, order, payment]).await?,
-        discards.finding(),
-        events::check(brokers, "souk.order.v1", order, |after| order::check::versions(order, after, RANGE)).await?,
-        events::check(brokers, "souk.inventory.v1", inventory, |after| {
-            inventory::check::versions(inventory, after, RANGE)
-        })
-        .await?,
-        events::check(brokers, "souk.payment.v1", payment, |after| payment::check::versions(payment, after, RANGE))
-            .await?,
-        order::check::check_answers(order, Clock::System.now()).await?,
-        order::check::check_orders(order).await?,
-        inventory::check::check_reservations(inventory).await?,
-        payment::check::check_payments(payment).await?,
-    ]);
-    if let Some((attempts, coverage)) = &shop.attempts {
-        let orders = order::check::order_ids(order).await?;
-        let made = order::check::orders_by_key(order).await?;
-        findings.push(journal::check_once(attempts, &made, &orders, *coverage));
-        findings.push(journal::check_durable(attempts, &orders));
-    }
-    discards.excuse(&mut findings);
-    Ok(findings)
-}
-
-/// I4, the other half: what was sold has its stock sold, and what was called off holds none.
-fn compare_stock(ends: &HashMap<Uuid, End>, held: &HashMap<Uuid, Holding>) -> Finding {
-    let mut finding = Finding::new("I4", "orders in stock");
-    for (order, end) in ends {
-        let why = match (end, held.get(order)) {
-            (End::Sold, Some(Holding::Sold)) | (End::CalledOff, None) => None,
-            (End::Sold, held) => Some(format!("it is confirmed, and its stock is not sold but {held:?}")),
-            (End::CalledOff, Some(held)) => Some(format!("it was called off, and its stock is {held:?}")),
-        };
-        finding.look(order, why);
-    }
-    finding
 }
 
 /// I4 again: a key that is parked waits for somebody.
@@ -229,48 +270,4 @@ async fn check_parked(databases: &[&PgPool]) -> Result<Finding, Unexpected> {
         }
     }
     Ok(finding)
-}
-
-/// Every invariant, and what is not asked here.
-const INVARIANTS: [(&str, &str); 11] = [
-    ("I1", ""),
-    ("I2", "the provider's ledger was not compared: SOUK_CHECK_PROVIDER_URL is not set"),
-    ("I3", ""),
-    ("I4", ""),
-    ("I5", ""),
-    ("I6", ""),
-    ("I7", "there are no notifications yet"),
-    ("I8", "no client's journal was given (--journal)"),
-    ("I9", ""),
-    ("I10", "no table says it: the tests of every RPC call it as somebody else, at the role and at the edge"),
-    ("I11", ""),
-];
-
-fn report(findings: &[Finding]) {
-    for (invariant, unasked) in INVARIANTS {
-        let findings: Vec<_> = findings.iter().filter(|finding| finding.invariant == invariant).collect();
-        if findings.is_empty() {
-            println!("{invariant:4}--  {unasked}");
-            continue;
-        }
-        let violated = findings.iter().any(|finding| !finding.violations.is_empty());
-        let counts: Vec<_> = findings.iter().map(|finding| describe(finding)).collect();
-        let verdict = if violated { "VIOLATED" } else { "ok" };
-        println!("{invariant:4}{verdict}  {}", counts.join(", "));
-        let shown = findings.iter().flat_map(|finding| finding.violations.iter().take(SHOWN));
-        for (thing, violation) in shown {
-            println!("        {thing}: {violation}");
-        }
-    }
-}
-
-fn describe(finding: &Finding) -> String {
-    let Finding { things, count, violations, excused, .. } = finding;
-    let wrong = match violations.len() {
-        0 => String::new(),
-        MOST_VIOLATIONS => format!("at least {MOST_VIOLATIONS} of "),
-        wrong => format!("{wrong} of "),
-    };
-    let excused = if *excused == 0 { String::new() } else { format!(" ({excused} wrong by what was discarded)") };
-    format!("{wrong}{count} {things}{excused}")
 }

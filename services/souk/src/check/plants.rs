@@ -1,20 +1,26 @@
 //! Violations of every invariant, for the check to find. Each begins with rows that are sound and must be found so, and then
 //! plants what constraints and code are there to prevent: where a constraint would refuse it, it is taken away first.
+//!
+//! What is read by ranges is planted on both sides of where one ends: there are [`THINGS`], and a range has [`RANGE`].
+
+mod orders;
 
 use std::pin::Pin;
 
 use chassis::db::Schema;
-use chassis::{Finding, Unexpected, timestamp};
-use contracts::souk::order::v1::order_event::Event;
-use contracts::souk::order::v1::*;
-use contracts::souk::r#type::v1::Money;
-use prost::{Message, Name};
+use chassis::{Finding, Range, Unexpected};
 use sqlx::PgPool;
-use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::check_parked;
 use super::secrets::Scan;
+use orders::{answers, letters, orders};
+
+pub(crate) use orders::placed;
+
+pub(crate) const RANGE: i64 = 3;
+const THINGS: u128 = 7;
+/// The last of a range, and the first of the next.
+pub(crate) const WRONG: [u128; 2] = [3, 4];
 
 /// In the tables of one service.
 pub(crate) struct Plant {
@@ -23,13 +29,41 @@ pub(crate) struct Plant {
     pub(crate) schema: &'static Schema,
     pub(crate) sound: Vec<String>,
     pub(crate) violation: Vec<String>,
+    /// How many things must be found.
+    pub(crate) wrong: usize,
     pub(crate) look: Look,
 }
 
-pub(crate) type Look = fn(PgPool) -> Pin<Box<dyn Future<Output = Result<Finding, Unexpected>> + Send>>;
+pub(crate) type Look = fn(PgPool) -> Pin<Box<dyn Future<Output = Result<Finding, Unexpected>>>>;
 
 fn all(statements: &[&str]) -> Vec<String> {
     statements.iter().map(|statement| (*statement).to_owned()).collect()
+}
+
+/// The same about each of these things.
+pub(crate) fn about<const N: usize>(
+    things: impl IntoIterator<Item = u128>,
+    statements: impl Fn(Uuid) -> [String; N],
+) -> Vec<String> {
+    things.into_iter().map(id).flat_map(statements).collect()
+}
+
+pub(crate) fn id(thing: u128) -> Uuid {
+    Uuid::from_u128(0x7000_8000_0000_0000_0000 + thing)
+}
+
+async fn walk(
+    end: impl AsyncFn(Uuid) -> Result<Option<Uuid>, Unexpected>,
+    look: impl AsyncFn(Range) -> Result<Finding, Unexpected>,
+) -> Result<Finding, Unexpected> {
+    let range = Range::to_first(Uuid::nil(), [end(Uuid::nil()).await?]);
+    let (mut finding, mut next) = (look(range).await?, range.next());
+    while let Some(after) = next {
+        let range = Range::to_first(after, [end(after).await?]);
+        finding.absorb(look(range).await?);
+        next = range.next();
+    }
+    Ok(finding)
 }
 
 pub(crate) fn all_plants() -> Vec<Plant> {
@@ -48,6 +82,7 @@ fn stock() -> Vec<Plant> {
         schema: &inventory::SCHEMA,
         sound: sound.clone(),
         violation: all(violation),
+        wrong: 1,
         look: |db| Box::pin(async move { inventory::check::check_stock(&db).await }),
     };
     vec![
@@ -60,211 +95,138 @@ fn stock() -> Vec<Plant> {
     ]
 }
 
-const RESERVATION: &str = "insert into reservation (order_id, state, version, created_at, updated_at, checked_at)
-    values ('00000000-0000-7000-8000-000000000001', 'SOLD', 2, now(), now(), now())";
-const RESERVATION_HISTORY: &str = "insert into reservation_history (order_id, version, state, at)
-    values ('00000000-0000-7000-8000-000000000001', 1, 'HELD', now()),
-           ('00000000-0000-7000-8000-000000000001', 2, 'SOLD', now())";
-
-fn reservations() -> Vec<Plant> {
-    let plant = |what, violation| Plant {
-        invariant: "I9",
-        what,
-        schema: &inventory::SCHEMA,
-        sound: all(&[RESERVATION, RESERVATION_HISTORY]),
-        violation: all(&[violation]),
-        look: |db| Box::pin(async move { inventory::check::check_reservations(&db).await }),
-    };
-    vec![
-        plant(
-            "a reservation that came back to life",
-            "update reservation_history set state = 'RELEASED' where version = 1",
+pub(crate) fn sold(order_id: Uuid) -> [String; 2] {
+    [
+        format!(
+            "insert into reservation (order_id, state, version, created_at, updated_at, checked_at)
+             values ('{order_id}', 'SOLD', 2, now(), now(), now())"
         ),
-        plant("a reservation that began as sold", "delete from reservation_history where version = 1"),
-        plant("a reservation without a history", "delete from reservation_history"),
+        format!(
+            "insert into reservation_history (order_id, version, state, at)
+             values ('{order_id}', 1, 'HELD', now()), ('{order_id}', 2, 'SOLD', now())"
+        ),
     ]
 }
 
-const PAYMENT: &str = "insert into payment
-      (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, captured_minor, refunded_minor,
-       refund_pending_minor, failure_reason, version, cause_id, wanted_at, attempts, created_at, updated_at)
-    values ('00000000-0000-7000-8000-000000000001', gen_random_uuid(), gen_random_uuid(), 'CAPTURED', 'CAPTURED', 'EUR', 100,
-       'pm_card_visa', 100, 0, 0, '', 2, gen_random_uuid(), now(), 0, now(), now())";
-const LEDGER: &str = "insert into ledger_transfer
-      (payment_id, kind, debit_account, credit_account, currency, minor, ref, created_at)
-    values ('00000000-0000-7000-8000-000000000001', 'AUTHORIZATION', 'customer', 'held', 'EUR', 100, 'pi_1', now()),
-           ('00000000-0000-7000-8000-000000000001', 'CAPTURE', 'held', 'revenue', 'EUR', 100, 'pi_1', now())";
+fn reservations() -> Vec<Plant> {
+    let sound = about(1..=THINGS, sold);
+    let plant = |what, violation: fn(Uuid) -> [String; 1]| Plant {
+        invariant: "I9",
+        what,
+        schema: &inventory::SCHEMA,
+        sound: sound.clone(),
+        violation: about(WRONG, violation),
+        wrong: WRONG.len(),
+        look: |db| {
+            Box::pin(async move {
+                let end = |after| inventory::check::range_end(&db, after, RANGE);
+                walk(end, |range| inventory::check::check_reservations(&db, range)).await
+            })
+        },
+    };
+    vec![
+        plant("a reservation that came back to life", |it| {
+            [format!("update reservation_history set state = 'RELEASED' where order_id = '{it}' and version = 1")]
+        }),
+        plant("a reservation that began as sold", |it| {
+            [format!("delete from reservation_history where order_id = '{it}' and version = 1")]
+        }),
+        plant("a reservation without a history", |it| {
+            [format!("delete from reservation_history where order_id = '{it}'")]
+        }),
+        plant("a history without a reservation", |it| [format!("delete from reservation where order_id = '{it}'")]),
+    ]
+}
+
+fn payment(it: Uuid) -> String {
+    format!(
+        "insert into payment
+           (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, captured_minor, refunded_minor,
+            refund_pending_minor, failure_reason, version, cause_id, wanted_at, attempts, created_at, updated_at)
+         values ('{it}', '{it}', gen_random_uuid(), 'CAPTURED', 'CAPTURED', 'EUR', 100, 'pm_card_visa', 100, 0, 0, '', 2,
+            gen_random_uuid(), now(), 0, now(), now())"
+    )
+}
+
+fn transfer(it: Uuid, kind: &str, from: &str, currency: &str, minor: i64) -> String {
+    format!(
+        "insert into ledger_transfer (payment_id, kind, debit_account, credit_account, currency, minor, ref, created_at)
+         values ('{it}', '{kind}', '{from}', 'elsewhere', '{currency}', {minor}, 'x{minor}', now())"
+    )
+}
+
+fn refund(it: Uuid, state: &str) -> String {
+    format!(
+        "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)
+         values (gen_random_uuid(), '{it}', 1, '{state}', '', '', 1, now(), now())"
+    )
+}
+
+pub(crate) fn paid(it: Uuid) -> [String; 3] {
+    let (held, captured) =
+        (transfer(it, "AUTHORIZATION", "x", "EUR", 100), transfer(it, "CAPTURE", "held", "EUR", 100));
+    [payment(it), held, captured]
+}
 
 fn ledger() -> Vec<Plant> {
-    let plant = |what, violation: &[&str]| Plant {
+    let sound = about(1..=THINGS, paid);
+    let plant = |what, violation: Vec<String>| Plant {
         invariant: "I3",
         what,
         schema: &payment::SCHEMA,
-        sound: all(&[PAYMENT, LEDGER]),
-        violation: all(violation),
-        look: |db| Box::pin(async move { payment::check::check_ledger(&db).await }),
+        sound: sound.clone(),
+        violation,
+        wrong: WRONG.len(),
+        look: |db| {
+            Box::pin(async move {
+                let end = |after| payment::check::range_end(&db, after, RANGE);
+                walk(end, |range| payment::check::check_ledger(&db, range)).await
+            })
+        },
     };
-    let transfer = |kind: &str, from: &str, currency: &str, minor: i64| {
-        format!(
-            "insert into ledger_transfer (payment_id, kind, debit_account, credit_account, currency, minor, ref, created_at)
-             values ('00000000-0000-7000-8000-000000000001', '{kind}', '{from}', 'elsewhere', '{currency}', {minor}, 'x', now())"
-        )
+    let forget = |it| {
+        let delete = format!("delete from ledger_transfer where payment_id = '{it}' and kind = 'CAPTURE'");
+        ["alter table ledger_transfer disable trigger all".to_owned(), delete]
     };
-    let refund = |state: &str| {
-        format!(
-            "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)
-             values (gen_random_uuid(), '00000000-0000-7000-8000-000000000001', 1, '{state}', '', '', 1, now(), now())"
-        )
-    };
+    let one = |violation: fn(Uuid) -> String| about(WRONG, |it| [violation(it)]);
     vec![
-        plant(
-            "money that the ledger does not know",
-            &["alter table ledger_transfer disable trigger all", "delete from ledger_transfer where kind = 'CAPTURE'"],
-        ),
-        plant("more given back than was captured", &[&transfer("REFUND", "revenue", "EUR", 101)]),
-        plant("more let go than was held", &[&transfer("VOID", "held", "EUR", 1)]),
-        plant("a refund that reserves nothing", &[&refund("PENDING")]),
-        plant("a refund that the ledger does not know", &[&refund("DONE")]),
-        plant("money of another currency", &[&transfer("AUTHORIZATION", "customer", "USD", 1)]),
+        plant("money that the ledger does not know", about(WRONG, forget)),
+        plant("more given back than was captured", one(|it| transfer(it, "REFUND", "revenue", "EUR", 101))),
+        plant("more let go than was held", one(|it| transfer(it, "VOID", "held", "EUR", 1))),
+        plant("a refund that reserves nothing", one(|it| refund(it, "PENDING"))),
+        plant("a refund that the ledger does not know", one(|it| refund(it, "DONE"))),
+        plant("money of another currency", one(|it| transfer(it, "AUTHORIZATION", "x", "USD", 1))),
     ]
 }
 
 fn payments() -> Vec<Plant> {
-    let history = "insert into payment_history (payment_id, state, at)
-        select '00000000-0000-7000-8000-000000000001', state, now()
-        from unnest(array['PENDING', 'AUTHORIZING', 'AUTHORIZED', 'CAPTURING', 'CAPTURED']) as state";
-    let plant = |what, violation| Plant {
+    let history = |it| {
+        format!(
+            "insert into payment_history (payment_id, state, at) select '{it}', state, now()
+             from unnest(array['PENDING', 'AUTHORIZING', 'AUTHORIZED', 'CAPTURING', 'CAPTURED']) as state"
+        )
+    };
+    let plant = |what, violation: fn(Uuid) -> [String; 1]| Plant {
         invariant: "I9",
         what,
         schema: &payment::SCHEMA,
-        sound: all(&[PAYMENT, history]),
-        violation: all(&[violation]),
-        look: |db| Box::pin(async move { payment::check::check_payments(&db).await }),
+        sound: about(1..=THINGS, |it| [payment(it), history(it)]),
+        violation: about(WRONG, violation),
+        wrong: WRONG.len(),
+        look: |db| {
+            Box::pin(async move {
+                let end = |after| payment::check::history_end(&db, after, RANGE);
+                walk(end, |range| payment::check::check_payments(&db, range)).await
+            })
+        },
     };
     vec![
-        plant("a payment that skipped a step", "delete from payment_history where state like 'AUTHORIZ%'"),
-        plant("a payment without a history", "delete from payment_history"),
+        plant("a payment that skipped a step", |it| {
+            [format!("delete from payment_history where payment_id = '{it}' and state like 'AUTHORIZ%'")]
+        }),
+        plant("a payment without a history", |it| [format!("delete from payment_history where payment_id = '{it}'")]),
+        plant("a history without a payment", |it| [format!("delete from payment where payment_id = '{it}'")]),
     ]
-}
-
-/// An order of two minutes ago that was placed and has three minutes left, the event that says so and the answer that was
-/// given.
-fn placed() -> Vec<String> {
-    let (order_id, user_id) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let (at, expires_at) = (now - Duration::minutes(2), now + Duration::minutes(3));
-    let placed = OrderPlaced {
-        lines: vec![],
-        payment_method: "pm_card_visa".to_owned(),
-        expire_time: Some(timestamp(expires_at)),
-    };
-    let event = OrderEvent {
-        order_id: order_id.to_string(),
-        user_id: user_id.to_string(),
-        total: Some(Money::new("EUR", 100)),
-        event: Some(Event::OrderPlaced(placed)),
-    };
-    let answer = CreateOrderResponse { order: Some(Order { order_id: order_id.to_string(), ..Default::default() }) };
-    vec![
-        format!(
-            r#"insert into "order" (order_id, user_id, state, version, currency, total_minor, payment_method, captured,
-                 refunded_minor, exit_reason, carrier, tracking_number, expires_at, created_at, updated_at)
-               values ('{order_id}', '{user_id}', 'PENDING', 1, 'EUR', 100, 'pm_card_visa', false, 0, '', '', '',
-                 to_timestamp({}), to_timestamp({at}), to_timestamp({at}))"#,
-            expires_at.unix_timestamp(),
-            at = at.unix_timestamp(),
-        ),
-        format!(
-            "insert into order_event (order_id, version, event_id, type, payload, actor, occurred_at)
-             values ('{order_id}', 1, gen_random_uuid(), 'souk.order.v1.OrderPlaced', {}, 'user:{user_id}', to_timestamp({}))",
-            bytes(&event),
-            at.unix_timestamp(),
-        ),
-        answered("k1", &answer),
-    ]
-}
-
-fn bytes(message: &impl Message) -> String {
-    let hex: String = message.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!(r"'\x{hex}'::bytea")
-}
-
-fn answered(key: &str, answer: &CreateOrderResponse) -> String {
-    let (method, response) = (CreateOrderRequest::full_name(), bytes(answer));
-    format!(
-        "insert into idempotency (caller, method, key, request_hash, response, created_at)
-         values ('somebody', '{method}', '{key}', '', {response}, now())"
-    )
-}
-
-fn orders() -> Vec<Plant> {
-    let plant = |invariant, what, violation: &[&str], look: Look| Plant {
-        invariant,
-        what,
-        schema: &order::SCHEMA,
-        sound: placed(),
-        violation: all(violation),
-        look,
-    };
-    let settled: Look = |db| Box::pin(async move { order::check::check_settled(&db, OffsetDateTime::now_utc()).await });
-    let legal: Look = |db| Box::pin(async move { order::check::check_orders(&db).await });
-    vec![
-        plant(
-            "I4",
-            "an order that never settled",
-            &[r#"update "order" set expires_at = now() - interval '2 minutes'"#],
-            settled,
-        ),
-        plant(
-            "I4",
-            "an order that was confirmed and never paid",
-            &[r#"update "order" set state = 'CONFIRMED'"#],
-            settled,
-        ),
-        plant("I9", "an order that is not what its events say", &[r#"update "order" set state = 'CONFIRMED'"#], legal),
-        plant("I9", "an order without events", &["delete from order_event"], legal),
-        plant("I9", "events without an order", &[r#"delete from "order""#], legal),
-        plant("I9", "an event that was lost", &["update order_event set version = 2"], legal),
-    ]
-}
-
-fn answers() -> Vec<Plant> {
-    let plant = |what, violation| Plant {
-        invariant: "I6",
-        what,
-        schema: &order::SCHEMA,
-        sound: placed(),
-        violation: vec![violation],
-        look: |db| Box::pin(async move { order::check::check_answers(&db, OffsetDateTime::now_utc()).await }),
-    };
-    let gone = Order { order_id: Uuid::from_u128(3).to_string(), ..Default::default() };
-    vec![
-        plant("an order that was made without a key", "delete from idempotency".to_owned()),
-        plant(
-            "one order under two keys",
-            "insert into idempotency select caller, method, 'k2', request_hash, response, created_at from idempotency"
-                .to_owned(),
-        ),
-        plant(
-            "an order that was answered and is not there",
-            answered("k2", &CreateOrderResponse { order: Some(gone) }),
-        ),
-    ]
-}
-
-fn letters() -> Vec<Plant> {
-    let letter = "insert into dead_letter (consumer, key, topic, partition, partition_offset, event_id, version, type, payload,
-          actor, occurred_at, error, created_at)
-        values ('order', gen_random_uuid(), 'souk.payment.v1', 0, 0, gen_random_uuid(), 1, 'souk.payment.v1.PaymentVoided', '',
-          'service:payment', now(), 'it cannot be', now())";
-    vec![Plant {
-        invariant: "I4",
-        what: "a key that is parked",
-        schema: &order::SCHEMA,
-        sound: placed(),
-        violation: all(&[letter]),
-        look: |db| Box::pin(async move { check_parked(&[&db]).await }),
-    }]
 }
 
 /// What a refresh token may look like, and the hash that is kept of it.
@@ -285,6 +247,7 @@ fn secrets() -> Vec<Plant> {
         schema: &user::SCHEMA,
         sound: vec![account.to_owned(), session.clone()],
         violation: vec![violation],
+        wrong: 1,
         look: |db| {
             Box::pin(async move {
                 let mut scan = Scan::begin(&db).await?;
@@ -309,13 +272,14 @@ fn secrets() -> Vec<Plant> {
         plant("a refresh token", told(TOKEN)),
     ];
     let address = "insert into order_shipping_address (order_id, recipient, lines, city, postal_code, country)
-        values ('00000000-0000-0000-0000-000000000001', 'Ada', '{ada@example.com}', 'London', '', 'GB')";
+        values ('00000000-0000-7000-8000-000000000001', 'Ada', '{ada@example.com}', 'London', '', 'GB')";
     plants.push(Plant {
         invariant: "I11",
         what: "an e-mail address out of the account",
         schema: &order::SCHEMA,
-        sound: [placed(), all(&[address])].concat(),
+        sound: [about([1], placed), all(&[address])].concat(),
         violation: all(&[r#"update "order" set carrier = 'ask ada@example.com'"#]),
+        wrong: 1,
         look: |db| {
             Box::pin(async move {
                 let mut scan = Scan::default();

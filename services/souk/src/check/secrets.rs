@@ -7,15 +7,15 @@ use chassis::{Finding, Unexpected};
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 
-use super::Error;
 use super::pattern::{Secret, find};
+use super::{Error, progress};
 
 /// What was looked at, and what was found.
 pub(crate) struct Scan {
     pub(crate) finding: Finding,
     /// How many values, by database and table, or by topic.
     pub(crate) looked_at: BTreeMap<String, BTreeMap<String, u64>>,
-    refresh_hashes: HashSet<Vec<u8>>,
+    refresh_hashes: HashSet<[u8; 8]>,
 }
 
 impl Default for Scan {
@@ -53,6 +53,7 @@ impl Scan {
             let sql = format!("select {} from {}", columns.collect::<Vec<_>>().join(", "), table.table);
             let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut session);
             let name = table.table.trim_matches('"');
+            progress::tell(format!("I11, secrets: {service} {name}"));
             self.looked_at.entry(service.to_owned()).or_default().entry(name.to_owned()).or_default();
             while let Some(row) = rows.try_next().await? {
                 for (at, column) in table.names.iter().enumerate() {
@@ -67,6 +68,7 @@ impl Scan {
 
     /// Keys, values and headers of a topic.
     pub(crate) async fn topic(mut self, brokers: &str, topic: &'static str) -> Result<Self, Error> {
+        progress::tell(format!("I11, secrets: {topic}"));
         let brokers = brokers.to_owned();
         let read = tokio::task::spawn_blocking(move || {
             self.looked_at.entry("topics".to_owned()).or_default().entry(topic.to_owned()).or_default();

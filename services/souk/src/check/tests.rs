@@ -1,18 +1,80 @@
 //! The check finds what is planted, reads what clients wrote down, and forgives what is only on its way.
 
-use chassis::Finding;
+use std::time::Duration;
+
+use chassis::{Finding, Range};
 use order::check::End;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, Executor, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::discards::Discards;
 use super::journal::{self, Outcome};
-use super::self_test;
+use super::plants::{RANGE, WRONG, about, id, paid, placed, sold};
+use super::self_test::{self, scratch};
+use super::walk::walk_orders;
+use super::{Shop, Sizes};
 
 #[tokio::test]
 async fn every_violation_that_is_planted_is_found() {
     let admin = std::env::var("DATABASE_URL").expect("where tests make their databases");
     assert!(self_test::run(&admin.parse().expect("any text")).await.expect("it can be planted"), "see above");
+}
+
+async fn execute(db: &PgPool, statements: Vec<String>) {
+    for statement in statements {
+        db.execute(AssertSqlSafe(statement.clone())).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
+    }
+}
+
+/// Ranges of three, of databases that have different things, and what is wrong on both sides of where one ends.
+#[tokio::test]
+async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in() {
+    let admin = std::env::var("DATABASE_URL").expect("where tests make their databases").parse().expect("any text");
+    let looked_at = scratch(&admin, &order::SCHEMA, async |order| {
+        execute(order, about(2..=10, placed)).await;
+        let confirm = r#"update "order" set state = 'CONFIRMED', captured = true"#;
+        execute(order, vec![confirm.to_owned()]).await;
+        scratch(&admin, &inventory::SCHEMA, async |inventory| {
+            execute(inventory, about(1..=10, sold)).await;
+            execute(inventory, about(WRONG, |it| [format!("delete from reservation where order_id = '{it}'")])).await;
+            scratch(&admin, &payment::SCHEMA, async |payment| {
+                execute(payment, about((2..=20).step_by(2), paid)).await;
+                let unpaid = |it| [format!("update payment set captured_minor = 0 where order_id = '{it}'")];
+                execute(payment, about([18], unpaid)).await;
+                let shop = Shop {
+                    user: order.clone(),
+                    product: order.clone(),
+                    inventory: inventory.clone(),
+                    order: order.clone(),
+                    payment: payment.clone(),
+                    kafka_brokers: String::new(),
+                    provider: None,
+                    journal: None,
+                    at_rest: false,
+                    sizes: Sizes { range: RANGE, kept: RANGE },
+                    look_again: Duration::ZERO,
+                };
+                walk_orders(&shop, &Discards::default()).await
+            })
+            .await
+        })
+        .await
+    });
+    let found = looked_at.await.expect("read");
+    let wrong = |things: &[u128]| things.iter().map(|it| id(*it).to_string()).collect::<Vec<_>>();
+    let all = wrong(&(2..=10).collect::<Vec<_>>());
+    for (invariant, things, count, violated) in [
+        ("I3", "payments", 10, wrong(&[18])),
+        ("I4", "orders", 9, vec![]),
+        ("I4", "orders in stock", 9, wrong(&WRONG)),
+        // None of them has an event that confirms it.
+        ("I9", "orders", 9, all),
+        ("I9", "reservations", 10, wrong(&WRONG)),
+    ] {
+        let finding = found.iter().find(|it| (it.invariant, it.things) == (invariant, things)).expect("it is asked");
+        assert_eq!((finding.count, finding.violations.keys().cloned().collect()), (count, violated), "{finding:?}");
+    }
 }
 
 #[test]
@@ -44,7 +106,8 @@ async fn what_became_of_an_order_is_told_once_it_stays_so(db: PgPool) {
         (sqlx::postgres::types::PgInterval { microseconds: 120_000_000, ..Default::default() }, Default::default());
     let ages = [old, new, old, old];
     sqlx::query(insert).bind(&states[..]).bind(&ages[..]).execute(&db).await.expect("inserted");
-    let ends = order::check::ends(&db, OffsetDateTime::now_utc()).await.expect("read");
+    let orders = order::check::order_ids(&db, Range::ALL).await.expect("read");
+    let ends = order::check::ends(&db, &orders, OffsetDateTime::now_utc()).await.expect("read");
     let mut ends: Vec<_> = ends.into_values().map(|end| end == End::Sold).collect();
     ends.sort_unstable();
     assert_eq!(ends, [false, true]);

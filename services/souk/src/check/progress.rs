@@ -1,0 +1,37 @@
+//! Says on standard error what is being looked at, every few seconds.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+const SAY: Duration = Duration::from_secs(3);
+
+/// What this process is looking at.
+static NOW: Mutex<String> = Mutex::new(String::new());
+
+pub(crate) fn tell(what: String) {
+    *NOW.lock().unwrap_or_else(PoisonError::into_inner) = what;
+}
+
+/// Says it until it is dropped.
+pub(crate) struct Progress(JoinHandle<()>);
+
+impl Progress {
+    pub(crate) fn begin() -> Self {
+        let begun = Instant::now();
+        Self(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SAY).await;
+                let now = NOW.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                eprintln!("souk: {} s: {now}", begun.elapsed().as_secs());
+            }
+        }))
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
