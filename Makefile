@@ -1,6 +1,6 @@
 # What people type. Everything else is in `dev`.
 
-.PHONY: help up test test-servers faults bugs bench flash reads prepare fmt
+.PHONY: help up test test-servers faults bugs bench flash reads check-bench prepare fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
@@ -11,6 +11,7 @@ help:
 	@echo "make bench         measure what orders cost here"
 	@echo "make flash         measure a flash sale: one SKU that everybody wants, against a thousand"
 	@echo "make reads         measure reads through the edge, against the same at the role"
+	@echo "make check-bench   measure the time and memory of \`souk check\` over a million orders (ORDERS=n)"
 	@echo "make prepare       write .sqlx anew, after a query or a migration changed"
 	@echo "make fmt           format the code"
 
@@ -65,6 +66,11 @@ reads:
 	$(ensure_compilers)
 	cargo build --release -p souk -p dev
 	@target/release/dev bench reads
+
+check-bench:
+	$(ensure_compilers)
+	cargo build --release -p souk -p dev
+	@target/release/dev bench check --orders $(or $(ORDERS),1000000)
 
 prepare:
 	$(ensure_compilers)

@@ -64,6 +64,8 @@ enum Bench {
     Flash,
     /// Reads through the edge, against the same reads at the role.
     Reads,
+    /// `souk check` over many orders: its time, and its memory at the peak.
+    Check(bench::check::Options),
 }
 
 #[tokio::main]
@@ -78,6 +80,7 @@ async fn main() -> ExitCode {
         Command::Bugs(options) => bugs::run(&options).await,
         Command::Bench { of: None } => bench::run().await,
         Command::Bench { of: Some(Bench::Flash) } => bench::flash::run().await,
+        Command::Bench { of: Some(Bench::Check(options)) } => bench::check::run(&options).await,
         Command::Bench { of: Some(Bench::Reads) } => bench::reads::run().await,
         Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,
         Command::Provider { listen, data, webhook_url, webhook_secret_file, webhook_events } => {

@@ -1,6 +1,7 @@
 //! `dev bench`: what orders, reads and our layers cost on this machine. Everything real and durable (fsync on), the release build, one load
 //! generator beside it. Times of orders are read from their events, so that nobody polls while it is measured.
 
+pub mod check;
 pub mod flash;
 pub mod layers;
 pub mod reads;

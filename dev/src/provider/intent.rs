@@ -15,7 +15,7 @@ use super::refund::RefundStatus;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub(super) struct IntentId(Uuid);
+pub(super) struct IntentId(pub(super) Uuid);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Intent {

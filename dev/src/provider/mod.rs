@@ -73,6 +73,7 @@ mod metadata;
 pub mod outcome;
 mod params;
 mod refund;
+mod seed;
 pub mod webhook;
 mod wire;
 
@@ -94,6 +95,8 @@ use limits::Limits;
 use outcome::{HANG, SLOW, Trouble};
 use refund::RefundId;
 use webhook::Webhooks;
+
+pub use seed::{Seed, seed};
 
 /// How long calls under way may take to finish once told to stop. What they did is in the journal already, so cutting
 /// one off looks to its caller like any lost connection.

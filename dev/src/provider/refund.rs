@@ -10,7 +10,7 @@ use super::metadata::Metadata;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub(super) struct RefundId(Uuid);
+pub(super) struct RefundId(pub(super) Uuid);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Refund {
