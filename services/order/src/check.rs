@@ -62,10 +62,10 @@ pub async fn check_orders(db: &PgPool, range: Range) -> Result<Finding, Unexpect
     Ok(Finding { count, ..finding })
 }
 
-/// How often an order was the answer to a request, and whether that must be known still. 2 bytes, as there are many.
-struct Made {
-    answers: u8,
-    is_remembered: bool,
+/// How many requests were answered with an order, and whether one answer must still be stored. 2 bytes, as there are many.
+struct Answers {
+    count: u8,
+    is_stored: bool,
 }
 
 /// I6: every order was made by one request, whose answer is kept as long as its key counts; and what was answered is there.
@@ -78,11 +78,11 @@ pub async fn check_answers(db: &PgPool, now: OffsetDateTime, most: i64) -> Resul
         next = range.next();
         // Both are of the same moment.
         let mut tx = db.begin_with("begin isolation level repeatable read read only").await?;
-        let mut orders = made(&mut tx, range, now).await?;
+        let mut orders = without_answers(&mut tx, range, now).await?;
         let mut answers = answered(&mut tx);
         while let Some((_, order_id)) = answers.try_next().await? {
             match orders.get_mut(&order_id) {
-                Some(made) => made.answers = made.answers.saturating_add(1),
+                Some(answers) => answers.count = answers.count.saturating_add(1),
                 None if range.contains(order_id) => {
                     finding.look(order_id, Some("it was answered, and is not there".to_owned()));
                 }
@@ -91,24 +91,29 @@ pub async fn check_answers(db: &PgPool, now: OffsetDateTime, most: i64) -> Resul
         }
         drop(answers);
         tx.commit().await?;
-        for (order_id, Made { answers, is_remembered }) in orders {
-            let is_wrong = answers > 1 || (answers == 0 && is_remembered);
-            finding.look(order_id, is_wrong.then(|| format!("{answers} requests were answered with it")));
+        for (order_id, Answers { count, is_stored }) in orders {
+            let is_wrong = count > 1 || (count == 0 && is_stored);
+            finding.look(order_id, is_wrong.then(|| format!("{count} requests were answered with it")));
         }
     }
     Ok(finding)
 }
 
-async fn made(tx: &mut PgConnection, range: Range, now: OffsetDateTime) -> Result<HashMap<Uuid, Made>, Unexpected> {
+/// The orders of a range, before any answer is counted.
+async fn without_answers(
+    tx: &mut PgConnection,
+    range: Range,
+    now: OffsetDateTime,
+) -> Result<HashMap<Uuid, Answers>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, created_at > $1 as "is_remembered!" from "order" where order_id > $2 and order_id <= $3"#,
+        r#"select order_id, created_at > $1 as "is_stored!" from "order" where order_id > $2 and order_id <= $3"#,
         now - KEPT + ALMOST,
         range.after,
         range.last,
     );
     let (mut orders, mut rows) = (HashMap::new(), rows.fetch(tx));
     while let Some(row) = rows.try_next().await? {
-        orders.insert(row.order_id, Made { answers: 0, is_remembered: row.is_remembered });
+        orders.insert(row.order_id, Answers { count: 0, is_stored: row.is_stored });
     }
     Ok(orders)
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::goal::State;
 
-pub use provider::{Did, Page, Provider};
+pub use provider::{Movements, Page, Provider};
 
 /// What our books say of one order's payment, in minor units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

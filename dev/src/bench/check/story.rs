@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use contracts::souk::inventory::v1::{InventoryEvent, StockReserved, StockReturned, StockSold, inventory_event};
-use contracts::souk::order::v1::order_event::Event as Told;
+use contracts::souk::order::v1::order_event::Event as Kind;
 use contracts::souk::order::v1::*;
 use contracts::souk::payment::v1::{PaymentAuthorized, PaymentCaptured, PaymentEvent, PaymentRefunded, payment_event};
 use contracts::souk::r#type::v1::Money;
@@ -200,31 +200,31 @@ fn order_events(expires_at: i64) -> Vec<Event> {
     let confirmed = OrderConfirmed { lines: lines(), payment_id: payment_id.clone() };
     let cancelled = OrderCancelled { reason: CancelReason::CustomerRequest.into() };
     vec![
-        event("souk.order.v1.OrderPlaced", Told::OrderPlaced(placed), false),
-        event("souk.order.v1.OrderReserved", Told::OrderReserved(OrderReserved { payment_method }), false),
-        event("souk.order.v1.OrderConfirmed", Told::OrderConfirmed(confirmed), false),
-        event("souk.order.v1.OrderPaid", Told::OrderPaid(OrderPaid { payment_id: payment_id.clone() }), false),
-        event("souk.order.v1.OrderCancelled", Told::OrderCancelled(cancelled), true),
-        event("souk.order.v1.OrderRefunded", Told::OrderRefunded(OrderRefunded { payment_id, amount }), true),
+        event("souk.order.v1.OrderPlaced", Kind::OrderPlaced(placed), false),
+        event("souk.order.v1.OrderReserved", Kind::OrderReserved(OrderReserved { payment_method }), false),
+        event("souk.order.v1.OrderConfirmed", Kind::OrderConfirmed(confirmed), false),
+        event("souk.order.v1.OrderPaid", Kind::OrderPaid(OrderPaid { payment_id: payment_id.clone() }), false),
+        event("souk.order.v1.OrderCancelled", Kind::OrderCancelled(cancelled), true),
+        event("souk.order.v1.OrderRefunded", Kind::OrderRefunded(OrderRefunded { payment_id, amount }), true),
     ]
 }
 
 fn inventory_events() -> Vec<Event> {
-    use inventory_event::Event as Told;
+    use inventory_event::Event as Kind;
     let event = |kind, told, of_cancelled| Event {
         kind,
         payload: Template::of(&InventoryEvent { order_id: ORDER.to_string(), event: Some(told) }),
         of_cancelled,
     };
     vec![
-        event("souk.inventory.v1.StockReserved", Told::StockReserved(StockReserved {}), false),
-        event("souk.inventory.v1.StockSold", Told::StockSold(StockSold {}), false),
-        event("souk.inventory.v1.StockReturned", Told::StockReturned(StockReturned {}), true),
+        event("souk.inventory.v1.StockReserved", Kind::StockReserved(StockReserved {}), false),
+        event("souk.inventory.v1.StockSold", Kind::StockSold(StockSold {}), false),
+        event("souk.inventory.v1.StockReturned", Kind::StockReturned(StockReturned {}), true),
     ]
 }
 
 fn payment_events() -> Vec<Event> {
-    use payment_event::Event as Told;
+    use payment_event::Event as Kind;
     let event = |kind, told, of_cancelled| Event {
         kind,
         payload: Template::of(&PaymentEvent {
@@ -239,10 +239,10 @@ fn payment_events() -> Vec<Event> {
     vec![
         event(
             "souk.payment.v1.PaymentAuthorized",
-            Told::PaymentAuthorized(PaymentAuthorized { amount: amount() }),
+            Kind::PaymentAuthorized(PaymentAuthorized { amount: amount() }),
             false,
         ),
-        event("souk.payment.v1.PaymentCaptured", Told::PaymentCaptured(PaymentCaptured { amount: amount() }), false),
-        event("souk.payment.v1.PaymentRefunded", Told::PaymentRefunded(refunded), true),
+        event("souk.payment.v1.PaymentCaptured", Kind::PaymentCaptured(PaymentCaptured { amount: amount() }), false),
+        event("souk.payment.v1.PaymentRefunded", Kind::PaymentRefunded(refunded), true),
     ]
 }

@@ -1,7 +1,6 @@
-//! What the provider did, as it says itself.
+//! What moved at the provider, as it says itself.
 
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -12,20 +11,20 @@ use crate::stripe::{Answer, Intent, NoAnswer, RefundStatus, Status, Stripe};
 
 /// A page of intents takes longer than a call about one.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a question is repeated that was not answered, and how soon if nobody knows better.
+/// How often a question is repeated that was not answered, and how soon where the budget of calls does not say.
 const TRIES: u32 = 20;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The provider, asked only.
+/// The provider, for questions that change nothing.
 pub struct Provider {
     stripe: Stripe,
 }
 
-/// What it did about one intent, in minor units.
+/// What moved for one payment intent, in minor units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Did {
+pub struct Movements {
     pub intent_id: String,
-    /// None: it is not for one of our orders.
+    /// None: it names no order of ours.
     pub order_id: Option<Uuid>,
     pub authorized: i64,
     pub captured: i64,
@@ -35,45 +34,44 @@ pub struct Did {
     pub refunding: i64,
 }
 
-/// Some of what it did.
+/// Some of all payment intents.
 pub struct Page {
-    pub all: Vec<Did>,
+    pub intents: Vec<Movements>,
     /// Behind which intent the next page begins, if there is one.
     pub next: Option<String>,
 }
 
 impl Provider {
-    /// `calls` a second are what it may be asked by us and all replicas together, see `PAYMENT_PROVIDER_RATE`.
-    pub fn new(url: &str, key_file: &Path, calls: u32, db: PgPool) -> Result<Self, String> {
-        let key = crate::first_line(key_file).map_err(|error| format!("{}: {error}", key_file.display()))?;
+    /// `calls` is how many it takes in a second of us and all replicas together, see `PAYMENT_PROVIDER_RATE`.
+    pub fn new(url: &str, key: &str, calls: u32, db: PgPool) -> Result<Self, String> {
         // Nothing here compares payments as the service does.
         let budget = Budget::new(db, Rates { calls, comparisons: 1 });
-        Ok(Self { stripe: Stripe::new(url, &key, TIMEOUT, budget)? })
+        Ok(Self { stripe: Stripe::new(url, key, TIMEOUT, budget)? })
     }
 
     /// Intents that were created in these seconds of Unix time, newest first: a page of them, behind the intent `after`.
     pub async fn list(&self, created: &Range<u64>, after: Option<&str>) -> Result<Page, String> {
-        let intents = match insist(async || self.stripe.list_intents(created, after).await).await? {
+        let intents = match with_retries(async || self.stripe.list_intents(created, after).await).await? {
             Answer::Done(intents) => intents,
-            refusal => return Err(format!("its intents are not told: {refusal:?}")),
+            refusal => return Err(format!("the list of payment intents: {refusal:?}")),
         };
-        let (next, mut all) = (intents.next().map(str::to_owned), Vec::new());
+        let (next, mut page) = (intents.next().map(str::to_owned), Vec::new());
         for intent in intents.into_vec() {
-            all.push(self.tell(intent).await?);
+            page.push(self.movements(intent).await?);
         }
-        Ok(Page { all, next })
+        Ok(Page { intents: page, next })
     }
 
     /// One intent. None: it does not know it.
-    pub async fn get(&self, intent_id: &str) -> Result<Option<Did>, String> {
-        match insist(async || self.stripe.get(intent_id).await).await? {
-            Answer::Done(intent) => Ok(Some(self.tell(intent).await?)),
+    pub async fn get(&self, intent_id: &str) -> Result<Option<Movements>, String> {
+        match with_retries(async || self.stripe.get(intent_id).await).await? {
+            Answer::Done(intent) => Ok(Some(self.movements(intent).await?)),
             Answer::Refused(code) if code == "resource_missing" => Ok(None),
-            refusal => Err(format!("{intent_id} is not told: {refusal:?}")),
+            refusal => Err(format!("{intent_id}: {refusal:?}")),
         }
     }
 
-    async fn tell(&self, intent: Intent) -> Result<Did, String> {
+    async fn movements(&self, intent: Intent) -> Result<Movements, String> {
         let authorized = if intent.was_held() { intent.amount } else { 0 };
         let voided = match intent.status {
             Status::Canceled => authorized,
@@ -83,19 +81,19 @@ impl Provider {
         };
         let (refunded, refunding) = self.refunds(&intent).await?;
         let (order_id, captured) = (intent.order_id(), intent.amount_received);
-        Ok(Did { intent_id: intent.id, order_id, authorized, captured, voided, refunded, refunding })
+        Ok(Movements { intent_id: intent.id, order_id, authorized, captured, voided, refunded, refunding })
     }
 
-    /// What went back, and what is about to. A charge tells one sum of both, so the refunds themselves are asked.
+    /// What went back, and what is about to. A charge has one sum of both, so the refunds themselves are read.
     async fn refunds(&self, intent: &Intent) -> Result<(i64, i64), String> {
         if intent.refunded() == 0 {
             return Ok((0, 0));
         }
         let refunds = match intent.listed_refunds() {
             Some(refunds) => refunds.to_vec(),
-            None => match insist(async || self.stripe.list_refunds(&intent.id).await).await? {
+            None => match with_retries(async || self.stripe.list_refunds(&intent.id).await).await? {
                 Answer::Done(refunds) => refunds,
-                refusal => return Err(format!("the refunds of {} are not told: {refusal:?}", intent.id)),
+                refusal => return Err(format!("the refunds of {}: {refusal:?}", intent.id)),
             },
         };
         let sum = |status| refunds.iter().filter(|it| it.status == status).map(|it| it.amount).sum();
@@ -103,8 +101,8 @@ impl Provider {
     }
 }
 
-/// A question changes nothing, so it is asked again.
-async fn insist<T>(ask: impl AsyncFn() -> Result<Answer<T>, NoAnswer>) -> Result<Answer<T>, String> {
+/// A question changes nothing, so it can be repeated.
+async fn with_retries<T>(ask: impl AsyncFn() -> Result<Answer<T>, NoAnswer>) -> Result<Answer<T>, String> {
     let mut tries = 0;
     loop {
         let no_answer = match ask().await {

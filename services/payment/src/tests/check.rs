@@ -1,25 +1,20 @@
-//! What `souk check` hears from the provider is what our books say.
+//! What `souk check` reads at the provider is what our books say.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use sqlx::PgPool;
-use uuid::Uuid;
 
 use super::Till;
-use crate::check::{Did, Provider, books};
+use crate::check::{Movements, Provider, books};
 use crate::stripe::Answer;
 
 impl Till {
-    fn asked(&self) -> Provider {
-        let key = std::env::temp_dir().join(format!("souk-key-{}", Uuid::now_v7()));
-        std::fs::write(&key, "sk_test_souk\n").expect("written");
-        let provider = Provider::new(&self.provider, &key, 100_000, self.db.clone()).expect("a URL");
-        std::fs::remove_file(&key).expect("it is there");
-        provider
+    fn provider_of_checks(&self) -> Provider {
+        Provider::new(&self.provider, "sk_test_souk", 100_000, self.db.clone()).expect("a URL")
     }
 
-    /// Intents that nobody confirms, so that there is more than one page.
+    /// Payment intents that nobody confirms, so that there is more than one page.
     async fn create_many(&self, count: u32) {
         for at in 0..count {
             let (key, payment_id) = (format!("k{at}"), format!("p{at}"));
@@ -30,11 +25,11 @@ impl Till {
     }
 }
 
-async fn all(provider: &Provider, created: &Range<u64>) -> Vec<Did> {
+async fn all(provider: &Provider, created: &Range<u64>) -> Vec<Movements> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let page = provider.list(created, after.as_deref()).await.expect("an answer");
-        all.extend(page.all);
+        all.extend(page.intents);
         after = page.next;
         if after.is_none() {
             return all;
@@ -58,25 +53,25 @@ async fn the_provider_lists_what_the_books_say(db: PgPool) {
     let orders = [kept, partly, back, voided, declined];
     till.create_many(100).await;
 
-    let provider = till.asked();
-    let told = all(&provider, &(0..u64::MAX)).await;
-    assert_eq!(told.len(), 105);
-    assert!(told.iter().take(100).all(|did| did.order_id.is_none() && did.authorized == 0), "newest first");
-    let told: BTreeMap<_, _> = told.iter().filter_map(|did| Some((did.order_id?, did))).collect();
+    let provider = till.provider_of_checks();
+    let listed = all(&provider, &(0..u64::MAX)).await;
+    assert_eq!(listed.len(), 105);
+    assert!(listed.iter().take(100).all(|it| it.order_id.is_none() && it.authorized == 0), "newest first");
+    let listed: BTreeMap<_, _> = listed.iter().filter_map(|it| Some((it.order_id?, it))).collect();
     let ours = books(&till.db, &orders).await.expect("read");
     for order in orders {
-        let (did, ours) = (told[&order], &ours[&order]);
-        assert_eq!(ours.intent_id.as_ref(), Some(&did.intent_id));
-        let theirs = (did.authorized, did.captured, did.voided, did.refunded, did.refunding);
+        let (moved, ours) = (listed[&order], &ours[&order]);
+        assert_eq!(ours.intent_id.as_ref(), Some(&moved.intent_id));
+        let theirs = (moved.authorized, moved.captured, moved.voided, moved.refunded, moved.refunding);
         assert_eq!(theirs, (ours.authorized, ours.captured, ours.voided, ours.refunded, 0));
-        assert_eq!(provider.get(&did.intent_id).await.expect("an answer").as_ref(), Some(did), "asked by its name");
+        assert_eq!(provider.get(&moved.intent_id).await.expect("an answer").as_ref(), Some(moved), "asked by its name");
     }
-    let sums = orders.map(|order| (told[&order].captured, told[&order].voided, told[&order].refunded));
+    let sums = orders.map(|order| (listed[&order].captured, listed[&order].voided, listed[&order].refunded));
     assert_eq!(sums, [(2_500, 0, 0), (2_500, 0, 1_000), (2_500, 0, 2_500), (0, 2_500, 0), (0, 0, 0)]);
     assert_eq!(provider.get("pi_00000000000000000000000000000000").await, Ok(None));
 }
 
-/// A charge tells one sum of what went back and what is about to.
+/// A charge has one sum of what went back and what is about to.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_counts_once_it_arrived(db: PgPool) {
     let till = Till::open(db).await;
@@ -89,20 +84,19 @@ async fn a_refund_counts_once_it_arrived(db: PgPool) {
     for (refund, status) in refunds.iter().zip(["succeeded", "failed"]) {
         till.at_provider(order, &format!("/_refunds/{}", refund.id), &[("status", status)]).await;
     }
-    let told = all(&till.asked(), &(0..u64::MAX)).await;
-    assert_eq!(told.iter().map(|did| (did.refunded, did.refunding)).collect::<Vec<_>>(), [(700, 100)]);
+    let listed = all(&till.provider_of_checks(), &(0..u64::MAX)).await;
+    assert_eq!(listed.iter().map(|it| (it.refunded, it.refunding)).collect::<Vec<_>>(), [(700, 100)]);
 }
 
-/// Each intent is created in one second, so times that follow each other tell each of them once.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn times_that_follow_each_other_tell_everything_once(db: PgPool) {
+async fn adjacent_windows_list_every_intent_once(db: PgPool) {
     let till = Till::open(db).await;
     till.create_many(3).await;
     let now = u64::try_from(time::OffsetDateTime::now_utc().unix_timestamp()).expect("after 1970");
-    let (mut told, provider) = (0, till.asked());
+    let (mut listed, provider) = (0, till.provider_of_checks());
     for created in [0..now, now..now + 1, now + 1..u64::MAX] {
-        told += all(&provider, &created).await.len();
+        listed += all(&provider, &created).await.len();
     }
-    assert_eq!(told, 3);
+    assert_eq!(listed, 3);
     assert!(all(&provider, &(0..1)).await.is_empty());
 }

@@ -32,7 +32,7 @@ pub(crate) async fn check(
     while let Some(from) = after {
         // In an open shop all of it moves. What was recorded before and does not wait must be in the topic; what is in the
         // topic must have been recorded by the time it was read.
-        progress::tell(format!("I5, {topic}: what is recorded"));
+        progress::set(format!("I5, {topic}: what is recorded"));
         let mut streams = Streams::new(topic, from);
         after = streams.load(&page, most).await?;
         streams.wait(db).await?;
@@ -42,7 +42,7 @@ pub(crate) async fn check(
                 streams.hear(record);
                 read += 1;
                 if read.is_multiple_of(SAY) {
-                    progress::tell(format!("I5, {topic}: {read} records were read"));
+                    progress::set(format!("I5, {topic}: {read} records were read"));
                 }
             };
             bus::replay(&brokers, topic, hear).map(|()| streams)

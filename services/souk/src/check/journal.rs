@@ -62,7 +62,7 @@ impl Journal {
             while let Some(after) = next {
                 let range = Range::to_first(after, [order::check::range_end(db, after, range).await?]);
                 next = range.next();
-                find_strangers(&mut once, &known, order::check::order_ids(db, range).await?);
+                find_unattempted(&mut once, &known, order::check::order_ids(db, range).await?);
             }
         }
         let mut orders = HashSet::new();
@@ -125,7 +125,7 @@ pub(crate) fn check_once(attempts: &[Attempt], made: &[(String, Uuid)]) -> Findi
 }
 
 /// And where the journal is complete, every order has one of its keys: `known` are those that do.
-pub(crate) fn find_strangers(finding: &mut Finding, known: &HashSet<Uuid>, orders: Vec<Uuid>) {
+pub(crate) fn find_unattempted(finding: &mut Finding, known: &HashSet<Uuid>, orders: Vec<Uuid>) {
     for order_id in orders.into_iter().filter(|order_id| !known.contains(order_id)) {
         finding.look(order_id, Some("nobody tried to make this order".to_owned()));
     }

@@ -39,7 +39,7 @@ use discards::Discards;
 use journal::{Coverage, Journal};
 use progress::Progress;
 use secrets::Scan;
-use walk::one;
+use walk::single;
 
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How many dead letters are looked at: more change nothing about the verdict.
@@ -113,6 +113,14 @@ pub(crate) struct Config {
     admin: Secret,
 }
 
+impl Config {
+    fn provider_key(&self) -> Result<String, String> {
+        let file = self.provider_key_file.as_ref().ok_or("is required to ask SOUK_CHECK_PROVIDER_URL")?;
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{variable}: {why}")]
@@ -160,17 +168,13 @@ impl Shop {
             db::patient_pool(url, 4, config.statement_timeout).map_err(|why| Error::Config { variable, why })
         };
         let payment = pool(&config.databases.payment, "PAYMENT_DATABASE_URL")?;
-        let provider = match (&config.provider_url, &config.provider_key_file) {
-            (None, _) => None,
-            (Some(url), Some(key_file)) => {
-                let provider = Provider::new(url, key_file, config.provider_rate, payment.clone());
-                Some(provider.map_err(|why| Error::Config { variable: "SOUK_CHECK_PROVIDER_URL", why })?)
-            }
-            (Some(_), None) => {
-                let why = "is required to ask SOUK_CHECK_PROVIDER_URL".to_owned();
-                return Err(Error::Config { variable: "PAYMENT_PROVIDER_KEY_FILE", why });
-            }
-        };
+        let provider = config.provider_url.as_deref().map(|url| {
+            let key =
+                config.provider_key().map_err(|why| Error::Config { variable: "PAYMENT_PROVIDER_KEY_FILE", why })?;
+            Provider::new(url, &key, config.provider_rate, payment.clone())
+                .map_err(|why| Error::Config { variable: "SOUK_CHECK_PROVIDER_URL", why })
+        });
+        let provider = provider.transpose()?;
         let coverage = if config.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
         let attempts = config.journal.as_deref().map(journal::read).transpose()?;
         Ok(Self {
@@ -217,27 +221,28 @@ pub(crate) async fn run(config: &Config) -> Result<bool, Error> {
 async fn look(shop: &Shop) -> Result<Vec<Finding>, Error> {
     let Shop { inventory, order, payment, kafka_brokers: brokers, sizes: Sizes { range, kept }, .. } = shop;
     let discards = &Discards::read(&[inventory, order, payment], payment).await?;
-    progress::tell("I1: stock".to_owned());
-    let mut findings = shop.repeat(discards, || one(inventory::check::check_stock(inventory))).await?;
+    progress::set("I1: stock".to_owned());
+    let mut findings = shop.repeat(discards, || single(inventory::check::check_stock(inventory))).await?;
     findings.extend(walk::walk_orders(shop, discards).await?);
     findings.extend(walk::walk_payments(shop, discards).await?);
     let services = [inventory, order, payment];
-    findings.extend(shop.repeat(discards, || one(check_parked(&services))).await?);
+    findings.extend(shop.repeat(discards, || single(check_parked(&services))).await?);
     findings.push(discards.finding());
     let events = |after| order::check::versions(order, after, *range);
-    let topic = || one(events::check(brokers, "souk.order.v1", order, events, *kept));
+    let topic = || single(events::check(brokers, "souk.order.v1", order, events, *kept));
     findings.extend(shop.repeat(discards, topic).await?);
     let events = |after| inventory::check::versions(inventory, after, *range);
-    let topic = || one(events::check(brokers, "souk.inventory.v1", inventory, events, *kept));
+    let topic = || single(events::check(brokers, "souk.inventory.v1", inventory, events, *kept));
     findings.extend(shop.repeat(discards, topic).await?);
     let events = |after| payment::check::versions(payment, after, *range);
-    let topic = || one(events::check(brokers, "souk.payment.v1", payment, events, *kept));
+    let topic = || single(events::check(brokers, "souk.payment.v1", payment, events, *kept));
     findings.extend(shop.repeat(discards, topic).await?);
-    progress::tell("I6: answers to requests".to_owned());
-    findings
-        .extend(shop.repeat(discards, || one(order::check::check_answers(order, Clock::System.now(), *kept))).await?);
+    progress::set("I6: answers to requests".to_owned());
+    findings.extend(
+        shop.repeat(discards, || single(order::check::check_answers(order, Clock::System.now(), *kept))).await?,
+    );
     if let Some(journal) = &shop.journal {
-        progress::tell("I6, I8: the journal".to_owned());
+        progress::set("I6, I8: the journal".to_owned());
         findings.extend(shop.repeat(discards, || journal.check(order, *range)).await?);
     }
     Ok(findings)

@@ -48,8 +48,9 @@ pub(crate) fn about<const N: usize>(
     things.into_iter().map(id).flat_map(statements).collect()
 }
 
+/// One made in each second since 1970.
 pub(crate) fn id(thing: u128) -> Uuid {
-    Uuid::from_u128(0x7000_8000_0000_0000_0000 + thing)
+    Uuid::from_u128((thing * 1_000) << 80 | 0x7000_8000_0000_0000_0000)
 }
 
 async fn walk(
@@ -188,14 +189,14 @@ fn ledger() -> Vec<Plant> {
         let delete = format!("delete from ledger_transfer where payment_id = '{it}' and kind = 'CAPTURE'");
         ["alter table ledger_transfer disable trigger all".to_owned(), delete]
     };
-    let one = |violation: fn(Uuid) -> String| about(WRONG, |it| [violation(it)]);
+    let each = |violation: fn(Uuid) -> String| about(WRONG, |it| [violation(it)]);
     vec![
         plant("money that the ledger does not know", about(WRONG, forget)),
-        plant("more given back than was captured", one(|it| transfer(it, "REFUND", "revenue", "EUR", 101))),
-        plant("more let go than was held", one(|it| transfer(it, "VOID", "held", "EUR", 1))),
-        plant("a refund that reserves nothing", one(|it| refund(it, "PENDING"))),
-        plant("a refund that the ledger does not know", one(|it| refund(it, "DONE"))),
-        plant("money of another currency", one(|it| transfer(it, "AUTHORIZATION", "x", "USD", 1))),
+        plant("more given back than was captured", each(|it| transfer(it, "REFUND", "revenue", "EUR", 101))),
+        plant("more let go than was held", each(|it| transfer(it, "VOID", "held", "EUR", 1))),
+        plant("a refund that reserves nothing", each(|it| refund(it, "PENDING"))),
+        plant("a refund that the ledger does not know", each(|it| refund(it, "DONE"))),
+        plant("money of another currency", each(|it| transfer(it, "AUTHORIZATION", "x", "USD", 1))),
     ]
 }
 
@@ -271,8 +272,8 @@ fn secrets() -> Vec<Plant> {
         plant("an access token", named("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIwMTkyIn0.c2lnbmF0dXJl")),
         plant("a refresh token", told(TOKEN)),
     ];
-    let address = "insert into order_shipping_address (order_id, recipient, lines, city, postal_code, country)
-        values ('00000000-0000-7000-8000-000000000001', 'Ada', '{ada@example.com}', 'London', '', 'GB')";
+    let address = r#"insert into order_shipping_address (order_id, recipient, lines, city, postal_code, country)
+        select order_id, 'Ada', '{ada@example.com}', 'London', '', 'GB' from "order""#;
     plants.push(Plant {
         invariant: "I11",
         what: "an e-mail address out of the account",

@@ -10,7 +10,7 @@ const SAY: Duration = Duration::from_secs(3);
 /// What this process is looking at.
 static NOW: Mutex<String> = Mutex::new(String::new());
 
-pub(crate) fn tell(what: String) {
+pub(crate) fn set(what: String) {
     *NOW.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }
 

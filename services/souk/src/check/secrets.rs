@@ -53,7 +53,7 @@ impl Scan {
             let sql = format!("select {} from {}", columns.collect::<Vec<_>>().join(", "), table.table);
             let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut session);
             let name = table.table.trim_matches('"');
-            progress::tell(format!("I11, secrets: {service} {name}"));
+            progress::set(format!("I11, secrets: {service} {name}"));
             self.looked_at.entry(service.to_owned()).or_default().entry(name.to_owned()).or_default();
             while let Some(row) = rows.try_next().await? {
                 for (at, column) in table.names.iter().enumerate() {
@@ -68,7 +68,7 @@ impl Scan {
 
     /// Keys, values and headers of a topic.
     pub(crate) async fn topic(mut self, brokers: &str, topic: &'static str) -> Result<Self, Error> {
-        progress::tell(format!("I11, secrets: {topic}"));
+        progress::set(format!("I11, secrets: {topic}"));
         let brokers = brokers.to_owned();
         let read = tokio::task::spawn_blocking(move || {
             self.looked_at.entry("topics".to_owned()).or_default().entry(topic.to_owned()).or_default();

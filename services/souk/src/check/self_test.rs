@@ -8,7 +8,7 @@ use chassis::config::Secret;
 use chassis::db::Schema;
 use inventory::check::Holding;
 use order::check::End;
-use payment::check::{Books, Did};
+use payment::check::{Books, Movements};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
@@ -122,32 +122,32 @@ fn money() -> Vec<(&'static str, Finding, Finding)> {
     let name = |name: &str| name.to_owned();
     let books =
         Books { intent_id: Some(name("pi_1")), authorized: 100, captured: 100, at_rest: true, ..Books::default() };
-    let did = Did { intent_id: name("pi_1"), authorized: 100, captured: 100, ..Did::default() };
-    let look = |books: Option<&Books>, did: &Did, end| {
+    let moved = Movements { intent_id: name("pi_1"), authorized: 100, captured: 100, ..Movements::default() };
+    let look = |books: Option<&Books>, moved: &Movements, end| {
         let mut finding = Finding::new("I2", "orders at the provider");
-        finding.look("an order", money::judge(books, did, Some(end)).map(str::to_owned));
+        finding.look("an order", money::judge(books, moved, Some(end)).map(str::to_owned));
         finding
     };
-    let sound = || look(Some(&books), &did, End::Sold);
-    let twice = Did { intent_id: name("pi_2"), ..did.clone() };
-    let other = Did { captured: 0, voided: 100, ..did.clone() };
+    let sound = || look(Some(&books), &moved, End::Sold);
+    let twice = Movements { intent_id: name("pi_2"), ..moved.clone() };
+    let other = Movements { captured: 0, voided: 100, ..moved.clone() };
     let back = Books { refunded: 100, ..books.clone() };
-    let pending = Did { refunding: 100, ..did.clone() };
-    let held = Did { captured: 0, ..did.clone() };
+    let pending = Movements { refunding: 100, ..moved.clone() };
+    let held = Movements { captured: 0, ..moved.clone() };
     let busy = Books { at_rest: false, ..books.clone() };
     let on_its_way = || look(Some(&busy), &pending, End::CalledOff);
     vec![
         ("an order that was captured twice", sound(), look(Some(&books), &twice, End::Sold)),
         ("books that are not the provider's", sound(), look(Some(&books), &other, End::Sold)),
         ("a refund in the books that has not arrived", on_its_way(), look(Some(&back), &pending, End::CalledOff)),
-        ("money that was kept of an order that was called off", sound(), look(Some(&books), &did, End::CalledOff)),
-        ("such money that nobody gives back", sound(), look(Some(&busy), &did, End::CalledOff)),
+        ("money that was kept of an order that was called off", sound(), look(Some(&books), &moved, End::CalledOff)),
+        ("such money that nobody gives back", sound(), look(Some(&busy), &moved, End::CalledOff)),
         (
             "money that is held for an order that was called off",
             sound(),
             look(Some(&Books { captured: 0, ..busy.clone() }), &held, End::CalledOff),
         ),
-        ("money that we know nothing of", sound(), look(None, &did, End::Sold)),
+        ("money that we know nothing of", sound(), look(None, &moved, End::Sold)),
     ]
 }
 
@@ -204,7 +204,7 @@ fn tried() -> Vec<(&'static str, Finding, Finding)> {
     let made = [("k1".to_owned(), order)];
     let once = |attempts: &[Attempt], made: &[(String, Uuid)], orders: &[Uuid]| {
         let mut finding = journal::check_once(attempts, made);
-        journal::find_strangers(&mut finding, &made.iter().map(|it| it.1).collect(), orders.to_vec());
+        journal::find_unattempted(&mut finding, &made.iter().map(|it| it.1).collect(), orders.to_vec());
         finding
     };
     let sound = || once(&fine(), &made, &[order]);

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use chassis::{Finding, Range};
+use dev::provider::{Provider as Simulator, Seed, seed};
 use order::check::End;
+use payment::check::Provider;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::discards::Discards;
@@ -27,10 +31,32 @@ async fn execute(db: &PgPool, statements: Vec<String>) {
     }
 }
 
-/// Ranges of three, of databases that have different things, and what is wrong on both sides of where one ends.
+/// A provider with an intent for each of these orders, created a second later, and its URL.
+async fn provider(orders: &[(u128, u128)], stop: CancellationToken) -> String {
+    let folder = std::env::temp_dir().join(format!("souk-provider-{}", Uuid::now_v7()));
+    let seeds = orders.iter().map(|(order, intent)| Seed {
+        intent_id: id(*intent),
+        refund_id: None,
+        created: u64::try_from(*intent).expect("small") * 1_000 + 1_000,
+        amount: 100,
+        metadata: vec![("order_id".to_owned(), id(*order).to_string())],
+    });
+    seed(&folder, seeds).expect("written");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(Simulator::open(folder).expect("a ledger").serve_on(listener, stop));
+    url
+}
+
+/// Ranges of three, over databases that have different things; what is wrong is on both sides of where a range ends.
 #[tokio::test]
 async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in() {
     let admin = std::env::var("DATABASE_URL").expect("where tests make their databases").parse().expect("any text");
+    let stop = CancellationToken::new();
+    // None for order 6, a second one for order 8, and one for an order that is not there.
+    let intents =
+        [(2, 2), (4, 4), (8, 8), (8, 9), (10, 10), (12, 12), (14, 14), (16, 16), (18, 18), (20, 20), (21, 21)];
+    let url = provider(&intents, stop.clone()).await;
     let looked_at = scratch(&admin, &order::SCHEMA, async |order| {
         execute(order, about(2..=10, placed)).await;
         let confirm = r#"update "order" set state = 'CONFIRMED', captured = true"#;
@@ -40,6 +66,8 @@ async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in() {
             execute(inventory, about(WRONG, |it| [format!("delete from reservation where order_id = '{it}'")])).await;
             scratch(&admin, &payment::SCHEMA, async |payment| {
                 execute(payment, about((2..=20).step_by(2), paid)).await;
+                let named = "update payment set intent_id = 'pi_' || replace(payment_id::text, '-', '')";
+                execute(payment, vec![named.to_owned()]).await;
                 let unpaid = |it| [format!("update payment set captured_minor = 0 where order_id = '{it}'")];
                 execute(payment, about([18], unpaid)).await;
                 let shop = Shop {
@@ -49,7 +77,7 @@ async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in() {
                     order: order.clone(),
                     payment: payment.clone(),
                     kafka_brokers: String::new(),
-                    provider: None,
+                    provider: Some(Provider::new(&url, "sk_test_souk", 100_000, payment.clone()).expect("a URL")),
                     journal: None,
                     at_rest: false,
                     sizes: Sizes { range: RANGE, kept: RANGE },
@@ -62,13 +90,15 @@ async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in() {
         .await
     });
     let found = looked_at.await.expect("read");
+    stop.cancel();
     let wrong = |things: &[u128]| things.iter().map(|it| id(*it).to_string()).collect::<Vec<_>>();
+    // None of the orders has an event that confirms it.
     let all = wrong(&(2..=10).collect::<Vec<_>>());
     for (invariant, things, count, violated) in [
+        ("I2", "orders at the provider", 11, wrong(&[6, 8, 21])),
         ("I3", "payments", 10, wrong(&[18])),
         ("I4", "orders", 9, vec![]),
         ("I4", "orders in stock", 9, wrong(&WRONG)),
-        // None of them has an event that confirms it.
         ("I9", "orders", 9, all),
         ("I9", "reservations", 10, wrong(&WRONG)),
     ] {

@@ -42,7 +42,7 @@ impl Shop {
 }
 
 /// Where one finding is all there is.
-pub(crate) async fn one<E>(finding: impl Future<Output = Result<Finding, E>>) -> Result<Vec<Finding>, Error>
+pub(crate) async fn single<E>(finding: impl Future<Output = Result<Finding, E>>) -> Result<Vec<Finding>, Error>
 where
     Error: From<E>,
 {
@@ -54,14 +54,14 @@ pub(crate) async fn walk_orders(shop: &Shop, discards: &Discards) -> Result<Vec<
     let (mut all, mut next, mut since) = (Vec::new(), Some(Uuid::nil()), 0);
     let (count, mut looked_at) = (order::check::count(&shop.order).await?, 0);
     while let Some(after) = next {
-        progress::tell(format!("I2, I3, I4, I9: {looked_at} of {count} orders were looked at"));
+        progress::set(format!("I2, I3, I4, I9: {looked_at} of {count} orders were looked at"));
         let range = Range::to_first(after, order_ends(shop, after).await?);
         next = range.next();
         let mut findings = shop.repeat(discards, || look_at_orders(shop, range)).await?;
         looked_at += findings.iter().find(|it| it.things == "orders").map_or(0, |it| it.count);
         if let Some(provider) = &shop.provider {
             let created = since..seconds(range.last).max(since);
-            findings.extend(shop.repeat(discards, || one(money::check(shop, provider, range, &created))).await?);
+            findings.extend(shop.repeat(discards, || single(money::check(shop, provider, range, &created))).await?);
             since = created.end;
         }
         absorb(&mut all, findings);
@@ -118,9 +118,9 @@ pub(crate) async fn walk_payments(shop: &Shop, discards: &Discards) -> Result<Ve
         let end = payment::check::history_end(&shop.payment, after, shop.sizes.range).await?;
         let range = Range::to_first(after, [end]);
         next = range.next();
-        absorb(&mut all, shop.repeat(discards, || one(payment::check::check_payments(&shop.payment, range))).await?);
+        absorb(&mut all, shop.repeat(discards, || single(payment::check::check_payments(&shop.payment, range))).await?);
         let looked_at = all.iter().map(|finding| finding.count).sum::<u64>();
-        progress::tell(format!("I9: {looked_at} payments were looked at"));
+        progress::set(format!("I9: {looked_at} payments were looked at"));
     }
     Ok(all)
 }
