@@ -98,8 +98,8 @@ local function conclude(handle, is_good, violation)
   return "400", violation.description
 end
 
--- For `body.lua`, behind the check of the token. It refuses what nothing was said about: Envoy lets a request go on where a
--- program makes a mistake.
+-- For `body.lua`, behind the check of the token, which is there for all methods but GET. It refuses what nothing was said
+-- about: Envoy lets a request go on where a program makes a mistake.
 local function tell(handle, status, description)
   local found = handle:streamInfo():dynamicMetadata()
   found:set("souk.body", "status", status)
@@ -160,6 +160,8 @@ function envoy_on_request(handle)
   local status, description = conclude(handle, pcall(check_query, sub(path, mark + 1), binding, bound))
   if status ~= "" then
     handle:respond({[":status"] = status}, description)
+    return
+  elseif method == "GET" then
     return
   end
   if binding.body ~= "" and not binding.is_raw then
