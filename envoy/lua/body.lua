@@ -4,8 +4,8 @@
 function envoy_on_request(handle)
   handle:body()
   local found = handle:streamInfo():dynamicMetadata():get("souk.body")
-  if not found or found.status ~= "" then
-    handle:respond({[":status"] = found and found.status or "500"}, found and found.description or "")
+  if found then
+    handle:respond({[":status"] = found.status}, found.description)
     return
   end
   -- Where chunks were held back there is one, of the JSON. gRPC behind the transcoder has another length.

@@ -98,14 +98,11 @@ local function conclude(handle, is_good, violation)
   return "400", violation.description
 end
 
--- For `body.lua`, behind the check of the token, which is there for all methods but GET. It refuses what nothing was said
--- about: Envoy lets a request go on where a program makes a mistake.
+-- For `body.lua`, behind the check of the token.
 local function tell(handle, status, description)
   local found = handle:streamInfo():dynamicMetadata()
   found:set("souk.body", "status", status)
-  if description ~= "" then
-    found:set("souk.body", "description", description)
-  end
+  found:set("souk.body", "description", description)
 end
 
 -- Reads the body while the headers go on to the limits and the check of the token: who is refused there sends none. Chunks
@@ -141,12 +138,11 @@ local function is_grpc(content_type)
   return content_type == "application/grpc" or (content_type and sub(content_type, 1, 17) == "application/grpc+")
 end
 
-function envoy_on_request(handle)
+local function guard(handle)
   local headers = handle:headers()
   local method, path = headers:get(":method"), headers:get(":path")
   local bindings = by_method[method]
   if not bindings or is_grpc(headers:get("content-type")) then
-    tell(handle, "", "")
     return
   end
   local mark = find(path, "?", 1, true) or #path + 1
@@ -160,13 +156,20 @@ function envoy_on_request(handle)
   local status, description = conclude(handle, pcall(check_query, sub(path, mark + 1), binding, bound))
   if status ~= "" then
     handle:respond({[":status"] = status}, description)
-    return
-  elseif method == "GET" then
-    return
-  end
-  if binding.body ~= "" and not binding.is_raw then
+  elseif binding.body ~= "" and not binding.is_raw then
     local length = headers:get("content-length")
     status, description = conclude(handle, judge_body(handle, binding, bound, length and tonumber(length)))
+    if status ~= "" then
+      tell(handle, status, description)
+    end
   end
-  tell(handle, status, description)
+end
+
+function envoy_on_request(handle)
+  local is_done, mistake = pcall(guard, handle)
+  if not is_done then
+    -- Envoy would let the request pass.
+    handle:logErr(tostring(mistake))
+    tell(handle, "500", "")
+  end
 end
