@@ -1,4 +1,4 @@
-//! From the contracts to the tables of `strict_requests.lua`: how each RPC is bound to HTTP, and which fields its messages
+//! From the contracts to the tables of `lua/requests.lua`: how each RPC is bound to HTTP, and which fields its messages
 //! have. Written as Lua, so that Envoy reads them together with the program.
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //!
 //! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size, HEAD
 //! (`lua/head.lua`), headers (`lua/headers.lua`), strict REST requests (`lua/requests.lua`), transcoding, limits, tokens,
-//! routing. Limits come before tokens, so that bad tokens are counted.
+//! answers to bodies that are not good (`lua/body.lua`), routing. Limits come before tokens, so that bad tokens are counted.
 
 mod bindings;
 mod errors;

@@ -220,7 +220,7 @@ fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Con
         .serve(PaymentServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
         .step(step(&service, "payment.drive", SECOND, drive::drive).woken_by(work).workers(workers))
-        .step(step(&service, "payment.behind", SECOND * 10, drive::count_behind))
+        .step(step(&service, "payment.behind", SECOND * 10, drive::measure_behind))
         .step(step(&service, "payment.waiting", SECOND * 10, stale::settle_waiting))
         .step(step(&service, "payment.look", SECOND, reconcile::look).woken_by(looks))
         .step(step(&service, "payment.sweep", SECOND / 4, reconcile::sweep).workers(SWEEPERS))

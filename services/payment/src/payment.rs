@@ -125,6 +125,11 @@ impl Payment {
         next(self.goal, self.state, rest)
     }
 
+    /// Whether its order ended, and nobody gives back yet what is left of it.
+    pub(crate) fn keeps_too_much(&self) -> bool {
+        self.goal == Goal::Released && self.unrefunded() > 0 && self.refund_refusal.is_empty()
+    }
+
     /// What was captured, is not given back and not about to be.
     pub(crate) fn unrefunded(&self) -> i64 {
         self.captured_minor - self.refunded_minor - self.refund_pending_minor

@@ -65,7 +65,9 @@ async fn oldest_due(service: &Service) -> Result<Option<OffsetDateTime>, Unexpec
     let oldest = sqlx::query_scalar!(
         r#"select check_at as "at!" from payment
            where check_at > 'epoch' and check_at <= $1 and intent_id is not null
-             and (due_at is null or due_at > $1 and state = 'CAPTURED' and refund_pending_minor = 0)
+             and (due_at is null or due_at > $1 and state = 'CAPTURED' and not exists (
+               select from refund where refund.payment_id = payment.payment_id
+                 and refund.state = 'PENDING' and refund.reference is null))
              and (leased_until is null or leased_until < $1)
            order by check_at limit 1"#,
         service.clock.now(),
@@ -78,7 +80,9 @@ async fn oldest_unanswered(service: &Service) -> Result<Option<OffsetDateTime>, 
     let oldest = sqlx::query_scalar!(
         r#"select unanswered_since as "since!" from payment
            where unanswered_since is not null
-             and (due_at is null or due_at > $1 and state = 'CAPTURED' and refund_pending_minor = 0)
+             and (due_at is null or due_at > $1 and state = 'CAPTURED' and not exists (
+               select from refund where refund.payment_id = payment.payment_id
+                 and refund.state = 'PENDING' and refund.reference is null))
            order by unanswered_since limit 1"#,
         service.clock.now(),
     );
@@ -162,7 +166,9 @@ async fn claim(service: &Service, wanted: OffsetDateTime) -> Result<Option<Payme
          where payment_id =
            (select payment_id from payment
             where check_at <= $4 and intent_id is not null
-              and (due_at is null or due_at > $1 and state = 'CAPTURED' and refund_pending_minor = 0)
+              and (due_at is null or due_at > $1 and state = 'CAPTURED' and not exists (
+               select from refund where refund.payment_id = payment.payment_id
+                 and refund.state = 'PENDING' and refund.reference is null))
               and (leased_until is null or leased_until < $1)
             order by check_at limit 1 for no key update skip locked)
          returning payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
@@ -228,7 +234,7 @@ async fn compare(service: &Service, payment: &Payment) -> Result<Verdict, Stoppe
         return Ok(Verdict::Mend(Outcome::CaptureFailed { reason: "AUTHORIZATION_LOST" }));
     }
     let (ours, mut theirs) = (ledger(service, payment).await?, moved(payment, &intent));
-    // An intent does not tell of refunds that failed after they were done.
+    // An intent does not tell of refunds that failed after they were done, nor of one that is under way from one that is done.
     if payment.state == State::Captured && (theirs[3] != ours[3] || payment.refunded_minor > 0) {
         match list_refunds(service, payment).await? {
             Refunds::News(outcome) => return Ok(Verdict::Mend(outcome)),
@@ -267,7 +273,7 @@ async fn ledger(service: &Service, payment: &Payment) -> Result<Moved, Unexpecte
 }
 
 enum Refunds {
-    /// One that was made at the provider itself, or that failed there after it was done.
+    /// One that was made at the provider itself, that came to its end there, or that failed after it was done.
     News(Outcome),
     Known {
         succeeded: i64,
@@ -291,9 +297,16 @@ async fn list_refunds(service: &Service, payment: &Payment) -> Result<Refunds, S
             {
                 return Ok(Refunds::News(Outcome::RefundedElsewhere { reference: refund.id, minor: refund.amount }));
             }
-            (RefundStatus::Failed | RefundStatus::Canceled, Some(known)) if known.state == "DONE" => {
-                let why = refund.why().to_owned();
-                return Ok(Refunds::News(Outcome::RefundReversed { refund: Box::new(known.clone()), why }));
+            (RefundStatus::Succeeded, Some(known)) if known.state == "PENDING" && known.minor == refund.amount => {
+                let (known, reference) = (Box::new(known.clone()), refund.id);
+                return Ok(Refunds::News(Outcome::Refunded { refund: known, reference }));
+            }
+            (RefundStatus::Failed | RefundStatus::Canceled, Some(known)) if known.state != "FAILED" => {
+                let (known, why) = (Box::new(known.clone()), refund.why().to_owned());
+                return Ok(Refunds::News(match known.state.as_str() {
+                    "PENDING" => Outcome::RefundFailed { refund: known, why },
+                    _ => Outcome::RefundReversed { refund: known, why },
+                }));
             }
             (RefundStatus::Succeeded, _) => succeeded += refund.amount,
             _ => {}

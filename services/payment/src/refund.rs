@@ -7,7 +7,7 @@ use chassis::{Caller, Unexpected, timestamp};
 use contracts::souk::payment::v1::{self as proto, RefundPaymentRequest, RefundPaymentResponse, RefundReason};
 use contracts::souk::r#type::v1::Money;
 use sqlx::{PgConnection, PgPool};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::Service;
@@ -15,6 +15,12 @@ use crate::error::Error;
 use crate::goal::State;
 use crate::payment::Payment;
 use crate::read::parse_id;
+
+/// How often the provider is asked about a refund that it has taken, at first and at last.
+const UNDER_WAY: Duration = Duration::minutes(1);
+const LONG_UNDER_WAY: Duration = Duration::hours(1);
+/// Of how many pending refunds of one payment the next is chosen.
+const MOST_PENDING: i64 = 100;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Refund {
@@ -151,16 +157,31 @@ impl Refund {
         Ok(())
     }
 
-    /// The pending one that was not looked at for longest.
-    pub(crate) async fn pending_of(db: &PgPool, payment_id: Uuid) -> Result<Option<Self>, Unexpected> {
-        let row = sqlx::query_as!(
+    /// When the provider is asked about one that is pending: at once, unless it has taken it; then the longer it takes, the more
+    /// seldom.
+    pub(crate) fn due_at(&self) -> OffsetDateTime {
+        match self.reference {
+            None => self.updated_at,
+            Some(_) => {
+                let age = self.updated_at - self.created_at;
+                self.updated_at + (age / 10_i32).clamp(UNDER_WAY, LONG_UNDER_WAY)
+            }
+        }
+    }
+
+    /// Those that are pending, the first that is due first.
+    pub(crate) async fn pending_of(db: &PgPool, payment_id: Uuid) -> Result<Vec<Self>, Unexpected> {
+        let rows = sqlx::query_as!(
             Self,
             "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at,
                failure_reason, created_at, updated_at
-             from refund where payment_id = $1 and state = 'PENDING' order by updated_at, refund_id limit 1",
+             from refund where payment_id = $1 and state = 'PENDING' order by updated_at, refund_id limit $2",
             payment_id,
+            MOST_PENDING,
         );
-        Ok(row.fetch_optional(db).await?)
+        let mut refunds = rows.fetch_all(db).await?;
+        refunds.sort_by_key(Self::due_at);
+        Ok(refunds)
     }
 
     /// The newest of them, oldest first.

@@ -150,6 +150,8 @@ impl Known {
                 _ => false,
             },
             Some("refund") => self.refund.as_ref().is_some_and(|refund| match (refund.state.as_str(), status) {
+                // Our own call may be answered by a success that is not true any more.
+                ("PENDING", "failed" | "canceled") => false,
                 ("PENDING", _) if !refund.is_named => self.is_asked,
                 (_, "pending" | "requires_action") => true,
                 (state, "succeeded") => state == "DONE",

@@ -105,11 +105,11 @@ pub(crate) async fn claim(service: &Service) -> Result<Option<(Payment, Action)>
         Action::Authorize => payment.step_to(State::Authorizing)?,
         Action::Capture => payment.step_to(State::Capturing)?,
         Action::Void => payment.step_to(State::Voiding)?,
-        Action::Refund if payment.refund_pending_minor == 0 => {
+        Action::Refund if payment.keeps_too_much() => {
             let minor = payment.unrefunded();
             let why = (OURSELVES, RefundReason::OrderEnded);
             Refund::new(service, payment.payment_id, minor, why).insert(&mut tx).await?;
-            payment.refund_pending_minor = minor;
+            payment.refund_pending_minor += minor;
         }
         Action::Refund | Action::LookUp | Action::Drop => {}
         Action::Nothing => {
@@ -188,19 +188,23 @@ async fn put_off(service: &Service, payment: &Payment, why: &str, unsent: Option
     Ok(())
 }
 
-/// A refund that the provider has taken may be under way for days: that is not our delay.
-pub(crate) async fn count_behind(service: Arc<Service>) -> Result<Did, Unexpected> {
-    let since = service.clock.now() - Duration::from_secs(60);
-    let count = sqlx::query_scalar!(
-        r#"select count(*) as "n!" from payment where due_at is not null and wanted_at < $1
-             and not exists (select from refund where refund.payment_id = payment.payment_id
-               and refund.state = 'PENDING' and refund.reference is not null)"#,
-        since,
-    )
-    .fetch_one(&service.db)
-    .await?;
+pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Did, Unexpected> {
+    let count = count_behind(&service).await?;
     if BEHIND.set(count) != count {
         tracing::warn!(count, "the number of payments that are behind changed");
     }
     Ok(Did::Nothing)
+}
+
+/// Refunds that the provider has taken may be under way for days: that is not our delay.
+pub(crate) async fn count_behind(service: &Service) -> Result<i64, Unexpected> {
+    let since = service.clock.now() - Duration::from_secs(60);
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "n!" from payment where due_at is not null and wanted_at < $1
+             and (state <> 'CAPTURED' or refund_pending_minor = 0 or exists (
+               select from refund where refund.payment_id = payment.payment_id
+                 and refund.state = 'PENDING' and refund.reference is null))"#,
+        since,
+    );
+    Ok(count.fetch_one(&service.db).await?)
 }

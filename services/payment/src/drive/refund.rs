@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chassis::Unexpected;
+use time::OffsetDateTime;
 
 use super::look_up::ask;
 use super::{Stopped, broken, finish, intent_of};
@@ -15,14 +16,11 @@ use crate::stripe::{self, Answer, RefundStatus, Unknown};
 
 /// How long a call that was begun may take to show at the provider.
 const SHOWS_WITHIN: Duration = Duration::from_secs(60);
-/// When the provider is asked again about a refund that it has taken: the longer it takes, the more seldom.
-const UNDER_WAY: Duration = Duration::from_secs(60);
-const LONG_UNDER_WAY: Duration = Duration::from_secs(3_600);
 /// When an order that ended asks again for what the provider refused to give back.
 const REFUSED: Duration = Duration::from_secs(600);
 
 pub(super) async fn refund(service: &Service, payment: &Payment) -> Result<(), Stopped> {
-    let Some(refund) = Refund::pending_of(&service.db, payment.payment_id).await? else {
+    let Some(refund) = Refund::pending_of(&service.db, payment.payment_id).await?.into_iter().next() else {
         return Err(broken(payment, "what it reserved for refunds belongs to none"));
     };
     // The call that was begun was never sent: it is made now, under its key.
@@ -132,8 +130,9 @@ async fn conclude(
             fail(service, payment, refund, theirs.why().to_owned()).await
         }
         RefundStatus::UnderWay => {
-            let age = (service.clock.now() - refund.created_at).unsigned_abs();
-            let rest = (age / 10).clamp(UNDER_WAY, LONG_UNDER_WAY);
+            let asked =
+                Refund { reference: Some(reference.clone()), updated_at: service.clock.now(), ..refund.clone() };
+            let rest = rest(service, payment, &refund, asked.due_at()).await?;
             let outcome = Outcome::RefundUnderWay { refund: Box::new(refund), reference };
             record(service, payment, outcome, Then::Rest(rest)).await?;
             Ok(())
@@ -141,11 +140,26 @@ async fn conclude(
     }
 }
 
+/// How long the payment rests after one of its refunds was asked about, which is due again at `next`: no longer than until
+/// another one is due.
+async fn rest(
+    service: &Service,
+    payment: &Payment,
+    asked: &Refund,
+    next: OffsetDateTime,
+) -> Result<Duration, Unexpected> {
+    let pending = Refund::pending_of(&service.db, payment.payment_id).await?;
+    let other = pending.iter().find(|other| other.refund_id != asked.refund_id).map(Refund::due_at);
+    let wait = other.map_or(next, |other| other.min(next)) - service.clock.now();
+    Ok(wait.try_into().unwrap_or_default())
+}
+
 /// What was reserved is free again. An order that ended still wants it back, so its payment is behind until that succeeds, or
 /// until it is clear that it will not: then operators have to look at it.
 async fn fail(service: &Service, payment: &Payment, refund: Refund, why: String) -> Result<(), Stopped> {
+    let rest = rest(service, payment, &refund, service.clock.now() + REFUSED).await?;
     let outcome = Outcome::RefundFailed { refund: Box::new(refund), why };
-    record(service, payment, outcome, Then::Rest(REFUSED)).await?;
+    record(service, payment, outcome, Then::Rest(rest)).await?;
     // Somebody may have given it back at the provider itself.
     sqlx::query!("update payment set check_at = 'epoch' where payment_id = $1", payment.payment_id)
         .execute(&service.db)

@@ -25,14 +25,28 @@ pub(crate) async fn check(
     let mut finding = Finding::new("I2", "orders at the provider");
     let payments = payment::check::intents(&shop.payment, range).await?;
     finding.count = payments.len() as u64;
-    let mut unseen: HashMap<_, _> = payments.into_iter().filter_map(|(order, intent)| Some((intent?, order))).collect();
+    let (mut unseen, mut unnamed) = (HashMap::new(), Vec::new());
+    for (order_id, intent_id) in payments {
+        match intent_id {
+            Some(intent_id) => drop(unseen.insert(intent_id, order_id)),
+            None => unnamed.push(order_id),
+        }
+    }
+    for (order_id, books) in payment::check::books(&shop.payment, &unnamed).await? {
+        if books.authorized != 0 || books.captured != 0 {
+            finding.violate(order_id, format!("money moved without an intent: ours {books:?}"));
+        }
+    }
     let (mut after, mut listed) = (None, 0);
     while !created.is_empty() {
         let page = provider.list(created, after.as_deref()).await.map_err(Error::Provider)?;
         listed += page.intents.len();
         progress::set(format!("I2: the provider listed {listed} intents of the time of {} orders", finding.count));
         for moved in &page.intents {
-            unseen.remove(&moved.intent_id);
+            // One that names another order, or none, says nothing about this payment.
+            if moved.order_id.is_some() && unseen.get(&moved.intent_id) == moved.order_id.as_ref() {
+                unseen.remove(&moved.intent_id);
+            }
         }
         compare(shop, &page.intents, &mut finding).await?;
         after = page.next;
