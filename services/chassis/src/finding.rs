@@ -1,9 +1,19 @@
 //! What a check of an invariant found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// How many violations of one kind are kept: those whose things come first. More change nothing about the verdict.
 pub const MOST_VIOLATIONS: usize = 1_000;
+
+/// Things about which something is wrong because of what an operator did on purpose.
+#[derive(Debug, Default)]
+pub struct Excuses(HashSet<String>);
+
+impl FromIterator<String> for Excuses {
+    fn from_iter<T: IntoIterator<Item = String>>(things: T) -> Self {
+        Self(things.into_iter().collect())
+    }
+}
 
 /// One invariant, checked: over how many things, and where it does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +42,14 @@ impl Finding {
         }
     }
 
+    /// Looks at one more thing, whose violation may be excused. Excused ones take no room from the others.
+    pub fn look_unless(&mut self, excuses: &Excuses, thing: impl ToString, violation: Option<String>) {
+        let thing = thing.to_string();
+        let is_excused = violation.is_some() && excuses.0.contains(&thing);
+        self.excused += u64::from(is_excused);
+        self.look(thing, violation.filter(|_| !is_excused));
+    }
+
     /// Something is wrong with a thing that is counted elsewhere.
     pub fn violate(&mut self, thing: impl ToString, violation: String) {
         self.violations.insert(thing.to_string(), violation);
@@ -52,12 +70,5 @@ impl Finding {
     /// Forgives what an earlier look did not find wrong: it was only on its way.
     pub fn keep_repeated(&mut self, earlier: &Self) {
         self.violations.retain(|thing, _| earlier.violations.contains_key(thing));
-    }
-
-    /// Takes back violations that have an explanation.
-    pub fn excuse(&mut self, is_explained: impl Fn(&str) -> bool) {
-        let before = self.violations.len();
-        self.violations.retain(|thing, _| !is_explained(thing));
-        self.excused += (before - self.violations.len()) as u64;
     }
 }

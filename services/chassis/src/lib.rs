@@ -39,7 +39,7 @@ pub use boot::{BootError, run};
 pub use caller::{Caller, Identity, Owner, accept};
 pub use clock::{Clock, timestamp};
 pub use error::{Error, Explain, Refusal, Unexpected};
-pub use finding::{Finding, MOST_VIOLATIONS};
+pub use finding::{Excuses, Finding, MOST_VIOLATIONS};
 pub use range::Range;
 pub use role::{Context, Role};
 pub use run_to_end::DEFAULT_DEADLINE;

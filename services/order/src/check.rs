@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chassis::idempotency::KEPT;
-use chassis::{Finding, Range, Unexpected};
+use chassis::{Excuses, Finding, Range, Unexpected};
 use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse};
 use futures_util::{Stream, TryStreamExt};
 use prost::{Message, Name};
@@ -37,7 +37,12 @@ pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uu
 }
 
 /// I4: every order settled in time, and the confirmed ones were paid for.
-pub async fn check_settled(db: &PgPool, range: Range, now: OffsetDateTime) -> Result<Finding, Unexpected> {
+pub async fn check_settled(
+    db: &PgPool,
+    range: Range,
+    now: OffsetDateTime,
+    excuses: &Excuses,
+) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, state,
              (state in ('PENDING', 'RESERVED') and expires_at < $1)
@@ -49,7 +54,7 @@ pub async fn check_settled(db: &PgPool, range: Range, now: OffsetDateTime) -> Re
     );
     let mut finding = Finding::new("I4", "orders");
     for row in rows.fetch_all(db).await? {
-        finding.look(row.order_id, row.stuck.then(|| format!("it is stuck in {}", row.state)));
+        finding.look_unless(excuses, row.order_id, row.stuck.then(|| format!("it is stuck in {}", row.state)));
     }
     Ok(finding)
 }
@@ -189,6 +194,16 @@ pub async fn ends(db: &PgPool, orders: &[Uuid], now: OffsetDateTime) -> Result<H
     );
     let end = |sold| if sold { End::Sold } else { End::CalledOff };
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, end(row.sold))).collect())
+}
+
+/// What orders of a range say went back, in minor units.
+pub async fn refunded(db: &PgPool, range: Range) -> Result<HashMap<Uuid, i64>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, refunded_minor from "order" where order_id > $1 and order_id <= $2"#,
+        range.after,
+        range.last,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.refunded_minor)).collect())
 }
 
 /// What became of an order.

@@ -24,6 +24,8 @@ const PACE: f64 = 0.8;
 /// What a batch has left after this is lost.
 const BATCH_LASTS: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: f64 = 5.0;
+/// How long one call that is not urgent stands back at most.
+const LONGEST_BACK: Duration = Duration::from_secs(30);
 /// Where the provider says how long.
 const LONGEST_ASKED_FOR: Duration = Duration::from_secs(60);
 
@@ -160,6 +162,24 @@ impl Budget {
             BURST.as_secs_f64() / 2.0,
         );
         Ok(taken.execute(&self.db).await?.rows_affected() == 1)
+    }
+
+    /// Waits until no payment waits for a call, so that what is not urgent stands back; for a while at most, as otherwise it
+    /// would never end where payments use up all there is.
+    pub(crate) async fn stand_back(&self) -> Result<(), Unexpected> {
+        let idle = async || {
+            let idle = sqlx::query_scalar!(
+                r#"select paused_until <= clock_timestamp()
+                     and spent_until <= clock_timestamp() + make_interval(secs => $1) as "idle!" from provider_budget"#,
+                BURST.as_secs_f64() / 2.0,
+            );
+            Ok::<_, Unexpected>(idle.fetch_one(&self.db).await?)
+        };
+        let begun = Instant::now();
+        while !idle().await? && begun.elapsed() < LONGEST_BACK {
+            sleep(BURST / 2).await;
+        }
+        Ok(())
     }
 
     /// The provider refused a call for its limits. The first refusal counts; those of calls that were under way do not.

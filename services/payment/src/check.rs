@@ -6,11 +6,15 @@ use std::collections::HashMap;
 
 use chassis::{Finding, Range, Unexpected};
 use sqlx::PgPool;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::goal::State;
 
 pub use provider::{Movements, Page, Provider};
+
+/// How long the order service may take to hear of a refund.
+const PATIENCE: time::Duration = time::Duration::seconds(60);
 
 /// What our books say of one order's payment, in minor units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,6 +110,21 @@ pub async fn check_ledger(db: &PgPool, range: Range) -> Result<Finding, Unexpect
         finding.look(row.payment_id, (!moved || !held || !kept || !asked || row.foreign).then(|| format!("{row:?}")));
     }
     Ok(finding)
+}
+
+/// What went back of the orders of a range, in minor units, if nothing is under way and no money moved for a while: by now, the
+/// order service must have heard of it.
+pub async fn refunded(db: &PgPool, range: Range, now: OffsetDateTime) -> Result<HashMap<Uuid, i64>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, refunded_minor from payment
+           where order_id > $1 and order_id <= $2 and due_at is null
+             and not exists (select from ledger_transfer as moved
+                             where moved.payment_id = payment.payment_id and moved.created_at >= $3)"#,
+        range.after,
+        range.last,
+        now - PATIENCE,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.refunded_minor)).collect())
 }
 
 /// The `count`th payment behind `after`. Histories end a range, too, so that those without a payment are not read all at once.

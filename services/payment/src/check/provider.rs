@@ -51,7 +51,7 @@ impl Provider {
 
     /// Intents that were created in these seconds of Unix time, newest first: a page of them, behind the intent `after`.
     pub async fn list(&self, created: &Range<u64>, after: Option<&str>) -> Result<Page, String> {
-        let intents = match with_retries(async || self.stripe.list_intents(created, after).await).await? {
+        let intents = match self.with_retries(async || self.stripe.list_intents(created, after).await).await? {
             Answer::Done(intents) => intents,
             refusal => return Err(format!("the list of payment intents: {refusal:?}")),
         };
@@ -64,7 +64,7 @@ impl Provider {
 
     /// One intent. None: it does not know it.
     pub async fn get(&self, intent_id: &str) -> Result<Option<Movements>, String> {
-        match with_retries(async || self.stripe.get(intent_id).await).await? {
+        match self.with_retries(async || self.stripe.get(intent_id).await).await? {
             Answer::Done(intent) => Ok(Some(self.movements(intent).await?)),
             Answer::Refused(code) if code == "resource_missing" => Ok(None),
             refusal => Err(format!("{intent_id}: {refusal:?}")),
@@ -91,7 +91,7 @@ impl Provider {
         }
         let refunds = match intent.listed_refunds() {
             Some(refunds) => refunds.to_vec(),
-            None => match with_retries(async || self.stripe.list_refunds(&intent.id).await).await? {
+            None => match self.with_retries(async || self.stripe.list_refunds(&intent.id).await).await? {
                 Answer::Done(refunds) => refunds,
                 refusal => return Err(format!("the refunds of {}: {refusal:?}", intent.id)),
             },
@@ -99,21 +99,22 @@ impl Provider {
         let sum = |status| refunds.iter().filter(|it| it.status == status).map(|it| it.amount).sum();
         Ok((sum(RefundStatus::Succeeded), sum(RefundStatus::UnderWay)))
     }
-}
 
-/// A question changes nothing, so it can be repeated.
-async fn with_retries<T>(ask: impl AsyncFn() -> Result<Answer<T>, NoAnswer>) -> Result<Answer<T>, String> {
-    let mut tries = 0;
-    loop {
-        let no_answer = match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(no_answer) => no_answer,
-        };
-        tries += 1;
-        if tries == TRIES {
-            return Err(format!("{no_answer}, {TRIES} times"));
+    /// A question changes nothing, so it can be repeated; and no payment waits for it.
+    async fn with_retries<T>(&self, ask: impl AsyncFn() -> Result<Answer<T>, NoAnswer>) -> Result<Answer<T>, String> {
+        let mut tries = 0;
+        loop {
+            self.stripe.budget.stand_back().await.map_err(|error| format!("the budget of calls: {error}"))?;
+            let no_answer = match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(no_answer) => no_answer,
+            };
+            tries += 1;
+            if tries == TRIES {
+                return Err(format!("{no_answer}, {TRIES} times"));
+            }
+            let rest = if let NoAnswer::Unsent(unsent) = &no_answer { unsent.rest } else { None };
+            tokio::time::sleep(rest.unwrap_or(ASK_AGAIN)).await;
         }
-        let rest = if let NoAnswer::Unsent(unsent) = &no_answer { unsent.rest } else { None };
-        tokio::time::sleep(rest.unwrap_or(ASK_AGAIN)).await;
     }
 }

@@ -176,4 +176,12 @@ async fn comparisons_share_one_pace_and_yield_to_calls(db: PgPool) {
     .expect("calls wait");
     assert!(!here.take_comparison().await.expect("asked"));
     assert!(here.take().await.is_err_and(|held| held.rest.is_some()), "nor does a call wait for an hour");
+    let mut check = std::pin::pin!(here.stand_back());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), &mut check).await.is_err(),
+        "nor does a check take its place"
+    );
+    let paid = sqlx::query!("update provider_budget set spent_until = clock_timestamp()");
+    paid.execute(&db).await.expect("no call waits");
+    check.await.expect("asked");
 }

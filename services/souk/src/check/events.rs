@@ -5,9 +5,10 @@
 //! numbers. Streams are checked by ranges of keys, so many at a time; with more of them the topic is read more than once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bus::{Replayed, Unreadable};
-use chassis::{Finding, MOST_VIOLATIONS, Unexpected};
+use chassis::{Excuses, Finding, MOST_VIOLATIONS, Unexpected};
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -27,13 +28,14 @@ pub(crate) async fn check(
     db: &PgPool,
     page: impl AsyncFn(Uuid) -> Result<Vec<(Uuid, i64)>, Unexpected>,
     most: i64,
+    excuses: &Arc<Excuses>,
 ) -> Result<Finding, Error> {
     let (mut finding, mut after) = (Finding::new("I5", topic), Some(Uuid::nil()));
     while let Some(from) = after {
         // In an open shop all of it moves. What was recorded before and does not wait must be in the topic; what is in the
         // topic must have been recorded by the time it was read.
         progress::set(format!("I5, {topic}: what is recorded"));
-        let mut streams = Streams::new(topic, from);
+        let mut streams = Streams::new(topic, from, excuses.clone());
         after = streams.load(&page, most).await?;
         streams.wait(db).await?;
         let (brokers, mut read) = (brokers.to_owned(), 0_u64);
@@ -61,6 +63,7 @@ pub(crate) struct Streams {
     last: Option<Uuid>,
     streams: HashMap<Uuid, Stream>,
     strangers: usize,
+    excuses: Arc<Excuses>,
     finding: Finding,
 }
 
@@ -71,7 +74,7 @@ struct Stream {
     needed: u32,
     /// Up to which version it was published in order and without gaps.
     told: u32,
-    /// The first that was not.
+    /// The first that was not, if there is one.
     stray: u32,
 }
 
@@ -80,9 +83,9 @@ fn small(version: i64) -> u32 {
 }
 
 impl Streams {
-    pub(crate) fn new(topic: &'static str, after: Uuid) -> Self {
+    pub(crate) fn new(topic: &'static str, after: Uuid, excuses: Arc<Excuses>) -> Self {
         let finding = Finding::new("I5", topic);
-        Self { topic, after, last: None, streams: HashMap::new(), strangers: 0, finding }
+        Self { topic, after, last: None, streams: HashMap::new(), strangers: 0, excuses, finding }
     }
 
     /// Reads up to which version streams are recorded. Where the next range begins, if there is one.
@@ -147,7 +150,7 @@ impl Streams {
         }
         let stream = self.streams.entry(key).or_default();
         let version = small(version);
-        if version == stream.told + 1 && stream.stray == 0 {
+        if version == stream.told + 1 {
             stream.told = version;
         } else if version > stream.told && stream.stray == 0 {
             stream.stray = version;
@@ -156,7 +159,7 @@ impl Streams {
 
     fn hear_unreadable(&mut self, partition: i32, offset: i64, why: &Unreadable) {
         let thing = record_name(self.topic, partition, offset);
-        self.finding.look(thing, Some(format!("it cannot be read as an event: {why}")));
+        self.finding.look_unless(&self.excuses, thing, Some(format!("it cannot be read as an event: {why}")));
     }
 
     /// Compares with what is recorded by now.
@@ -191,7 +194,12 @@ impl Streams {
             None
         };
         let why = why.map(|why| format!("{why}: {recorded} recorded, {}", describe(told, stray)));
-        self.finding.look(key, why);
+        if told < needed {
+            // Nobody can have discarded what was not published in its place.
+            self.finding.look(key, why);
+        } else {
+            self.finding.look_unless(&self.excuses, key, why);
+        }
     }
 
     /// What is left is on record nowhere.
@@ -200,7 +208,8 @@ impl Streams {
         let mut left: Vec<_> = self.streams.into_iter().collect();
         left.sort_unstable_by_key(|(key, _)| *key);
         for (key, Stream { told, stray, .. }) in left.into_iter().take(MOST_VIOLATIONS) {
-            self.finding.look(key, Some(format!("{}, and nothing is recorded", describe(told, stray))));
+            let why = format!("{}, and nothing is recorded", describe(told, stray));
+            self.finding.look_unless(&self.excuses, key, Some(why));
         }
         finding.absorb(self.finding);
     }

@@ -1,11 +1,12 @@
 //! `souk check --self-test`: each violation that is planted must be found, and nothing where none is.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bus::{Replayed, Unreadable};
-use chassis::Finding;
 use chassis::config::Secret;
 use chassis::db::Schema;
+use chassis::{Excuses, Finding};
 use inventory::check::Holding;
 use order::check::End;
 use payment::check::{Books, Movements};
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use super::events::Streams;
 use super::journal::{self, Attempt, Outcome};
 use super::plants::{Plant, all_plants};
-use super::walk::compare_stock;
+use super::walk::{compare_refunds, compare_stock};
 use super::{Error, money};
 
 /// Whether all was found.
@@ -101,13 +102,14 @@ async fn plant_and_look(db: &PgPool, plant: &Plant) -> Result<Verdict, Error> {
 
 /// What is compared over several places: the same, and what is wrong with it.
 fn compared() -> Vec<(&'static str, Finding, Finding)> {
-    [stock(), money(), told(), tried()].into_iter().flatten().collect()
+    [stock(), refunds(), money(), told(), tried()].into_iter().flatten().collect()
 }
 
 fn stock() -> Vec<(&'static str, Finding, Finding)> {
     let order = Uuid::from_u128(1);
     let look = |end, held: Option<Holding>| {
-        compare_stock(&HashMap::from([(order, end)]), &held.map(|holding| (order, holding)).into_iter().collect())
+        let held = held.map(|holding| (order, holding)).into_iter().collect();
+        compare_stock(&HashMap::from([(order, end)]), &held, &Excuses::default())
     };
     let (sold, called_off) = (|| look(End::Sold, Some(Holding::Sold)), || look(End::CalledOff, None));
     vec![
@@ -115,6 +117,20 @@ fn stock() -> Vec<(&'static str, Finding, Finding)> {
         ("a confirmed order without stock", sold(), look(End::Sold, None)),
         ("stock that is held for nobody", called_off(), look(End::CalledOff, Some(Holding::Held))),
         ("stock that is sold to nobody", called_off(), look(End::CalledOff, Some(Holding::Sold))),
+    ]
+}
+
+fn refunds() -> Vec<(&'static str, Finding, Finding)> {
+    let order = Uuid::from_u128(1);
+    let look = |ours: i64, theirs: Option<i64>| {
+        let theirs = theirs.map(|said| (order, said)).into_iter().collect();
+        compare_refunds(&HashMap::from([(order, ours)]), &theirs, &Excuses::default())
+    };
+    let sound = || look(100, Some(100));
+    vec![
+        ("a refund that the order did not hear of", sound(), look(100, Some(0))),
+        ("a refund that came back, and the order says it went", sound(), look(0, Some(100))),
+        ("a refund of an order that is not there", sound(), look(100, None)),
     ]
 }
 
@@ -153,14 +169,17 @@ fn money() -> Vec<(&'static str, Finding, Finding)> {
 
 fn told() -> Vec<(&'static str, Finding, Finding)> {
     let key = Uuid::from_u128(1);
-    let look = |recorded: i64, waiting: Option<i64>, told: &[i64]| compare((recorded, recorded), waiting, told);
+    let look = |recorded: i64, waiting: Option<i64>, told: &[i64]| {
+        compare((recorded, recorded), waiting, told, Excuses::default())
+    };
     let sound = || look(3, None, &[1, 2, 3]);
+    let excuses = Arc::new(Excuses::default());
     let mut of_nobody = Finding::new("I5", "souk.test.v1");
-    let mut streams = Streams::new("souk.test.v1", Uuid::nil());
+    let mut streams = Streams::new("souk.test.v1", Uuid::nil(), excuses.clone());
     streams.hear(Replayed::Event { key, version: 1 });
     streams.finish(&mut of_nobody);
     let mut unreadable = Finding::new("I5", "souk.test.v1");
-    let mut streams = Streams::new("souk.test.v1", Uuid::nil());
+    let mut streams = Streams::new("souk.test.v1", Uuid::nil(), excuses.clone());
     streams.hear(Replayed::Unreadable { partition: 0, offset: 7, why: Unreadable("ce_type") });
     streams.finish(&mut unreadable);
     vec![
@@ -175,9 +194,9 @@ fn told() -> Vec<(&'static str, Finding, Finding)> {
 }
 
 /// One stream, as it was recorded before and after its topic was read.
-pub(crate) fn compare((before, after): (i64, i64), waiting: Option<i64>, told: &[i64]) -> Finding {
+pub(crate) fn compare((before, after): (i64, i64), waiting: Option<i64>, told: &[i64], excuses: Excuses) -> Finding {
     let (key, mut finding) = (Uuid::from_u128(1), Finding::new("I5", "souk.test.v1"));
-    let mut streams = Streams::new("souk.test.v1", Uuid::nil());
+    let mut streams = Streams::new("souk.test.v1", Uuid::nil(), excuses.into());
     streams.begin(vec![(key, before)]);
     if let Some(first) = waiting {
         streams.waits(key, first);

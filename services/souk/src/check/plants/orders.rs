@@ -1,6 +1,6 @@
 //! What is planted among orders, their events and the answers to those who placed them.
 
-use chassis::timestamp;
+use chassis::{Excuses, timestamp};
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::*;
 use contracts::souk::r#type::v1::Money;
@@ -74,8 +74,9 @@ pub(super) fn orders() -> Vec<Plant> {
     };
     let settled: Look = |db| {
         Box::pin(async move {
+            let (excuses, now) = (Excuses::default(), OffsetDateTime::now_utc());
             let end = |after| order::check::range_end(&db, after, RANGE);
-            walk(end, |range| order::check::check_settled(&db, range, OffsetDateTime::now_utc())).await
+            walk(end, |range| order::check::check_settled(&db, range, now, &excuses)).await
         })
     };
     let legal: Look = |db| {
