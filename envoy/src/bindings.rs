@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use chassis::policy::{self, RateClass};
+use chassis::rpc::policy::{self, RateClass};
 use prost_reflect::{DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 
 use crate::Error;

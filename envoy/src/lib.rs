@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chassis::DEFAULT_DEADLINE;
-use chassis::config::parse_duration;
+use chassis::boot::config::parse_duration;
+use chassis::rpc::DEFAULT_DEADLINE;
 use clap::Args;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
@@ -201,7 +201,7 @@ const BUFFER: u32 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the contracts: {0}")]
-    Contracts(#[from] chassis::policy::Unreadable),
+    Contracts(#[from] chassis::rpc::policy::Unreadable),
     #[error("the contracts have a service of `{0}`, which has no endpoints")]
     NoEndpoints(String),
     #[error("{variable}: `{value}` is not host:port")]

@@ -1,6 +1,6 @@
 //! From the contracts to routes: what the edge needs to know of each RPC.
 
-use chassis::policy::{self, Access, RateClass};
+use chassis::rpc::policy::{self, Access, RateClass};
 use prost_reflect::DescriptorPool;
 use serde::Serialize;
 

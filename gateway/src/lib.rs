@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
-use chassis::config::parse_loopback;
-use chassis::policy::{Access, Policies};
+use chassis::boot::config::parse_loopback;
+use chassis::rpc::policy::{Access, Policies};
 use chassis::{Context, Role};
 use clap::Args;
 use prost::Message;
@@ -69,7 +69,7 @@ fn service_names(contracts: &FileDescriptorSet) -> Vec<String> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use chassis::policy::RateClass;
+    use chassis::rpc::policy::RateClass;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chassis::policy::{Access, Policies, RateClass};
+use chassis::rpc::policy::{Access, Policies, RateClass};
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::{CancelOrderRequest, ListOrdersRequest};
 use reqwest::Method;

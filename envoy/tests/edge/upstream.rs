@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::Bytes;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use chassis::policy::Policies;
+use chassis::rpc::policy::Policies;
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;
 use contracts::souk::payment::v1::payment_service_server::{PaymentService, PaymentServiceServer};

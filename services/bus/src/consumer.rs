@@ -9,8 +9,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use chassis::Clock;
-use chassis::consume::{Consumer, Record};
-use chassis::metrics::{self, Of};
+use chassis::boot::metrics::{self, Of};
+use chassis::event::{Consumer, Record};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;

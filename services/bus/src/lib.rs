@@ -1,29 +1,28 @@
-//! Kafka, and only Kafka: the relay that publishes what stands in an outbox, and the consumers that hand events to a
-//! service's handler. Services know neither: they append to the outbox and offer a handler.
+//! Kafka, and only Kafka: a function that sends an event, which the relay of an outbox calls, and consumers that hand events
+//! to a service's handler. Services know neither: they append to the outbox and offer a handler.
 //!
-//! An event is published if and only if its transaction committed. For one key, first occurrences arrive in order; after a
-//! crash some may be repeated, which the inbox on the other side makes harmless.
+//! For one key, first occurrences arrive in order; after a crash some may be repeated, which the inbox on the other side
+//! makes harmless.
 
 mod consumer;
-mod leader;
-mod low_water;
 mod partition;
-mod relay;
 mod replay;
+mod send;
 pub mod topics;
 mod wire;
 
 use std::sync::Arc;
 
-use chassis::config::Common;
+use chassis::boot::config::Common;
+use chassis::event::relay;
 use chassis::{Context, Role};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::FutureProducer;
 
 pub use consumer::consume;
-pub use relay::publish;
 pub use replay::{Replayed, replay, scan};
+pub use send::sender;
 pub use wire::{Unreadable, parse};
 
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +53,8 @@ impl Bus {
     /// Adds what a role needs to publish and to consume.
     pub fn attach(&self, mut role: Role, context: &Context) -> Role {
         if let Some(outbox) = role.outbox.clone() {
-            let (producer, service) = (self.producer.clone(), role.name);
-            role = role.background("the outbox relay", move |stop| publish(outbox, service, producer, stop));
+            let (service, send) = (role.name, sender(self.producer.clone(), role.name));
+            role = role.background("the outbox relay", move |stop| relay::publish(outbox, service, send, stop));
         }
         for consumer in role.consumers.clone() {
             let (config, clock) = (self.consumers.clone(), context.clock.clone());

@@ -3,9 +3,10 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use chassis::consume::{Consumer, Record};
-use chassis::metrics::{self, Of};
-use chassis::{Clock, Unexpected, dead_letter, inbox};
+use chassis::boot::metrics::{self, Of};
+use chassis::event::{Consumer, Record};
+use chassis::event::{dead_letter, inbox};
+use chassis::{Clock, Unexpected};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;

@@ -1,7 +1,7 @@
 //! An event as a Kafka record: protobuf as the value, the aggregate's id as the key, everything else in the headers of
 //! the CloudEvents binding.
 
-use chassis::consume::Record;
+use chassis::event::Record;
 use rdkafka::Message;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use time::OffsetDateTime;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use chassis::idempotency::{self, Begun, KEPT, Key};
-use chassis::{Caller, Error, Identity};
+use chassis::rpc::Identity;
+use chassis::rpc::idempotency::{self, Begun, KEPT, Key};
+use chassis::{Caller, Error};
 use prost_types::Timestamp;
 use sqlx::PgPool;
 use tokio::time::Instant;

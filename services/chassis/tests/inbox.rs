@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use chassis::consume::{Consumer, HandleError, Handler, Record};
-use chassis::dead_letter::{self, Discard, DiscardError, RedriveError};
-use chassis::{Clock, inbox};
+use chassis::Clock;
+use chassis::event::dead_letter::{self, Discard, DiscardError, RedriveError};
+use chassis::event::inbox;
+use chassis::event::{Consumer, HandleError, Handler, Record};
 use sqlx::{PgConnection, PgPool};
 use testkit::record;
 use tokio::sync::RwLock;

@@ -26,7 +26,7 @@ async fn a_client_that_gives_up_a_burst_of_calls_does_not_end_those_of_others() 
     let mut role = chassis::Role::new("test", "souk.test", ([127, 0, 0, 1], 0).into(), &kit.context);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
-    let server = chassis::server::serve(&mut role, &kit.context, incoming, CancellationToken::new());
+    let server = chassis::boot::server::serve(&mut role, &kit.context, incoming, CancellationToken::new());
     let (_health, server) = server.await.expect("the role can be served");
     tokio::spawn(server);
 

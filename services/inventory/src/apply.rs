@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chassis::consume::HandleError;
-use chassis::outbox::{Batch, Event};
+use chassis::event::HandleError;
+use chassis::event::outbox::{Batch, Event};
 use contracts::souk::inventory::v1::inventory_event::Event as Kind;
 use contracts::souk::inventory::v1::*;
 use prost::Message;

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use chassis::{Finding, Range, Unexpected};
+use chassis::Unexpected;
+use chassis::check::{Finding, Range};
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
 use uuid::Uuid;

@@ -1,8 +1,8 @@
 //! Operators take units in, and correct what a count found.
 
 use chassis::Caller;
-use chassis::error::on_constraint;
-use chassis::idempotency::{self, Begun};
+use chassis::rpc::error::on_constraint;
+use chassis::rpc::idempotency::{self, Begun};
 use contracts::souk::inventory::v1::*;
 
 use crate::Service;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chassis::consume::{Due, HandleError, Handler, Record};
+use chassis::event::{Due, HandleError, Handler, Record};
 use contracts::souk::order::v1::order_event::Event as OrderKind;
 use contracts::souk::order::v1::{OrderEvent, OrderLine};
 use prost::Message;

@@ -4,9 +4,11 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use chassis::consume::HandleError;
-use chassis::step::Did;
-use chassis::{Error, Unexpected, client, metrics};
+use chassis::Did;
+use chassis::boot::metrics;
+use chassis::event::HandleError;
+use chassis::rpc::client;
+use chassis::{Error, Unexpected};
 use contracts::souk::order::v1::{BatchGetOrderStatesRequest, OrderState, OrderStatus};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;

@@ -1,7 +1,7 @@
 //! Cancel an order. Legal until it is fulfilled: what was held is released and what was paid goes back, each by the
 //! service that owns it, when it reads `OrderCancelled`.
 
-use chassis::idempotency::{self, Begun};
+use chassis::rpc::idempotency::{self, Begun};
 use chassis::{Caller, Owner};
 use contracts::souk::order::v1::{CancelOrderRequest, CancelOrderResponse, CancelReason};
 

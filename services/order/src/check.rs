@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chassis::idempotency::KEPT;
-use chassis::{Excuses, Finding, Range, Unexpected};
+use chassis::Unexpected;
+use chassis::check::{Excuses, Finding, Range};
+use chassis::rpc::idempotency::KEPT;
 use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse};
 use futures_util::{Stream, TryStreamExt};
 use prost::{Message, Name};

@@ -5,8 +5,9 @@
 
 use std::collections::HashSet;
 
-use chassis::idempotency::{self, Begun};
-use chassis::{Caller, Unexpected, client};
+use chassis::rpc::client;
+use chassis::rpc::idempotency::{self, Begun};
+use chassis::{Caller, Unexpected};
 use contracts::money::Invalid;
 use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse, Order as OrderProto, OrderItem};
 use contracts::souk::product::v1::{ItemQuote, ProductState, QuoteItemsRequest};

@@ -82,6 +82,6 @@ impl From<sqlx::Error> for Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        chassis::error::status(error)
+        chassis::rpc::error::status(error)
     }
 }

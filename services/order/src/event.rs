@@ -1,8 +1,8 @@
 //! What can happen to an order, and how it is recorded: in the event store, in the projection and in the outbox, in one
 //! transaction.
 
-use chassis::consume::Record;
-use chassis::outbox;
+use chassis::event::Record;
+use chassis::event::outbox;
 use contracts::souk::order::v1::order_event::Event as Kind;
 use contracts::souk::order::v1::*;
 use contracts::souk::r#type::v1::Money;

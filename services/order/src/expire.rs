@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chassis::step::Did;
+use chassis::Did;
 use chassis::{Owner, Unexpected};
 
 use crate::Service;

@@ -1,7 +1,7 @@
 //! Record that a paid order was handed to a carrier.
 
 use chassis::Caller;
-use chassis::idempotency::{self, Begun};
+use chassis::rpc::idempotency::{self, Begun};
 use contracts::souk::order::v1::{FulfillOrderRequest, FulfillOrderResponse};
 
 use crate::Service;

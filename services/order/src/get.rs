@@ -1,6 +1,6 @@
 //! Read one order, or its story.
 
-use chassis::page::Page;
+use chassis::rpc::page::Page;
 use chassis::{Caller, timestamp};
 use contracts::souk::order::v1::order_event::Event as Kind;
 use contracts::souk::order::v1::*;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chassis::Caller;
-use chassis::page::Page;
+use chassis::rpc::page::Page;
 use contracts::souk::order::v1::{ListOrdersRequest, ListOrdersResponse};
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use chassis::Owner;
-use chassis::consume::{HandleError, Handler, Record};
+use chassis::event::{HandleError, Handler, Record};
 use contracts::souk::inventory::v1::InventoryEvent;
 use contracts::souk::inventory::v1::inventory_event::Event as Stock;
 use contracts::souk::payment::v1::PaymentEvent;

@@ -10,7 +10,8 @@ use sqlx::{Connection, PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use chassis::{Range, Unexpected};
+use chassis::Unexpected;
+use chassis::check::Range;
 
 use crate::error::Error;
 use crate::event::Fact;

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use chassis::Did;
 use chassis::Unexpected;
-use chassis::metrics::{self, Of};
-use chassis::step::Did;
+use chassis::boot::metrics::{self, Of};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 

@@ -4,7 +4,8 @@ mod provider;
 
 use std::collections::HashMap;
 
-use chassis::{Finding, Range, Unexpected};
+use chassis::Unexpected;
+use chassis::check::{Finding, Range};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;

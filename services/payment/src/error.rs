@@ -63,6 +63,6 @@ impl From<Unexpected> for Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        chassis::error::status(error)
+        chassis::rpc::error::status(error)
     }
 }

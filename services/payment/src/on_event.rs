@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chassis::Unexpected;
-use chassis::consume::{HandleError, Handler, Record};
+use chassis::event::{HandleError, Handler, Record};
 use contracts::souk::order::v1::OrderEvent;
 use contracts::souk::order::v1::order_event::Event as Kind;
 use prost::Message;

@@ -5,7 +5,7 @@ mod refund;
 use std::time::Duration;
 
 use chassis::Unexpected;
-use chassis::outbox::{self, Event};
+use chassis::event::outbox::{self, Event};
 use contracts::souk::payment::v1::payment_event::Event as Kind;
 use contracts::souk::payment::v1::*;
 use prost::Message;

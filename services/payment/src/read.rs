@@ -1,6 +1,6 @@
 //! Payments and their ledger, for those whose they are.
 
-use chassis::page::Page;
+use chassis::rpc::page::Page;
 use chassis::{Caller, timestamp};
 use contracts::souk::payment::v1::{
     GetLedgerRequest, GetLedgerResponse, GetPaymentRequest, GetPaymentResponse, LedgerTransfer, ListPaymentsRequest,

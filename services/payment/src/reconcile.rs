@@ -5,9 +5,9 @@
 
 use std::sync::{Arc, LazyLock};
 
+use chassis::Did;
 use chassis::Unexpected;
-use chassis::metrics::{self, Of};
-use chassis::step::Did;
+use chassis::boot::metrics::{self, Of};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use time::{Duration, OffsetDateTime};

@@ -1,8 +1,8 @@
 //! Operators give back what was captured, or a part of it. The amount is reserved here; the step that drives the payment
 //! asks the provider, see [`crate::drive`].
 
-use chassis::error::on_constraint;
-use chassis::idempotency::{self, Begun};
+use chassis::rpc::error::on_constraint;
+use chassis::rpc::idempotency::{self, Begun};
 use chassis::{Caller, Unexpected, timestamp};
 use contracts::souk::payment::v1::{self as proto, RefundPaymentRequest, RefundPaymentResponse, RefundReason};
 use contracts::souk::r#type::v1::Money;

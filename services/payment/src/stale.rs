@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::step::Did;
-use chassis::{Error, Unexpected, client};
+use chassis::Did;
+use chassis::rpc::client;
+use chassis::{Error, Unexpected};
 use contracts::souk::order::v1::{BatchGetOrderStatesRequest, OrderState};
 use tokio::time::Instant;
 use uuid::Uuid;

@@ -8,8 +8,8 @@ mod wire;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use chassis::breaker::Breaker;
-use chassis::metrics;
+use chassis::boot::metrics;
+use chassis::rpc::breaker::Breaker;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

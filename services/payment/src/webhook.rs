@@ -4,9 +4,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use chassis::config::Secret;
-use chassis::metrics::{self, Of};
-use chassis::step::Did;
+use chassis::Did;
+use chassis::boot::config::Secret;
+use chassis::boot::metrics::{self, Of};
 use chassis::{Error as Refused, Unexpected};
 use contracts::souk::payment::v1::{ReceiveWebhookRequest, ReceiveWebhookResponse};
 use hmac::{Hmac, KeyInit, Mac};

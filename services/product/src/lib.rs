@@ -14,8 +14,8 @@ mod update;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chassis::config::{Secret, parse_loopback};
-use chassis::db::{self, Schema};
+use chassis::boot::config::{Secret, parse_loopback};
+use chassis::boot::db::{self, Schema};
 use chassis::{Clock, Context, Role};
 use clap::Args;
 use contracts::souk::product::v1::product_service_server::ProductServiceServer;

@@ -1,6 +1,6 @@
 //! The catalogue, by title.
 
-use chassis::page::Page;
+use chassis::rpc::page::Page;
 use contracts::souk::product::v1::{ListProductsRequest, ListProductsResponse};
 use uuid::Uuid;
 

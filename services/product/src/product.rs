@@ -1,7 +1,7 @@
 //! A product: its row, what makes a valid one, and how it looks to callers.
 
+use chassis::rpc::update::etag;
 use chassis::timestamp;
-use chassis::update::etag;
 use contracts::money::Invalid;
 use contracts::souk::product::v1 as proto;
 use contracts::souk::r#type::v1::Money;
@@ -58,7 +58,7 @@ impl Product {
         )
         .execute(db)
         .await
-        .map_err(chassis::error::on_constraint("product_sku", Error::SkuTaken { sku: self.sku.clone() }))?;
+        .map_err(chassis::rpc::error::on_constraint("product_sku", Error::SkuTaken { sku: self.sku.clone() }))?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Change title, description or price. Orders that were placed keep what they were quoted.
 
 use chassis::Caller;
-use chassis::update::{Mask, check_etag};
+use chassis::rpc::update::{Mask, check_etag};
 use contracts::souk::product::v1::{UpdateProductRequest, UpdateProductResponse};
 
 use crate::Service;

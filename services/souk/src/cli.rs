@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use chassis::config::Common;
+use chassis::boot::config::Common;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{check, migrate};

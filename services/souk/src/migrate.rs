@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use chassis::config::Secret;
-use chassis::db::Schema;
-use chassis::dead_letter;
+use chassis::boot::config::Secret;
+use chassis::boot::db::Schema;
+use chassis::event::dead_letter;
 use clap::Args;
 use percent_encoding::percent_decode_str;
 use sqlx::migrate::{MigrateError, Migrator};

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use chassis::consume::Consumer;
-use chassis::dead_letter::{self, Discard, DiscardError, RedriveError};
-use chassis::{Caller, Clock, Context, Explain, Refusal, Role, Unexpected, accept, timestamp};
+use chassis::accept;
+use chassis::event::Consumer;
+use chassis::event::dead_letter::{self, Discard, DiscardError, RedriveError};
+use chassis::{Caller, Clock, Context, Explain, Refusal, Role, Unexpected, timestamp};
 use contracts::souk::ops::v1::ops_service_server::{OpsService, OpsServiceServer};
 use contracts::souk::ops::v1::*;
 use sqlx::PgPool;
@@ -152,6 +153,6 @@ impl Explain for Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        chassis::error::status(error)
+        chassis::rpc::error::status(error)
     }
 }

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use bus::Bus;
-use chassis::config::Common;
-use chassis::{Context, Role, telemetry};
+use chassis::boot::config::Common;
+use chassis::boot::telemetry;
+use chassis::{Context, Role};
 
 use crate::cli::{All, One};
 use crate::ops::Ops;
@@ -22,7 +23,7 @@ pub(crate) async fn serve(
     };
     let code = match prepare(common, make) {
         Err(error) => say(&error, USAGE),
-        Ok((roles, context)) => match chassis::run(roles, common, context).await {
+        Ok((roles, context)) => match chassis::boot::run(roles, common, context).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => say(&error, 1),
         },

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use chassis::consume::{Consumer, Record};
-use chassis::token::{Claims, RoleClaim, Verifier};
-use chassis::{Clock, Context, Role, SERVICE_HEADER};
+use chassis::event::{Consumer, Record};
+use chassis::rpc::SERVICE_HEADER;
+use chassis::rpc::token::{Claims, RoleClaim, Verifier};
+use chassis::{Clock, Context, Role};
 use hyper_util::rt::TokioIo;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -60,7 +61,7 @@ impl Kit {
         let context = Context {
             clock: Clock::fixed(start),
             verifier: Arc::new(verifier),
-            policies: chassis::policy::Policies::read(contracts::DESCRIPTORS).expect("every RPC has a policy"),
+            policies: chassis::rpc::policy::Policies::read(contracts::DESCRIPTORS).expect("every RPC has a policy"),
             descriptors: contracts::DESCRIPTORS,
             tasks: tokio_util::task::TaskTracker::new(),
         };
@@ -72,7 +73,7 @@ impl Kit {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         // A server whose listener has ended says goodbye to its connections.
         let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
-        let server = chassis::server::serve(&mut role, &self.context, incoming, CancellationToken::new());
+        let server = chassis::boot::server::serve(&mut role, &self.context, incoming, CancellationToken::new());
         let (_health, server) = server.await.expect("the role can be served");
         tokio::spawn(server);
         let mut ours = Some(TokioIo::new(ours));
@@ -171,7 +172,7 @@ fn keep_samples(records: &[Record]) {
 
 /// Hands records to a consumer, as the bus would.
 pub async fn hear(consumer: &Consumer, clock: &Clock, records: &[Record]) {
-    chassis::inbox::take_in(consumer, clock, records).await.expect("the database is there");
+    chassis::event::inbox::take_in(consumer, clock, records).await.expect("the database is there");
 }
 
 /// An event of another service, as it would arrive.

@@ -2,8 +2,9 @@
 
 use std::fmt::Debug;
 
-use chassis::consume::{Consumer, Record};
-use chassis::{Clock, inbox};
+use chassis::Clock;
+use chassis::event::inbox;
+use chassis::event::{Consumer, Record};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};

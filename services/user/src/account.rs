@@ -1,6 +1,6 @@
 //! An account: its row, and how it looks to callers.
 
-use chassis::update::etag;
+use chassis::rpc::update::etag;
 use chassis::{Owner, timestamp};
 use contracts::souk::user::v1 as proto;
 use sqlx::PgConnection;
@@ -45,7 +45,7 @@ impl Account {
         )
         .execute(db)
         .await
-        .map_err(chassis::error::on_constraint("account_email", Error::EmailTaken))?;
+        .map_err(chassis::rpc::error::on_constraint("account_email", Error::EmailTaken))?;
         Ok(())
     }
 

@@ -21,10 +21,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::config::{Common, Secret, parse_loopback};
-use chassis::db::{self, Schema};
-use chassis::step::{Did, Step};
-use chassis::{Clock, Context, Role, idempotency};
+use chassis::boot::config::{Common, Secret, parse_loopback};
+use chassis::boot::db::{self, Schema};
+use chassis::rpc::idempotency;
+use chassis::{Clock, Context, Role};
+use chassis::{Did, Step};
 use clap::Args;
 use contracts::souk::user::v1::session_service_server::SessionServiceServer;
 use contracts::souk::user::v1::user_service_server::UserServiceServer;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use chassis::{Clock, DEFAULT_DEADLINE};
+use chassis::Clock;
+use chassis::rpc::DEFAULT_DEADLINE;
 use contracts::email;
 use sqlx::PgPool;
 use tokio::time::Instant;

@@ -2,7 +2,7 @@
 //! gets the first answer.
 
 use chassis::Caller;
-use chassis::idempotency::{self, Begun};
+use chassis::rpc::idempotency::{self, Begun};
 use contracts::email;
 use contracts::souk::user::v1::{RegisterUserRequest, RegisterUserResponse};
 

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chassis::token::RoleClaim;
+use chassis::rpc::token::RoleClaim;
 use chassis::{Caller, Unexpected, timestamp};
 use contracts::email;
 use contracts::souk::user::v1::{CreateSessionRequest, CreateSessionResponse, Session};

@@ -1,7 +1,8 @@
 //! Change an account: its display name, and nothing else.
 
-use chassis::update::{Mask, check_etag};
-use chassis::{Caller, Identity};
+use chassis::Caller;
+use chassis::rpc::Identity;
+use chassis::rpc::update::{Mask, check_etag};
 use contracts::email;
 use contracts::souk::user::v1::{UpdateUserRequest, UpdateUserResponse};
 

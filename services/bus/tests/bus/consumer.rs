@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use chassis::Clock;
-use chassis::consume::Consumer;
-use chassis::dead_letter::{self, Discard, RedriveError};
+use chassis::event::Consumer;
+use chassis::event::dead_letter::{self, Discard, RedriveError};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;

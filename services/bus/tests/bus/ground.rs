@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chassis::consume::{Consumer, HandleError, Handler, Record};
-use chassis::outbox::{self, Event, Outbox, Wake};
-use chassis::{Clock, dead_letter, metrics};
+use chassis::Clock;
+use chassis::boot::metrics;
+use chassis::event::dead_letter;
+use chassis::event::outbox::{self, Event, Outbox, Wake};
+use chassis::event::{Consumer, HandleError, Handler, Record};
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use chassis::consume::Record;
-use chassis::outbox::{Outbox, Wake};
+use chassis::event::Record;
+use chassis::event::outbox::{Outbox, Wake};
+use chassis::event::relay;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
@@ -15,7 +16,7 @@ use crate::ground::{Ground, Running, SAID, brokers, eventually, metric};
 
 fn relay(ground: &Ground, service: &'static str) -> Running {
     let (outbox, producer) = (ground.outbox.clone(), ground.producer.clone());
-    Running::start(|stop| bus::publish(outbox, service, producer, stop))
+    Running::start(|stop| relay::publish(outbox, service, bus::sender(producer, service), stop))
 }
 
 /// Versions without their repeats. One that comes after a later one is missing.
@@ -112,7 +113,7 @@ async fn a_relay_whose_broker_is_away_stops_in_time_and_keeps_its_events(db: PgP
     // Nothing listens there.
     let producer = bus::producer("127.0.0.1:1").expect("the settings are right");
     let outbox = ground.outbox.clone();
-    let relay = Running::start(|stop| bus::publish(outbox, "away", producer, stop));
+    let relay = Running::start(|stop| relay::publish(outbox, "away", bus::sender(producer, "away"), stop));
     ground.commit(Uuid::from_u128(1)).await;
     eventually("a count of what waits", async || (metric("outbox_pending", "away") > 0.0).then_some(())).await;
     relay.stop().await;
@@ -180,7 +181,8 @@ async fn the_process_of_a_relay() {
     let options: PgConnectOptions = url.parse().expect("a URL");
     let db = PgPoolOptions::new().max_connections(3).connect_lazy_with(options);
     let producer = bus::producer(&brokers()).expect("the settings are right");
-    bus::publish(Outbox { db, wake: Wake::default() }, "process", producer, Default::default()).await;
+    let outbox = Outbox { db, wake: Wake::default() };
+    relay::publish(outbox, "process", bus::sender(producer, "process"), Default::default()).await;
 }
 
 async fn leader(ground: &Ground, other_than: &str) -> String {

@@ -1,6 +1,6 @@
 //! How much one customer may hold.
 
-use chassis::consume::Record;
+use chassis::event::Record;
 use contracts::souk::inventory::v1::inventory_event::Event as Kind;
 use contracts::souk::inventory::v1::*;
 use contracts::souk::order::v1::OrderEvent;

@@ -7,9 +7,9 @@ mod stock;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::client;
-use chassis::consume::{Consumer, Record};
-use chassis::outbox::Wake;
+use chassis::event::outbox::Wake;
+use chassis::event::{Consumer, Record};
+use chassis::rpc::client;
 use contracts::souk::inventory::v1::inventory_service_client::InventoryServiceClient;
 use contracts::souk::inventory::v1::*;
 use contracts::souk::order::v1::order_event::Event;
@@ -101,7 +101,7 @@ impl Store {
     }
 
     pub(super) async fn parked(&self) -> usize {
-        chassis::dead_letter::list(&self.db, None, 0, 100).await.expect("letters").len()
+        chassis::event::dead_letter::list(&self.db, None, 0, 100).await.expect("letters").len()
     }
 }
 

@@ -1,4 +1,4 @@
-use chassis::Range;
+use chassis::check::Range;
 use contracts::souk::inventory::v1::*;
 use sqlx::PgPool;
 use testkit::reason;
@@ -173,7 +173,7 @@ async fn units_are_conserved_whatever_the_order_of_events(db: PgPool) {
             // The order service confirms only what was held.
             let bad = ["StockRejected"] == *store.published(*order).await;
             story.retain(|record| !(bad && record.kind.ends_with("Confirmed")));
-            if !group.iter().any(|told: &chassis::consume::Record| told.key == *order) && !story.is_empty() {
+            if !group.iter().any(|told: &chassis::event::Record| told.key == *order) && !story.is_empty() {
                 group.push(story.remove(0));
             }
             // One in three stays as it is, so that in the end some are held, some sold.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use chassis::client;
-use chassis::step::Did;
+use chassis::Did;
+use chassis::rpc::client;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;

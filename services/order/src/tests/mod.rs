@@ -13,9 +13,10 @@ mod stuck;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use chassis::consume::{Consumer, Record};
-use chassis::outbox::Wake;
-use chassis::{Range, Unexpected};
+use chassis::Unexpected;
+use chassis::check::Range;
+use chassis::event::outbox::Wake;
+use chassis::event::{Consumer, Record};
 use contracts::souk::inventory::v1::inventory_event::Event as Stock;
 use contracts::souk::inventory::v1::*;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
@@ -127,7 +128,7 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl ProductService for Catalogue {
     async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> Answer<QuoteItemsResponse> {
-        assert_eq!(request.metadata().get(chassis::SERVICE_HEADER).map(|it| it.as_bytes()), Some(&b"order"[..]));
+        assert_eq!(request.metadata().get(chassis::rpc::SERVICE_HEADER).map(|it| it.as_bytes()), Some(&b"order"[..]));
         let stalled = self.shelves().stalled.clone();
         if stalled.is_some_and(|stalled| request.get_ref().product_ids.contains(&stalled)) {
             return std::future::pending().await;
@@ -178,7 +179,7 @@ impl Shop {
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
         let products = ProductServiceServer::new(catalogue.clone());
         tokio::spawn(Server::builder().add_service(products).serve_with_incoming(incoming));
-        let channel = chassis::client::connect("product", &format!("http://{address}")).expect("a URL");
+        let channel = chassis::rpc::client::connect("product", &format!("http://{address}")).expect("a URL");
 
         let kit = Kit::new();
         let service = Arc::new(Service {
@@ -374,6 +375,6 @@ impl Shop {
     }
 
     pub(super) async fn parked(&self) -> usize {
-        chassis::dead_letter::list(&self.db, None, 0, 100).await.expect("letters").len()
+        chassis::event::dead_letter::list(&self.db, None, 0, 100).await.expect("letters").len()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::consume::Record;
+use chassis::event::Record;
 use contracts::souk::inventory::v1::inventory_event::Event as Stock;
 use contracts::souk::inventory::v1::*;
 use contracts::souk::order::v1::*;

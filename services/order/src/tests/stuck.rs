@@ -9,7 +9,7 @@ use crate::stuck::count_stuck;
 /// As Prometheus reads them: those that should have settled, and those that should be paid.
 async fn stuck(shop: &Shop) -> [String; 2] {
     count_stuck(shop.service.clone()).await.expect("counted");
-    let page = chassis::metrics::render();
+    let page = chassis::boot::metrics::render();
     ["unsettled", "unpaid"].map(|of| {
         let name = format!("souk_orders_stuck{{of=\"{of}\"}} ");
         page.lines().find_map(|line| line.strip_prefix(&name)).expect("the gauge is there").to_owned()

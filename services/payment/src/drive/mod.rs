@@ -10,9 +10,9 @@ mod void;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use chassis::Did;
 use chassis::Unexpected;
-use chassis::metrics;
-use chassis::step::Did;
+use chassis::boot::metrics;
 use contracts::souk::payment::v1::RefundReason;
 use prometheus_client::metrics::gauge::Gauge;
 use uuid::Uuid;

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use chassis::Unexpected;
-use chassis::metrics;
+use chassis::boot::metrics;
 use contracts::souk::payment::v1::payment_event::Event as Kind;
 use contracts::souk::payment::v1::{PaymentRefundFailed, PaymentRefunded, RefundReason};
 use prometheus_client::metrics::counter::Counter;

@@ -1,7 +1,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use chassis::step::Did;
+use chassis::Did;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::{OrderCancelled, OrderExpired, OrderPaymentFailed};
 use sqlx::PgPool;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::step::Did;
+use chassis::Did;
 use sqlx::PgPool;
 
 use super::Till;

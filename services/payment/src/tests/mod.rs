@@ -14,10 +14,10 @@ mod webhook;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::client;
-use chassis::consume::Consumer;
-use chassis::outbox::Wake;
-use chassis::step::Did;
+use chassis::Did;
+use chassis::event::Consumer;
+use chassis::event::outbox::Wake;
+use chassis::rpc::client;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::*;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use chassis::step::Did;
+use chassis::Did;
 use contracts::souk::order::v1::OrderPaymentFailed;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::payment::v1::{PaymentEvent, payment_event};
@@ -162,7 +162,7 @@ async fn what_cannot_be_mended_is_told(db: PgPool) {
     till.compare().await;
     assert_eq!((till.difference(lost).await, till.difference(short).await), ("missing".into(), "captured".into()));
     count_differences(till.service.clone()).await.expect("counted");
-    let page = chassis::metrics::render();
+    let page = chassis::boot::metrics::render();
     for kind in ["missing", "captured"] {
         assert!(page.contains(&format!("souk_payment_differences{{of=\"{kind}\"}} 1")), "{page}");
     }
@@ -177,7 +177,7 @@ async fn sweepers_share_the_sweep_and_its_lag_is_told(db: PgPool) {
     }
     let lag = async || {
         measure_lag(till.service.clone()).await.expect("measured");
-        let page = chassis::metrics::render();
+        let page = chassis::boot::metrics::render();
         let line =
             page.lines().find(|line| line.starts_with("souk_payment_comparison_lag_seconds ")).map(str::to_owned);
         line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).expect("a lag")

@@ -1,4 +1,4 @@
-use chassis::step::Did;
+use chassis::Did;
 use contracts::souk::payment::v1::*;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chassis::Range;
-use chassis::step::Did;
+use chassis::Did;
+use chassis::check::Range;
 use contracts::souk::payment::v1::*;
 use contracts::souk::r#type::v1::Money;
 use dev::provider::webhook::sign;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use chassis::step::Did;
+use chassis::Did;
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;
 use sqlx::PgPool;

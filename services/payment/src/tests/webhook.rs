@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use chassis::step::Did;
+use chassis::Did;
 use clap::Args;
 use contracts::google::api::HttpBody;
 use contracts::souk::payment::v1::*;

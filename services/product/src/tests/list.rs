@@ -38,7 +38,7 @@ async fn the_longest_titles_have_a_next_page_too(db: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_token_that_is_not_ours_is_refused(db: PgPool) {
     let shelf = Shelf::open(db).await;
-    let page = chassis::page::Page::<(String, uuid::Uuid)>::parse(1, "", "products").expect("the first page");
+    let page = chassis::rpc::page::Page::<(String, uuid::Uuid)>::parse(1, "", "products").expect("the first page");
     let forged = page.cut(&mut vec![(), ()], |()| ("\0".to_owned(), uuid::Uuid::nil()));
     for page_token in ["x".to_owned(), forged] {
         let request = ListProductsRequest { page_size: 1, page_token };

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use chassis::{Excuses, Finding, Unexpected, dead_letter};
+use chassis::Unexpected;
+use chassis::check::{Excuses, Finding};
+use chassis::event::dead_letter;
 use sqlx::PgPool;
 
 use super::events::record_name;

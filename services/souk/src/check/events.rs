@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bus::{Replayed, Unreadable};
-use chassis::{Excuses, Finding, MOST_VIOLATIONS, Unexpected};
+use chassis::Unexpected;
+use chassis::check::{Excuses, Finding, MOST_VIOLATIONS};
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
 use uuid::Uuid;

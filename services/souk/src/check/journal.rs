@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use chassis::{Finding, Range};
+use chassis::check::{Finding, Range};
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::PgPool;

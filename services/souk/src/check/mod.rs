@@ -27,8 +27,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bus::topics::TOPICS;
-use chassis::config::{Secret, parse_duration, parse_secure_url};
-use chassis::{Clock, Finding, Unexpected, db, dead_letter};
+use chassis::boot::config::{Secret, parse_duration, parse_secure_url};
+use chassis::boot::db;
+use chassis::check::Finding;
+use chassis::event::dead_letter;
+use chassis::{Clock, Unexpected};
 use clap::Args;
 use payment::check::Provider;
 use sqlx::PgPool;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops;
 
-use chassis::{Finding, Range};
+use chassis::check::{Finding, Range};
 use order::check::End;
 use payment::check::{Books, Movements, Provider};
 

@@ -7,8 +7,9 @@ mod orders;
 
 use std::pin::Pin;
 
-use chassis::db::Schema;
-use chassis::{Finding, Range, Unexpected};
+use chassis::Unexpected;
+use chassis::boot::db::Schema;
+use chassis::check::{Finding, Range};
 use sqlx::PgPool;
 use uuid::Uuid;
 

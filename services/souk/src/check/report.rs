@@ -1,6 +1,6 @@
 //! What is printed: one line for each invariant, and what violates it.
 
-use chassis::{Finding, MOST_VIOLATIONS};
+use chassis::check::{Finding, MOST_VIOLATIONS};
 
 /// How many violations of one kind are printed.
 const SHOWN: usize = 20;

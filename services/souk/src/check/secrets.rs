@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use chassis::{Finding, Unexpected};
+use chassis::Unexpected;
+use chassis::check::Finding;
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bus::{Replayed, Unreadable};
-use chassis::config::Secret;
-use chassis::db::Schema;
-use chassis::{Excuses, Finding};
+use chassis::boot::config::Secret;
+use chassis::boot::db::Schema;
+use chassis::check::{Excuses, Finding};
 use inventory::check::Holding;
 use order::check::End;
 use payment::check::{Books, Movements};

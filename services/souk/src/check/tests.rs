@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::{Excuses, Finding, Range};
+use chassis::check::{Excuses, Finding, Range};
 use dev::provider::{Provider as Simulator, Seed, seed};
 use order::check::End;
 use payment::check::Provider;

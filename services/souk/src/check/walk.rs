@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use chassis::{Excuses, Finding, Range, Unexpected};
+use chassis::Unexpected;
+use chassis::check::{Excuses, Finding, Range};
 use inventory::check::Holding;
 use order::check::End;
 use uuid::Uuid;

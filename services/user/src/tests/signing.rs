@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chassis::Clock;
-use chassis::token::{RoleClaim, Verifier};
+use chassis::rpc::token::{RoleClaim, Verifier};
 use http_body_util::BodyExt;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};

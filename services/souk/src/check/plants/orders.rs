@@ -1,6 +1,7 @@
 //! What is planted among orders, their events and the answers to those who placed them.
 
-use chassis::{Excuses, timestamp};
+use chassis::check::Excuses;
+use chassis::timestamp;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::*;
 use contracts::souk::r#type::v1::Money;

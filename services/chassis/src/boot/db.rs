@@ -1,0 +1,61 @@
+//! The pool of one service, with the timeouts that end what a forgotten caller began.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use sqlx::ConnectOptions;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::boot::config::Secret;
+
+/// The database of one service: its schema, and the tables that its role may only add to.
+#[derive(Debug)]
+pub struct Schema {
+    pub service: &'static str,
+    pub migrator: &'static Migrator,
+    pub append_only: &'static [&'static str],
+}
+
+/// How long a statement may take that nobody gave less time.
+pub(crate) const SLOWEST_STATEMENT: Duration = Duration::from_secs(5);
+/// How long a caller waits for a free connection.
+const ACQUIRE: Duration = Duration::from_secs(2);
+
+/// For a role: no statement takes longer than a caller would wait.
+pub fn pool(url: &Secret, connections: u32) -> Result<PgPool, String> {
+    patient_pool(url, connections, SLOWEST_STATEMENT)
+}
+
+/// Connects when first needed, so that a role starts while its database is still away.
+pub fn patient_pool(url: &Secret, connections: u32, slowest_statement: Duration) -> Result<PgPool, String> {
+    let options: PgConnectOptions =
+        url.reveal().parse().map_err(|error| format!("it is not a Postgres URL: {error}"))?;
+    let options = options
+        .application_name("souk")
+        .options([
+            ("statement_timeout", format!("{}ms", slowest_statement.as_millis()).as_str()),
+            ("lock_timeout", "3s"),
+            // A net, not a plan: no session stays in an open transaction that nobody works on. A process that stands still in
+            // the middle of one holds up whoever repeats its request for so long.
+            ("idle_in_transaction_session_timeout", "5s"),
+        ])
+        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
+    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE);
+    let pool = pool.before_acquire(|_, session| Box::pin(async move { Ok(is_trusted(session.age)) }));
+    Ok(pool.connect_lazy_with(options))
+}
+
+/// Sessions that were open by then are not used any more.
+static DISTRUSTED: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// For when a database of this process was seen to be read-only: sessions that are open by now may stay so for ever, such as
+/// those with a primary that became a standby while its name moved on. Pools close them, and open new ones.
+pub(crate) fn distrust_open_sessions() {
+    *DISTRUSTED.lock().expect("nothing panics while it holds this lock") = Some(Instant::now());
+}
+
+fn is_trusted(age: Duration) -> bool {
+    let distrusted = *DISTRUSTED.lock().expect("nothing panics while it holds this lock");
+    distrusted.is_none_or(|at| age < at.elapsed())
+}

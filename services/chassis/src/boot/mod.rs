@@ -1,0 +1,14 @@
+//! From configuration to running roles.
+
+pub(crate) mod clock;
+pub mod config;
+pub mod db;
+pub(crate) mod health;
+pub mod metrics;
+pub(crate) mod role;
+mod run;
+pub mod server;
+pub(crate) mod step;
+pub mod telemetry;
+
+pub use run::{BootError, run};

@@ -1,0 +1,162 @@
+//! A role: what one service puts on the wire. Services make one; the binary selects which to run.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::{LayerExt, RoutesBuilder};
+use tower::Service;
+
+use crate::boot::clock::Clock;
+use crate::boot::config::Common;
+use crate::boot::step::Step;
+use crate::event::consumer::Consumer;
+use crate::event::outbox::Outbox;
+use crate::rpc::policy::{Policies, Unreadable};
+use crate::rpc::run_to_end::RunToEnd;
+use crate::rpc::token::Verifier;
+
+/// What every role of a process shares.
+#[derive(Clone)]
+pub struct Context {
+    pub clock: Clock,
+    pub verifier: Arc<Verifier>,
+    pub policies: Policies,
+    pub descriptors: &'static [u8],
+    /// Handlers under way.
+    pub tasks: TaskTracker,
+}
+
+impl Context {
+    pub fn new(config: &Common, descriptors: &'static [u8]) -> Result<Self, Unreadable> {
+        Ok(Self {
+            clock: Clock::System,
+            verifier: Arc::new(Verifier::new(&config.token_issuer, &config.token_audience)),
+            policies: Policies::read(descriptors)?,
+            descriptors,
+            tasks: TaskTracker::new(),
+        })
+    }
+}
+
+type Background = Box<dyn FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+pub struct Role {
+    /// Such as `order`.
+    pub name: &'static str,
+    /// The domain of its errors, such as `souk.order`.
+    pub domain: &'static str,
+    pub listen: SocketAddr,
+    pub steps: Vec<Step>,
+    pub consumers: Vec<Consumer>,
+    pub outbox: Option<Outbox>,
+    pub(crate) database: Option<PgPool>,
+    pub(crate) clock: Clock,
+    pub(crate) routes: RoutesBuilder,
+    pub(crate) services: Vec<&'static str>,
+    pub(crate) admin: axum::Router,
+    pub(crate) background: Vec<(&'static str, Background)>,
+    tasks: TaskTracker,
+}
+
+impl Role {
+    pub fn new(name: &'static str, domain: &'static str, listen: SocketAddr, context: &Context) -> Self {
+        Self {
+            name,
+            domain,
+            listen,
+            steps: vec![],
+            consumers: vec![],
+            outbox: None,
+            database: None,
+            clock: Clock::System,
+            routes: RoutesBuilder::default(),
+            services: vec![],
+            admin: axum::Router::new(),
+            background: vec![],
+            tasks: context.tasks.clone(),
+        }
+    }
+
+    /// A service of unary RPCs: its handlers run to their end.
+    pub fn serve<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.services.push(S::NAME);
+        self.routes.add_service(RunToEnd::new(self.tasks.clone(), self.domain).named_layer(service));
+        self
+    }
+
+    /// A service whose RPCs stream: its handlers end when their caller goes, and hold no connection to a database.
+    pub fn serve_streaming<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.routes.add_service(service);
+        self
+    }
+
+    /// What it cannot serve without.
+    pub fn needs(mut self, db: PgPool) -> Self {
+        self.database = Some(db);
+        self
+    }
+
+    /// Its clock, which that database sets. Steps begin when it has.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    pub fn step(mut self, step: Step) -> Self {
+        self.steps.push(step);
+        self
+    }
+
+    pub fn consume(mut self, consumer: Consumer) -> Self {
+        self.consumers.push(consumer);
+        self
+    }
+
+    /// Its events are published from here.
+    pub fn publish(mut self, outbox: Outbox) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
+
+    /// Pages on the admin port.
+    pub fn admin(mut self, pages: axum::Router) -> Self {
+        self.admin = self.admin.merge(pages);
+        self
+    }
+
+    /// A task that ends when told to stop, and not before.
+    pub fn background<F, U>(mut self, name: &'static str, task: F) -> Self
+    where
+        F: FnOnce(CancellationToken) -> U + Send + 'static,
+        U: Future<Output = ()> + Send + 'static,
+    {
+        self.background.push((name, Box::new(move |stop| Box::pin(task(stop)))));
+        self
+    }
+}

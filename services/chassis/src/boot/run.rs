@@ -1,0 +1,192 @@
+//! From start to stop. Roles listen, work and answer until SIGTERM or SIGINT; then they turn NOT_SERVING, wait for
+//! balancers to turn away, finish calls and steps, flush telemetry, and leave within their grace period.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::serve::{Listener, ListenerExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+
+use crate::boot::config::Common;
+use crate::boot::health::{self, set_serving};
+use crate::boot::metrics;
+use crate::boot::role::{Context, Role};
+use crate::boot::server::{self, ServeError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("cannot listen on {address} ({what}): {source}")]
+    Listen { what: String, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("signals cannot be heard: {0}")]
+    Signals(io::Error),
+    #[error("{0} ended although nobody asked it to")]
+    Died(&'static str),
+    #[error("it did not stop within its grace period")]
+    TooSlow,
+}
+
+/// How long a role waits for the keys of access tokens before it answers without.
+const KEYS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs roles until a signal. All listeners are bound before anything starts.
+pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Result<(), BootError> {
+    let (mut terminate, mut interrupt) = (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
+    let mut listeners = Vec::new();
+    for role in &roles {
+        listeners.push(bind(role.name, role.listen).await?);
+    }
+    let admin_listener = bind("admin", config.admin_listen).await?;
+
+    let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
+    let ready = Arc::new(AtomicBool::new(false));
+    let pages = roles.iter_mut().fold(axum::Router::new(), |pages, role| pages.merge(std::mem::take(&mut role.admin)));
+    let admin = axum::serve(pages_on(admin_listener), admin_pages(pages, ready.clone()));
+    let admin = tokio::spawn(admin.with_graceful_shutdown(stop_working.clone().cancelled_owned()).into_future());
+
+    let (mut servers, mut workers, mut watches) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+    let mut reporters = Vec::new();
+    let verifier = context.verifier.clone().poll(config.jwks_url.clone(), stop_working.clone());
+    workers.spawn(async move {
+        verifier.await;
+        "the polling of keys"
+    });
+    // Whoever calls meanwhile waits in a listener's queue, instead of being told that nobody can be verified.
+    if tokio::time::timeout(KEYS_WITHIN, context.verifier.ready()).await.is_err() {
+        tracing::warn!("no keys of access tokens yet; only public methods are answered until there are");
+    }
+    for (mut role, listener) in roles.into_iter().zip(listeners) {
+        let incoming = calls_on(listener);
+        let (reporter, server) = server::serve(&mut role, &context, incoming, stop_serving.clone()).await?;
+        let name = role.name;
+        servers.spawn(async move { (name, server.await) });
+        reporters.push((reporter.clone(), role.services.clone()));
+        let clock = role.clock;
+        if let Some(db) = role.database {
+            let clock = clock.clone();
+            watches.spawn(async move { health::follow(name, &role.services, &reporter, &db, &clock).await });
+        }
+        for step in role.steps {
+            for _ in 0..step.workers {
+                let (step, stop, clock) = (step.clone(), stop_working.clone(), clock.clone());
+                workers.spawn(async move {
+                    let name = step.name;
+                    // What others hold is not judged by a clock that is not theirs.
+                    if stop.run_until_cancelled(clock.known()).await.is_some() {
+                        step.run(stop).await;
+                    }
+                    name
+                });
+            }
+        }
+        for (name, task) in role.background {
+            let task = task(stop_working.clone());
+            workers.spawn(async move {
+                task.await;
+                name
+            });
+        }
+        tracing::info!(role = name, address = %role.listen, "serving");
+    }
+    ready.store(true, Ordering::Relaxed);
+
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        Some(ended) = workers.join_next() => Err(BootError::Died(ended.unwrap_or("a background task that panicked"))),
+        Some(ended) = servers.join_next() => Err(BootError::Died(ended.map_or("a server that panicked", |(name, _)| name))),
+    };
+
+    tracing::info!("stopping");
+    let leave = async {
+        ready.store(false, Ordering::Relaxed);
+        // Nobody may say any more that it serves.
+        watches.shutdown().await;
+        for (reporter, services) in &reporters {
+            set_serving(reporter, services, ServingStatus::NotServing).await;
+        }
+        tokio::time::sleep(config.drain).await;
+        stop_serving.cancel();
+        while servers.join_next().await.is_some() {}
+        context.tasks.close();
+        context.tasks.wait().await;
+        stop_working.cancel();
+        while workers.join_next().await.is_some() {}
+        // Whoever still reads a page does not keep us.
+        admin.abort();
+    };
+    match tokio::time::timeout(config.grace, leave).await {
+        Ok(()) => outcome,
+        Err(_) => outcome.and(Err(BootError::TooSlow)),
+    }
+}
+
+fn admin_pages(pages: axum::Router, ready: Arc<AtomicBool>) -> axum::Router {
+    let readiness = move || async move {
+        if ready.load(Ordering::Relaxed) {
+            (StatusCode::OK, "ready\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        }
+    };
+    let page = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    pages
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(move || async move { (page, metrics::render()) }))
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, BootError> {
+    TcpListener::bind(address).await.map_err(|source| BootError::Listen { what: what.to_owned(), address, source })
+}
+
+/// Without Nagle's algorithm: an answer is written in several parts, and the kernel would keep back the last one until the others
+/// are acknowledged, which a peer may put off for 40 ms. tonic's own setting is for listeners that it makes itself.
+fn calls_on(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+/// The same, for pages.
+fn pages_on(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+    })
+}
+
+fn listen_to(kind: SignalKind) -> Result<tokio::signal::unix::Signal, BootError> {
+    signal(kind).map_err(BootError::Signals)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_answer_waits_for_the_acknowledgement_of_its_first_part() {
+        let free = async || bind("test", ([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let calls = free().await;
+        let _client = TcpStream::connect(calls.local_addr().expect("an address")).await.expect("it listens");
+        let accepted = calls_on(calls).next().await.expect("somebody connected").expect("a connection");
+        assert!(accepted.nodelay().expect("an option"), "of calls");
+
+        let pages = free().await;
+        let _client = TcpStream::connect(pages.local_addr().expect("an address")).await.expect("it listens");
+        let (accepted, _) = pages_on(pages).accept().await;
+        assert!(accepted.nodelay().expect("an option"), "of pages");
+    }
+}

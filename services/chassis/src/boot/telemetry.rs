@@ -1,0 +1,87 @@
+//! Logs to standard error, traces by OTLP where a collector is configured. Jaeger takes OTLP as it is; there is no
+//! exporter of its own any more.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::boot::config::{Common, LogFormat};
+
+/// Whether spans go anywhere: without, nobody pays for carrying their context around.
+static TRACING: AtomicBool = AtomicBool::new(false);
+
+/// Flushes what is left when the process ends.
+pub struct Telemetry(Option<SdkTracerProvider>);
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    #[error("SOUK_LOG: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("logging is set up twice")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Within a tokio runtime, once.
+pub fn init(config: &Common, name: &str) -> Result<Telemetry, TelemetryError> {
+    let provider = config.otlp_endpoint.as_deref().map(|endpoint| export(endpoint, name)).transpose()?;
+    TRACING.store(provider.is_some(), Ordering::Relaxed);
+    let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("souk")));
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let lines = match config.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(EnvFilter::try_new(&config.log)?).with(traces).with(lines).try_init()?;
+    Ok(Telemetry(provider))
+}
+
+impl Telemetry {
+    pub fn shutdown(self) {
+        if let Some(Err(error)) = self.0.map(|provider| provider.shutdown()) {
+            tracing::warn!(%error, "the last spans were not exported");
+        }
+    }
+}
+
+fn export(endpoint: &str, name: &str) -> Result<SdkTracerProvider, opentelemetry_otlp::ExporterBuildError> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+    let resource = Resource::builder().with_service_name(format!("souk-{name}")).build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// Makes `span` a child of what the caller, or the writer of an event, was doing.
+pub fn adopt_parent(span: &Span, traceparent: Option<&str>) {
+    if !TRACING.load(Ordering::Relaxed) {
+        return;
+    }
+    if let Some(traceparent) = traceparent {
+        let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+        // A span that no layer records has no parent to set, which is fine.
+        let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
+    }
+}
+
+/// What we are doing, for whoever goes on with it.
+pub fn traceparent() -> Option<String> {
+    if !TRACING.load(Ordering::Relaxed) {
+        return None;
+    }
+    let mut carrier = HashMap::new();
+    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
+    carrier.remove("traceparent")
+}

@@ -1,0 +1,115 @@
+//! Events on their way out. [`append`] puts one into the transaction of what it tells; the relay publishes it once that
+//! is committed, and only then.
+
+use std::sync::Arc;
+
+use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::boot::telemetry;
+
+/// One event of one aggregate. Append it after the aggregate's row was locked: that makes ids grow in the order of
+/// commits for each key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub event_id: Uuid,
+    pub topic: &'static str,
+    /// The aggregate's id.
+    pub key: Uuid,
+    /// The aggregate's version after it; counts from 1 without gaps.
+    pub version: i64,
+    /// Such as `souk.order.v1.OrderPlaced`.
+    pub kind: &'static str,
+    pub payload: Vec<u8>,
+    /// Who caused it, see `Caller::actor`.
+    pub actor: String,
+    /// The event that caused it, if one did.
+    pub causation_id: Option<Uuid>,
+    pub occurred_at: OffsetDateTime,
+}
+
+pub async fn append(db: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into outbox (event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        event.event_id,
+        event.topic,
+        event.key,
+        event.version,
+        event.kind,
+        event.payload,
+        event.actor,
+        event.causation_id,
+        telemetry::traceparent(),
+        event.occurred_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Several events of one transaction, appended by one statement. Each is a part of what was going on when it was pushed.
+#[derive(Debug, Default)]
+pub struct Batch {
+    events: Vec<Event>,
+    traceparents: Vec<Option<String>>,
+}
+
+impl Batch {
+    pub fn push(&mut self, event: Event) {
+        self.events.push(event);
+        self.traceparents.push(telemetry::traceparent());
+    }
+
+    /// In the order in which they were pushed.
+    pub async fn append(self, db: &mut PgConnection) -> sqlx::Result<()> {
+        fn all<T>(events: &[Event], column: impl Fn(&Event) -> T) -> Vec<T> {
+            events.iter().map(column).collect()
+        }
+        let events = &self.events;
+        sqlx::query!(
+            "insert into outbox (event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at)
+             select event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at
+             from unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::bytea[], $7::text[], $8::uuid[],
+               $9::text[], $10::timestamptz[]) with ordinality
+               as told (event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at, place)
+             order by place",
+            &all(events, |event| event.event_id),
+            &all(events, |event| event.topic) as &[&str],
+            &all(events, |event| event.key),
+            &all(events, |event| event.version),
+            &all(events, |event| event.kind) as &[&str],
+            &all(events, |event| event.payload.clone()),
+            &all(events, |event| event.actor.clone()),
+            &all(events, |event| event.causation_id) as &[Option<Uuid>],
+            &self.traceparents as &[Option<String>],
+            &all(events, |event| event.occurred_at),
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Tells whoever waits for work that there is some: call it right after the commit.
+#[derive(Debug, Clone, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    pub async fn woken(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// What the relay of one service works on.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    pub db: PgPool,
+    pub wake: Wake,
+}

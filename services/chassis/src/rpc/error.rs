@@ -1,0 +1,313 @@
+//! Errors, as callers read them: `google.rpc.Status` with an ErrorInfo always, and further details where they say more.
+//!
+//! A service has one `Error` enum. What a caller may know becomes a [`Refusal`]; what is ours to mend is logged here,
+//! once, and answered with a fixed text.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::metadata::AsciiMetadataValue;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::boot::metrics;
+use crate::rpc::run_to_end::is_too_late;
+
+/// A refusal travels in headers, and those end at 16 KiB for many a client: so many fields are named, none of their texts
+/// is longer than this, and neither is the message. The contracts bound what they refuse in the same way.
+const MAX_FIELDS: usize = 10;
+const MAX_TEXT: usize = 120;
+const MAX_MESSAGE: usize = 1_000;
+
+/// Ours to mend, not the caller's to read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unexpected {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error("stored bytes do not decode: {0}")]
+    Decode(#[from] prost::DecodeError),
+    #[error("stored JSON does not decode: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A peer that cannot be asked right now; it may be asked again.
+    #[error("{peer} is unavailable: {source}")]
+    Peer { peer: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    /// An invariant that does not hold.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Unexpected {
+    /// A statement that took longer than it was allowed to, which may be all the time that its caller had left.
+    fn is_cancelled_statement(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("57014"))
+    }
+
+    /// Whether the same attempt may succeed later, as nothing is wrong with the attempt itself.
+    pub fn will_pass(&self) -> bool {
+        match self {
+            Self::Peer { .. } => true,
+            Self::Database(sqlx::Error::Database(error)) => sqlstate_will_pass(&error.code().unwrap_or_default()),
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed
+            ),
+            Self::Decode(_) | Self::Json(_) | Self::Broken(_) => false,
+        }
+    }
+}
+
+/// Whether Postgres may well take later what it refuses now with this code.
+fn sqlstate_will_pass(code: &str) -> bool {
+    match code {
+        // A standby, such as after a failover: writes succeed once the primary is found again. And sessions that Postgres ended
+        // because they were idle in a transaction, or a transaction that took too long.
+        "25006" | "25P03" | "25P04" => true,
+        // A constraint that was checked at the end of the transaction: the same attempt fails again.
+        "40002" => false,
+        // Locks that others hold, objects that others use, and databases that take no connections for now. The rest of the class
+        // are mistakes in a statement.
+        "55000" | "55006" | "55P03" => true,
+        // What is not there yet, or not granted yet: `souk migrate` mends it. The rest of the class are mistakes in a statement.
+        "42501" | "42703" | "42704" | "42883" | "42P01" => true,
+        // Connections, refused logins and databases that are not there yet; serialization failures and deadlocks; resources;
+        // cancelled statements and shutdowns; errors of the system below.
+        _ => ["08", "28", "3D", "3F", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)),
+    }
+}
+
+/// What any service may answer, whatever it is about.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("an idempotency key is required, as request_id or as the Idempotency-Key header")]
+    KeyRequired,
+    #[error("an idempotency key is 1 to 128 visible characters")]
+    KeyInvalid,
+    #[error("request_id and the Idempotency-Key header are both present, and differ")]
+    KeysDiffer,
+    #[error("this idempotency key was used for a different request")]
+    KeyReused,
+    #[error("the same request is in progress")]
+    InProgress,
+    #[error("page_token is not one of ours, or belongs to another list")]
+    PageTokenInvalid,
+    #[error("update_mask: {0} cannot be changed")]
+    MaskInvalid(String),
+    #[error("it was changed meanwhile: read it again")]
+    EtagMismatch,
+    #[error("{field}: {description}")]
+    FieldInvalid { field: String, description: String },
+    #[error("the request does not read as one of gRPC: {0}")]
+    Malformed(&'static str),
+    #[error("the message is compressed in a way that is not supported")]
+    EncodingUnsupported,
+    #[error("an access token is required")]
+    TokenRequired,
+    #[error("the access token is not valid: {0}")]
+    TokenInvalid(&'static str),
+    #[error("access tokens cannot be verified right now")]
+    KeysUnavailable,
+    #[error("not yours to call")]
+    PermissionDenied,
+    #[error("there is no such method")]
+    MethodNotFound,
+    #[error("too much is going on; try again")]
+    Overloaded,
+    #[error("the deadline passed; the outcome is unknown")]
+    DeadlineExceeded,
+    #[error(transparent)]
+    Unexpected(#[from] Unexpected),
+}
+
+impl Error {
+    pub fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::FieldInvalid { field: field.into(), description: description.into() }
+    }
+
+    pub fn explain(self) -> Result<Refusal, Unexpected> {
+        let text = self.to_string();
+        let key = |code, reason| Refusal::new(code, reason, &text).field("request_id", &text);
+        Ok(match self {
+            Self::KeyRequired => key(Code::InvalidArgument, "IDEMPOTENCY_KEY_REQUIRED"),
+            Self::KeyInvalid => key(Code::InvalidArgument, "IDEMPOTENCY_KEY_INVALID"),
+            Self::KeysDiffer => key(Code::InvalidArgument, "IDEMPOTENCY_KEYS_DIFFER"),
+            Self::KeyReused => key(Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED"),
+            Self::InProgress => {
+                Refusal::new(Code::Aborted, "REQUEST_IN_PROGRESS", text).retry_after(Duration::from_millis(100))
+            }
+            Self::PageTokenInvalid => {
+                Refusal::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID", &text).field("page_token", &text)
+            }
+            Self::MaskInvalid(_) => {
+                Refusal::new(Code::InvalidArgument, "UPDATE_MASK_INVALID", &text).field("update_mask", &text)
+            }
+            Self::EtagMismatch => Refusal::new(Code::Aborted, "ETAG_MISMATCH", text),
+            Self::FieldInvalid { field, description } => {
+                Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text).field(field, description)
+            }
+            Self::Malformed(_) => Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text),
+            Self::EncodingUnsupported => Refusal::new(Code::Unimplemented, "ENCODING_UNSUPPORTED", text),
+            Self::TokenRequired => Refusal::new(Code::Unauthenticated, "TOKEN_MISSING", text),
+            Self::TokenInvalid(_) => Refusal::new(Code::Unauthenticated, "TOKEN_INVALID", text),
+            Self::KeysUnavailable => {
+                Refusal::new(Code::Unavailable, "KEYS_UNAVAILABLE", text).retry_after(Duration::from_secs(1))
+            }
+            Self::PermissionDenied => Refusal::new(Code::PermissionDenied, "PERMISSION_DENIED", text),
+            Self::MethodNotFound => Refusal::new(Code::Unimplemented, "METHOD_NOT_FOUND", text),
+            Self::Overloaded => {
+                Refusal::new(Code::Unavailable, "OVERLOADED", text).retry_after(Duration::from_millis(250))
+            }
+            Self::DeadlineExceeded => Refusal::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", text),
+            Self::Unexpected(unexpected) => return Err(unexpected),
+        })
+    }
+
+    /// For what is refused before a service saw it.
+    pub fn into_status(self, domain: &str) -> Status {
+        settle(self.explain(), domain)
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unexpected(error.into())
+    }
+}
+
+/// What a caller may read.
+#[derive(Debug)]
+pub struct Refusal {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    metadata: HashMap<String, String>,
+    fields: Vec<FieldViolation>,
+    details: ErrorDetails,
+}
+
+impl Refusal {
+    pub fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        let (message, metadata, details) = (message.into(), HashMap::new(), ErrorDetails::new());
+        Self { code, reason, message, metadata, fields: vec![], details }
+    }
+
+    /// Names a field of the request by its path, such as `items[0].quantity`.
+    pub fn field(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
+        self.fields.push(FieldViolation::new(field, description));
+        self
+    }
+
+    pub fn precondition(mut self, subject: impl Into<String>, description: impl Into<String>) -> Self {
+        self.details.add_precondition_failure_violation(self.reason, subject, description);
+        self
+    }
+
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.details.set_retry_info(Some(delay));
+        self
+    }
+
+    /// A value that programs may want, such as the SKU that was short.
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.metadata.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    pub fn into_status(mut self, domain: &str) -> Status {
+        self.details.set_error_info(self.reason, domain, self.metadata);
+        for it in self.fields.iter().take(MAX_FIELDS) {
+            let (field, description) = (shorten(&it.field, MAX_TEXT), shorten(&it.description, MAX_TEXT));
+            self.details.add_bad_request_violation(field, description);
+        }
+        let mut message = shorten(&self.message, MAX_MESSAGE).to_owned();
+        if let Some(more @ 1..) = self.fields.len().checked_sub(MAX_FIELDS) {
+            message.push_str(&format!("; {more} more fields"));
+        }
+        let mut status = Status::with_error_details(self.code, message, self.details);
+        if self.code == Code::Unauthenticated {
+            let challenge = AsciiMetadataValue::from_static(challenge(self.reason));
+            status.metadata_mut().insert("www-authenticate", challenge);
+        }
+        status
+    }
+}
+
+/// What a 401 asks for (RFC 9110, 15.5.2 and RFC 6750, 3), the same at the edge.
+fn challenge(reason: &str) -> &'static str {
+    match reason {
+        "TOKEN_INVALID" => "Bearer realm=\"souk\", error=\"invalid_token\"",
+        _ => "Bearer realm=\"souk\"",
+    }
+}
+
+fn shorten(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
+
+/// How the error of one service is told to its callers.
+pub trait Explain: std::error::Error {
+    /// Such as `souk.order`.
+    const DOMAIN: &'static str;
+
+    fn explain(self) -> Result<Refusal, Unexpected>;
+}
+
+/// The boundary: what is unexpected is logged here and nowhere else.
+pub fn status<E: Explain>(error: E) -> Status {
+    settle(error.explain(), E::DOMAIN)
+}
+
+fn settle(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
+    let unexpected = match explained {
+        Ok(refusal) => return refusal.into_status(domain),
+        Err(unexpected) if unexpected.is_cancelled_statement() && is_too_late() => {
+            return Error::DeadlineExceeded.into_status(domain);
+        }
+        Err(unexpected) => unexpected,
+    };
+    metrics::count_unexpected(domain);
+    tracing::error!(error = %unexpected, domain, "a call failed unexpectedly");
+    if unexpected.will_pass() {
+        Refusal::new(Code::Unavailable, "UNAVAILABLE", "the service cannot do this right now; try again")
+            .retry_after(Duration::from_millis(500))
+            .into_status(domain)
+    } else {
+        Refusal::new(Code::Internal, "INTERNAL", "internal error").into_status(domain)
+    }
+}
+
+/// Turns the violation of a named constraint into what it means, and leaves every other error as it is.
+pub fn on_constraint<E: From<sqlx::Error>>(name: &str, meaning: E) -> impl FnOnce(sqlx::Error) -> E {
+    move |error| match &error {
+        sqlx::Error::Database(database) if database.constraint() == Some(name) => meaning,
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_of_sqlstate_is_known_by_what_it_means() {
+        let pass = [
+            "08000", "08003", "08006", "08P01", "25006", "25P03", "25P04", "28000", "28P01", "3D000", "3F000", "40001",
+            "40003", "40P01", "42501", "42703", "42704", "42883", "42P01", "53000", "53100", "53200", "53300", "53400",
+            "55006", "55P03", "57000", "57014", "57P01", "57P02", "57P03", "57P04", "57P05", "58000", "58030", "58P01",
+        ];
+        let stay = [
+            "", "22001", "22P02", "23505", "23514", "25000", "25001", "25P01", "25P02", "40002", "42601", "42804",
+            "42P02", "55P02", "55P04", "XX000", "XX001",
+        ];
+        for code in pass {
+            assert!(sqlstate_will_pass(code), "{code}");
+        }
+        for code in stay {
+            assert!(!sqlstate_will_pass(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One effect per key. [`begin`] opens the transaction of the effect and takes the key; `commit` stores the answer in it.
+
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use prost::{Message, Name};
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use crate::boot::db::SLOWEST_STATEMENT;
+use crate::rpc::caller::{Caller, Identity};
+use crate::rpc::error::{Error, Unexpected};
+
+/// How long an answer is remembered.
+pub const KEPT: time::Duration = time::Duration::days(7);
+
+/// 1 to 128 visible characters. It is its caller's own: two callers who use the same text have two keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    text: String,
+    subject: Option<[u8; 32]>,
+}
+
+impl Key {
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if visible && (1..=128).contains(&text.len()) {
+            Ok(Self { text: text.to_owned(), subject: None })
+        } else {
+            Err(Error::KeyInvalid)
+        }
+    }
+
+    /// Whoever calls without a token is nobody in particular, so the key belongs to what the call is about, such as the
+    /// e-mail address that is registered. Only its hash is kept.
+    pub fn about(self, subject: &str) -> Self {
+        Self { subject: Some(Sha256::digest(subject).into()), ..self }
+    }
+}
+
+#[must_use]
+pub enum Begun<R> {
+    /// Nobody did this yet. Dropped without `commit`, it never happened.
+    Fresh(Tx<R>),
+    /// It was done before; this is what was answered.
+    Replay(R),
+}
+
+/// The transaction of one effect. It derefs to the connection, so that free functions take `&mut tx`, and can only be
+/// committed together with the answer.
+pub struct Tx<R> {
+    inner: Transaction<'static, Postgres>,
+    slot: Slot,
+    answer: PhantomData<fn(R)>,
+}
+
+struct Slot {
+    caller: String,
+    method: String,
+    key: String,
+    hash: Vec<u8>,
+}
+
+impl Slot {
+    fn new<Q: Message + Name>(caller: &Caller, key: &Key, request: &Q) -> Result<Self, Unexpected> {
+        let caller = match &caller.identity {
+            Identity::Anonymous => {
+                let subject = key.subject.map(|hash| format!("anonymous:{}", URL_SAFE_NO_PAD.encode(hash)));
+                subject.ok_or_else(|| Unexpected::Broken("the key of an anonymous call is about nothing".to_owned()))?
+            }
+            Identity::Customer { user_id, .. } | Identity::Operator { user_id, .. } => user_id.to_string(),
+            Identity::Service { name } => name.clone(),
+        };
+        let hash = Sha256::digest(request.encode_to_vec()).to_vec();
+        Ok(Self { caller, method: Q::full_name(), key: key.text.clone(), hash })
+    }
+}
+
+/// The stored answer, if there is one: for a verb that must ask peers before its transaction, and must not fail because
+/// they changed their minds since.
+pub async fn replay<Q, R>(db: &PgPool, caller: &Caller, key: &Key, request: &Q) -> Result<Option<R>, Error>
+where
+    Q: Message + Name,
+    R: Message + Default,
+{
+    caller.time_left()?;
+    let mut connection = db.acquire().await?;
+    find(&mut connection, &Slot::new(caller, key, request)?).await
+}
+
+/// Takes the key for this request. `request` is what is hashed: without its `request_id`, see [`Caller::take_key`].
+pub async fn begin<Q, R>(db: &PgPool, caller: &Caller, key: &Key, request: &Q) -> Result<Begun<R>, Error>
+where
+    Q: Message + Name,
+    R: Message + Default,
+{
+    let slot = Slot::new(caller, key, request)?;
+    let mut tx = db.begin().await?;
+    // Asked for only now: a connection may have been waited for.
+    if !try_lock(&mut tx, &slot, caller.time_left()?).await? {
+        return Err(Error::InProgress);
+    }
+    match find(&mut tx, &slot).await {
+        Ok(None) => Ok(Begun::Fresh(Tx { inner: tx, slot, answer: PhantomData })),
+        // The key is free before the caller is answered. A transaction that is dropped holds it a little longer, and a
+        // caller that comes back at once would be told that its request is in progress.
+        Ok(Some(answer)) => tx.rollback().await.map(|()| Begun::Replay(answer)).map_err(Error::from),
+        Err(error) => tx.rollback().await.map_err(Error::from).and(Err(error)),
+    }
+}
+
+impl<R: Message> Tx<R> {
+    pub async fn commit(mut self, response: &R) -> Result<(), Error> {
+        store(&mut self.inner, &self.slot, &response.encode_to_vec()).await?;
+        Ok(self.inner.commit().await?)
+    }
+}
+
+impl<R> Deref for Tx<R> {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.inner
+    }
+}
+
+impl<R> DerefMut for Tx<R> {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+}
+
+/// One batch of answers that are too old to be asked for. How many went. What another replica has at hand is left to it.
+pub async fn forget_old(db: &PgPool) -> Result<u64, Unexpected> {
+    let done = sqlx::query!(
+        "delete from idempotency where (caller, method, key) in
+           (select caller, method, key from idempotency where created_at < now() - make_interval(secs => $1)
+            order by created_at limit 1000 for update skip locked)",
+        KEPT.as_seconds_f64(),
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// In the same breath, no statement of the transaction may take longer than the caller waits.
+async fn try_lock(db: &mut PgConnection, slot: &Slot, time_left: Duration) -> sqlx::Result<bool> {
+    let timeout = time_left.min(SLOWEST_STATEMENT).as_millis().max(1);
+    let row = sqlx::query!(
+        r#"select pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2 || ' ' || $3, 0)) as "locked!",
+             set_config('statement_timeout', $4, true)"#,
+        slot.caller,
+        slot.method,
+        slot.key,
+        timeout.to_string(),
+    );
+    Ok(row.fetch_one(db).await?.locked)
+}
+
+async fn find<R: Message + Default>(db: &mut PgConnection, slot: &Slot) -> Result<Option<R>, Error> {
+    let stored = sqlx::query!(
+        "select request_hash, response from idempotency where caller = $1 and method = $2 and key = $3",
+        slot.caller,
+        slot.method,
+        slot.key,
+    )
+    .fetch_optional(db)
+    .await?;
+    match stored {
+        None => Ok(None),
+        Some(stored) if stored.request_hash != slot.hash => Err(Error::KeyReused),
+        Some(stored) => Ok(Some(R::decode(&*stored.response).map_err(Unexpected::from)?)),
+    }
+}
+
+async fn store(db: &mut PgConnection, slot: &Slot, response: &[u8]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into idempotency (caller, method, key, request_hash, response, created_at)
+         values ($1, $2, $3, $4, $5, now())",
+        slot.caller,
+        slot.method,
+        slot.key,
+        slot.hash,
+        response,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

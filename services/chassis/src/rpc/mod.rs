@@ -1,0 +1,20 @@
+//! From a call to its answer.
+
+pub(crate) mod admit;
+pub mod breaker;
+pub(crate) mod caller;
+pub mod client;
+pub mod error;
+pub(crate) mod explain;
+pub(crate) mod frame;
+pub mod idempotency;
+pub(crate) mod observe;
+pub mod page;
+pub mod policy;
+pub(crate) mod run_to_end;
+pub mod token;
+pub mod update;
+
+pub use admit::SERVICE_HEADER;
+pub use caller::Identity;
+pub use run_to_end::DEFAULT_DEADLINE;

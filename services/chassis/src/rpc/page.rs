@@ -1,0 +1,103 @@
+//! Pages of lists. A page token is base64url of a version, a hash of the list it belongs to, and the last key; what is
+//! under it is a keyset, so that a page costs the same however far it is.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::rpc::error::Error;
+
+const VERSION: u8 = 1;
+const DEFAULT_SIZE: i64 = 50;
+const MAX_SIZE: i64 = 200;
+
+/// What was asked for: how many, and after which key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<K> {
+    pub size: i64,
+    pub after: Option<K>,
+    list: [u8; 8],
+}
+
+impl<K: Serialize + DeserializeOwned> Page<K> {
+    /// `list` names the list and its filters: a token of one list is not valid for another.
+    pub fn parse(page_size: i32, page_token: &str, list: &str) -> Result<Self, Error> {
+        if page_size < 0 {
+            return Err(Error::field("page_size", "must not be negative"));
+        }
+        let size = if page_size == 0 { DEFAULT_SIZE } else { i64::from(page_size).min(MAX_SIZE) };
+        let list = hash(list);
+        let after = if page_token.is_empty() { None } else { Some(decode(page_token, list)?) };
+        Ok(Self { size, after, list })
+    }
+
+    /// One more than the page holds: whether there is a next page.
+    pub fn limit(&self) -> i64 {
+        self.size + 1
+    }
+
+    /// Cuts what was read with [`Page::limit`] to the page, and names the next one.
+    pub fn cut<T>(&self, rows: &mut Vec<T>, key: impl FnOnce(&T) -> K) -> String {
+        let size = usize::try_from(self.size).expect("a page size is small and positive");
+        if rows.len() <= size { String::new() } else { self.cut_short(rows, size, key) }
+    }
+
+    /// Ends the page after fewer rows than it could hold, and names the next one.
+    pub fn cut_short<T>(&self, rows: &mut Vec<T>, size: usize, key: impl FnOnce(&T) -> K) -> String {
+        rows.truncate(size);
+        rows.last().map(|last| encode(&key(last), self.list)).unwrap_or_default()
+    }
+}
+
+fn hash(list: &str) -> [u8; 8] {
+    let digest: [u8; 32] = Sha256::digest(list).into();
+    let mut short = [0; 8];
+    short.copy_from_slice(&digest[..8]);
+    short
+}
+
+fn encode<K: Serialize>(key: &K, list: [u8; 8]) -> String {
+    let mut bytes = vec![VERSION];
+    bytes.extend(list);
+    serde_json::to_writer(&mut bytes, key).expect("a key is plain data");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn decode<K: DeserializeOwned>(token: &str, list: [u8; 8]) -> Result<K, Error> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error::PageTokenInvalid)?;
+    match bytes.split_at_checked(9) {
+        Some((head, key)) if head[0] == VERSION && head[1..] == list => {
+            serde_json::from_slice(key).map_err(|_| Error::PageTokenInvalid)
+        }
+        _ => Err(Error::PageTokenInvalid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_leads_to_the_next_page_of_its_own_list_only() {
+        let first = Page::<i64>::parse(2, "", "orders of a").expect("no token is the first page");
+        let mut rows = vec![30, 20, 10];
+        let next = first.cut(&mut rows, |row| *row);
+        assert_eq!(rows, [30, 20]);
+        assert_eq!(
+            Page::<i64>::parse(0, &next, "orders of a").map(|page| (page.size, page.after)).ok(),
+            Some((50, Some(20)))
+        );
+        assert!(matches!(Page::<i64>::parse(2, &next, "orders of b"), Err(Error::PageTokenInvalid)));
+        assert!(matches!(Page::<i64>::parse(2, "x!", "orders of a"), Err(Error::PageTokenInvalid)));
+        assert!(matches!(Page::<i64>::parse(-1, "", "orders of a"), Err(Error::FieldInvalid { .. })));
+    }
+
+    #[test]
+    fn the_last_page_has_no_token_and_large_pages_are_clamped() {
+        let page = Page::<i64>::parse(1_000, "", "x").expect("clamped");
+        assert_eq!(page.limit(), 201);
+        assert_eq!(page.cut(&mut vec![1, 2], |row| *row), "");
+    }
+}

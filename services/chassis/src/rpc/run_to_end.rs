@@ -1,0 +1,248 @@
+//! A handler that has begun runs to its end. tonic drops a handler's future when the caller goes away, and sqlx leaves a
+//! transaction open on a pooled connection when that happens in the middle of `begin`. So each call is a task of its own:
+//! the caller may leave, or be told DEADLINE_EXCEEDED, while the task goes on. What bounds the task are the timeouts of
+//! its statements, locks and outgoing calls; what bounds their number is a limit above which calls are refused at once.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use http_body_util::Full;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tower::{Layer, Service};
+use tracing::Instrument;
+
+use crate::rpc::error::{Error, Unexpected};
+use crate::rpc::frame;
+
+/// How many calls one service may have under way.
+const MAX_CALLS: usize = 1_024;
+/// For callers that set none.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+/// Whatever callers say.
+pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(30);
+/// Less time than this is not worth beginning with: a verb that only reads one row takes about as long. Neither a peer nor a
+/// database is asked for somebody who will have left by the time it answers.
+pub(crate) const WORTH_BEGINNING: Duration = Duration::from_millis(5);
+/// How long a request may take to arrive: one that was sent by half holds nothing for longer.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
+
+/// When the caller stops waiting. In the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(pub(crate) Instant);
+
+tokio::task_local! {
+    /// The same, for whoever has no request at hand.
+    static DEADLINE: Instant;
+}
+
+/// The time left until a deadline; an error if nothing should be begun any more.
+pub(crate) fn worth_beginning(deadline: Instant) -> Result<Duration, Error> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left < WORTH_BEGINNING { Err(Error::DeadlineExceeded) } else { Ok(left) }
+}
+
+/// Whether the caller of the handler that runs here has left, or leaves now.
+pub(crate) fn is_too_late() -> bool {
+    DEADLINE.try_with(|deadline| worth_beginning(*deadline).is_err()).unwrap_or(false)
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct RunToEnd {
+    tasks: TaskTracker,
+    places: Arc<Semaphore>,
+    domain: &'static str,
+}
+
+impl RunToEnd {
+    /// `tasks` is waited for when the process stops.
+    pub(crate) fn new(tasks: TaskTracker, domain: &'static str) -> Self {
+        Self { tasks, places: Arc::new(Semaphore::new(MAX_CALLS)), domain }
+    }
+}
+
+impl<S> Layer<S> for RunToEnd {
+    type Service = RunToEndService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RunToEndService { inner, layer: self.clone() }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct RunToEndService<S> {
+    inner: S,
+    layer: RunToEnd,
+}
+
+impl<S> Service<Request<Body>> for RunToEndService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // Taken here, not in the future: tonic arms a timer of its own for the same header right after this call, and it
+        // answers CANCELLED. Ours is the earlier one, and is polled first.
+        let now = Instant::now();
+        let deadline = now + grpc_timeout(request.headers()).unwrap_or(DEFAULT_DEADLINE).min(MAX_DEADLINE);
+        request.extensions_mut().insert(Deadline(deadline));
+        let takes_gzip = frame::takes_gzip(request.headers());
+        let RunToEnd { tasks, places, domain } = self.layer.clone();
+        let fresh = self.inner.clone();
+        // The one that was polled ready is the one to call.
+        let mut inner = std::mem::replace(&mut self.inner, fresh);
+        let call = async move {
+            // The request is whole before the task begins: a body that never comes must hold no task.
+            let (mut head, body) = request.into_parts();
+            let body = frame::receive(&mut head.headers, body, now + ARRIVES_WITHIN).await?;
+            worth_beginning(deadline)?;
+            let Ok(place) = places.try_acquire_owned() else {
+                return Err(Error::Overloaded);
+            };
+            let handler =
+                inner.call(Request::from_parts(head, Body::new(Full::new(body)))).instrument(tracing::Span::current());
+            let task = tasks.spawn(DEADLINE.scope(deadline, async move {
+                let response = handler.await;
+                drop(place);
+                response
+            }));
+            match task.await {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(never)) => match never {},
+                Err(panic) => Err(Unexpected::Broken(format!("a handler panicked: {panic}")).into()),
+            }
+        };
+        Box::pin(async move {
+            let answer = timeout_at(deadline, call).await.unwrap_or(Err(Error::DeadlineExceeded));
+            let answer = match answer {
+                Ok(response) if takes_gzip => frame::compress(response).await,
+                answer => answer,
+            };
+            Ok(answer.unwrap_or_else(|error| frame::refuse(error, domain)))
+        })
+    }
+}
+
+/// `5S`, `250m`: at most eight digits and a unit. Anything else counts as absent.
+pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3_600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use futures_util::{StreamExt, stream};
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().expect("a header value"));
+            grpc_timeout(&headers)
+        };
+        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(read("5S"), Some(Duration::from_secs(5)));
+        for odd in ["", "S", "5", "123456789S", "-1S", "5X"] {
+            assert_eq!(read(odd), None, "{odd}");
+        }
+    }
+
+    /// What the layer answers, and until when the handler may take, if it came to one.
+    async fn call(request: Request<Body>) -> (Option<Status>, Option<Instant>) {
+        let seen = Arc::new(Mutex::new(None));
+        let handler = service_fn({
+            let seen = seen.clone();
+            move |request: Request<Body>| {
+                *seen.lock().expect("no panics") = request.extensions().get::<Deadline>().map(|it| it.0);
+                ready(Ok::<_, Infallible>(Response::new(Body::empty())))
+            }
+        });
+        let service = RunToEnd::new(TaskTracker::new(), "souk.test").layer(handler);
+        let Ok(response) = service.oneshot(request).await;
+        let deadline = *seen.lock().expect("no panics");
+        (Status::from_header_map(response.headers()), deadline)
+    }
+
+    fn send(body: impl Into<Bytes>) -> Request<Body> {
+        Request::new(Body::new(Full::new(body.into())))
+    }
+
+    #[tokio::test]
+    async fn a_request_is_one_message_framed_as_it_says() {
+        for good in [&b"\0\0\0\0\0"[..], b"\0\0\0\0\x02ab"] {
+            let (refused, handled) = call(send(good)).await;
+            assert!(refused.is_none() && handled.is_some(), "{good:?}: {refused:?}");
+        }
+        for bad in [
+            &b""[..],
+            b"\0\0\0\0",
+            b"\0\0\0\0\x02a",
+            b"\0\0\0\0\x01ab",
+            b"\0\0\0\0\0\0\0\0\0\0",
+            b"\x01\0\0\0\0",
+            b"\x02\0\0\0\0",
+            b"\0\xff\xff\xff\xff",
+        ] {
+            let (refused, handled) = call(send(bad)).await;
+            let refused = refused.expect("it is refused");
+            let info = refused.get_details_error_info().expect("it says why");
+            assert_eq!((refused.code(), info.reason.as_str()), (Code::InvalidArgument, "REQUEST_INVALID"), "{bad:?}");
+            assert_eq!(handled, None, "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_does_not_arrive_is_not_waited_for() {
+        let half = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"\0\0\0"))]).chain(stream::pending());
+        let mut request = Request::new(Body::new(axum::body::Body::from_stream(half)));
+        request.headers_mut().insert("grpc-timeout", "25S".parse().expect("a header value"));
+        let begun = Instant::now();
+        let (refused, handled) = call(request).await;
+        assert_eq!((refused.map(|it| it.code()), handled), (Some(Code::InvalidArgument), None));
+        assert!((ARRIVES_WITHIN..ARRIVES_WITHIN * 3).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn no_caller_waits_for_ever() {
+        let mut request = send(&b"\0\0\0\0\0"[..]);
+        request.headers_mut().insert("grpc-timeout", "99999999H".parse().expect("a header value"));
+        let (_, deadline) = call(request).await;
+        assert!(deadline.expect("it was handled") <= Instant::now() + MAX_DEADLINE);
+    }
+}
