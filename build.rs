@@ -1,6 +1,8 @@
 //! proto/ -> messages, tonic servers and clients, validation, and the descriptor set that everybody reads policies from.
 //! An RPC without a policy, a public one without an HTTP binding, or one whose request has no bound, does not build.
 
+#[path = "build/events.rs"]
+mod events;
 #[path = "build/requests.rs"]
 mod requests;
 
@@ -128,6 +130,7 @@ fn write_contracts(pool: &DescriptorPool, rules: &str) -> Result<String, Box<dyn
         write!(code, "impl crate::codec::Contract for {path} {{ const DOMAIN: &'static str = \"{domain}\";")?;
         writeln!(code, "{request}}}")?;
     }
+    code.push_str(&events::write_events(pool)?);
     Ok(code)
 }
 

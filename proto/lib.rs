@@ -3,6 +3,7 @@
 
 mod codec;
 pub mod email;
+pub mod event;
 pub mod money;
 mod scan;
 mod text;

@@ -165,8 +165,8 @@ fn find(source: &Source, message: &BorrowedMessage<'_>) -> Option<Arc<Partition>
 
 /// An event that nobody here wants never touches the database.
 fn read(message: &BorrowedMessage<'_>, consumer: &Consumer, clock: &Clock) -> Item {
-    let what = match wire::kind(message) {
-        Some(kind) if !consumer.handler.wants(kind) => What::Unwanted,
+    let what = match wire::event_type(message) {
+        Some(event_type) if !consumer.handler.wants(event_type) => What::Unwanted,
         Some(_) => match wire::parse(message) {
             Ok(record) => What::Event(record),
             Err(why) => What::Unreadable(raw(message, clock), why),
@@ -185,7 +185,7 @@ fn raw(message: &BorrowedMessage<'_>, clock: &Clock) -> Record {
         key: Uuid::nil(),
         version: 0,
         event_id: Uuid::nil(),
-        kind: "unreadable".to_owned(),
+        event_type: "unreadable".to_owned(),
         payload: message.payload().unwrap_or_default().to_vec(),
         actor: "unknown".to_owned(),
         causation_id: None,

@@ -9,17 +9,11 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::Error;
 
-pub const TOPICS: [&str; 3] = ["souk.inventory.v1", "souk.order.v1", "souk.payment.v1"];
-
 const PARTITIONS: i32 = 12;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Creates those that are missing, and waits until the broker shows all.
-pub async fn create(brokers: &str, replication: i32, patience: Duration) -> Result<(), Error> {
-    create_these(brokers, &TOPICS, replication, patience).await
-}
-
-pub async fn create_these(brokers: &str, topics: &[&str], replication: i32, patience: Duration) -> Result<(), Error> {
+pub async fn create(brokers: &str, topics: &[&str], replication: i32, patience: Duration) -> Result<(), Error> {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).set("log.connection.close", "false").create()?;
     let in_sync = if replication >= 3 { "2" } else { "1" };

@@ -22,7 +22,7 @@ pub(crate) fn headers(record: &Record, source: &str) -> OwnedHeaders {
     let fixed = [
         ("ce_specversion", "1.0"),
         ("ce_id", &event_id),
-        ("ce_type", &record.kind),
+        ("ce_type", &record.event_type),
         ("ce_source", &source),
         ("ce_time", &time),
         ("ce_subject", &key),
@@ -37,7 +37,7 @@ pub(crate) fn headers(record: &Record, source: &str) -> OwnedHeaders {
 }
 
 /// The event's type, which is looked at before anything else is.
-pub(crate) fn kind<M: Message>(message: &M) -> Option<&str> {
+pub(crate) fn event_type<M: Message>(message: &M) -> Option<&str> {
     header(message, "ce_type")
 }
 
@@ -51,7 +51,7 @@ pub fn parse<M: Message>(message: &M) -> Result<Record, Unreadable> {
         key: uuid("ce_subject", text("ce_subject")?)?,
         version: text("ce_sequence")?.parse().map_err(|_| Unreadable("ce_sequence"))?,
         event_id: uuid("ce_id", text("ce_id")?)?,
-        kind: text("ce_type")?.to_owned(),
+        event_type: text("ce_type")?.to_owned(),
         payload: message.payload().unwrap_or_default().to_vec(),
         actor: text("ce_actor")?.to_owned(),
         causation_id: header(message, "ce_causationid").map(|id| uuid("ce_causationid", id)).transpose()?,

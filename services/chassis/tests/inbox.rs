@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use chassis::Clock;
 use chassis::event::dead_letter::{self, Discard, DiscardError, RedriveError};
 use chassis::event::inbox;
-use chassis::event::{Consumer, HandleError, Handler, Record};
+use chassis::event::{Consumer, Due, HandleError, Handler, Record};
 use sqlx::{PgConnection, PgPool};
 use testkit::record;
 use tokio::sync::RwLock;
@@ -31,10 +31,19 @@ enum Trouble {
 
 #[tonic::async_trait]
 impl Handler for Scribe {
-    fn wants(&self, kind: &str) -> bool {
-        kind == "souk.test.v1.Said"
+    fn wants(&self, event_type: &str) -> bool {
+        event_type == "souk.test.v1.Said"
     }
 
+    async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
+        for due in due {
+            self.handle(tx, due.record).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Scribe {
     async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
         sqlx::query("insert into heard (key, version) values ($1, $2)")
             .bind(record.key)

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chassis::event::HandleError;
 use chassis::event::outbox::{Batch, Event};
+use contracts::event::Event as _;
 use contracts::souk::inventory::v1::inventory_event::Event as Kind;
 use contracts::souk::inventory::v1::*;
 use prost::Message;
@@ -186,20 +187,14 @@ impl Work<'_> {
     }
 
     fn tell(&mut self, news: &News, version: i64, kind: Kind) {
-        let name = match &kind {
-            Kind::StockReserved(_) => "souk.inventory.v1.StockReserved",
-            Kind::StockRejected(_) => "souk.inventory.v1.StockRejected",
-            Kind::StockSold(_) => "souk.inventory.v1.StockSold",
-            Kind::StockReleased(_) => "souk.inventory.v1.StockReleased",
-            Kind::StockReturned(_) => "souk.inventory.v1.StockReturned",
-        };
+        let event_type = kind.event_type();
         let payload = InventoryEvent { order_id: news.order_id.to_string(), event: Some(kind) };
         self.told.push(Event {
             event_id: self.service.clock.new_id(),
-            topic: "souk.inventory.v1",
+            topic: Kind::TOPIC,
             key: news.order_id,
             version,
-            kind: name,
+            event_type,
             payload: payload.encode_to_vec(),
             actor: "service:inventory".to_owned(),
             causation_id: news.causation_id,

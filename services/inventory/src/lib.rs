@@ -27,7 +27,9 @@ use chassis::rpc::{client, idempotency};
 use chassis::{Clock, Context, Role};
 use chassis::{Did, Step};
 use clap::Args;
+use contracts::event::Event as _;
 use contracts::souk::inventory::v1::inventory_service_server::InventoryServiceServer;
+use contracts::souk::order::v1::order_event;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use sqlx::PgPool;
 
@@ -141,7 +143,12 @@ fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
 
 fn consumer(service: Arc<Service>) -> Consumer {
     let db = service.db.clone();
-    Consumer { name: "inventory", topics: &["souk.order.v1"], db, handler: Arc::new(on_event::Orders(service)) }
+    Consumer {
+        name: "inventory",
+        topics: &[order_event::Event::TOPIC],
+        db,
+        handler: Arc::new(on_event::Orders(service)),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use chassis::event::{Due, HandleError, Handler, Record};
-use contracts::souk::order::v1::order_event::Event as OrderKind;
+use contracts::event::Event as _;
+use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::{OrderEvent, OrderLine};
 use prost::Message;
 use sqlx::PgConnection;
@@ -17,22 +18,10 @@ use crate::stock::Line;
 
 pub(crate) struct Orders(pub(crate) Arc<Service>);
 
-const WANTED: [&str; 5] = [
-    "souk.order.v1.OrderPlaced",
-    "souk.order.v1.OrderConfirmed",
-    "souk.order.v1.OrderPaymentFailed",
-    "souk.order.v1.OrderCancelled",
-    "souk.order.v1.OrderExpired",
-];
-
 #[tonic::async_trait]
 impl Handler for Orders {
-    fn wants(&self, kind: &str) -> bool {
-        WANTED.contains(&kind)
-    }
-
-    async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
-        apply(&self.0, tx, &[read(record)?]).await
+    fn wants(&self, event_type: &str) -> bool {
+        Event::of_type(event_type).is_some_and(|event| parse_news(&event).is_some())
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
@@ -49,17 +38,27 @@ impl Handler for Orders {
 fn read(record: &Record) -> Result<News, HandleError> {
     let event = OrderEvent::decode(&*record.payload)?;
     let order_id = Uuid::parse_str(&event.order_id).map_err(|_| poisoned("its order_id is not a UUID"))?;
-    let (heard, lines) = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
-        OrderKind::OrderPlaced(placed) => (Heard::Placed, sum(placed.lines)),
-        OrderKind::OrderConfirmed(_) => (Heard::Confirmed, vec![]),
-        OrderKind::OrderPaymentFailed(_) | OrderKind::OrderCancelled(_) | OrderKind::OrderExpired(_) => {
-            (Heard::Ended, vec![])
-        }
-        _ => return Err(poisoned("its type is not what its headers say")),
-    };
+    let payload = event.event.ok_or_else(|| poisoned("it says nothing"))?;
+    let heard = parse_news(&payload).ok_or_else(|| poisoned("its type is not what its headers say"))?;
+    let lines = if let Event::OrderPlaced(placed) = payload { sum(placed.lines) } else { vec![] };
     let user_id = Uuid::parse_str(&event.user_id).ok();
     let (version, causation_id) = (record.version, Some(record.event_id));
     Ok(News { order_id, user_id, version, heard, lines, causation_id, span: Span::current() })
+}
+
+/// What it means for the order's reservation, if it means anything.
+fn parse_news(event: &Event) -> Option<Heard> {
+    match event {
+        Event::OrderPlaced(_) => Some(Heard::Placed),
+        Event::OrderConfirmed(_) => Some(Heard::Confirmed),
+        Event::OrderPaymentFailed(_) | Event::OrderCancelled(_) | Event::OrderExpired(_) => Some(Heard::Ended),
+        Event::OrderReserved(_)
+        | Event::OrderPaid(_)
+        | Event::OrderFulfilled(_)
+        | Event::OrderRejected(_)
+        | Event::OrderRefunded(_)
+        | Event::OrderRefundFailed(_) => None,
+    }
 }
 
 fn poisoned(why: &str) -> HandleError {

@@ -24,8 +24,8 @@ pub(crate) enum Error {
     #[error("the payment is not captured yet")]
     PaymentNotCaptured,
     /// A step that the state does not allow; verbs say it in their own words.
-    #[error("{fact} is not possible for an order that is {}", .state.name())]
-    StepIllegal { state: State, fact: &'static str },
+    #[error("{event_type} is not possible for an order that is {}", .state.name())]
+    StepIllegal { state: State, event_type: &'static str },
     #[error(transparent)]
     Chassis(#[from] chassis::Error),
 }

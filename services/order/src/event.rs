@@ -3,6 +3,7 @@
 
 use chassis::event::Record;
 use chassis::event::outbox;
+use contracts::event::Event as _;
 use contracts::souk::order::v1::order_event::Event as Kind;
 use contracts::souk::order::v1::*;
 use contracts::souk::r#type::v1::Money;
@@ -78,23 +79,7 @@ impl Cause {
 }
 
 impl Fact {
-    /// The type of the event that says so.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::Reserved => "souk.order.v1.OrderReserved",
-            Self::Rejected { .. } => "souk.order.v1.OrderRejected",
-            Self::Confirmed { .. } => "souk.order.v1.OrderConfirmed",
-            Self::Paid { .. } => "souk.order.v1.OrderPaid",
-            Self::PaymentFailed { .. } => "souk.order.v1.OrderPaymentFailed",
-            Self::Fulfilled { .. } => "souk.order.v1.OrderFulfilled",
-            Self::Cancelled { .. } => "souk.order.v1.OrderCancelled",
-            Self::Expired => "souk.order.v1.OrderExpired",
-            Self::Refunded { .. } => "souk.order.v1.OrderRefunded",
-            Self::RefundFailed { .. } => "souk.order.v1.OrderRefundFailed",
-        }
-    }
-
-    fn to_event(&self, order: &Order, lines: &[Line]) -> Kind {
+    pub(crate) fn to_event(&self, order: &Order, lines: &[Line]) -> Kind {
         let lines = || lines.iter().map(|line| line.to_proto(&order.currency)).collect();
         match self.clone() {
             Self::Reserved => Kind::OrderReserved(OrderReserved { payment_method: order.payment_method.clone() }),
@@ -160,7 +145,7 @@ pub(crate) async fn record_placed(
         payment_method: order.payment_method.clone(),
         expire_time: Some(chassis::timestamp(order.expires_at)),
     };
-    store(service, db, order, "souk.order.v1.OrderPlaced", Kind::OrderPlaced(placed), cause, order.created_at).await
+    store(service, db, order, Kind::OrderPlaced(placed), cause, order.created_at).await
 }
 
 /// Records a fact about an order whose row is locked.
@@ -179,18 +164,18 @@ pub(crate) async fn record(
         _ => vec![],
     };
     let event = fact.to_event(order, &lines);
-    store(service, db, order, fact.kind(), event, cause, now).await
+    store(service, db, order, event, cause, now).await
 }
 
 async fn store(
     service: &Service,
     db: &mut PgConnection,
     order: &Order,
-    kind: &'static str,
     event: Kind,
     cause: &Cause,
     occurred_at: OffsetDateTime,
 ) -> Result<(), Error> {
+    let event_type = event.event_type();
     let payload = OrderEvent {
         order_id: order.order_id.to_string(),
         user_id: order.user_id.to_string(),
@@ -199,10 +184,10 @@ async fn store(
     };
     let event = outbox::Event {
         event_id: service.clock.new_id(),
-        topic: "souk.order.v1",
+        topic: Kind::TOPIC,
         key: order.order_id,
         version: order.version,
-        kind,
+        event_type,
         payload: payload.encode_to_vec(),
         actor: cause.actor.clone(),
         causation_id: cause.event_id,
@@ -214,7 +199,7 @@ async fn store(
         event.key,
         event.version,
         event.event_id,
-        event.kind,
+        event.event_type,
         event.payload,
         event.actor,
         event.causation_id,

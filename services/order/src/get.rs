@@ -38,7 +38,7 @@ pub(crate) async fn list_events(
     let mut db = service.db.acquire().await?;
     Order::find(&mut db, order_id, caller.owner()?).await?.ok_or(Error::OrderNotFound)?;
     let mut rows = sqlx::query!(
-        "select version, event_id, type as kind, payload, actor, causation_id, occurred_at
+        "select version, event_id, type as event_type, payload, actor, causation_id, occurred_at
          from order_event where order_id = $1 and version > $2 order by version limit $3",
         order_id,
         page.after.unwrap_or_default(),
@@ -52,7 +52,7 @@ pub(crate) async fn list_events(
         Ok(OrderEventEntry {
             version: row.version,
             event_id: row.event_id.to_string(),
-            r#type: row.kind.rsplit('.').next().unwrap_or_default().to_owned(),
+            r#type: row.event_type.rsplit('.').next().unwrap_or_default().to_owned(),
             time: Some(timestamp(row.occurred_at)),
             actor: row.actor,
             causation_id: row.causation_id.map(|id| id.to_string()).unwrap_or_default(),

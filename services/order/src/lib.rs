@@ -39,7 +39,10 @@ use chassis::rpc::{client, idempotency};
 use chassis::{Clock, Context, Role};
 use chassis::{Did, Step};
 use clap::Args;
+use contracts::event::Event as _;
+use contracts::souk::inventory::v1::inventory_event;
 use contracts::souk::order::v1::order_service_server::OrderServiceServer;
+use contracts::souk::payment::v1::payment_event;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use sqlx::PgPool;
 
@@ -150,7 +153,7 @@ fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
 }
 
 fn consumer(service: Arc<Service>) -> Consumer {
-    let topics = &["souk.inventory.v1", "souk.payment.v1"];
+    let topics = &[inventory_event::Event::TOPIC, payment_event::Event::TOPIC];
     let db = service.db.clone();
     Consumer { name: "order", topics, db, handler: Arc::new(on_event::Peers(service)) }
 }

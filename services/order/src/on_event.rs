@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use chassis::Owner;
-use chassis::event::{HandleError, Handler, Record};
+use chassis::event::{Due, HandleError, Handler, Record};
+use contracts::event::Event as _;
 use contracts::souk::inventory::v1::InventoryEvent;
 use contracts::souk::inventory::v1::inventory_event::Event as Stock;
 use contracts::souk::payment::v1::PaymentEvent;
@@ -14,6 +15,7 @@ use contracts::souk::payment::v1::payment_event::Event as Payment;
 use contracts::souk::r#type::v1::Money;
 use prost::Message;
 use sqlx::PgConnection;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::Service;
@@ -24,34 +26,31 @@ use crate::saga::{Decision, Heard, decide};
 
 pub(crate) struct Peers(pub(crate) Arc<Service>);
 
-/// What peers may say one day that is not here is skipped.
-const WANTED: [&str; 12] = [
-    "souk.inventory.v1.StockReserved",
-    "souk.inventory.v1.StockRejected",
-    "souk.inventory.v1.StockSold",
-    "souk.inventory.v1.StockReleased",
-    "souk.inventory.v1.StockReturned",
-    "souk.payment.v1.PaymentAuthorized",
-    "souk.payment.v1.PaymentDeclined",
-    "souk.payment.v1.PaymentCaptured",
-    "souk.payment.v1.PaymentCaptureFailed",
-    "souk.payment.v1.PaymentVoided",
-    "souk.payment.v1.PaymentRefunded",
-    "souk.payment.v1.PaymentRefundFailed",
-];
-
 #[tonic::async_trait]
 impl Handler for Peers {
-    fn wants(&self, kind: &str) -> bool {
-        WANTED.contains(&kind)
+    fn wants(&self, event_type: &str) -> bool {
+        // Everything that is known; what peers say one day besides is skipped.
+        Stock::of_type(event_type).is_some() || Payment::of_type(event_type).is_some()
     }
 
-    async fn prepare(&self, tx: &mut PgConnection, records: &[&Record]) -> Result<(), HandleError> {
-        // One that cannot be read locks nothing; it fails when its turn comes.
-        let orders = records.iter().filter_map(|record| parse(record).ok()).map(|(order_id, _)| order_id);
-        Ok(Order::lock_all(tx, &orders.collect::<Vec<_>>()).await?)
+    async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
+        if due.len() > 1 {
+            // One that cannot be read locks nothing; it fails when its turn comes.
+            let orders = due.iter().filter_map(|due| parse(due.record).ok()).map(|(order_id, _)| order_id);
+            Order::lock_all(tx, &orders.collect::<Vec<_>>()).await?;
+        }
+        for due in due {
+            self.handle(tx, due.record).instrument(due.span.clone()).await?;
+        }
+        Ok(())
     }
 
+    fn committed(&self) {
+        self.0.published.wake();
+    }
+}
+
+impl Peers {
     async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
         let (order_id, heard) = parse(record)?;
         let order = Order::lock(tx, order_id, Owner::Anybody).await.map_err(unexpected)?;
@@ -67,10 +66,6 @@ impl Handler for Peers {
                 event::record(&self.0, tx, &mut order, fact, &cause).await.map_err(unexpected)
             }
         }
-    }
-
-    fn committed(&self) {
-        self.0.published.wake();
     }
 }
 
@@ -90,7 +85,7 @@ fn parse_id(text: &str, what: &str) -> Result<Uuid, HandleError> {
 }
 
 fn parse(record: &Record) -> Result<(Uuid, Heard), HandleError> {
-    if record.kind.starts_with("souk.inventory.v1.") {
+    if Stock::of_type(&record.event_type).is_some() {
         parse_stock(InventoryEvent::decode(&*record.payload)?)
     } else {
         parse_payment(PaymentEvent::decode(&*record.payload)?)

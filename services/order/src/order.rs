@@ -2,6 +2,7 @@
 
 use chassis::timestamp;
 use chassis::{Owner, Unexpected};
+use contracts::event::Event as _;
 use contracts::souk::order::v1 as proto;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgConnection;
@@ -120,7 +121,7 @@ impl State {
 impl Order {
     /// What a fact changes. The first one, that it was placed, is how an order begins.
     pub(crate) fn apply(&mut self, fact: &Fact, at: OffsetDateTime) -> Result<(), Error> {
-        let illegal = || Error::StepIllegal { state: self.state, fact: fact.kind() };
+        let illegal = || Error::StepIllegal { state: self.state, event_type: fact.to_event(self, &[]).event_type() };
         self.state = self.state.after(fact).ok_or_else(illegal)?;
         self.version += 1;
         self.updated_at = at;

@@ -35,6 +35,8 @@ use chassis::rpc::{client, idempotency};
 use chassis::{Clock, Context, Role, Unexpected};
 use chassis::{Did, Step};
 use clap::Args;
+use contracts::event::Event as _;
+use contracts::souk::order::v1::order_event;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::payment::v1::payment_service_server::PaymentServiceServer;
 use sqlx::PgPool;
@@ -247,7 +249,7 @@ async fn forget_answers(service: Arc<Service>) -> Result<Did, Unexpected> {
 
 fn consumer(service: Arc<Service>) -> Consumer {
     let db = service.db.clone();
-    Consumer { name: "payment", topics: &["souk.order.v1"], db, handler: Arc::new(on_event::Orders(service)) }
+    Consumer { name: "payment", topics: &[order_event::Event::TOPIC], db, handler: Arc::new(on_event::Orders(service)) }
 }
 
 #[cfg(test)]

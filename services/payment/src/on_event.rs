@@ -3,35 +3,56 @@
 use std::sync::Arc;
 
 use chassis::Unexpected;
-use chassis::event::{HandleError, Handler, Record};
+use chassis::event::{Due, HandleError, Handler, Record};
+use contracts::event::Event as _;
 use contracts::souk::order::v1::OrderEvent;
 use contracts::souk::order::v1::order_event::Event as Kind;
 use prost::Message;
 use sqlx::PgConnection;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::Service;
 
 pub(crate) struct Orders(pub(crate) Arc<Service>);
 
-const WANTED: [&str; 5] = [
-    "souk.order.v1.OrderReserved",
-    "souk.order.v1.OrderConfirmed",
-    "souk.order.v1.OrderPaymentFailed",
-    "souk.order.v1.OrderCancelled",
-    "souk.order.v1.OrderExpired",
-];
-
 #[tonic::async_trait]
 impl Handler for Orders {
-    fn wants(&self, kind: &str) -> bool {
-        WANTED.contains(&kind)
+    fn wants(&self, event_type: &str) -> bool {
+        Kind::of_type(event_type).is_some_and(|event| parse_goal(&event).is_some())
     }
 
+    async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
+        for due in due {
+            self.handle(tx, due.record).instrument(due.span.clone()).await?;
+        }
+        Ok(())
+    }
+
+    fn committed(&self) {
+        self.0.work.wake();
+    }
+}
+
+/// What it wants of the order's payment, if it wants anything.
+fn parse_goal(event: &Kind) -> Option<&'static str> {
+    match event {
+        Kind::OrderReserved(_) => Some("AUTHORIZED"),
+        Kind::OrderConfirmed(_) => Some("CAPTURED"),
+        Kind::OrderPaymentFailed(_) | Kind::OrderCancelled(_) | Kind::OrderExpired(_) => Some("RELEASED"),
+        Kind::OrderPlaced(_)
+        | Kind::OrderPaid(_)
+        | Kind::OrderFulfilled(_)
+        | Kind::OrderRejected(_)
+        | Kind::OrderRefunded(_)
+        | Kind::OrderRefundFailed(_) => None,
+    }
+}
+
+impl Orders {
     async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
         let event = OrderEvent::decode(&*record.payload)?;
         let order_id = parse_id(&event.order_id, "order_id")?;
-        let news = |goal| News { order_id, version: record.version, goal, cause: record.event_id };
         match event.event {
             Some(Kind::OrderReserved(reserved)) => {
                 let total = event.total.ok_or_else(|| poisoned("it has no total"))?;
@@ -61,16 +82,13 @@ impl Handler for Orders {
                 .await?;
                 Ok(())
             }
-            Some(Kind::OrderConfirmed(_)) => Ok(want(&self.0, tx, news("CAPTURED")).await?),
-            Some(Kind::OrderPaymentFailed(_) | Kind::OrderCancelled(_) | Kind::OrderExpired(_)) => {
-                Ok(want(&self.0, tx, news("RELEASED")).await?)
+            Some(event) => {
+                let goal = parse_goal(&event).ok_or_else(|| poisoned("its type is not what its headers say"))?;
+                let news = News { order_id, version: record.version, goal, cause: record.event_id };
+                Ok(want(&self.0, tx, news).await?)
             }
-            other => Err(poisoned(&format!("{other:?} was not asked for"))),
+            None => Err(poisoned("it says nothing")),
         }
-    }
-
-    fn committed(&self) {
-        self.0.work.wake();
     }
 }
 

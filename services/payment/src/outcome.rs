@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chassis::Unexpected;
 use chassis::event::outbox::{self, Event};
+use contracts::event::Event as _;
 use contracts::souk::payment::v1::payment_event::Event as Kind;
 use contracts::souk::payment::v1::*;
 use prost::Message;
@@ -126,7 +127,7 @@ async fn apply(
             payment.step_to(State::Authorized)?;
             transfer(service, tx, payment, "AUTHORIZATION", (&customer, "held"), amount, &intent).await?;
             let kind = Kind::PaymentAuthorized(PaymentAuthorized { amount: Some(payment.money(amount)) });
-            publish(service, tx, payment, "souk.payment.v1.PaymentAuthorized", kind).await
+            publish(service, tx, payment, kind).await
         }
         Outcome::Declined { reason } => decline(service, tx, payment, reason).await,
         Outcome::Captured { minor } => {
@@ -138,7 +139,7 @@ async fn apply(
                 transfer(service, tx, payment, "VOID", ("held", &customer), amount - minor, &intent).await?;
             }
             let kind = Kind::PaymentCaptured(PaymentCaptured { amount: Some(payment.money(minor)) });
-            publish(service, tx, payment, "souk.payment.v1.PaymentCaptured", kind).await
+            publish(service, tx, payment, kind).await
         }
         Outcome::CaptureFailed { reason } => {
             payment.step_to(State::Failed)?;
@@ -146,7 +147,7 @@ async fn apply(
             // The provider lets go of what it does not capture.
             transfer(service, tx, payment, "VOID", ("held", &customer), amount, &intent).await?;
             let kind = Kind::PaymentCaptureFailed(PaymentCaptureFailed { reason: reason.to_owned() });
-            publish(service, tx, payment, "souk.payment.v1.PaymentCaptureFailed", kind).await
+            publish(service, tx, payment, kind).await
         }
         Outcome::Voided => {
             let held = matches!(payment.state, State::Voiding);
@@ -156,7 +157,7 @@ async fn apply(
             }
             transfer(service, tx, payment, "VOID", ("held", &customer), amount, &intent).await?;
             let kind = Kind::PaymentVoided(PaymentVoided { amount: Some(payment.money(amount)) });
-            publish(service, tx, payment, "souk.payment.v1.PaymentVoided", kind).await
+            publish(service, tx, payment, kind).await
         }
         Outcome::CameAndWent => {
             transfer(service, tx, payment, "AUTHORIZATION", (&customer, "held"), amount, &intent).await?;
@@ -166,7 +167,7 @@ async fn apply(
             }
             payment.step_to(State::Voided)?;
             let kind = Kind::PaymentVoided(PaymentVoided { amount: Some(payment.money(amount)) });
-            publish(service, tx, payment, "souk.payment.v1.PaymentVoided", kind).await
+            publish(service, tx, payment, kind).await
         }
         Outcome::Refunded { refund, reference } => refund::done(service, tx, payment, &refund, &reference).await,
         Outcome::RefundUnderWay { refund, reference } => refund::under_way(service, tx, &refund, &reference).await,
@@ -187,7 +188,7 @@ async fn decline(
     payment.step_to(State::Declined)?;
     payment.failure_reason = reason.to_owned();
     let kind = Kind::PaymentDeclined(PaymentDeclined { reason: reason.to_owned() });
-    publish(service, tx, payment, "souk.payment.v1.PaymentDeclined", kind).await
+    publish(service, tx, payment, kind).await
 }
 
 async fn transfer(
@@ -221,10 +222,9 @@ async fn publish(
     service: &Service,
     tx: &mut PgConnection,
     payment: &mut Payment,
-    name: &'static str,
     kind: Kind,
 ) -> Result<(), Unexpected> {
-    publish_as(service, tx, payment, OURSELVES, name, kind).await
+    publish_as(service, tx, payment, OURSELVES, kind).await
 }
 
 async fn publish_as(
@@ -232,10 +232,10 @@ async fn publish_as(
     tx: &mut PgConnection,
     payment: &mut Payment,
     actor: &str,
-    name: &'static str,
     kind: Kind,
 ) -> Result<(), Unexpected> {
     payment.version += 1;
+    let event_type = kind.event_type();
     let payload = PaymentEvent {
         payment_id: payment.payment_id.to_string(),
         order_id: payment.order_id.to_string(),
@@ -243,10 +243,10 @@ async fn publish_as(
     };
     let event = Event {
         event_id: service.clock.new_id(),
-        topic: "souk.payment.v1",
+        topic: Kind::TOPIC,
         key: payment.payment_id,
         version: payment.version,
-        kind: name,
+        event_type,
         payload: payload.encode_to_vec(),
         actor: actor.to_owned(),
         // What somebody asked for has its cause in them, not in the order.

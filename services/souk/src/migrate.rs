@@ -7,6 +7,7 @@ use chassis::boot::config::Secret;
 use chassis::boot::db::Schema;
 use chassis::event::dead_letter;
 use clap::Args;
+use contracts::event::TOPICS;
 use percent_encoding::percent_decode_str;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
@@ -134,7 +135,8 @@ pub(crate) async fn run(config: &Config) -> Result<(), Error> {
         migrate(&admin, schema, &target).await?;
         println!("{}: up to date", schema.service);
     }
-    bus::topics::create(&config.kafka_brokers, config.kafka_replication, Duration::from_secs(30)).await?;
+    let (brokers, replication) = (&config.kafka_brokers, config.kafka_replication);
+    bus::topics::create(brokers, TOPICS, replication, Duration::from_secs(30)).await?;
     println!("topics: up to date");
     Ok(())
 }

@@ -38,7 +38,7 @@ impl Ops {
             dead_letter_id: letter.id,
             consumer: letter.consumer,
             key: letter.record.key.to_string(),
-            r#type: letter.record.kind,
+            r#type: letter.record.event_type,
             event_id: letter.record.event_id.to_string(),
             topic: letter.record.topic,
             partition: letter.record.partition,

@@ -142,7 +142,7 @@ pub async fn published(db: &PgPool) -> Vec<Record> {
         key: row.get("key"),
         version: row.get("version"),
         event_id: row.get("event_id"),
-        kind: row.get("type"),
+        event_type: row.get("type"),
         payload: row.get("payload"),
         actor: row.get("actor"),
         causation_id: row.get("causation_id"),
@@ -161,7 +161,7 @@ pub async fn published(db: &PgPool) -> Vec<Record> {
 fn keep_samples(records: &[Record]) {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto/samples");
     for record in records {
-        let path = format!("{folder}/{}.binpb", record.kind);
+        let path = format!("{folder}/{}.binpb", record.event_type);
         match std::fs::File::create_new(&path) {
             Ok(mut file) => file.write_all(&record.payload).expect("the sample can be written"),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -176,8 +176,8 @@ pub async fn hear(consumer: &Consumer, clock: &Clock, records: &[Record]) {
 }
 
 /// An event of another service, as it would arrive.
-pub fn record(kind: &str, key: Uuid, version: i64, payload: Vec<u8>) -> Record {
-    let topic = kind.rsplit_once('.').map_or(kind, |(topic, _)| topic).to_owned();
+pub fn record(event_type: &str, key: Uuid, version: i64, payload: Vec<u8>) -> Record {
+    let topic = event_type.rsplit_once('.').map_or(event_type, |(topic, _)| topic).to_owned();
     Record {
         topic,
         partition: 0,
@@ -185,7 +185,7 @@ pub fn record(kind: &str, key: Uuid, version: i64, payload: Vec<u8>) -> Record {
         key,
         version,
         event_id: Uuid::from_u128(key.as_u128() ^ u128::from(version.unsigned_abs())),
-        kind: kind.to_owned(),
+        event_type: event_type.to_owned(),
         payload,
         actor: "service:test".to_owned(),
         causation_id: None,

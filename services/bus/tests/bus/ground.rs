@@ -8,7 +8,7 @@ use chassis::Clock;
 use chassis::boot::metrics;
 use chassis::event::dead_letter;
 use chassis::event::outbox::{self, Event, Outbox, Wake};
-use chassis::event::{Consumer, HandleError, Handler, Record};
+use chassis::event::{Consumer, Due, HandleError, Handler, Record};
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -56,7 +56,7 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) async fn open(db: PgPool) -> Self {
         let topic: &'static str = format!("souk.test.{}", Uuid::now_v7()).leak();
-        let made = bus::topics::create_these(&brokers(), &[topic], 1, Duration::from_secs(15)).await;
+        let made = bus::topics::create(&brokers(), &[topic], 1, Duration::from_secs(15)).await;
         if let Err(error) = made {
             panic!("these tests need a Kafka at {} (SOUK_TEST_KAFKA says where): {error}", brokers());
         }
@@ -86,7 +86,7 @@ impl Ground {
             topic: self.topic,
             key,
             version,
-            kind: SAID,
+            event_type: SAID,
             payload: version.to_be_bytes().to_vec(),
             actor: "service:test".to_owned(),
             causation_id: Some(Uuid::from_u128(7)),
@@ -204,10 +204,19 @@ impl Scribe {
 
 #[tonic::async_trait]
 impl Handler for Scribe {
-    fn wants(&self, kind: &str) -> bool {
-        kind == SAID
+    fn wants(&self, event_type: &str) -> bool {
+        event_type == SAID
     }
 
+    async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
+        for due in due {
+            self.handle(tx, due.record).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Scribe {
     async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
         let pen = self.pen(record.key);
         let _pen = pen.read().await;

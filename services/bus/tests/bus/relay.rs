@@ -53,7 +53,7 @@ async fn an_event_is_published_if_and_only_if_its_transaction_committed(db: PgPo
     assert_eq!(committed, versions);
 
     let one = &read[&Uuid::from_u128(1)][0];
-    assert_eq!((one.kind.as_str(), one.actor.as_str()), (SAID, "service:test"));
+    assert_eq!((one.event_type.as_str(), one.actor.as_str()), (SAID, "service:test"));
     assert_eq!((one.payload.as_slice(), one.causation_id), (&1_i64.to_be_bytes()[..], Some(Uuid::from_u128(7))));
 }
 

@@ -13,7 +13,7 @@ use crate::ground::{Ground, brokers, eventually, metric};
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn topics_keep_events_for_ever_and_are_made_once(db: PgPool) {
     let ground = Ground::open(db).await;
-    let again = bus::topics::create_these(&brokers(), &[ground.topic], 1, Duration::from_secs(15)).await;
+    let again = bus::topics::create(&brokers(), &[ground.topic], 1, Duration::from_secs(15)).await;
     again.expect("what is there already is left as it is");
 
     let admin: AdminClient<DefaultClientContext> =
@@ -37,7 +37,7 @@ async fn a_consumer_may_be_there_before_its_topic(db: PgPool) {
     let running = listener.start();
     let missed = || metric("consumer_failures_total", listener.consumer.name) > 0.0;
     eventually("that it is missed", async || missed().then_some(())).await;
-    bus::topics::create_these(&brokers(), &[ground.topic], 1, Duration::from_secs(15)).await.expect("a topic");
+    bus::topics::create(&brokers(), &[ground.topic], 1, Duration::from_secs(15)).await.expect("a topic");
     ground.say(Uuid::from_u128(1), 1).await;
     ground.hears(1).await;
     running.stop().await;

@@ -1,10 +1,10 @@
-//! What a service says about the events it takes in; the crate `bus` does the rest.
+//! How a service consumes events; the crate `bus` reads them from Kafka.
 
 use std::sync::Arc;
 
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
-use tracing::{Instrument, Span};
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::rpc::error::Unexpected;
@@ -20,7 +20,7 @@ pub struct Record {
     pub version: i64,
     pub event_id: Uuid,
     /// Such as `souk.order.v1.OrderPlaced`.
-    pub kind: String,
+    pub event_type: String,
     pub payload: Vec<u8>,
     pub actor: String,
     pub causation_id: Option<Uuid>,
@@ -57,33 +57,16 @@ impl From<prost::DecodeError> for HandleError {
     }
 }
 
-/// Takes in one event, in the transaction that remembers having done so. No network calls; what must be told to others
-/// goes to the outbox. Each event arrives at least once and takes effect once; per key they arrive in order.
+/// Handles events in the transaction that remembers having done so. No network calls; what must be told to others goes to the
+/// outbox. Each event arrives at least once and takes effect once; per key they arrive in order.
 #[tonic::async_trait]
 pub trait Handler: Send + Sync {
     /// Whether it wants events of this type; the others are skipped without touching the database.
-    fn wants(&self, kind: &str) -> bool;
+    fn wants(&self, event_type: &str) -> bool;
 
-    /// Called first where several events share a transaction, such as to lock in one order what all of them will change:
-    /// other partitions' events are handled at the same time, and nobody may wait for each other in a circle.
-    async fn prepare(&self, _tx: &mut PgConnection, _records: &[&Record]) -> Result<(), HandleError> {
-        Ok(())
-    }
-
-    async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError>;
-
-    /// Takes in the events that share a transaction: one after the other, unless a handler knows how to do it in fewer
-    /// statements. If it fails, they are handed in again one by one.
-    async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
-        if due.len() > 1 {
-            let records: Vec<_> = due.iter().map(|due| due.record).collect();
-            self.prepare(tx, &records).await?;
-        }
-        for due in due {
-            self.handle(tx, due.record).instrument(due.span.clone()).await?;
-        }
-        Ok(())
-    }
+    /// Handles the events that share a transaction, in their order. Rows are locked in one order, whatever the order of the
+    /// events: other partitions' events are handled at the same time. If it fails, they are handed in again one by one.
+    async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError>;
 
     /// Called after the commit of what was handled, such as to wake a step.
     fn committed(&self) {}

@@ -58,7 +58,7 @@ pub async fn list(
 ) -> Result<Vec<DeadLetter>, Unexpected> {
     let rows = sqlx::query_as!(
         Row,
-        "select id, consumer, key, topic, partition, partition_offset, event_id, version, type as kind, payload, actor,
+        "select id, consumer, key, topic, partition, partition_offset, event_id, version, type as event_type, payload, actor,
            causation_id, occurred_at, error, created_at
          from dead_letter where id > $1 and ($2::text is null or consumer = $2) order by id limit $3",
         after_id,
@@ -118,7 +118,7 @@ pub async fn insert(
         record.offset,
         record.event_id,
         record.version,
-        record.kind,
+        record.event_type,
         record.payload,
         record.actor,
         record.causation_id,
@@ -161,7 +161,7 @@ async fn take_first(tx: &mut PgConnection, consumer: &str, key: Uuid) -> Result<
         Row,
         "delete from dead_letter
          where id = (select id from dead_letter where consumer = $1 and key = $2 order by id limit 1)
-         returning id, consumer, key, topic, partition, partition_offset, event_id, version, type as kind, payload, actor,
+         returning id, consumer, key, topic, partition, partition_offset, event_id, version, type as event_type, payload, actor,
            causation_id, occurred_at, error, created_at",
         consumer,
         key,
@@ -178,7 +178,7 @@ struct Row {
     partition_offset: i64,
     event_id: Uuid,
     version: i64,
-    kind: String,
+    event_type: String,
     payload: Vec<u8>,
     actor: String,
     causation_id: Option<Uuid>,
@@ -196,7 +196,7 @@ impl From<Row> for DeadLetter {
             key: row.key,
             version: row.version,
             event_id: row.event_id,
-            kind: row.kind,
+            event_type: row.event_type,
             payload: row.payload,
             actor: row.actor,
             causation_id: row.causation_id,

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use sqlx::PgConnection;
-use tracing::{Instrument, Span};
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::boot::clock::Clock;
@@ -35,7 +35,7 @@ static REPEATED: LazyLock<Family<Of, Counter>> =
 /// Takes in records of one partition, in their order. An error is one that will pass: the same records may be handed in
 /// again, and those that took effect are skipped.
 pub async fn take_in(consumer: &Consumer, clock: &Clock, records: &[Record]) -> Result<(), Unexpected> {
-    let wanted: Vec<_> = records.iter().filter(|record| consumer.handler.wants(&record.kind)).collect();
+    let wanted: Vec<_> = records.iter().filter(|record| consumer.handler.wants(&record.event_type)).collect();
     for group in wanted.chunks(GROUP) {
         if group.len() > 1 && together(consumer, clock, group).await.is_ok() {
             continue;
@@ -75,7 +75,7 @@ fn complain(consumer: &Consumer, record: &Record, error: &str) {
     tracing::error!(
         consumer = consumer.name,
         key = %record.key,
-        kind = record.kind,
+        event_type = record.event_type,
         version = record.version,
         event_id = %record.event_id,
         error,
@@ -95,9 +95,7 @@ async fn together(consumer: &Consumer, clock: &Clock, records: &[&Record]) -> Re
         }
     }
     if !due.is_empty() {
-        // What panics on one event must not end the work on all others.
-        let handled = AssertUnwindSafe(consumer.handler.handle_all(&mut tx, &due)).catch_unwind().await;
-        handled.unwrap_or_else(|_| Err(panicked()))?;
+        handle_all(consumer, &mut tx, &due).await?;
     }
     for record in &parked {
         dead_letter::insert(&mut tx, consumer.name, clock, record, BEHIND).await?;
@@ -112,20 +110,22 @@ async fn together(consumer: &Consumer, clock: &Clock, records: &[&Record]) -> Re
     Ok(())
 }
 
+/// What panics on one event must not end the work on all others.
+async fn handle_all(consumer: &Consumer, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
+    let handled = AssertUnwindSafe(consumer.handler.handle_all(tx, due)).catch_unwind().await;
+    handled.unwrap_or_else(|_| Err(HandleError::Poisoned("the handler panicked".to_owned())))
+}
+
 /// Hands a record to its handler, as a part of what its writer was doing.
 pub(crate) async fn handle(consumer: &Consumer, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
-    let handled = consumer.handler.handle(tx, record).instrument(span(consumer, record));
-    AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| Err(panicked()))
+    handle_all(consumer, tx, &[Due { record, span: span(consumer, record) }]).await
 }
 
 fn span(consumer: &Consumer, record: &Record) -> Span {
-    let span = tracing::info_span!("event", consumer = consumer.name, kind = record.kind, key = %record.key);
+    let span =
+        tracing::info_span!("event", consumer = consumer.name, event_type = record.event_type, key = %record.key);
     telemetry::adopt_parent(&span, record.traceparent.as_deref());
     span
-}
-
-fn panicked() -> HandleError {
-    HandleError::Poisoned("the handler panicked".to_owned())
 }
 
 /// What is to be done with a record.

@@ -21,7 +21,7 @@ pub struct Event {
     /// The aggregate's version after it; counts from 1 without gaps.
     pub version: i64,
     /// Such as `souk.order.v1.OrderPlaced`.
-    pub kind: &'static str,
+    pub event_type: &'static str,
     pub payload: Vec<u8>,
     /// Who caused it, see `Caller::actor`.
     pub actor: String,
@@ -38,7 +38,7 @@ pub async fn append(db: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
         event.topic,
         event.key,
         event.version,
-        event.kind,
+        event.event_type,
         event.payload,
         event.actor,
         event.causation_id,
@@ -80,7 +80,7 @@ impl Batch {
             &all(events, |event| event.topic) as &[&str],
             &all(events, |event| event.key),
             &all(events, |event| event.version),
-            &all(events, |event| event.kind) as &[&str],
+            &all(events, |event| event.event_type) as &[&str],
             &all(events, |event| event.payload.clone()),
             &all(events, |event| event.actor.clone()),
             &all(events, |event| event.causation_id) as &[Option<Uuid>],

@@ -83,7 +83,7 @@ impl Store {
         let records = testkit::published(&self.db).await.into_iter().filter(|record| record.key == order);
         let named = records.enumerate().map(|(at, record)| {
             assert_eq!(record.version, at as i64 + 1, "versions have no gaps");
-            record.kind.rsplit('.').next().unwrap_or_default().to_owned()
+            record.event_type.rsplit('.').next().unwrap_or_default().to_owned()
         });
         named.collect()
     }

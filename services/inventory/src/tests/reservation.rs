@@ -17,7 +17,7 @@ async fn an_order_holds_sells_and_gives_back_however_it_ends(db: PgPool) {
             [(placed(order, &[("MUG", 4)]), (6, 4, 0)), (confirmed(order), (6, 0, 4)), (end, (10, 0, 0))]
         {
             store.hear(record.clone()).await;
-            assert_eq!(store.level("MUG").await, level, "{}", record.kind);
+            assert_eq!(store.level("MUG").await, level, "{}", record.event_type);
             store.hear(record).await;
             assert_eq!(store.level("MUG").await, level, "twice is once");
         }
@@ -172,7 +172,7 @@ async fn units_are_conserved_whatever_the_order_of_events(db: PgPool) {
             let (order, story) = &mut stories[at];
             // The order service confirms only what was held.
             let bad = ["StockRejected"] == *store.published(*order).await;
-            story.retain(|record| !(bad && record.kind.ends_with("Confirmed")));
+            story.retain(|record| !(bad && record.event_type.ends_with("Confirmed")));
             if !group.iter().any(|told: &chassis::event::Record| told.key == *order) && !story.is_empty() {
                 group.push(story.remove(0));
             }

@@ -214,7 +214,7 @@ async fn what_a_newer_peer_says_is_skipped(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
     let mut newer = shop.stock_reserved(order);
-    newer.kind = "souk.inventory.v1.StockCounted".to_owned();
+    newer.event_type = "souk.inventory.v1.StockCounted".to_owned();
     shop.hears(newer).await;
     assert_eq!((shop.state(order).await, shop.parked().await), (OrderState::Pending, 0));
     shop.hears(shop.stock_reserved(order)).await;

@@ -359,7 +359,7 @@ impl Shop {
             sqlx::query_scalar!("select event_id from order_event where order_id = $1 order by version", order_id);
         let stored = stored.fetch_all(&self.db).await.expect("events");
         assert_eq!(stored, records.iter().map(|record| record.event_id).collect::<Vec<_>>());
-        records.iter().map(|record| record.kind.rsplit('.').next().unwrap_or_default().to_owned()).collect()
+        records.iter().map(|record| record.event_type.rsplit('.').next().unwrap_or_default().to_owned()).collect()
     }
 
     /// How many transactions Postgres ended because they waited for each other. Closes the service's connections.

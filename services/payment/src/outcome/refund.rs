@@ -94,7 +94,7 @@ pub(super) async fn reversed(
     transfer(service, tx, payment, "REFUND_REVERSAL", (&customer, "revenue"), minor, reference).await?;
     let (amount, refund_id) = (Some(payment.money(minor)), refund.refund_id.to_string());
     let kind = Kind::PaymentRefundFailed(PaymentRefundFailed { amount, refund_id, reason: code });
-    publish_as(service, tx, payment, PROVIDER, "souk.payment.v1.PaymentRefundFailed", kind).await
+    publish_as(service, tx, payment, PROVIDER, kind).await
 }
 
 /// What is stored and told of the provider's word: a code, and no more than that.
@@ -174,5 +174,5 @@ async fn book(
     transfer(service, tx, payment, "REFUND", ("revenue", &customer), minor, reference).await?;
     let refund_id = refund.refund_id.to_string();
     let kind = Kind::PaymentRefunded(PaymentRefunded { amount: Some(payment.money(minor)), refund_id });
-    publish_as(service, tx, payment, &refund.actor, "souk.payment.v1.PaymentRefunded", kind).await
+    publish_as(service, tx, payment, &refund.actor, kind).await
 }

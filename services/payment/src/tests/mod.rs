@@ -214,7 +214,7 @@ impl Till {
         let records = testkit::published(&self.db).await.into_iter().filter(|record| record.key == id);
         let named = records.enumerate().map(|(at, record)| {
             assert_eq!(record.version, at as i64 + 1);
-            record.kind.rsplit('.').next().unwrap_or_default().to_owned()
+            record.event_type.rsplit('.').next().unwrap_or_default().to_owned()
         });
         named.collect()
     }

@@ -26,13 +26,16 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bus::topics::TOPICS;
 use chassis::boot::config::{Secret, parse_duration, parse_secure_url};
 use chassis::boot::db;
 use chassis::check::Finding;
 use chassis::event::dead_letter;
 use chassis::{Clock, Unexpected};
 use clap::Args;
+use contracts::event::{Event as _, TOPICS};
+use contracts::souk::inventory::v1::inventory_event;
+use contracts::souk::order::v1::order_event;
+use contracts::souk::payment::v1::payment_event;
 use payment::check::Provider;
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -232,13 +235,15 @@ async fn look(shop: &Shop) -> Result<Vec<Finding>, Error> {
     findings.extend(shop.repeat(|| single(check_parked(&services))).await?);
     findings.push(discards.finding());
     let events = |after| order::check::versions(order, after, *range);
-    let topic = || single(events::check(brokers, "souk.order.v1", order, events, *kept, &discards.excuses));
+    let topic = || single(events::check(brokers, order_event::Event::TOPIC, order, events, *kept, &discards.excuses));
     findings.extend(shop.repeat(topic).await?);
     let events = |after| inventory::check::versions(inventory, after, *range);
-    let topic = || single(events::check(brokers, "souk.inventory.v1", inventory, events, *kept, &discards.excuses));
+    let topic =
+        || single(events::check(brokers, inventory_event::Event::TOPIC, inventory, events, *kept, &discards.excuses));
     findings.extend(shop.repeat(topic).await?);
     let events = |after| payment::check::versions(payment, after, *range);
-    let topic = || single(events::check(brokers, "souk.payment.v1", payment, events, *kept, &discards.excuses));
+    let topic =
+        || single(events::check(brokers, payment_event::Event::TOPIC, payment, events, *kept, &discards.excuses));
     findings.extend(shop.repeat(topic).await?);
     progress::set("I6: answers to requests".to_owned());
     findings.extend(shop.repeat(|| single(order::check::check_answers(order, Clock::System.now(), *kept))).await?);

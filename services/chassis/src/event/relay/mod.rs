@@ -173,7 +173,7 @@ impl Relay<'_> {
     async fn read(&mut self, acknowledged: &[i64]) -> Result<Vec<Record>, RelayError> {
         let rows = sqlx::query!(
             "with gone as (delete from outbox where id = any($1))
-             select id, event_id, topic, key, version, type as kind, payload, actor, causation_id, traceparent, created_at
+             select id, event_id, topic, key, version, type as event_type, payload, actor, causation_id, traceparent, created_at
              from outbox where id > $2 and id <> all($1) order by id limit $3",
             acknowledged,
             self.water.mark(),
@@ -187,7 +187,7 @@ impl Relay<'_> {
             key: row.key,
             version: row.version,
             event_id: row.event_id,
-            kind: row.kind,
+            event_type: row.event_type,
             payload: row.payload,
             actor: row.actor,
             causation_id: row.causation_id,
