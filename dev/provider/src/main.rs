@@ -1,0 +1,43 @@
+//! `provider`: the simulator as a program.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use provider::{Listener, serve};
+
+/// Simulates the payment provider: Stripe's wire API over HTTP.
+#[derive(Debug, Parser)]
+#[command(name = "provider")]
+struct Options {
+    /// The address that it listens on.
+    #[arg(long, default_value = "127.0.0.1:9201")]
+    listen: SocketAddr,
+    /// The folder of its ledger; it is created if need be.
+    #[arg(long)]
+    data: PathBuf,
+    /// The URL that webhooks are sent to; without it, none are sent.
+    #[arg(long, requires = "webhook_secret_file")]
+    webhook_url: Option<String>,
+    /// The file whose first line is the secret that signs webhooks.
+    #[arg(long, requires = "webhook_url")]
+    webhook_secret_file: Option<PathBuf>,
+    /// The event types that are sent, comma-separated; without it, all are.
+    #[arg(long, value_delimiter = ',')]
+    webhook_events: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Options { listen, data, webhook_url, webhook_secret_file, webhook_events: events } = Options::parse();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
+    let listener = webhook_url.zip(webhook_secret_file).map(|(url, secret_file)| Listener { url, secret_file, events });
+    match serve(listen, data, listener).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("provider: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
