@@ -36,7 +36,7 @@ pub(crate) struct NewIntent {
 pub(crate) struct Confirmation {
     pub(crate) payment_method: Option<PaymentMethod>,
     /// Whether the cardholder is there to authenticate: neither `off_session` nor `error_on_requires_action` was set.
-    pub(crate) somebody_can_act: bool,
+    pub(crate) cardholder_present: bool,
 }
 
 pub(crate) struct NewRefund {
@@ -110,7 +110,7 @@ impl Confirmation {
         };
         let off_session = params.take_flag("off_session")?;
         let error_on_requires_action = params.take_flag("error_on_requires_action")?;
-        Ok(Confirmation { payment_method, somebody_can_act: !off_session && !error_on_requires_action })
+        Ok(Confirmation { payment_method, cardholder_present: !off_session && !error_on_requires_action })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::list::list_intents;
 use crate::outcome::PaymentMethod;
 use crate::params::Params;
 use crate::refund::{RefundId, RefundStatus};
-use crate::webhook::{Manner, Order};
+use crate::webhook::Delivery;
 
 /// Stripe's.
 pub(crate) const LARGEST_LIST: u64 = 100;
@@ -55,7 +55,7 @@ pub(crate) fn router(provider: Provider) -> Router {
 }
 
 /// A status and a body; the same bytes whenever it is replayed.
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     status: StatusCode,
     body: String,
     source: Source,
@@ -66,17 +66,17 @@ enum Source {
     Replayed,
 }
 
-impl Answer {
-    pub(crate) fn new(status: StatusCode, body: Value) -> Answer {
-        Answer { status, body: body.to_string(), source: Source::First }
+impl Reply {
+    pub(crate) fn new(status: StatusCode, body: Value) -> Reply {
+        Reply { status, body: body.to_string(), source: Source::First }
     }
 
-    pub(crate) fn replayed(self) -> Answer {
-        Answer { source: Source::Replayed, ..self }
+    pub(crate) fn replayed(self) -> Reply {
+        Reply { source: Source::Replayed, ..self }
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.body).into_response();
         let headers = response.headers_mut();
@@ -124,7 +124,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
     }
 }
 
-async fn create_intent(State(provider): State<Provider>, mut call: Call) -> Result<Answer, Error> {
+async fn create_intent(State(provider): State<Provider>, mut call: Call) -> Result<Reply, Error> {
     let command = Command::Create(NewIntent::parse(&mut call.params)?);
     provider.perform(call.ask(command)?).await
 }
@@ -133,7 +133,7 @@ async fn confirm_intent(
     State(provider): State<Provider>,
     Path(id): Path<String>,
     mut call: Call,
-) -> Result<Answer, Error> {
+) -> Result<Reply, Error> {
     let command = Command::Confirm(parse_intent_id(id, "intent")?, Confirmation::parse(&mut call.params)?);
     provider.perform(call.ask(command)?).await
 }
@@ -142,7 +142,7 @@ async fn capture_intent(
     State(provider): State<Provider>,
     Path(id): Path<String>,
     mut call: Call,
-) -> Result<Answer, Error> {
+) -> Result<Reply, Error> {
     let amount = call.params.take_amount("amount_to_capture")?;
     let command = Command::Capture(parse_intent_id(id, "intent")?, amount);
     provider.perform(call.ask(command)?).await
@@ -152,12 +152,12 @@ async fn cancel_intent(
     State(provider): State<Provider>,
     Path(id): Path<String>,
     mut call: Call,
-) -> Result<Answer, Error> {
+) -> Result<Reply, Error> {
     let command = Command::Cancel(parse_intent_id(id, "intent")?, parse_cancellation(&mut call.params)?);
     provider.perform(call.ask(command)?).await
 }
 
-async fn create_refund(State(provider): State<Provider>, mut call: Call) -> Result<Answer, Error> {
+async fn create_refund(State(provider): State<Provider>, mut call: Call) -> Result<Reply, Error> {
     let command = Command::Refund(NewRefund::parse(&mut call.params)?);
     provider.perform(call.ask(command)?).await
 }
@@ -246,14 +246,12 @@ async fn set_refund(
 async fn set_webhooks(State(provider): State<Provider>, mut params: Params) -> Result<StatusCode, Error> {
     let delay = params.take_count("delay_ms", 0, 600_000)?.unwrap_or(0);
     let times = params.take_count("times", 0, 10)?.unwrap_or(1);
-    let order = match params.take_one_of("order", &["as_it_came", "backwards"])?.as_deref() {
-        Some("backwards") => Order::Backwards,
-        _ => Order::AsItCame,
-    };
+    let order = params.take_one_of("order", &["as_it_came", "backwards"])?;
+    let reversed = order.as_deref() == Some("backwards");
     params.end()?;
     let ledger = provider.ledger();
     let webhooks = ledger.webhooks.as_ref().ok_or(Error::UrlUnknown("POST: /_webhooks".to_owned()))?;
-    webhooks.set_manner(Manner { delay: Duration::from_millis(delay), times: times as u32, order });
+    webhooks.set_delivery(Delivery { delay: Duration::from_millis(delay), times: times as u32, reversed });
     Ok(StatusCode::NO_CONTENT)
 }
 

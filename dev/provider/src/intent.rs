@@ -141,7 +141,7 @@ impl Intent {
         match method {
             PaymentMethod::Declined => return Err(self.decline(Decline::Generic, method)),
             PaymentMethod::InsufficientFunds => return Err(self.decline(Decline::InsufficientFunds, method)),
-            PaymentMethod::AuthenticationRequired if how.somebody_can_act => {
+            PaymentMethod::AuthenticationRequired if how.cardholder_present => {
                 self.status = Status::RequiresAction;
                 return Ok(());
             }

@@ -1,6 +1,6 @@
 //! The journal: one JSON line per call that was carried out, written before its answer, replayed at the start.
 //!
-//! A line goes to the operating system in one write and is not fsynced: this plays somebody else's machine, which does
+//! A line goes to the operating system in one write and is not fsynced: this simulates another company's machine, which does
 //! not lose power together with ours, and whose disk must not slow down what is measured here. A killed process loses
 //! nothing that way; at worst the last line is torn, and then its call was never answered.
 

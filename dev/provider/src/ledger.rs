@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::command::{Command, Request};
 use crate::error::Error;
-use crate::http::Answer;
+use crate::http::Reply;
 use crate::idempotency::Keys;
 use crate::intent::{Intent, IntentId, Refusal, Tally};
 use crate::journal::{Journal, Place, Record};
@@ -46,13 +46,13 @@ pub(crate) struct Movement {
 }
 
 pub(crate) enum Begun {
-    Replay(Answer),
+    Replay(Reply),
     Done(Executed),
     Slow(Duration),
 }
 
 pub(crate) struct Executed {
-    pub(crate) answer: Answer,
+    pub(crate) reply: Reply,
     pub(crate) trouble: Option<Trouble>,
     /// A refund that changes by itself in a while.
     pub(crate) unsettled: Option<RefundId>,
@@ -70,7 +70,7 @@ impl Ledger {
         if let Some(key) = &request.key
             && let Some(place) = self.books.keys.find(key)?
         {
-            return Ok(Begun::Replay(self.journal.read(place)?.answer().replayed()));
+            return Ok(Begun::Replay(self.journal.read(place)?.reply().replayed()));
         }
         match self.slowness(&request.command) {
             None => Ok(Begun::Done(self.execute(request)?)),
@@ -186,16 +186,16 @@ impl Ledger {
             (None, None, Some(method)) => method.trouble(request.command.operation()),
             _ => stumbled,
         };
-        // What hangs after its effect is a success for whoever repeats it; everything else stays an error.
+        // A call that hangs after its effect is a success when it is repeated; everything else stays an error.
         record.broken = stumbled.is_some() || trouble == Some(Trouble::Error);
         let place = self.journal.append(&record)?;
-        let (answer, refund) = (record.answer(), record.refund.clone());
+        let (reply, refund) = (record.reply(), record.refund.clone());
         self.take_over(record, place);
         let unsettled = refund.filter(|refund| self.becomes(refund).is_some()).map(|refund| refund.id);
-        Ok(Executed { answer, trouble, unsettled })
+        Ok(Executed { reply, trouble, unsettled })
     }
 
-    /// Remembers what happened, and tells whoever listens what it changed.
+    /// Remembers what happened, and sends what it changed by webhooks.
     fn take_over(&mut self, record: Record, place: Place) {
         let Some(webhooks) = self.webhooks.clone() else { return self.books.take_over(record, place) };
         let (id, at) = (record.intent.id, record.at);
@@ -205,7 +205,7 @@ impl Ledger {
         self.books.take_over(record, place);
         let Ok(after) = self.intent(id) else { return };
         let refund = refund.and_then(|id| self.refund(id).ok()).map(|refund| (refund, status));
-        webhooks.tell(&Change { before: before.as_ref(), after, refund, at });
+        webhooks.publish(&Change { before: before.as_ref(), after, refund, at });
     }
 
     /// What the call does, or what it meets instead.

@@ -1,5 +1,5 @@
-//! Plays the payment provider on a laptop: Stripe's wire API over real HTTP, with a ledger of its own that ours can be
-//! compared to. It never loses an answered call, never moves money twice for one intent, and sends webhooks if told where.
+//! Simulates the payment provider: Stripe's wire API over real HTTP, with a ledger of its own that ours can be compared to.
+//! It never loses an answered call, never moves money twice for one intent, and sends webhooks if it is told where.
 //!
 //! # Stripe's side
 //!
@@ -54,10 +54,10 @@
 //!
 //! # Webhooks
 //!
-//! With `--webhook-url` and `--webhook-secret-file`, what each call changes is told there by Stripe's events about the intent,
-//! its charge and the refund (`payment_intent.*`, `charge.*`, `refund.*`), signed as Stripe signs; with `--webhook-events`
-//! only those. `POST /_webhooks` changes the manner from then on: `delay_ms`, `times` (0 delivers none), and `order`, which
-//! `backwards` turns around among those that wait together.
+//! With `--webhook-url` and `--webhook-secret-file`, what each call changes is sent there as Stripe's events about the intent,
+//! its charge and the refund (`payment_intent.*`, `charge.*`, `refund.*`), signed as Stripe signs; only those of
+//! `--webhook-events`. `POST /_webhooks` changes their delivery from then on: `delay_ms`, `times` (0 delivers none), and
+//! `order`, which `backwards` reverses among those that wait together.
 
 mod command;
 mod error;
@@ -89,7 +89,7 @@ use tokio_util::sync::CancellationToken;
 
 use command::Request;
 use error::Error;
-use http::Answer;
+use http::Reply;
 use ledger::{Begun, Executed, Ledger};
 use limits::Limits;
 use outcome::{HANG, SLOW, Trouble};
@@ -110,29 +110,29 @@ pub struct Provider {
 }
 
 /// Where webhooks go, the file whose first line signs them, and which are sent (none named: all).
-pub struct Listener {
+pub struct WebhookEndpoint {
     pub url: String,
     pub secret_file: PathBuf,
     pub events: Vec<String>,
 }
 
-/// Plays the provider until SIGTERM or SIGINT.
-pub async fn serve(listen: SocketAddr, data: PathBuf, listener: Option<Listener>) -> io::Result<()> {
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(listen: SocketAddr, data: PathBuf, webhooks: Option<WebhookEndpoint>) -> io::Result<()> {
     let provider = Provider::open(data)?;
-    if let Some(Listener { url, secret_file, events }) = listener {
+    if let Some(WebhookEndpoint { url, secret_file, events }) = webhooks {
         let secret = std::fs::read_to_string(secret_file)?;
         provider.send_webhooks(url, secret.lines().next().unwrap_or_default().to_owned(), events);
     }
     let listener = TcpListener::bind(listen).await?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = CancellationToken::new();
-    let heard = stop.clone();
+    let stopped = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        heard.cancel();
+        stopped.cancel();
     });
     tracing::info!(address = %listener.local_addr()?, "the payment provider is open");
     provider.serve_on(listener, stop).await
@@ -145,12 +145,12 @@ impl Provider {
         Ok(Provider { ledger, limits: Arc::default() })
     }
 
-    /// Tells this URL what changes from now on, by these events (none named: all).
+    /// Sends what changes from now on to this URL, by these event types (none named: all).
     pub fn send_webhooks(&self, url: String, secret: String, events: Vec<String>) {
         self.ledger().webhooks = Some(Webhooks::send_to(url, secret, events));
     }
 
-    pub fn router(&self) -> axum::Router {
+    fn router(&self) -> axum::Router {
         http::router(self.clone())
     }
 
@@ -167,10 +167,10 @@ impl Provider {
         }
     }
 
-    async fn perform(&self, request: Request) -> Result<Answer, Error> {
+    async fn perform(&self, request: Request) -> Result<Reply, Error> {
         let begun = self.ledger().begin(&request)?;
         let executed = match begun {
-            Begun::Replay(answer) => return Ok(answer),
+            Begun::Replay(reply) => return Ok(reply),
             Begun::Done(executed) => executed,
             Begun::Slow(wait) => self.finish_after(wait, request).await?,
         };
@@ -178,7 +178,7 @@ impl Provider {
             self.settle_later(refund);
         }
         match executed.trouble {
-            None => Ok(executed.answer),
+            None => Ok(executed.reply),
             Some(Trouble::Error) => Err(Error::Broken),
             Some(Trouble::Hang) => {
                 tokio::time::sleep(HANG).await;

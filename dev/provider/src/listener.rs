@@ -35,7 +35,7 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = self.free.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let place = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (stream, peer) = Listener::accept(&mut self.listener).await;
         // Answers are one small write each; waiting to fill a segment would only delay them.
         if let Err(error) = stream.set_nodelay(true) {

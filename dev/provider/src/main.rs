@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use provider::{Listener, serve};
+use provider::webhook::SUBSCRIBED;
+use provider::{WebhookEndpoint, serve};
 
 /// Simulates the payment provider: Stripe's wire API over HTTP.
 #[derive(Debug, Parser)]
@@ -17,14 +18,14 @@ struct Options {
     /// The folder of its ledger; it is created if need be.
     #[arg(long)]
     data: PathBuf,
-    /// The URL that webhooks are sent to; without it, none are sent.
+    /// The http URL that webhooks are sent to; without it, none are sent.
     #[arg(long, requires = "webhook_secret_file")]
     webhook_url: Option<String>,
     /// The file whose first line is the secret that signs webhooks.
     #[arg(long, requires = "webhook_url")]
     webhook_secret_file: Option<PathBuf>,
-    /// The event types that are sent, comma-separated; without it, all are.
-    #[arg(long, value_delimiter = ',')]
+    /// The event types that are sent, comma-separated.
+    #[arg(long, value_delimiter = ',', default_values = SUBSCRIBED)]
     webhook_events: Vec<String>,
 }
 
@@ -32,8 +33,9 @@ struct Options {
 async fn main() -> ExitCode {
     let Options { listen, data, webhook_url, webhook_secret_file, webhook_events: events } = Options::parse();
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
-    let listener = webhook_url.zip(webhook_secret_file).map(|(url, secret_file)| Listener { url, secret_file, events });
-    match serve(listen, data, listener).await {
+    let webhooks =
+        webhook_url.zip(webhook_secret_file).map(|(url, secret_file)| WebhookEndpoint { url, secret_file, events });
+    match serve(listen, data, webhooks).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("provider: {error}");

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 /// How long a slow call takes.
 pub const SLOW: Duration = Duration::from_secs(3);
-/// How long a connection hangs before the caller hears that nobody knows.
-pub const HANG: Duration = Duration::from_secs(30);
+/// How long a connection hangs before the caller gets 504.
+pub(crate) const HANG: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PaymentMethod {
+pub(crate) enum PaymentMethod {
     #[serde(rename = "pm_card_visa")]
     Visa,
     #[serde(rename = "pm_card_mastercard")]
@@ -22,7 +22,7 @@ pub enum PaymentMethod {
     Declined,
     #[serde(rename = "pm_card_chargeDeclinedInsufficientFunds")]
     InsufficientFunds,
-    /// Confirming answers `requires_action`, or a decline if the caller says that nobody is there to act.
+    /// Confirming answers `requires_action`, or a decline if the caller says that the cardholder is absent.
     #[serde(rename = "pm_card_authenticationRequired")]
     AuthenticationRequired,
     /// Confirming takes [`SLOW`].
@@ -43,8 +43,8 @@ pub enum PaymentMethod {
     /// Capturing is refused, and the amount stays held.
     #[serde(rename = "pm_souk_capture_declined")]
     CaptureDeclined,
-    /// Confirming and capturing take effect, and the call that did it hangs for [`HANG`], then answers 504. Whoever
-    /// asks again under the same key is answered at once.
+    /// Confirming and capturing take effect, and the call that did it hangs for [`HANG`], then answers 504. A
+    /// repeat under the same key is answered at once.
     #[serde(rename = "pm_souk_timeout_after_success")]
     TimeoutAfterSuccess,
     /// Confirming and capturing take effect, and the call that did it answers 500, now and whenever it is repeated.
@@ -69,7 +69,7 @@ pub enum PaymentMethod {
     /// A refund is pending for [`SLOW`] before it succeeds.
     #[serde(rename = "pm_card_pendingRefund")]
     RefundPending,
-    /// A refund is pending until somebody says otherwise, see `POST /_refunds/{id}`.
+    /// A refund is pending until it is changed by a request, see `POST /_refunds/{id}`.
     #[serde(rename = "pm_souk_refund_waits")]
     RefundWaits,
     /// A refund succeeds, and fails [`SLOW`] later: the card is closed, and the money is the merchant's again.
@@ -85,7 +85,7 @@ pub enum PaymentMethod {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Decline {
+pub(crate) enum Decline {
     Generic,
     InsufficientFunds,
     AuthenticationRequired,
@@ -94,7 +94,7 @@ pub enum Decline {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Operation {
+pub(crate) enum Operation {
     Create,
     Confirm,
     Capture,
@@ -104,18 +104,18 @@ pub enum Operation {
 
 /// What goes wrong with a call, besides its effect or instead of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     Hang,
     Error,
 }
 
 impl PaymentMethod {
-    pub fn parse(name: &str) -> Option<PaymentMethod> {
+    pub(crate) fn parse(name: &str) -> Option<PaymentMethod> {
         let name: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
         PaymentMethod::deserialize(name).ok()
     }
 
-    pub fn slowness(self, operation: Operation) -> Option<Duration> {
+    pub(crate) fn slowness(self, operation: Operation) -> Option<Duration> {
         match (self, operation) {
             (PaymentMethod::Slow, Operation::Confirm)
             | (PaymentMethod::SlowCapture, Operation::Capture)
@@ -125,7 +125,7 @@ impl PaymentMethod {
     }
 
     /// What its caller meets although the call had its effect.
-    pub fn trouble(self, operation: Operation) -> Option<Trouble> {
+    pub(crate) fn trouble(self, operation: Operation) -> Option<Trouble> {
         match (self, operation) {
             (PaymentMethod::TimeoutAfterSuccess, Operation::Confirm | Operation::Capture) => Some(Trouble::Hang),
             (PaymentMethod::ErrorAfterSuccess, Operation::Confirm | Operation::Capture) => Some(Trouble::Error),
@@ -135,7 +135,7 @@ impl PaymentMethod {
     }
 
     /// What the first call of its kind meets instead of its effect.
-    pub fn stumble(self, operation: Operation) -> Option<Trouble> {
+    pub(crate) fn stumble(self, operation: Operation) -> Option<Trouble> {
         match (self, operation) {
             (PaymentMethod::ErrorWithoutEffect, Operation::Confirm | Operation::Capture)
             | (PaymentMethod::RefundError, Operation::Refund) => Some(Trouble::Error),
@@ -146,14 +146,14 @@ impl PaymentMethod {
 }
 
 impl Decline {
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Decline::AuthenticationRequired => "authentication_required",
             Decline::Generic | Decline::InsufficientFunds | Decline::CaptureRefused => "card_declined",
         }
     }
 
-    pub fn decline_code(self) -> &'static str {
+    pub(crate) fn decline_code(self) -> &'static str {
         match self {
             Decline::Generic => "generic_decline",
             Decline::InsufficientFunds => "insufficient_funds",
@@ -162,7 +162,7 @@ impl Decline {
         }
     }
 
-    pub fn message(self) -> &'static str {
+    pub(crate) fn message(self) -> &'static str {
         match self {
             Decline::Generic => "Your card was declined.",
             Decline::InsufficientFunds => "Your card has insufficient funds.",

@@ -1,4 +1,4 @@
-//! Form parameters, taken by name; what nobody took is refused.
+//! Form parameters, taken by name; a parameter that was not taken is refused.
 
 use axum::extract::{Form, FromRequest};
 use axum::http::header::CONTENT_TYPE;

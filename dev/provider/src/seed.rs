@@ -46,7 +46,7 @@ fn carry_out(seed: Seed) -> Result<Vec<(Intent, Option<Refund>)>, Refusal> {
         confirm: None,
     };
     let mut intent = Intent { id: IntentId(seed.intent_id), ..Intent::new(&new, at) };
-    intent.confirm(&Confirmation { payment_method, somebody_can_act: false }, at)?;
+    intent.confirm(&Confirmation { payment_method, cardholder_present: false }, at)?;
     let mut records = vec![(intent.clone(), None)];
     if let Some(refund_id) = seed.refund_id {
         let (amount, status) = intent.refund(None)?;

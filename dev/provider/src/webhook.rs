@@ -1,11 +1,18 @@
 //! Webhooks, as Stripe sends them: signed, at least once, in any order. What cannot be delivered is tried again for a
-//! while and then given up, so whoever listens must not rely on hearing everything.
+//! while and then given up, so an endpoint must not rely on getting every event.
 
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Request, StatusCode};
 use hmac::{Hmac, KeyInit, Mac};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::sync::{Semaphore, mpsc};
@@ -31,25 +38,19 @@ const AT_ONCE: usize = 16;
 const TRIES: u32 = 6;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How webhooks are delivered from now on, see the module [`crate`].
+/// How webhooks are delivered, see [`crate`].
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    pub delay: Duration,
+pub(crate) struct Delivery {
+    pub(crate) delay: Duration,
     /// How often each is delivered.
-    pub times: u32,
-    pub order: Order,
+    pub(crate) times: u32,
+    /// Of those that wait together, the last one is sent first.
+    pub(crate) reversed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    AsItCame,
-    /// Of those that wait together, the last one first.
-    Backwards,
-}
-
-impl Default for Manner {
-    fn default() -> Manner {
-        Manner { delay: Duration::ZERO, times: 1, order: Order::AsItCame }
+impl Default for Delivery {
+    fn default() -> Delivery {
+        Delivery { delay: Duration::ZERO, times: 1, reversed: false }
     }
 }
 
@@ -58,34 +59,35 @@ pub(crate) struct Webhooks {
     queue: mpsc::Sender<Value>,
     /// Which are sent. None named: all.
     subscribed: Arc<[String]>,
-    manner: Arc<Mutex<Manner>>,
+    delivery: Arc<Mutex<Delivery>>,
 }
 
 impl Webhooks {
     pub(crate) fn send_to(url: String, secret: String, subscribed: Vec<String>) -> Webhooks {
         let (queue, events) = mpsc::channel(WAITING);
-        let manner = Arc::new(Mutex::new(Manner::default()));
-        // Another machine's, so that it does not use up what the edge allows to those who buy from this one.
-        let client = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, 2]));
-        let client = client.build().expect("nothing of it can be wrong");
-        tokio::spawn(send(Arc::new(Receiver { url, secret, client }), events, manner.clone()));
-        Webhooks { queue, subscribed: subscribed.into(), manner }
+        let delivery = Arc::new(Mutex::new(Delivery::default()));
+        // The address of another machine, so that it does not use up what the edge allows to customers of this one.
+        let mut connector = HttpConnector::new();
+        connector.set_local_address(Some(IpAddr::from([127, 0, 0, 2])));
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        tokio::spawn(send(Arc::new(Endpoint { url, secret, client }), events, delivery.clone()));
+        Webhooks { queue, subscribed: subscribed.into(), delivery }
     }
 
-    pub(crate) fn set_manner(&self, manner: Manner) {
-        *self.manner.lock().expect("nothing panics while it holds this lock") = manner;
+    pub(crate) fn set_delivery(&self, delivery: Delivery) {
+        *self.delivery.lock().expect("nothing panics while it holds this lock") = delivery;
     }
 
-    /// Tells what a call changed, by one event for each object that it changed and each way to tell it, as Stripe does.
-    pub(crate) fn tell(&self, change: &Change<'_>) {
-        for (kind, object) in change.events() {
-            if self.subscribed.is_empty() || self.subscribed.iter().any(|subscribed| subscribed == kind) {
-                self.queue(kind, &object, change.at);
+    /// Sends what a call changed: for each object that it changed, every event type that Stripe has for the change.
+    pub(crate) fn publish(&self, change: &Change<'_>) {
+        for (event_type, object) in change.events() {
+            if self.subscribed.is_empty() || self.subscribed.iter().any(|subscribed| subscribed == event_type) {
+                self.queue(event_type, &object, change.at);
             }
         }
     }
 
-    fn queue(&self, kind: &str, object: &Value, at: u64) {
+    fn queue(&self, event_type: &str, object: &Value, at: u64) {
         let event = json!({
             "id": format!("evt_{}", Uuid::now_v7().simple()),
             "object": "event",
@@ -95,7 +97,7 @@ impl Webhooks {
             "livemode": false,
             "pending_webhooks": 1,
             "request": {"id": null, "idempotency_key": null},
-            "type": kind,
+            "type": event_type,
         });
         if self.queue.try_send(event).is_err() {
             tracing::warn!("too many webhooks are waiting; one is lost");
@@ -160,32 +162,32 @@ impl Change<'_> {
     }
 }
 
-/// Who is told.
-struct Receiver {
+/// Where webhooks go.
+struct Endpoint {
     url: String,
     secret: String,
-    client: reqwest::Client,
+    client: Client<HttpConnector, Body>,
 }
 
-async fn send(receiver: Arc<Receiver>, mut events: mpsc::Receiver<Value>, manner: Arc<Mutex<Manner>>) {
+async fn send(endpoint: Arc<Endpoint>, mut events: mpsc::Receiver<Value>, delivery: Arc<Mutex<Delivery>>) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut batch = Vec::new();
     while let Some(first) = events.recv().await {
         batch.push(first);
-        let manner = *manner.lock().expect("nothing panics while it holds this lock");
-        tokio::time::sleep(manner.delay).await;
+        let delivery = *delivery.lock().expect("nothing panics while it holds this lock");
+        tokio::time::sleep(delivery.delay).await;
         while let Ok(next) = events.try_recv() {
             batch.push(next);
         }
-        if manner.order == Order::Backwards {
+        if delivery.reversed {
             batch.reverse();
         }
         for event in batch.drain(..) {
-            for _ in 0..manner.times {
-                let place = places.clone().acquire_owned().await.expect("nobody closes the semaphore");
-                let (receiver, body) = (receiver.clone(), event.to_string());
+            for _ in 0..delivery.times {
+                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+                let (endpoint, body) = (endpoint.clone(), event.to_string());
                 tokio::spawn(async move {
-                    receiver.deliver(body).await;
+                    endpoint.deliver(body).await;
                     drop(place);
                 });
             }
@@ -193,21 +195,26 @@ async fn send(receiver: Arc<Receiver>, mut events: mpsc::Receiver<Value>, manner
     }
 }
 
-impl Receiver {
+impl Endpoint {
     /// Each try has a signature of its own, made when it is sent.
     async fn deliver(&self, body: String) {
         for attempt in 1..=TRIES {
             let signature = sign(&self.secret, now() / 1_000, body.as_bytes());
-            let request = self.client.post(&self.url).header("stripe-signature", signature);
-            let request = request.header("content-type", "application/json; charset=utf-8");
-            match request.timeout(PATIENCE).body(body.clone()).send().await {
-                Ok(answer) if answer.status().is_success() => return,
-                Ok(answer) => tracing::warn!(status = %answer.status(), attempt, "a webhook was not taken"),
-                Err(error) => tracing::warn!(%error, attempt, "a webhook was not delivered"),
+            match tokio::time::timeout(PATIENCE, self.post(signature, body.clone())).await {
+                Ok(Ok(status)) if status.is_success() => return,
+                Ok(Ok(status)) => tracing::warn!(%status, attempt, "a webhook was refused"),
+                Ok(Err(error)) => tracing::warn!(?error, attempt, "a webhook was not delivered"),
+                Err(_) => tracing::warn!(attempt, "a webhook got no response within {PATIENCE:?}"),
             }
             tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
         }
         tracing::error!(body, "a webhook was given up");
+    }
+
+    async fn post(&self, signature: String, body: String) -> Result<StatusCode, Box<dyn Error + Send + Sync>> {
+        let request = Request::post(&self.url).header("stripe-signature", signature);
+        let request = request.header(CONTENT_TYPE, "application/json; charset=utf-8").body(Body::from(body))?;
+        Ok(self.client.request(request).await?.status())
     }
 }
 

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Problem};
-use crate::http::Answer;
+use crate::http::Reply;
 use crate::intent::{Intent, Refusal, Status};
 use crate::journal::Record;
 use crate::outcome::{Decline, Operation, PaymentMethod};
@@ -12,14 +12,14 @@ use crate::refund::Refund;
 
 impl Record {
     /// The same now and whenever it is replayed.
-    pub(crate) fn answer(&self) -> Answer {
+    pub(crate) fn reply(&self) -> Reply {
         if self.broken {
-            return Error::Broken.answer();
+            return Error::Broken.reply();
         }
         match (&self.refusal, &self.refund) {
-            (Some(refusal), _) => refusal.explain(&self.intent).answer(),
-            (None, Some(refund)) => Answer::new(StatusCode::OK, refund.to_json(&self.intent)),
-            (None, None) => Answer::new(StatusCode::OK, self.intent.to_json()),
+            (Some(refusal), _) => refusal.explain(&self.intent).reply(),
+            (None, Some(refund)) => Reply::new(StatusCode::OK, refund.to_json(&self.intent)),
+            (None, None) => Reply::new(StatusCode::OK, self.intent.to_json()),
         }
     }
 }
