@@ -3,7 +3,7 @@
 //! Lines in: `kill NAME`, `kill-now NAME`, `stop NAME`, `start NAME`, `pause NAME`, `resume NAME`. Each is answered by
 //! `ok PID` or `error WHY`; `kill` and `start` once the child is ready and the edge sends requests to it. `ready EMAIL
 //! PASSWORD` comes first, with an operator's account. Closing standard input ends everything, so that nothing outlives
-//! whoever asked for it.
+//! the process that started it.
 
 use std::process::Stdio;
 
@@ -17,7 +17,7 @@ use crate::install;
 use crate::layout::{Build, Layout, Ports};
 use crate::parts::{self, Fsync};
 use crate::shop::{Client, random_password};
-use crate::supervisor::{Order, Supervisor};
+use crate::supervisor::{self, Supervisor};
 use crate::up::create_operator;
 
 #[derive(Debug, Args)]
@@ -63,26 +63,26 @@ async fn serve(options: &Options, layout: &Layout, supervisor: &mut Supervisor) 
             why = supervisor.failure() => bail!(why),
         };
         let Some(line) = line else { return Ok(()) };
-        match obey(layout, supervisor, &line).await {
+        match execute(layout, supervisor, &line).await {
             Ok(pid) => println!("ok {pid}"),
             Err(error) => println!("error {error:#}"),
         }
     }
 }
 
-async fn obey(layout: &Layout, supervisor: &Supervisor, line: &str) -> Result<u32> {
+async fn execute(layout: &Layout, supervisor: &Supervisor, line: &str) -> Result<u32> {
     let (verb, name) = line.split_once(' ').context("it is not a verb and a name")?;
-    let order = match verb {
-        "kill" => Order::Kill,
-        "kill-now" => Order::KillNow,
-        "stop" => Order::Stop,
-        "start" => Order::Start,
-        "pause" => Order::Pause,
-        "resume" => Order::Resume,
+    let command = match verb {
+        "kill" => supervisor::Command::Kill,
+        "kill-now" => supervisor::Command::KillNow,
+        "stop" => supervisor::Command::Stop,
+        "start" => supervisor::Command::Start,
+        "pause" => supervisor::Command::Pause,
+        "resume" => supervisor::Command::Resume,
         _ => bail!("`{verb}` is not kill, kill-now, stop, start, pause or resume"),
     };
-    let pid = supervisor.order(name, order).await?;
-    if matches!(order, Order::Kill | Order::Start) {
+    let pid = supervisor.send(name, command).await?;
+    if matches!(command, supervisor::Command::Kill | supervisor::Command::Start) {
         parts::edge_serves(layout).await?;
     }
     Ok(pid)
@@ -121,12 +121,12 @@ impl Stack {
     }
 
     /// `kill souk`, for example.
-    pub async fn control(&self, order: &str) -> Result<u32> {
+    pub async fn control(&self, command: &str) -> Result<u32> {
         let mut lines = self.lines.lock().await;
-        lines.0.write_all(format!("{order}\n").as_bytes()).await?;
+        lines.0.write_all(format!("{command}\n").as_bytes()).await?;
         let answer = lines.1.next_line().await?.context("`stack controlled` ended")?;
         let pid = answer.strip_prefix("ok ").and_then(|pid| pid.parse().ok());
-        pid.with_context(|| format!("{order}: {answer}"))
+        pid.with_context(|| format!("{command}: {answer}"))
     }
 
     pub async fn operator(&self) -> Result<Client> {

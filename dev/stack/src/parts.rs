@@ -6,7 +6,6 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use provider::webhook::SUBSCRIBED;
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::process::Command;
@@ -76,7 +75,7 @@ pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Res
         environment: vec![],
         user,
         port,
-        ready: Ready::TakesQueries,
+        ready: Ready::AcceptsQueries,
         log,
         stop: Signal::INT,
         lock: Some(data.join("postmaster.pid")),
@@ -132,17 +131,14 @@ fn provider(layout: &Layout) -> Result<Spec> {
     let (port, data) = (layout.ports.provider(), layout.home.join("provider"));
     let listen = format!("127.0.0.1:{port}");
     let webhooks = format!("http://127.0.0.1:{}/v1/payments/webhooks/stripe", layout.ports.edge());
-    let events = SUBSCRIBED.join(",");
     let (data, secret) = (data.to_string_lossy(), layout.home.join("keys/webhook.key"));
-    let arguments = ["--listen", &listen, "--data", &data, "--webhook-url", &webhooks];
+    let secret = secret.to_string_lossy();
+    let arguments =
+        ["--listen", &listen, "--data", &data, "--webhook-url", &webhooks, "--webhook-secret-file", &secret];
     Ok(Spec {
         name: "provider",
         program: layout.program("provider"),
-        arguments: [&arguments[..], &["--webhook-secret-file", &secret.to_string_lossy(), "--webhook-events", &events]]
-            .concat()
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
+        arguments: arguments.map(str::to_owned).to_vec(),
         environment: vec![],
         user: None,
         port,
@@ -153,7 +149,7 @@ fn provider(layout: &Layout) -> Result<Spec> {
     })
 }
 
-/// Checks requests against Stripe's schema. It listens for HTTPS too, whether anybody wants that or not.
+/// Checks requests against Stripe's schema. It listens for HTTPS too, also if nothing uses that.
 pub fn stripe_mock(layout: &Layout, program: PathBuf) -> Spec {
     let port = layout.ports.stripe();
     let listen = format!("127.0.0.1:{port}");
@@ -287,7 +283,7 @@ pub async fn start_all(
             environment: [environment(layout), settings.to_vec()].concat(),
             user: None,
             port: layout.ports.admin(),
-            ready: Ready::SaysSo,
+            ready: Ready::ReportsReady,
             log: layout.log("souk"),
             stop: Signal::TERM,
             lock: None,
@@ -335,7 +331,7 @@ pub async fn edge_serves(layout: &Layout) -> Result<()> {
     }
 }
 
-/// A port that answers is somebody's.
+/// Whether a process listens on a port.
 pub fn answers(port: u16) -> bool {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(200)).is_ok()

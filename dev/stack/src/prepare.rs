@@ -4,8 +4,6 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use sqlx::migrate::Migrator;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::process::Command;
 
 use crate::install;
@@ -42,14 +40,12 @@ async fn prepare() -> Result<()> {
     let mut environment = vec![("SQLX_OFFLINE".to_owned(), "false".to_owned())];
     for service in SERVICES {
         let name = format!("prepare_{service}");
-        let mut server = PgConnection::connect(&unit_database()).await?;
-        server.execute(AssertSqlSafe(format!("drop database if exists {name}"))).await?;
-        server.execute(AssertSqlSafe(format!("create database {name}"))).await?;
         let url = format!("{SERVER}/{name}");
-        let mut db = PgConnection::connect(&url).await?;
-        let migrator = Migrator::new(root().join("migrations").join(service)).await?;
-        migrator.run_direct(None, &mut db, false).await.with_context(|| format!("the migrations of {service}"))?;
-        db.close().await?;
+        let (drop, create) = (format!("drop database if exists {name}"), format!("create database {name}"));
+        psql(&unit_database(), &["-c", &drop, "-c", &create]).await?;
+        let migrations = migrations(service)?;
+        let files: Vec<_> = migrations.iter().flat_map(|file| ["-f", file.as_str()]).collect();
+        psql(&url, &files).await.with_context(|| format!("the migrations of {service}"))?;
         environment.push((format!("{}_DATABASE_URL", service.to_uppercase()), url));
     }
     // Each query is one file, named by its text. What is not asked for any more goes.
@@ -72,4 +68,20 @@ async fn prepare() -> Result<()> {
     let count = std::fs::read_dir(&cache)?.count();
     println!("{count} queries in .sqlx");
     Ok(())
+}
+
+/// A service's, in the order in which they apply.
+fn migrations(service: &str) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(root().join("migrations").join(service))?;
+    let entries = entries.map(|entry| Ok(entry?.path().to_string_lossy().into_owned()));
+    let mut files = entries.collect::<std::io::Result<Vec<_>>>()?;
+    files.sort();
+    Ok(files)
+}
+
+/// Each statement commits by itself, which is enough for databases that are thrown away.
+async fn psql(url: &str, arguments: &[&str]) -> Result<()> {
+    let psql = install::postgres().context("Postgres is not installed")?.join("psql");
+    let options = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url];
+    install::run(&psql.to_string_lossy(), &[&options[..], arguments].concat(), root()).await
 }

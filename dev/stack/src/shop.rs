@@ -1,4 +1,4 @@
-//! A client of the shop over REST, as anybody would write one: for the seeds and the proof of `make up`, and for the tests.
+//! A client of the shop over REST, as a customer would write one: for the seeds and the proof of `make up`, and for the tests.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const EXITS: [&str; 4] =
     ["ORDER_STATE_REJECTED", "ORDER_STATE_PAYMENT_FAILED", "ORDER_STATE_CANCELLED", "ORDER_STATE_EXPIRED"];
 
-/// An answer: its status, and its body as JSON.
+/// A response: its status, and its body as JSON.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     pub status: StatusCode,
     pub body: Value,
 }
 
-impl Answer {
+impl Response {
     /// The reason of an error.
     pub fn reason(&self) -> &str {
         let details = self.body["details"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -40,7 +40,7 @@ impl Answer {
     }
 }
 
-/// Somebody at the edge, signed in or not.
+/// A client at the edge, signed in or not.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -69,10 +69,10 @@ impl Client {
     pub async fn customer(port: u16) -> Result<Self> {
         let (name, password) = (Uuid::now_v7().simple().to_string(), random_password());
         let email = format!("{name}@example.com");
-        let anybody = Self::new(port);
+        let anonymous = Self::new(port);
         let body = json!({"email": email, "password": password, "displayName": "A customer"});
-        anybody.send(Method::POST, "/v1/users", &name, Some(body)).await?.ok()?;
-        anybody.sign_in(&email, &password).await
+        anonymous.send(Method::POST, "/v1/users", &name, Some(body)).await?.ok()?;
+        anonymous.sign_in(&email, &password).await
     }
 
     pub async fn sign_in(&self, email: &str, password: &str) -> Result<Self> {
@@ -89,16 +89,16 @@ impl Client {
         self.token.as_deref().unwrap_or_default()
     }
 
-    pub async fn get(&self, path: &str) -> Result<Answer> {
+    pub async fn get(&self, path: &str) -> Result<Response> {
         self.send(Method::GET, path, "", None).await
     }
 
     /// Under a key of its own.
-    pub async fn post(&self, path: &str, body: Value) -> Result<Answer> {
+    pub async fn post(&self, path: &str, body: Value) -> Result<Response> {
         self.send(Method::POST, path, &Uuid::now_v7().to_string(), Some(body)).await
     }
 
-    pub async fn send(&self, method: Method, path: &str, key: &str, body: Option<Value>) -> Result<Answer> {
+    pub async fn send(&self, method: Method, path: &str, key: &str, body: Option<Value>) -> Result<Response> {
         let mut request = self.http.request(method, format!("{}{path}", self.edge));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -113,7 +113,7 @@ impl Client {
         let status = response.status();
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Ok(Answer { status, body })
+        Ok(Response { status, body })
     }
 
     /// What is for sale: ids by SKU.
@@ -132,18 +132,18 @@ impl Client {
         }
     }
 
-    pub async fn create_product(&self, sku: &str, title: &str, price: (&str, i64)) -> Result<Answer> {
+    pub async fn create_product(&self, sku: &str, title: &str, price: (&str, i64)) -> Result<Response> {
         let (currency, minor) = price;
         let product = json!({"sku": sku, "title": title, "price": {"currency": currency, "minor": minor.to_string()}});
         self.post("/v1/products", json!({"product": product})).await
     }
 
-    pub async fn reprice(&self, product_id: &str, (currency, minor): (&str, i64)) -> Result<Answer> {
+    pub async fn reprice(&self, product_id: &str, (currency, minor): (&str, i64)) -> Result<Response> {
         let product = json!({"price": {"currency": currency, "minor": minor.to_string()}});
         self.send(Method::PATCH, &format!("/v1/products/{product_id}"), "", Some(product)).await
     }
 
-    pub async fn receive(&self, sku: &str, units: u32) -> Result<Answer> {
+    pub async fn receive(&self, sku: &str, units: u32) -> Result<Response> {
         self.post(&format!("/v1/stock/{sku}:receive"), json!({"quantity": units})).await
     }
 
@@ -166,12 +166,12 @@ impl Client {
         product_id(&created)
     }
 
-    pub async fn order(&self, product_id: &str, quantity: i32, payment_method: &str) -> Result<Answer> {
+    pub async fn order(&self, product_id: &str, quantity: i32, payment_method: &str) -> Result<Response> {
         let items = json!([{"productId": product_id, "quantity": quantity}]);
         self.post("/v1/orders", json!({"items": items, "paymentMethod": payment_method})).await
     }
 
-    pub async fn cancel(&self, order_id: &str) -> Result<Answer> {
+    pub async fn cancel(&self, order_id: &str) -> Result<Response> {
         self.post(&format!("/v1/orders/{order_id}:cancel"), json!({"reason": 1})).await
     }
 

@@ -2,10 +2,11 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sqlx::{Connection, PgConnection};
+use tokio::process::Command;
 
 use crate::shared_memory;
 
@@ -29,6 +30,27 @@ pub struct Spec {
 }
 
 impl Spec {
+    pub(crate) async fn is_ready(&self) -> bool {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        if TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_err() {
+            return false;
+        }
+        match self.ready {
+            Ready::Listening => true,
+            Ready::AcceptsQueries => {
+                // It is installed beside every server.
+                let mut pg_isready = Command::new(self.program.with_file_name("pg_isready"));
+                pg_isready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+                let status = pg_isready.stdin(Stdio::null()).kill_on_drop(true).status().await;
+                status.is_ok_and(|status| status.success())
+            }
+            Ready::ReportsReady => {
+                let response = reqwest::get(format!("http://{address}/readyz")).await;
+                response.is_ok_and(|response| response.status().is_success())
+            }
+        }
+    }
+
     /// Whether the memory of the one before is still held by a session of it.
     pub(crate) fn is_in_use(&self) -> bool {
         self.lock.as_deref().is_some_and(shared_memory::is_in_use)
@@ -40,30 +62,7 @@ impl Spec {
 pub enum Ready {
     Listening,
     /// Postgres listens before it has recovered.
-    TakesQueries,
-    /// A role listens before it knows the keys of tokens, and says at `/readyz` when it serves.
-    SaysSo,
-}
-
-impl Ready {
-    pub(crate) async fn is(self, port: u16) -> bool {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_err() {
-            return false;
-        }
-        match self {
-            Self::Listening => true,
-            Self::TakesQueries => {
-                let url = format!("postgres://postgres@{address}/postgres");
-                match PgConnection::connect(&url).await {
-                    Ok(connection) => connection.close().await.is_ok(),
-                    Err(_) => false,
-                }
-            }
-            Self::SaysSo => {
-                let answer = reqwest::get(format!("http://{address}/readyz")).await;
-                answer.is_ok_and(|answer| answer.status().is_success())
-            }
-        }
-    }
+    AcceptsQueries,
+    /// A role listens before it knows the keys of tokens, and reports at `/readyz` when it serves.
+    ReportsReady,
 }

@@ -1,8 +1,8 @@
-//! Starts processes, restarts those that die, and stops them all in reverse order.
+//! Starts processes, restarts those that crash, and stops them all in reverse order.
 //!
-//! A child dies with the supervisor, however that ends. One that dies unasked is started again, later each time; five such
-//! deaths within a minute end everything, and so do five in a row before it was ready, however long each took. Orders
-//! are followed at any time: nobody waits for a child to become ready but who asked for that.
+//! A child ends with the supervisor, however that ends. One that crashes is started again with a backoff; five crashes within
+//! a minute end everything, and so do five in a row before it was ready, however long each took. A child executes commands
+//! at any time: only the caller that waits for it to be ready waits.
 
 use std::fs::{File, OpenOptions};
 use std::process::Stdio;
@@ -12,30 +12,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::process;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use crate::spec::{Ready, Spec};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const REPLIES_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
-const DEATHS: usize = 5;
+const MOST_CRASHES: usize = 5;
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// What may be asked of a child.
+/// A command to a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Ends it at once and starts it again. The answer comes when it is ready.
+pub enum Command {
+    /// Kills it and starts it again. The reply comes when it is ready.
     Kill,
-    /// The same, and the answer comes at once.
+    /// The same, and the reply comes at once.
     KillNow,
-    /// Ends it at once; it stays so.
+    /// Kills it; it stays stopped.
     End,
-    /// Asks it to stop; it stays so.
+    /// Stops it by the signal of its specification; it stays stopped.
     Stop,
-    /// The answer comes when it is ready.
+    /// The reply comes when it is ready.
     Start,
     /// Freezes it.
     Pause,
@@ -44,17 +44,18 @@ pub enum Order {
 
 type Reply = oneshot::Sender<Result<u32>>;
 
-struct Supervised {
+/// The supervisor's end of a child.
+struct Handle {
     name: &'static str,
-    /// How often it died unasked.
-    deaths: Arc<AtomicU32>,
-    orders: mpsc::Sender<(Order, Reply)>,
+    /// How often it crashed.
+    crashes: Arc<AtomicU32>,
+    commands: mpsc::Sender<(Command, Reply)>,
     task: JoinHandle<()>,
 }
 
 /// All children. Dropping it leaves them to the kernel, which ends them with us.
 pub struct Supervisor {
-    children: Vec<Supervised>,
+    children: Vec<Handle>,
     failures: mpsc::Sender<String>,
     failed: mpsc::Receiver<String>,
 }
@@ -73,26 +74,26 @@ impl Supervisor {
             std::fs::create_dir_all(folder)?;
         }
         File::create(&spec.log)?;
-        let (name, (orders, inbox)) = (spec.name, mpsc::channel(1));
-        let unasked = Arc::new(AtomicU32::new(0));
-        let charge = Charge { spec, state: State::Stopped, asked: None, deaths: vec![], unasked: unasked.clone() };
-        let task = tokio::spawn(charge.supervise(inbox, self.failures.clone()));
-        self.children.push(Supervised { name, deaths: unasked, orders, task });
-        self.order(name, Order::Start).await.map(drop)
+        let (name, (commands, inbox)) = (spec.name, mpsc::channel(1));
+        let crashes = Arc::new(AtomicU32::new(0));
+        let child = Child { spec, state: State::Stopped, waiting: None, recent: vec![], crashes: crashes.clone() };
+        let task = tokio::spawn(child.supervise(inbox, self.failures.clone()));
+        self.children.push(Handle { name, crashes, commands, task });
+        self.send(name, Command::Start).await.map(drop)
     }
 
-    /// Does what is asked, and says the child's process id (0: there is none).
-    pub async fn order(&self, name: &str, order: Order) -> Result<u32> {
+    /// Has a child execute a command. Its process id afterwards (0: it does not run).
+    pub async fn send(&self, name: &str, command: Command) -> Result<u32> {
         let child = self.children.iter().find(|child| child.name == name);
         let child = child.with_context(|| format!("there is no child `{name}`"))?;
         let (reply, answer) = oneshot::channel();
-        child.orders.send((order, reply)).await.map_err(|_| anyhow!("{name} is not supervised any more"))?;
-        answer.await.with_context(|| format!("{name} was told something else before it was ready"))?
+        child.commands.send((command, reply)).await.map_err(|_| anyhow!("{name} is not supervised any more"))?;
+        answer.await.with_context(|| format!("{name} received another command before it was ready"))?
     }
 
-    /// How often children died although nobody asked for it, by name.
-    pub fn deaths(&self) -> Vec<(&'static str, u32)> {
-        self.children.iter().map(|child| (child.name, child.deaths.load(Ordering::Relaxed))).collect()
+    /// How often each child crashed.
+    pub fn crashes(&self) -> Vec<(&'static str, u32)> {
+        self.children.iter().map(|child| (child.name, child.crashes.load(Ordering::Relaxed))).collect()
     }
 
     /// Why everything must end, once it must.
@@ -104,15 +105,15 @@ impl Supervisor {
     /// Stops everything, the last started first.
     pub async fn stop(mut self) {
         while let Some(child) = self.children.pop() {
-            drop(child.orders);
+            drop(child.commands);
             child.task.await.ok();
         }
     }
 }
 
-fn spawn(spec: &Spec) -> Result<Child> {
+fn spawn(spec: &Spec) -> Result<process::Child> {
     let log = OpenOptions::new().append(true).create(true).open(&spec.log)?;
-    let mut command = Command::new("setpriv");
+    let mut command = process::Command::new("setpriv");
     // The child ends when we do, whatever ends us.
     command.args(["--pdeathsig", "KILL"]);
     if let Some(user) = spec.user {
@@ -126,14 +127,14 @@ fn spawn(spec: &Spec) -> Result<Child> {
 }
 
 /// Waits until the child can be used, or is gone.
-async fn until_ready(spec: &Spec, child: &mut Child) -> Result<()> {
+async fn until_ready(spec: &Spec, child: &mut process::Child) -> Result<()> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             bail!("{} ended at once ({status}). It said:\n{}", spec.name, last_lines(spec));
         }
         // One that takes a connection and says nothing is not ready either.
-        if tokio::time::timeout(ANSWERS_WITHIN, spec.ready.is(spec.port)).await.unwrap_or(false) {
+        if tokio::time::timeout(REPLIES_WITHIN, spec.is_ready()).await.unwrap_or(false) {
             return Ok(());
         }
         if begun.elapsed() > READY_WITHIN {
@@ -150,7 +151,7 @@ fn last_lines(spec: &Spec) -> String {
     lines.into_iter().rev().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
-fn signal(child: &Child, signal: Signal) {
+fn signal(child: &process::Child, signal: Signal) {
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     if let Some(pid) = pid {
         // One that has just died cannot be signalled, which is fine.
@@ -158,36 +159,36 @@ fn signal(child: &Child, signal: Signal) {
     }
 }
 
-/// One child, through all its lives.
-struct Charge {
+/// One child, whose process may be started many times.
+struct Child {
     spec: Spec,
     state: State,
-    /// Who waits for it to be ready.
-    asked: Option<Reply>,
-    /// The latest ones.
-    deaths: Vec<Instant>,
-    unasked: Arc<AtomicU32>,
+    /// The caller that waits for the last command to be executed.
+    waiting: Option<Reply>,
+    /// The recent crashes.
+    recent: Vec<Instant>,
+    crashes: Arc<AtomicU32>,
 }
 
 enum State {
-    /// As it was asked to be.
+    /// By a command.
     Stopped,
-    /// Processes that the one before had started are still ending.
-    Waiting {
+    /// Processes that its last process had started are still ending.
+    Draining {
         since: Instant,
     },
-    /// It is started again a little later.
-    Dead {
+    /// It crashed, and is started again at this time.
+    Backoff {
         until: Instant,
     },
-    Starting(Child),
-    Ready(Child),
+    Starting(process::Child),
+    Ready(process::Child),
 }
 
 impl State {
-    fn child(&mut self) -> Option<&mut Child> {
+    fn child(&mut self) -> Option<&mut process::Child> {
         match self {
-            Self::Stopped | Self::Waiting { .. } | Self::Dead { .. } => None,
+            Self::Stopped | Self::Draining { .. } | Self::Backoff { .. } => None,
             Self::Starting(child) | Self::Ready(child) => Some(child),
         }
     }
@@ -196,17 +197,17 @@ impl State {
 /// Why a child is not started again.
 struct GivenUp(String);
 
-impl Charge {
-    async fn supervise(mut self, mut inbox: mpsc::Receiver<(Order, Reply)>, failures: mpsc::Sender<String>) {
+impl Child {
+    async fn supervise(mut self, mut inbox: mpsc::Receiver<(Command, Reply)>, failures: mpsc::Sender<String>) {
         loop {
-            let lived = tokio::select! {
-                order = inbox.recv() => match order {
-                    Some((order, reply)) => self.obey(order, reply).await,
+            let outcome = tokio::select! {
+                command = inbox.recv() => match command {
+                    Some((command, reply)) => self.execute(command, reply).await,
                     None => return self.stop().await,
                 },
-                lived = self.live() => lived,
+                outcome = self.step() => outcome,
             };
-            if let Err(GivenUp(why)) = lived {
+            if let Err(GivenUp(why)) = outcome {
                 // One reason is enough to end everything.
                 failures.try_send(why).ok();
                 return;
@@ -214,47 +215,47 @@ impl Charge {
         }
     }
 
-    /// Until something happens to it. May be left at any moment, for an order.
-    async fn live(&mut self) -> Result<(), GivenUp> {
+    /// Waits for its next change of state. A command may cancel this at any await.
+    async fn step(&mut self) -> Result<(), GivenUp> {
         match &mut self.state {
             State::Stopped => std::future::pending().await,
-            State::Waiting { since } => {
+            State::Draining { since } => {
                 let since = *since;
                 tokio::time::sleep(LOOK_AGAIN).await;
                 if !self.spec.is_in_use() {
                     return self.spawn();
                 }
                 if since.elapsed() > READY_WITHIN {
-                    return self.die(anyhow!("sessions of the {} before do not end", self.spec.name));
+                    return self.crash(anyhow!("sessions of the {} before do not end", self.spec.name));
                 }
                 Ok(())
             }
-            State::Dead { until } => {
+            State::Backoff { until } => {
                 tokio::time::sleep_until((*until).into()).await;
                 self.begin()
             }
             State::Starting(child) => match until_ready(&self.spec, child).await {
                 Ok(()) => {
-                    self.answer();
+                    self.reply();
                     if let State::Starting(child) = std::mem::replace(&mut self.state, State::Stopped) {
                         self.state = State::Ready(child);
                     }
                     Ok(())
                 }
-                Err(error) => self.die(error),
+                Err(error) => self.crash(error),
             },
             State::Ready(child) => {
                 let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
                 // What never was ready is counted however long it took.
-                self.deaths.retain(|death| death.elapsed() < WITHIN);
-                self.die(anyhow!("{} died ({status}). It said:\n{}", self.spec.name, last_lines(&self.spec)))
+                self.recent.retain(|crash| crash.elapsed() < WITHIN);
+                self.crash(anyhow!("{} died ({status}). It said:\n{}", self.spec.name, last_lines(&self.spec)))
             }
         }
     }
 
     fn begin(&mut self) -> Result<(), GivenUp> {
         if self.spec.is_in_use() {
-            self.state = State::Waiting { since: Instant::now() };
+            self.state = State::Draining { since: Instant::now() };
             return Ok(());
         }
         self.spawn()
@@ -266,76 +267,76 @@ impl Charge {
                 self.state = State::Starting(child);
                 Ok(())
             }
-            Err(error) => self.die(error),
+            Err(error) => self.crash(error),
         }
     }
 
-    fn die(&mut self, error: Error) -> Result<(), GivenUp> {
-        match self.asked.take() {
+    fn crash(&mut self, error: Error) -> Result<(), GivenUp> {
+        match self.waiting.take() {
             Some(reply) => drop(reply.send(Err(error))),
             None => eprintln!("{error:#}"),
         }
-        self.deaths.push(Instant::now());
-        self.unasked.fetch_add(1, Ordering::Relaxed);
+        self.recent.push(Instant::now());
+        self.crashes.fetch_add(1, Ordering::Relaxed);
         let (name, log) = (self.spec.name, self.spec.log.display());
-        if self.deaths.len() >= DEATHS {
-            return Err(GivenUp(format!("{name} died {DEATHS} times in a row, and is given up; see {log}")));
+        if self.recent.len() >= MOST_CRASHES {
+            return Err(GivenUp(format!("{name} died {MOST_CRASHES} times in a row, and is given up; see {log}")));
         }
-        self.state = State::Dead { until: Instant::now() + Duration::from_millis(100 << self.deaths.len()) };
+        self.state = State::Backoff { until: Instant::now() + Duration::from_millis(100 << self.recent.len()) };
         Ok(())
     }
 
-    /// Says the process id to whoever asked.
-    fn answer(&mut self) {
-        if let Some(reply) = self.asked.take() {
+    /// Replies to the caller that waits, with the process id.
+    fn reply(&mut self) {
+        if let Some(reply) = self.waiting.take() {
             reply.send(Ok(self.state.child().and_then(|child| child.id()).unwrap_or(0))).ok();
         }
     }
 
-    async fn obey(&mut self, order: Order, reply: Reply) -> Result<(), GivenUp> {
-        // Whoever waited for something else waits in vain.
-        self.asked = Some(reply);
-        match (order, self.state.child()) {
-            (Order::Kill, Some(child)) => {
+    async fn execute(&mut self, command: Command, reply: Reply) -> Result<(), GivenUp> {
+        // A caller that still waits for an earlier command gets an error, as its reply is dropped.
+        self.waiting = Some(reply);
+        match (command, self.state.child()) {
+            (Command::Kill, Some(child)) => {
                 child.kill().await.ok();
                 return self.begin();
             }
-            (Order::KillNow, Some(child)) => {
+            (Command::KillNow, Some(child)) => {
                 child.kill().await.ok();
                 self.begin()?;
             }
-            (Order::Start, None) => return self.begin(),
-            (Order::Start, Some(_)) => {
+            (Command::Start, None) => return self.begin(),
+            (Command::Start, Some(_)) => {
                 if matches!(self.state, State::Starting(_)) {
                     return Ok(());
                 }
             }
-            (Order::End, child) => {
+            (Command::End, child) => {
                 if let Some(child) = child {
                     child.kill().await.ok();
                 }
                 self.state = State::Stopped;
             }
-            (Order::Stop, _) => self.stop().await,
-            (Order::Pause, Some(child)) => signal(child, Signal::STOP),
-            (Order::Resume, Some(child)) => signal(child, Signal::CONT),
-            (Order::Kill | Order::KillNow | Order::Pause | Order::Resume, None) => {
-                if let Some(reply) = self.asked.take() {
+            (Command::Stop, _) => self.stop().await,
+            (Command::Pause, Some(child)) => signal(child, Signal::STOP),
+            (Command::Resume, Some(child)) => signal(child, Signal::CONT),
+            (Command::Kill | Command::KillNow | Command::Pause | Command::Resume, None) => {
+                if let Some(reply) = self.waiting.take() {
                     reply.send(Err(anyhow!("{} is not running", self.spec.name))).ok();
                 }
             }
         }
-        self.answer();
+        self.reply();
         Ok(())
     }
 
-    /// Politely, and after a while not.
+    /// By its signal, and after 25 seconds by SIGKILL.
     async fn stop(&mut self) {
         if let Some(child) = self.state.child() {
             signal(child, Signal::CONT);
             signal(child, self.spec.stop);
             if tokio::time::timeout(Duration::from_secs(25), child.wait()).await.is_err() {
-                eprintln!("{} did not stop; it is ended", self.spec.name);
+                eprintln!("{} did not stop; it is killed", self.spec.name);
                 child.kill().await.ok();
             }
         }

@@ -68,7 +68,7 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) -> Result<()> {
-    // Two cores and one address: nobody guesses passwords here but us.
+    // All clients have one address here, and none of them guesses passwords.
     let settings = [("SOUK_LIMIT_ACCOUNT_COUNT".to_owned(), "1000".to_owned())];
     parts::start_all(layout, supervisor, Fsync::On, &settings, say).await?;
     let operator = sign_in_operator(layout, &settings).await?;

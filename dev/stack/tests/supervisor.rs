@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 use stack::parts::{Fsync, answers, postgres};
-use stack::supervisor::{Order, Ready, Spec, Supervisor};
+use stack::supervisor::{Command, Ready, Spec, Supervisor};
 use uuid::Uuid;
 
 /// A shell, in a folder of its own.
@@ -49,7 +49,7 @@ fn signal(pid: i32, signal: Signal) -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_cannot_start_is_named_and_given_up_after_five_deaths() -> Result<()> {
+async fn a_child_that_cannot_start_is_given_up_after_five_crashes() -> Result<()> {
     let (spec, folder) = shell("echo life >> $FOLDER/lives; echo it is broken; exit 1")?;
     let mut supervisor = Supervisor::default();
     let error = supervisor.start(spec).await.err().context("it cannot start")?.to_string();
@@ -66,23 +66,23 @@ async fn what_dies_is_started_again_and_what_is_stopped_stays_so() -> Result<()>
     let (spec, folder) = shell(LISTENER)?;
     let (mut supervisor, port) = (Supervisor::default(), spec.port);
     supervisor.start(spec).await?;
-    let first = supervisor.order("child", Order::Start).await?;
+    let first = supervisor.send("child", Command::Start).await?;
     kill(first)?;
     // Between two lives there is none to be found, and an order does not keep the next from coming.
     let second = loop {
-        match supervisor.order("child", Order::Resume).await {
+        match supervisor.send("child", Command::Resume).await {
             Ok(pid) if pid != first && pid != 0 => break pid,
             _ => tokio::task::yield_now().await,
         }
     };
-    ensure!(supervisor.order("child", Order::Start).await? == second && answers(port), "it is ready");
+    ensure!(supervisor.send("child", Command::Start).await? == second && answers(port), "it is ready");
 
-    let third = supervisor.order("child", Order::KillNow).await?;
-    let fourth = supervisor.order("child", Order::KillNow).await?;
-    ensure!(supervisor.order("child", Order::Start).await? == fourth && answers(port) && third != fourth);
-    ensure!(supervisor.order("child", Order::Stop).await? == 0 && !answers(port));
-    ensure!(supervisor.order("child", Order::Kill).await.is_err(), "there is nothing to kill");
-    ensure!(supervisor.order("child", Order::Start).await? != 0 && answers(port));
+    let third = supervisor.send("child", Command::KillNow).await?;
+    let fourth = supervisor.send("child", Command::KillNow).await?;
+    ensure!(supervisor.send("child", Command::Start).await? == fourth && answers(port) && third != fourth);
+    ensure!(supervisor.send("child", Command::Stop).await? == 0 && !answers(port));
+    ensure!(supervisor.send("child", Command::Kill).await.is_err(), "there is nothing to kill");
+    ensure!(supervisor.send("child", Command::Start).await? != 0 && answers(port));
     supervisor.stop().await;
     ensure!(!answers(port));
     Ok(std::fs::remove_dir_all(folder)?)
@@ -90,17 +90,17 @@ async fn what_dies_is_started_again_and_what_is_stopped_stays_so() -> Result<()>
 
 #[tokio::test]
 async fn what_does_not_become_ready_stops_at_once() -> Result<()> {
-    let (mut spec, folder) = shell(&format!("test -e $FOLDER/tired && exec sleep 1000; {LISTENER}"))?;
+    let (mut spec, folder) = shell(&format!("test -e $FOLDER/unready && exec sleep 1000; {LISTENER}"))?;
     let mut supervisor = Supervisor::default();
     supervisor.start(spec.clone()).await?;
-    // The second child is tired from the start, and whoever waited for it left.
-    std::fs::write(folder.join("tired"), "")?;
+    // The second child never becomes ready, and its caller stops waiting.
+    std::fs::write(folder.join("unready"), "")?;
     spec.name = "other";
     spec.port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     spec.log = folder.join("other.log");
     let left = tokio::time::timeout(Duration::from_millis(200), supervisor.start(spec)).await;
     ensure!(left.is_err(), "it cannot be ready");
-    kill(supervisor.order("child", Order::Resume).await?)?;
+    kill(supervisor.send("child", Command::Resume).await?)?;
 
     let begun = Instant::now();
     supervisor.stop().await;
@@ -118,11 +118,11 @@ async fn a_killed_postgres_starts_again_when_its_last_session_has_ended() -> Res
     let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut session).await?;
 
     signal(pid, Signal::STOP)?;
-    let started = supervisor.order("postgres", Order::KillNow).await?;
+    let started = supervisor.send("postgres", Command::KillNow).await?;
     signal(pid, Signal::CONT)?;
     ensure!(started == 0, "it was started beside a session of the one before");
-    ensure!(supervisor.order("postgres", Order::Start).await? != 0 && answers(port));
-    ensure!(supervisor.deaths() == [("postgres", 0)], "{:?}", supervisor.deaths());
+    ensure!(supervisor.send("postgres", Command::Start).await? != 0 && answers(port));
+    ensure!(supervisor.crashes() == [("postgres", 0)], "{:?}", supervisor.crashes());
     supervisor.stop().await;
     Ok(std::fs::remove_dir_all(folder)?)
 }

@@ -30,7 +30,7 @@ const FOLDER: &str = "dev/trials/bugs";
 /// How long a build and its tests may take: a bug may well make one wait for ever.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 
-/// A mistake that somebody could make. Its patch begins with what is below; git skips that.
+/// A well-known mistake. Its patch begins with what is below; git skips that.
 #[derive(Debug)]
 struct Bug {
     name: String,
@@ -54,7 +54,7 @@ pub async fn run(options: &Options) -> Result<()> {
     install::ensure(&Layout::unit().tools).await?;
     let mut supervisor = Supervisor::default();
     let environment = start_servers(&mut supervisor).await?;
-    // Heard from before the first patch on, for none of them may end us between a patch and its end.
+    // Handled from before the first patch on, as none of these signals may end us while a patch is applied.
     let (mut interrupt, mut hangup) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut terminate = signal(SignalKind::terminate())?;
     let outcome = tokio::select! {
@@ -82,7 +82,7 @@ async fn plant_all(bugs: &[Bug], environment: &[(&str, String)]) -> Result<()> {
         match said.and_then(|said| bug.judge(&said)) {
             Ok(()) => println!("caught by {} in {:.0} s", bug.fails.join(", "), begun.elapsed().as_secs_f64()),
             Err(why) => {
-                println!("NOT CAUGHT in {:.0} s: {why:#}", begun.elapsed().as_secs_f64());
+                println!("NOT CAUGHT in {:.0} s ({}): {why:#}", begun.elapsed().as_secs_f64(), bug.about);
                 missed.push(bug.name.as_str());
             }
         }
@@ -132,7 +132,7 @@ impl Bug {
         Ok(())
     }
 
-    /// Whether all tests that must fail did. One that is not heard of was not there, not built, or not done: that is an
+    /// Whether all tests that must fail did. One without a result was not there, not built, or not done: that is an
     /// error of the patch, and tells nothing about the test.
     fn judge(&self, said: &str) -> Result<()> {
         let ended = |name: &str, how| said.lines().any(|line| line == format!("test {name} ... {how}"));
@@ -177,7 +177,7 @@ struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // One that was waited for has no id any more, and nobody who could be left.
+        // One that was waited for has no id any more, and left no processes.
         if let Some(pid) = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
             kill_process_group(pid, Signal::KILL).ok();
         }
@@ -197,7 +197,7 @@ fn git(arguments: &[&str]) -> Result<String> {
 mod tests {
     use super::*;
 
-    /// A patch whose place has changed must change too, or nobody would ever see again whether its bug is noticed.
+    /// A patch whose place has changed must change too, or its bug would not be tried any more.
     #[test]
     fn every_bug_can_still_be_planted() {
         let bugs = all().expect("what stands above a patch can be read");

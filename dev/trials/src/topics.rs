@@ -27,7 +27,7 @@ fn config(brokers: &str) -> ClientConfig {
     config
 }
 
-/// Makes the broker forget how far groups have read; nobody may be a member of them any more.
+/// Makes the broker forget the offsets of consumer groups, which must have no members any more.
 pub async fn forget_groups(brokers: &str, groups: &[&str]) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(brokers).create()?;
     let is_gone = |code: RDKafkaErrorCode| code == RDKafkaErrorCode::GroupIdNotFound;

@@ -72,7 +72,7 @@ fn every_key_is_taken_and_tried() {
 }
 
 #[test]
-fn whoever_keeps_answers_forgets_them() {
+fn a_service_that_stores_answers_forgets_them() {
     let sources = sources(&root().join("services"));
     let service = |path: &Path| {
         path.strip_prefix(root()).expect("it is ours").components().nth(1).map(|it| it.as_os_str().to_owned())

@@ -65,7 +65,7 @@ pub(super) async fn connect(address: &str) -> Result<ProductServiceClient<Channe
     loop {
         match ProductServiceClient::connect(format!("http://{address}")).await {
             Ok(client) => return Ok(client),
-            Err(error) if begun.elapsed() > STARTS_WITHIN => bail!("nobody answers at {address}: {error}"),
+            Err(error) if begun.elapsed() > STARTS_WITHIN => bail!("no server answers at {address}: {error}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

@@ -1,5 +1,5 @@
 //! `trials bench`: what orders, reads and our layers cost on this machine. Everything real and durable (fsync on), the release build, one load
-//! generator beside it. Times of orders are read from their events, so that nobody polls while it is measured.
+//! generator beside it. Times of orders are read from their events, so that no poll disturbs the measurement.
 
 pub mod check;
 pub mod flash;

@@ -39,7 +39,7 @@ impl Backlog {
     }
 }
 
-/// Waits, while nobody buys, until a backlog is worked off. Fails when it stands still.
+/// Waits, while no customer buys, until a backlog is worked off. Fails when it stands still.
 pub(crate) async fn work_off(cluster: &Cluster, control: &Control, patience: Duration, left: &Backlog) -> Result<()> {
     wait(cluster, control, patience, |backlog| backlog.is_worked_off(left)).await
 }

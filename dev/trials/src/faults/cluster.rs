@@ -15,7 +15,7 @@ use super::proxy::{Mode, Proxy};
 use stack::layout::Layout;
 use stack::parts::{self, Fsync};
 use stack::shop::{Client, random_password};
-use stack::supervisor::{Order, Ready, Spec, Supervisor};
+use stack::supervisor::{Command, Ready, Spec, Supervisor};
 use stack::up::create_operator;
 
 /// The replicas of each role, by name.
@@ -81,7 +81,7 @@ impl Cluster {
         say("starting Envoy, and two replicas of every role");
         let envoy = parts::envoy(&layout, &settings).await?;
         cluster.supervisor.start(envoy).await?;
-        // Keys first: whoever comes up without them waits for them.
+        // Keys first: a role that starts without them waits for them.
         for role in [USER, &ROLES[0], &ROLES[2], INVENTORY, ORDER, PAYMENT] {
             for replica in 1..=2 {
                 cluster.start_replica(role, replica).await?;
@@ -123,7 +123,7 @@ impl Cluster {
             environment,
             user: None,
             port: ports.admin_of(role.number, replica),
-            ready: Ready::SaysSo,
+            ready: Ready::ReportsReady,
             log: layout.log(name),
             stop: Signal::TERM,
             lock: None,
@@ -137,15 +137,15 @@ impl Cluster {
         databases.chain([&self.product, &self.order, &self.provider]).for_each(|proxy| proxy.set(Mode::Pass));
         let replicas = ROLES.iter().flat_map(|role| role.replicas);
         for name in ["postgres", "kafka", "provider"].into_iter().chain(replicas) {
-            self.supervisor.order(name, Order::Start).await?;
-            self.supervisor.order(name, Order::Resume).await?;
+            self.supervisor.send(name, Command::Start).await?;
+            self.supervisor.send(name, Command::Resume).await?;
         }
         self.set_limits(&[]).await?;
         self.set_webhooks(&[]).await
     }
 
-    pub(crate) async fn order(&self, name: &str, order: Order) -> Result<()> {
-        self.supervisor.order(name, order).await.map(drop)
+    pub(crate) async fn send(&self, name: &str, command: Command) -> Result<()> {
+        self.supervisor.send(name, command).await.map(drop)
     }
 
     /// Before the database of one replica.
@@ -165,7 +165,7 @@ impl Cluster {
                     return Ok(name);
                 }
             }
-            ensure!(begun.elapsed() < LEADS_WITHIN, "nobody publishes the outbox of {}", role.name);
+            ensure!(begun.elapsed() < LEADS_WITHIN, "no replica publishes the outbox of {}", role.name);
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
@@ -248,8 +248,8 @@ impl Cluster {
     }
 
     /// How often each process died although no fault ended it.
-    pub(crate) fn deaths(&self) -> Vec<(&'static str, u32)> {
-        self.supervisor.deaths()
+    pub(crate) fn crashes(&self) -> Vec<(&'static str, u32)> {
+        self.supervisor.crashes()
     }
 
     /// An administrator's session, past all proxies.
@@ -306,9 +306,9 @@ impl Cluster {
     }
 
     pub(crate) async fn stop(self) {
-        // Nobody calls any more, so nobody has to turn away first.
+        // No requests come any more, so no replica has to drain first.
         for replica in ROLES.iter().flat_map(|role| role.replicas) {
-            self.supervisor.order(replica, Order::End).await.ok();
+            self.supervisor.send(replica, Command::End).await.ok();
         }
         self.supervisor.stop().await;
     }

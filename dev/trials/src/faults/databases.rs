@@ -7,11 +7,11 @@ use anyhow::Result;
 use super::cluster::{Cluster, ORDER, ROLES};
 use super::fault::{Expect, Fault, Injected, SERVES_WITHIN_FIVE, Site, TWELVE_SECONDS};
 use super::proxy::Mode;
-use stack::supervisor::Order::Kill;
+use stack::supervisor::Command::Kill;
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new("postgres-killed", "kill -9 of Postgres, with recovery", SERVES_WITHIN_FIVE, |site| {
-        Box::pin(async move { site.cluster.order("postgres", Kill).await })
+        Box::pin(async move { site.cluster.send("postgres", Kill).await })
     })
     .short(),
     Fault::new(

@@ -16,14 +16,14 @@ use super::journal::Journal;
 use super::machine::Machine;
 use super::proxy::{Held, Mode, Moment, Proxy};
 use super::{customers, databases, kafka, peers, processes, provider, report};
-use stack::supervisor::Order::{Kill, Pause, Resume};
+use stack::supervisor::Command::{Kill, Pause, Resume};
 
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
     /// What is done, for readers of the table.
     pub(crate) what: &'static str,
     pub(crate) expect: Expect,
-    /// For how long nothing at all may happen to orders that have not settled, once it is over and nobody buys.
+    /// For how long nothing at all may happen to orders that have not settled, once it is over and no customer buys.
     pub(crate) settles: Duration,
     /// Whether it is one of those of the short schedule.
     pub(crate) is_short: bool,
@@ -139,7 +139,7 @@ impl<'a> Site<'a> {
         tokio::select! {
             held = proxy.wait_for(moment) => held,
             bought = self.journal.buys(MOMENT_AFTER, self.control) => {
-                bought.context("the moment did not come, as nobody bought anything")?;
+                bought.context("the moment did not come, as no customer bought anything")?;
                 bail!("the moment did not come while customers bought {MOMENT_AFTER} times")
             }
         }
@@ -153,7 +153,7 @@ impl<'a> Site<'a> {
     /// At its moment the process stands still, and then it is gone.
     pub(crate) async fn kill_at(&self, replica: &'static str, moment: Moment) -> Result<()> {
         let held = self.hold(self.cluster.database(replica)?, moment).await.with_context(|| replica.to_owned())?;
-        let killed = self.cluster.order(replica, Kill).await;
+        let killed = self.cluster.send(replica, Kill).await;
         drop(held);
         killed?;
         self.apart().await;
@@ -168,8 +168,8 @@ impl<'a> Site<'a> {
     }
 
     pub(crate) async fn freeze(&self, name: &str, seconds: u64) -> Result<()> {
-        self.cluster.order(name, Pause).await?;
+        self.cluster.send(name, Pause).await?;
         self.lasts(seconds).await;
-        self.cluster.order(name, Resume).await
+        self.cluster.send(name, Resume).await
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::backlog::Progress;
 use super::control::Control;
 use super::fault::HALF_A_MINUTE;
-use stack::shop::Answer;
+use stack::shop::Response;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -22,7 +22,7 @@ pub(crate) enum Outcome {
     Ok,
     /// A definite no that there may be.
     Refused,
-    /// A definite no that nobody should have got.
+    /// A refusal that is wrong.
     Wrong,
     /// No answer, or one that says to try again.
     Failed,
@@ -31,7 +31,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    fn of(answer: &Result<Answer>, refusals: &[&str]) -> Self {
+    fn of(answer: &Result<Response>, refusals: &[&str]) -> Self {
         match answer {
             Ok(answer) if answer.status.is_success() => Self::Ok,
             // A twin of it is still at work.
@@ -64,7 +64,7 @@ pub(crate) struct Journal {
     attempts: Mutex<Vec<Attempt>>,
     file: Mutex<BufWriter<File>>,
     written: AtomicU64,
-    /// The first wrong answer since somebody asked.
+    /// The first wrong answer since it was last taken.
     wrong: Mutex<Option<String>>,
     bought: AtomicU64,
     /// The end of the latest request that failed.
@@ -91,8 +91,8 @@ impl Journal {
     pub(crate) async fn watch(
         &self,
         refusals: &[&str],
-        request: impl Future<Output = Result<Answer>>,
-    ) -> (Outcome, Result<Answer>) {
+        request: impl Future<Output = Result<Response>>,
+    ) -> (Outcome, Result<Response>) {
         let mut under_way = UnderWay { journal: self, at: self.begin(), outcome: Outcome::Left };
         let answer = match self.leaving.load(Ordering::Relaxed) {
             within @ 1.. if rand::random_bool(0.5) => {
@@ -101,7 +101,9 @@ impl Journal {
             }
             _ => Ok(request.await),
         };
-        let Ok(answer) = answer else { return (Outcome::Left, Err(anyhow!("nobody waited for the answer"))) };
+        let Ok(answer) = answer else {
+            return (Outcome::Left, Err(anyhow!("the customer did not wait for the answer")));
+        };
         under_way.outcome = Outcome::of(&answer, refusals);
         if let (Outcome::Wrong, Ok(answer)) = (under_way.outcome, &answer) {
             let mut wrong = self.wrong.lock().expect("no panics");
@@ -162,7 +164,7 @@ impl Journal {
         self.bought.load(Ordering::Relaxed)
     }
 
-    /// Waits until customers have bought so often from now on. Fails when nobody buys anything any more.
+    /// Waits until customers have bought so often from now on. Fails when purchases cease.
     pub(crate) async fn buys(&self, count: u64, control: &Control) -> Result<()> {
         let (enough, mut progress) = (self.bought() + count, Progress::new(HALF_A_MINUTE));
         while self.bought() < enough {

@@ -6,14 +6,14 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::{INVENTORY, ORDER, PAYMENT};
 use super::fault::{Expect, Fault, SERVES_WITHIN_FIVE};
 use crate::topics;
-use stack::supervisor::Order::{End, Start, Stop};
+use stack::supervisor::Command::{End, Start, Stop};
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new("kafka-killed", "kill -9 of the broker, away for 30 s", Expect::NoFailure, |site| {
         Box::pin(async move {
-            site.cluster.order("kafka", End).await?;
+            site.cluster.send("kafka", End).await?;
             site.lasts(30).await;
-            site.cluster.order("kafka", Start).await
+            site.cluster.send("kafka", Start).await
         })
     })
     .short(),
@@ -44,14 +44,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         |site| {
             Box::pin(async move {
                 for role in [INVENTORY, PAYMENT, ORDER] {
-                    // A group is forgotten only while nobody is in it.
+                    // A group can be deleted only while it has no members.
                     for replica in role.replicas {
-                        site.cluster.order(replica, Stop).await?;
+                        site.cluster.send(replica, Stop).await?;
                     }
                     let forgotten = topics::forget_groups(&site.cluster.brokers(), &[role.name]).await;
                     let mut started = Result::Ok(());
                     for replica in role.replicas {
-                        started = started.and(site.cluster.order(replica, Start).await);
+                        started = started.and(site.cluster.send(replica, Start).await);
                     }
                     forgotten.and(started)?;
                 }

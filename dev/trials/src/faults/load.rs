@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::journal::{Journal, Outcome};
-use stack::shop::{Answer, Client, random_password};
+use stack::shop::{Client, Response, random_password};
 
 /// How long a customer insists: several times as long as any fault makes all requests fail, and a promise of nobody. What
 /// takes too long is found by how long requests fail at a stretch.
@@ -152,7 +152,7 @@ impl Load {
         self.shop.every.store(every.as_micros() as u64, Ordering::Relaxed);
     }
 
-    /// Waits until everybody has finished what they are at; nobody begins anything meanwhile.
+    /// Waits until everybody has finished what they are at; no new purchase begins meanwhile.
     pub(crate) async fn close(&self) -> Closed {
         self.shop.open.clone().write_owned().await
     }
@@ -226,7 +226,7 @@ impl Customer {
             "/v1/users/me".to_owned(),
         ];
         let path = paths.choose(&mut self.random).expect("there are some");
-        // What came of it is in the journal; nobody insists on a look.
+        // What came of it is in the journal; a read is not repeated.
         let _ = self.journal.watch(&[], session.get(path)).await;
     }
 }
@@ -255,7 +255,7 @@ async fn give_back(
         };
         let Some((order, _)) = order else { continue };
         let (_, payments) = journal.watch(&[], session.get(&format!("/v1/payments?orderId={order}"))).await;
-        let Ok(payments) = payments.and_then(Answer::ok) else { continue };
+        let Ok(payments) = payments.and_then(Response::ok) else { continue };
         let payment = &payments["payments"][0];
         if payment["state"] == "PAYMENT_STATE_CAPTURED" {
             let wish = Wish::refund(payment["paymentId"].as_str().context("a payment has an id")?, 400);
@@ -265,7 +265,7 @@ async fn give_back(
     Ok(())
 }
 
-fn order_id(answer: &Result<Answer>) -> Option<&str> {
+fn order_id(answer: &Result<Response>) -> Option<&str> {
     answer.as_ref().ok()?.body["order"]["orderId"].as_str()
 }
 
@@ -295,13 +295,13 @@ async fn sign_in(journal: &Journal, edge: &Client, email: &str, password: &str) 
     edge.with_session(&until_done(journal, || edge.post("/v1/sessions", body.clone())).await?)
 }
 
-async fn until_done<F: Future<Output = Result<Answer>>>(journal: &Journal, request: impl Fn() -> F) -> Result<Value> {
+async fn until_done<F: Future<Output = Result<Response>>>(journal: &Journal, request: impl Fn() -> F) -> Result<Value> {
     let first = Instant::now();
     loop {
         match journal.watch(&[], request()).await {
             (Outcome::Ok, answer) => return answer?.ok(),
-            (Outcome::Wrong, answer) => bail!("nobody can register or sign in: {answer:?}"),
-            (_, answer) if first.elapsed() > PATIENCE => bail!("nobody can register or sign in: {answer:?}"),
+            (Outcome::Wrong, answer) => bail!("registering or signing in fails: {answer:?}"),
+            (_, answer) if first.elapsed() > PATIENCE => bail!("registering or signing in fails: {answer:?}"),
             _ => tokio::time::sleep(BEFORE_INSISTING).await,
         }
     }

@@ -75,7 +75,7 @@ impl Options {
 
 const PRODUCTS: usize = 100;
 const UNITS: u32 = 1_000_000;
-/// How long nothing at all may happen to what is under way once nobody buys any more: a refund that the provider does not know
+/// How long nothing at all may happen to what is under way once no customer buys any more: a refund that the provider does not know
 /// is asked for again after a minute.
 const REST: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);

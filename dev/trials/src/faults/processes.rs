@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::cluster::{INVENTORY, ORDER, PAYMENT, ROLES, Role};
 use super::fault::{Expect, Fault, Injected, ONE_SECOND, Site, TWELVE_SECONDS};
 use super::proxy::{CREATE_ORDER, INVENTORY_TAKES_IN, Moment, ORDER_TAKES_IN, PAYMENT_TAKES_IN};
-use stack::supervisor::Order::{Kill, Pause, Resume, Start, Stop};
+use stack::supervisor::Command::{Kill, Pause, Resume, Start, Stop};
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(
@@ -72,7 +72,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         Box::pin(async move {
             for role in &ROLES {
                 let replica = site.one_of(role);
-                site.cluster.order(replica, Kill).await?;
+                site.cluster.send(replica, Kill).await?;
                 site.apart().await;
             }
             Ok(())
@@ -101,8 +101,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         Box::pin(async move {
             for role in &ROLES {
                 for replica in role.replicas {
-                    site.cluster.order(replica, Stop).await?;
-                    site.cluster.order(replica, Start).await?;
+                    site.cluster.send(replica, Stop).await?;
+                    site.cluster.send(replica, Start).await?;
                     site.cluster.edge_serves().await?;
                 }
             }
@@ -111,7 +111,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     }),
 ];
 
-/// Whoever publishes the outbox of each service that has one.
+/// The replica that publishes the outbox, of each service that has one.
 fn kill_leaders(site: Site<'_>, moment: Moment) -> Injected<'_> {
     Box::pin(async move {
         for role in [ORDER, INVENTORY, PAYMENT] {
@@ -121,15 +121,15 @@ fn kill_leaders(site: Site<'_>, moment: Moment) -> Injected<'_> {
     })
 }
 
-/// What the relay has sent waits in the broker's socket, and is written when nobody waits for it any more. Some services have
+/// What the relay has sent waits in the broker's socket, and is written when its sender is gone. Some services have
 /// something to tell only when they hear of something, which may not be so when the broker stands still; it goes on then.
 async fn kill_unacknowledged(site: &Site<'_>, role: &'static Role) -> Result<()> {
     for _ in 0..20 {
         let leader = site.cluster.leader(role).await?;
-        site.cluster.order("kafka", Pause).await?;
+        site.cluster.send("kafka", Pause).await?;
         let sent = site.cluster.sends_in_vain(role).await;
-        let killed = if let Ok(true) = sent { site.cluster.order(leader, Kill).await } else { Ok(()) };
-        site.cluster.order("kafka", Resume).await?;
+        let killed = if let Ok(true) = sent { site.cluster.send(leader, Kill).await } else { Ok(()) };
+        site.cluster.send("kafka", Resume).await?;
         killed?;
         if sent? {
             site.apart().await;

@@ -9,7 +9,7 @@ use sqlx::Connection;
 use super::cluster::Cluster;
 use super::fault::{A_MINUTE, Expect, Fault, Injected, Site};
 use super::proxy::{Mode, Moment};
-use stack::supervisor::Order::{End, Start};
+use stack::supervisor::Command::{End, Start};
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(
@@ -36,9 +36,9 @@ pub(crate) const FAULTS: &[Fault] = &[
     .settles_within(A_MINUTE),
     Fault::new("provider-killed", "kill -9 of the provider, away for 10 s", Expect::NoFailure, |site| {
         Box::pin(async move {
-            site.cluster.order("provider", End).await?;
+            site.cluster.send("provider", End).await?;
             site.lasts(10).await;
-            site.cluster.order("provider", Start).await
+            site.cluster.send("provider", Start).await
         })
     })
     .settles_within(A_MINUTE),
@@ -62,14 +62,14 @@ pub(crate) const FAULTS: &[Fault] = &[
     .settles_within(A_MINUTE),
     Fault::new(
         "provider-failing",
-        "HTTP 500 to each request for 10 s, of which the provider itself never heard",
+        "HTTP 500 to each request for 10 s, which the provider itself never gets",
         Expect::NoFailure,
         |site| misbehave(site, Mode::Fail),
     )
     .settles_within(A_MINUTE),
     Fault::new(
         "provider-twice",
-        "each answer of the provider comes twice for 10 s: the second one to whoever uses the connection next",
+        "each answer of the provider comes twice for 10 s: the second one to the next user of the connection",
         Expect::NoFailure,
         |site| misbehave(site, Mode::Twice),
     )

@@ -21,7 +21,7 @@ pub(crate) enum Mode {
     Pass,
     /// Every chunk waits, in both directions.
     Slow(Duration),
-    /// Nobody gets through, and whoever had was cut off.
+    /// New connections are refused, and open ones were closed.
     Cut,
     /// Connections stand and take bytes, and nothing arrives: as if the other machine had lost its power.
     HalfOpen,
@@ -35,7 +35,7 @@ pub(crate) enum Mode {
 const FAILURE: &[u8] =
     b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n\
                          {\"error\": {\"type\": \"api_error\"}}";
-/// Long enough for somebody else to use the connection.
+/// Long enough for another caller to use the connection.
 const A_MOMENT: Duration = Duration::from_millis(2);
 
 /// What to wait for. It happens once.
@@ -60,14 +60,14 @@ pub(crate) struct Proxy {
     task: JoinHandle<()>,
 }
 
-/// What somebody waits for.
+/// What a fault waits for.
 struct Trap {
     number: u64,
     moment: Moment,
     send: oneshot::Sender<Held>,
 }
 
-/// Whoever stops waiting for a moment must not have it come later, in the middle of something else.
+/// A moment that a fault stopped waiting for must not come later, in the middle of something else.
 struct Disarm<'a>(&'a Shared, u64);
 
 impl Drop for Disarm<'_> {
@@ -224,7 +224,7 @@ impl Shared {
 
     async fn hold(&self, trap: Trap, asked: &[u8], client: &mut TcpStream, server: &mut TcpStream) {
         if trap.moment != Moment::RelayDelete {
-            // The other side does it, and says so; nobody will know.
+            // The other side does it and answers; the answer is dropped.
             let mut answer = vec![0; CHUNK];
             let answered = async {
                 server.write_all(asked).await?;
@@ -232,7 +232,7 @@ impl Shared {
             };
             tokio::select! {
                 answered = answered => if answered.is_err() { return },
-                // Whoever asked had less patience than this answer takes: its moment is still to come.
+                // The caller had less patience than this answer takes: its moment is still to come.
                 () = leaves(client) => return self.set_again(trap),
             }
         }
@@ -265,7 +265,7 @@ const ROWS: usize = 200;
 
 /// By what transactions are told apart. An RPC stores its answer under the name of its request.
 pub(crate) const CREATE_ORDER: &str = "CreateOrderRequest";
-/// Whoever takes events in tells its inbox its name: a text, after its length.
+/// A consumer tells its inbox its name: a text, after its length.
 pub(crate) const INVENTORY_TAKES_IN: &str = "\0\0\0\x09inventory";
 pub(crate) const PAYMENT_TAKES_IN: &str = "\0\0\0\x07payment";
 pub(crate) const ORDER_TAKES_IN: &str = "\0\0\0\x05order";

@@ -7,7 +7,7 @@ use super::fault::Expect;
 use super::journal::{Attempt, Journal, Outcome};
 use super::machine::Machine;
 
-/// A trial in which hardly anybody was served proves nothing: a quarter at least as many requests must succeed as purchases are
+/// A trial in which hardly any request succeeded proves nothing: a quarter at least as many requests must succeed as purchases are
 /// wanted, of which each comes with a look at something.
 const FLOOR: f64 = 0.25;
 /// Failures with less than this between them are one stretch.
@@ -65,9 +65,9 @@ pub(crate) async fn judge(trial: Trial, journal: &Journal, control: &Control, ma
     let verdict = match expect {
         _ if outcome.is_err() => outcome,
         _ if count(Outcome::Wrong) > 0 => Err(format!("a wrong answer: {}", journal.take_wrong().unwrap_or_default())),
-        _ if !served(healed, until) => Err("hardly anybody was served afterwards".to_owned()),
+        _ if !served(healed, until) => Err("hardly any request succeeded afterwards".to_owned()),
         Expect::NoFailure | Expect::Stretch(_) if !served(injected, healed) => {
-            Err("hardly anybody was served meanwhile".to_owned())
+            Err("hardly any request succeeded meanwhile".to_owned())
         }
         Expect::NoFailure if counted > 0 => Err(format!("{counted} requests failed, and none should")),
         Expect::Stretch(limit) if stretch > limit + slack => {
@@ -204,7 +204,7 @@ mod tests {
             let machine = Machine::of(4.0, Duration::ZERO);
             judge(trial, &Journal::of(vec![]).expect("a journal"), &control, &machine).await.verdict
         };
-        assert_eq!(nobody(vec![]).await, Err("hardly anybody was served meanwhile".to_owned()));
+        assert_eq!(nobody(vec![]).await, Err("hardly any request succeeded meanwhile".to_owned()));
         let now = Instant::now();
         nobody(vec![(now, now + Duration::from_secs(20))]).await.expect("it says nothing");
     }

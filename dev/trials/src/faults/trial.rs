@@ -48,10 +48,10 @@ struct Rest {
 impl Stage<'_> {
     pub(crate) async fn try_out(&mut self, faults: &[&Fault], random: &mut StdRng) -> Result<Row> {
         let busy = self.journal.buys(CUSTOMERS.into(), self.control).await;
-        let (injected, deaths) = (Instant::now(), self.cluster.deaths());
+        let (injected, crashes) = (Instant::now(), self.cluster.crashes());
         let (expect, settles, mut outcome) = self.inject(faults, random).await?;
         if let Err(error) = busy {
-            outcome = Err(format!("before it began, nobody bought anything: {error:#}"));
+            outcome = Err(format!("before it began, no purchase succeeded: {error:#}"));
         }
         self.journal.leave_within(Duration::ZERO);
         self.cluster.heal().await?;
@@ -61,10 +61,10 @@ impl Stage<'_> {
             self.left = left;
             outcome = outcome.and(Err(format!("{error:#}")));
         }
-        let died = self.cluster.deaths().into_iter().filter(|it| !deaths.contains(it));
-        let died: Vec<_> = died.map(|(name, _)| name).collect();
-        if !died.is_empty() {
-            outcome = Err(format!("{} died unasked", died.join(", ")));
+        let crashed = self.cluster.crashes().into_iter().filter(|it| !crashes.contains(it));
+        let crashed: Vec<_> = crashed.map(|(name, _)| name).collect();
+        if !crashed.is_empty() {
+            outcome = Err(format!("{} crashed", crashed.join(", ")));
         }
         let names: Vec<_> = faults.iter().map(|fault| fault.name).collect();
         let whats: Vec<_> = faults.iter().map(|fault| fault.what).collect();

@@ -3,11 +3,11 @@
 use anyhow::{Result, ensure};
 use reqwest::Method;
 use serde_json::json;
-use stack::shop::{Answer, Client};
+use stack::shop::{Client, Response};
 
 use crate::{Market, new_sku, shared};
 
-fn expect(answer: &Answer, status: u16, reason: &str, field: &str) -> Result<()> {
+fn expect(answer: &Response, status: u16, reason: &str, field: &str) -> Result<()> {
     let named = field.is_empty() || answer.fields().contains(&field);
     ensure!(answer.status.as_u16() == status && answer.reason() == reason && named, "{reason} {field}: {answer:?}");
     Ok(())

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use stack::controlled::Stack;
 use stack::layout::Build;
-use stack::shop::{Answer, Client};
+use stack::shop::{Client, Response};
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
 use uuid::Uuid;
@@ -123,7 +123,7 @@ impl Market {
     }
 }
 
-fn order_id(answer: &Answer) -> Result<String> {
+fn order_id(answer: &Response) -> Result<String> {
     let body = answer.clone().ok()?;
     Ok(body["order"]["orderId"].as_str().context("an order has an id")?.to_owned())
 }
