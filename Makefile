@@ -32,9 +32,10 @@ up:
 	cargo build --release -p souk -p provider -p stack
 	@exec target/release/stack up
 
+# Together these have the features of the whole workspace, so nothing is compiled twice.
 test:
 	$(ensure_compilers)
-	cargo build -q -p stack
+	cargo build -q -p souk -p provider -p stack
 	@target/debug/stack test
 
 test-servers:
