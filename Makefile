@@ -1,4 +1,4 @@
-# What people type. Everything else is in `dev`.
+# What people type. Everything else is in `dev/`.
 
 .PHONY: help up test test-servers faults bugs bench flash reads check-bench prepare fmt
 
@@ -29,53 +29,54 @@ endef
 
 up:
 	$(ensure_compilers)
-	cargo build --release -p souk -p dev
-	@exec target/release/dev up
+	cargo build --release -p souk -p provider -p stack
+	@exec target/release/stack up
 
+# Together these have the features of the whole workspace, so nothing is compiled twice.
 test:
 	$(ensure_compilers)
-	cargo build -q -p dev
-	@target/debug/dev test
+	cargo build -q -p souk -p provider -p stack
+	@target/debug/stack test
 
 test-servers:
 	$(ensure_compilers)
-	cargo build -q -p dev
-	@exec target/debug/dev test-servers
+	cargo build -q -p stack
+	@exec target/debug/stack test-servers
 
 faults:
 	$(ensure_compilers)
-	cargo build --release -p souk -p dev
-	@target/release/dev faults --table docs/faults.md
+	cargo build --release -p souk -p provider -p stack -p trials
+	@target/release/trials faults --table docs/faults.md
 
 bugs:
 	$(ensure_compilers)
-	cargo build -q -p dev
-	@target/debug/dev bugs
+	cargo build -q -p trials
+	@target/debug/trials bugs
 
 bench:
 	$(ensure_compilers)
-	cargo build --release -p souk -p dev
-	@target/release/dev bench
+	cargo build --release -p souk -p provider -p stack -p trials
+	@target/release/trials bench
 
 flash:
 	$(ensure_compilers)
-	cargo build --release -p souk -p dev
-	@target/release/dev bench flash
+	cargo build --release -p souk -p provider -p stack -p trials
+	@target/release/trials bench flash
 
 reads:
 	$(ensure_compilers)
-	cargo build --release -p souk -p dev
-	@target/release/dev bench reads
+	cargo build --release -p souk -p provider -p stack -p trials
+	@target/release/trials bench reads
 
 check-bench:
 	$(ensure_compilers)
-	cargo build --release -p souk -p dev
-	@target/release/dev bench check --orders $(or $(ORDERS),1000000)
+	cargo build --release -p souk -p provider -p stack -p trials
+	@target/release/trials bench check --orders $(or $(ORDERS),1000000)
 
 prepare:
 	$(ensure_compilers)
-	cargo build -q -p dev
-	@target/debug/dev prepare
+	cargo build -q -p stack
+	@target/debug/stack prepare
 
 fmt:
 	cargo fmt --all

@@ -154,17 +154,6 @@ const TABLE: [Reason; 15] = [
     },
 ];
 
-/// The reasons of the domain `souk.edge`.
-pub const REASONS: [&str; 15] = {
-    let mut names = [""; 15];
-    let mut at = 0;
-    while at < names.len() {
-        names[at] = TABLE[at].name;
-        at += 1;
-    }
-    names
-};
-
 /// One row of the table, as the template prints it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Mapper {

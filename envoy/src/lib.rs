@@ -21,8 +21,6 @@ use clap::Args;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
-pub use errors::REASONS;
-
 /// The edge.
 #[derive(Debug, Clone, Args)]
 #[group(skip)]

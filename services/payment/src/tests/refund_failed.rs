@@ -7,8 +7,8 @@ use chassis::Did;
 use chassis::check::Range;
 use contracts::souk::payment::v1::*;
 use contracts::souk::r#type::v1::Money;
-use dev::provider::webhook::sign;
 use prost::Message;
+use provider::webhook::sign;
 use sqlx::PgPool;
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use contracts::souk::payment::v1::*;
-use dev::provider::outcome::SLOW;
+use provider::outcome::SLOW;
 use sqlx::PgPool;
 
 use super::Till;

@@ -10,7 +10,7 @@ use chassis::Did;
 use clap::Args;
 use contracts::google::api::HttpBody;
 use contracts::souk::payment::v1::*;
-use dev::provider::webhook::{SUBSCRIBED, sign};
+use provider::webhook::{SUBSCRIBED, sign};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use testkit::reason;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use chassis::check::{Excuses, Finding, Range};
-use dev::provider::{Provider as Simulator, Seed, seed};
 use order::check::End;
 use payment::check::Provider;
+use provider::{Provider as Simulator, Seed, seed};
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;

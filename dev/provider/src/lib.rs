@@ -1,0 +1,217 @@
+//! Simulates the payment provider: Stripe's wire API over real HTTP, with a ledger of its own that ours can be compared to.
+//! It never loses an answered call, never moves money twice for one intent, and sends webhooks if it is told where.
+//!
+//! # Stripe's side
+//!
+//! Form-encoded requests, JSON answers, errors as `{"error": {type, code, decline_code, param, message,
+//! payment_intent}}`. `Authorization: Bearer sk_...` is required (any key that starts like that), `Idempotency-Key` is
+//! honoured on every POST, `Stripe-Version` is accepted, `Request-Id` is on every answer and
+//! `Idempotent-Replayed: true` on a replay. Parameters that are not known here are refused, so that a misspelt one is
+//! found on the laptop.
+//!
+//! | Call | Parameters |
+//! | --- | --- |
+//! | `POST /v1/payment_intents` | `amount`, `currency`, `payment_method`, `capture_method` (`automatic`, `manual`), `payment_method_types[]` (`card`), `confirm`, `description`, `metadata[..]`, and those of confirm |
+//! | `POST /v1/payment_intents/{id}/confirm` | `payment_method`, `off_session`, `error_on_requires_action` |
+//! | `POST /v1/payment_intents/{id}/capture` | `amount_to_capture` (the rest is released) |
+//! | `POST /v1/payment_intents/{id}/cancel` | `cancellation_reason` |
+//! | `GET /v1/payment_intents/{id}` | `expand[]` (`latest_charge`) |
+//! | `GET /v1/payment_intents` | `created[gte]`, `created[gt]`, `created[lt]`, `created[lte]`, `limit`, `starting_after`, `expand[]` (`data.latest_charge`, `data.latest_charge.refunds`) |
+//! | `POST /v1/refunds` | `payment_intent`, `amount`, `reason`, `metadata[..]` |
+//! | `GET /v1/refunds` | `payment_intent` (required here), `limit`, `starting_after` |
+//! | `GET /v1/refunds/{id}` | |
+//!
+//! What happens is chosen by the payment method, see [`outcome`]. An answer is kept under its idempotency key once the
+//! call was carried out, refusals (declines, wrong states, nothing left to refund) and errors of ours (500) included; a
+//! call that was malformed or named something unknown is not kept. A slow call takes effect at the end of its wait, whether or not its caller
+//! still listens; until then its key answers 409.
+//!
+//! # Limits
+//!
+//! `POST /_limits` makes it refuse what is more than `per_second` calls within any second, from then on, as Stripe does: 429,
+//! code `rate_limit`, the header `Stripe-Rate-Limited-Reason`. `reason` chooses among Stripe's (`lock_timeout` is a 429
+//! with that code and without the header), `retry_after` adds that header; without `per_second` there is no limit.
+//! `GET /_limits` says how many calls were served and refused since.
+//!
+//! # The ledger's side (no key needed)
+//!
+//! `GET /_ledger?after=N&limit=M` is every movement of money, oldest first; `seq` starts at 1 without gaps, `limit` is
+//! at most (and by default) 1,000, `next` is the `after` of the following page, `more` says whether that holds anything
+//! yet:
+//!
+//! ```json
+//! {"entries": [{"seq": 1, "kind": "authorized", "attempt": 1, "intent": "pi_...", "refund": null, "amount": 1250,
+//!               "currency": "eur", "metadata": {"order": "..."}, "at": 1767225600000}], "next": 1, "more": false}
+//! ```
+//!
+//! `kind` is `authorized`, `captured`, `voided` (an authorization, or what a partial capture left of it, let go),
+//! `refunded` or `refund_failed` (a refund that had succeeded came back); `attempt` counts the movements of that kind on that intent, so a second capture would show as 2;
+//! `metadata` is the intent's; `refund` is the refund's id where there is one; `at` is in Unix milliseconds.
+//!
+//! `POST /_refunds/{id}` with `status` (`pending`, `requires_action`, `succeeded`, `failed`, `canceled`) and
+//! `failure_reason` is what the bank, or the customer, did about a refund. As at Stripe, one that succeeded may fail later,
+//! and one that failed or was canceled stays so.
+//!
+//! # Webhooks
+//!
+//! With `--webhook-url` and `--webhook-secret-file`, what each call changes is sent there as Stripe's events about the intent,
+//! its charge and the refund (`payment_intent.*`, `charge.*`, `refund.*`), signed as Stripe signs; only those of
+//! `--webhook-events`. `POST /_webhooks` changes their delivery from then on: `delay_ms`, `times` (0 delivers none), and
+//! `order`, which `backwards` reverses among those that wait together.
+
+mod command;
+mod error;
+mod http;
+mod idempotency;
+mod intent;
+mod journal;
+mod ledger;
+mod limits;
+mod list;
+mod listener;
+mod metadata;
+pub mod outcome;
+mod params;
+mod refund;
+mod seed;
+pub mod webhook;
+mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use command::Request;
+use error::Error;
+use http::Reply;
+use ledger::{Begun, Executed, Ledger};
+use limits::Limits;
+use outcome::{HANG, SLOW, Trouble};
+use refund::RefundId;
+use webhook::Webhooks;
+
+pub use seed::{Seed, seed};
+
+/// How long calls under way may take to finish once told to stop. What they did is in the journal already, so cutting
+/// one off looks to its caller like any lost connection.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The provider: a ledger behind one lock, which is held for one call's bookkeeping and never across a wait.
+#[derive(Clone)]
+pub struct Provider {
+    ledger: Arc<Mutex<Ledger>>,
+    limits: Arc<Mutex<Limits>>,
+}
+
+/// Where webhooks go, the file whose first line signs them, and which are sent (none named: all).
+pub struct WebhookEndpoint {
+    pub url: String,
+    pub secret_file: PathBuf,
+    pub events: Vec<String>,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(listen: SocketAddr, data: PathBuf, webhooks: Option<WebhookEndpoint>) -> io::Result<()> {
+    let provider = Provider::open(data)?;
+    if let Some(WebhookEndpoint { url, secret_file, events }) = webhooks {
+        let secret = std::fs::read_to_string(secret_file)?;
+        provider.send_webhooks(url, secret.lines().next().unwrap_or_default().to_owned(), events);
+    }
+    let listener = TcpListener::bind(listen).await?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopped.cancel();
+    });
+    tracing::info!(address = %listener.local_addr()?, "the payment provider is open");
+    provider.serve_on(listener, stop).await
+}
+
+impl Provider {
+    /// Opens the ledger in this folder, which is created if need be. Only one process may have it open.
+    pub fn open(data: impl AsRef<Path>) -> io::Result<Provider> {
+        let ledger = Arc::new(Mutex::new(Ledger::open(data.as_ref())?));
+        Ok(Provider { ledger, limits: Arc::default() })
+    }
+
+    /// Sends what changes from now on to this URL, by these event types (none named: all).
+    pub fn send_webhooks(&self, url: String, secret: String, events: Vec<String>) {
+        self.ledger().webhooks = Some(Webhooks::send_to(url, secret, events));
+    }
+
+    fn router(&self) -> axum::Router {
+        http::router(self.clone())
+    }
+
+    /// Serves on an open socket until `stop` is cancelled.
+    pub async fn serve_on(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        for refund in self.ledger().unsettled_refunds() {
+            self.settle_later(refund);
+        }
+        let server = axum::serve(listener::Bounded::new(listener), self.router())
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        tokio::select! {
+            served = async { server.await } => served,
+            () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        }
+    }
+
+    async fn perform(&self, request: Request) -> Result<Reply, Error> {
+        let begun = self.ledger().begin(&request)?;
+        let executed = match begun {
+            Begun::Replay(reply) => return Ok(reply),
+            Begun::Done(executed) => executed,
+            Begun::Slow(wait) => self.finish_after(wait, request).await?,
+        };
+        if let Some(refund) = executed.unsettled {
+            self.settle_later(refund);
+        }
+        match executed.trouble {
+            None => Ok(executed.reply),
+            Some(Trouble::Error) => Err(Error::Broken),
+            Some(Trouble::Hang) => {
+                tokio::time::sleep(HANG).await;
+                Err(Error::GaveUp)
+            }
+        }
+    }
+
+    /// A task of its own, because a caller that hangs up does not stop a provider that has begun.
+    async fn finish_after(&self, wait: Duration, request: Request) -> Result<Executed, Error> {
+        let provider = self.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            provider.ledger().finish(&request)
+        });
+        task.await.unwrap_or(Err(Error::Broken))
+    }
+
+    fn settle_later(&self, refund: RefundId) {
+        let provider = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SLOW).await;
+            if let Err(error) = provider.ledger().settle(refund) {
+                tracing::error!(?error, "a refund did not change as it should have");
+            }
+        });
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().expect("nothing panics while it holds this lock")
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("a panic while the ledger was being changed leaves nothing to trust")
+    }
+}

@@ -1,0 +1,139 @@
+//! Everything, for tests: `stack controlled` runs it, controlled by lines; [`Stack`] is the other end of those lines.
+//!
+//! Lines in: `kill NAME`, `kill-now NAME`, `stop NAME`, `start NAME`, `pause NAME`, `resume NAME`. Each is answered by
+//! `ok PID` or `error WHY`; `kill` and `start` once the child is ready and the edge sends requests to it. `ready EMAIL
+//! PASSWORD` comes first, with an operator's account. Closing standard input ends everything, so that nothing outlives
+//! the process that started it.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::Mutex;
+
+use crate::install;
+use crate::layout::{Build, Layout, Ports};
+use crate::parts::{self, Fsync};
+use crate::shop::{Client, random_password};
+use crate::supervisor::{self, Supervisor};
+use crate::up::create_operator;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Whether Postgres waits for the disk.
+    #[arg(long, default_value = "off")]
+    fsync: Fsync,
+    /// Settings for `souk`, as NAME=VALUE.
+    #[arg(long = "set", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+    /// Run the release build.
+    #[arg(long)]
+    release: bool,
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it is not NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub async fn run(options: &Options) -> Result<()> {
+    let layout = Layout::test(if options.release { Build::Release } else { Build::Debug });
+    layout.ports.check_free()?;
+    install::ensure(&layout.tools).await?;
+    if layout.home.exists() {
+        std::fs::remove_dir_all(&layout.home)?;
+    }
+    let mut supervisor = Supervisor::default();
+    let served = serve(options, &layout, &mut supervisor).await;
+    supervisor.stop().await;
+    served
+}
+
+async fn serve(options: &Options, layout: &Layout, supervisor: &mut Supervisor) -> Result<()> {
+    parts::start_all(layout, supervisor, options.fsync, &options.settings, &|_| {}).await?;
+    let password = random_password();
+    create_operator(layout, &options.settings, "operator@souk.test", &password).await?;
+    println!("ready operator@souk.test {password}");
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    loop {
+        let line = tokio::select! {
+            line = lines.next_line() => line?,
+            why = supervisor.failure() => bail!(why),
+        };
+        let Some(line) = line else { return Ok(()) };
+        match execute(layout, supervisor, &line).await {
+            Ok(pid) => println!("ok {pid}"),
+            Err(error) => println!("error {error:#}"),
+        }
+    }
+}
+
+async fn execute(layout: &Layout, supervisor: &Supervisor, line: &str) -> Result<u32> {
+    let (verb, name) = line.split_once(' ').context("it is not a verb and a name")?;
+    let command = match verb {
+        "kill" => supervisor::Command::Kill,
+        "kill-now" => supervisor::Command::KillNow,
+        "stop" => supervisor::Command::Stop,
+        "start" => supervisor::Command::Start,
+        "pause" => supervisor::Command::Pause,
+        "resume" => supervisor::Command::Resume,
+        _ => bail!("`{verb}` is not kill, kill-now, stop, start, pause or resume"),
+    };
+    let pid = supervisor.send(name, command).await?;
+    if matches!(command, supervisor::Command::Kill | supervisor::Command::Start) {
+        parts::edge_serves(layout).await?;
+    }
+    Ok(pid)
+}
+
+/// Everything, started by a test and ended with it.
+pub struct Stack {
+    pub layout: Layout,
+    pub operator: (String, String),
+    lines: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
+    _process: Child,
+}
+
+impl Stack {
+    /// `arguments` are those of `stack controlled`; the release build is run only if `build` says so.
+    pub async fn start(build: Build, arguments: &[&str]) -> Result<Self> {
+        let layout = Layout::test(build);
+        let program = layout.program("stack");
+        let mut command = Command::new(&program);
+        command.arg("controlled").args((build == Build::Release).then_some("--release")).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().with_context(|| format!("{} cannot be run", program.display()))?;
+        let (input, output) = process.stdin.take().zip(process.stdout.take()).context("its pipes are open")?;
+        let mut lines = BufReader::new(output).lines();
+        let operator = loop {
+            let line = lines.next_line().await?.context("`stack controlled` ended before it was ready; see above")?;
+            if let Some((email, password)) = line.strip_prefix("ready ").and_then(|rest| rest.split_once(' ')) {
+                break (email.to_owned(), password.to_owned());
+            }
+        };
+        Ok(Self { layout, operator, lines: Mutex::new((input, lines)), _process: process })
+    }
+
+    pub fn ports(&self) -> Ports {
+        self.layout.ports
+    }
+
+    /// `kill souk`, for example.
+    pub async fn control(&self, command: &str) -> Result<u32> {
+        let mut lines = self.lines.lock().await;
+        lines.0.write_all(format!("{command}\n").as_bytes()).await?;
+        let answer = lines.1.next_line().await?.context("`stack controlled` ended")?;
+        let pid = answer.strip_prefix("ok ").and_then(|pid| pid.parse().ok());
+        pid.with_context(|| format!("{command}: {answer}"))
+    }
+
+    pub async fn operator(&self) -> Result<Client> {
+        Client::new(self.ports().edge()).sign_in(&self.operator.0, &self.operator.1).await
+    }
+
+    pub async fn customer(&self) -> Result<Client> {
+        Client::customer(self.ports().edge()).await
+    }
+}

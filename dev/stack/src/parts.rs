@@ -1,0 +1,338 @@
+//! The parts, and how each is started: Postgres, Kafka, the payment provider, `souk`, Envoy.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::install::{self, run};
+use crate::layout::{Layout, root};
+use crate::supervisor::{Ready, Spec, Supervisor};
+
+pub const SERVICES: [&str; 5] = ["user", "product", "inventory", "order", "payment"];
+const ROLES: [&str; 6] = ["gateway", "user", "product", "inventory", "order", "payment"];
+
+const EDGE_SERVES_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(30);
+
+/// Whether Postgres waits for the disk. Off where what is written is thrown away afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fsync {
+    On,
+    Off,
+}
+
+/// Postgres refuses to run as root.
+fn postgres_user() -> Option<&'static str> {
+    rustix::process::geteuid().is_root().then_some("postgres")
+}
+
+/// Makes a cluster if there is none, and says how to run it.
+pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Result<Spec> {
+    let bin = install::postgres().context("Postgres is not installed")?;
+    let (data, user) = (home.join("postgres"), postgres_user());
+    std::fs::create_dir_all(home)?;
+    if !data.exists() {
+        // Made beside its place, so that one that was interrupted is never taken for a cluster.
+        let half = home.join("postgres.half");
+        std::fs::remove_dir_all(&half).ok();
+        std::fs::create_dir(&half)?;
+        let (initdb, path) = (bin.join("initdb"), half.to_string_lossy());
+        let initdb = initdb.to_string_lossy();
+        let arguments = ["-D", &path, "--auth=trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"];
+        match user {
+            None => run(&initdb, &arguments, home).await?,
+            Some(user) => {
+                run("chown", &[user, &path], home).await?;
+                open_parents(&half)?;
+                let own = ["--reuid", user, "--regid", user, "--init-groups", "--", &initdb];
+                run("setpriv", &[&own[..], &arguments].concat(), Path::new("/")).await?;
+            }
+        }
+        std::fs::rename(&half, &data)?;
+    }
+    let settings = [
+        ("port", port.to_string()),
+        ("listen_addresses", "127.0.0.1".to_owned()),
+        // Everybody uses TCP, and the path of a socket must not be longer than 107 characters.
+        ("unix_socket_directories", String::new()),
+        ("max_connections", "300".to_owned()),
+        ("shared_buffers", "256MB".to_owned()),
+        ("max_wal_size", "2GB".to_owned()),
+        ("fsync", if fsync == Fsync::On { "on" } else { "off" }.to_owned()),
+    ];
+    let mut arguments = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
+    arguments.extend(settings.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]));
+    Ok(Spec {
+        name: "postgres",
+        program: bin.join("postgres"),
+        arguments,
+        environment: vec![],
+        user,
+        port,
+        ready: Ready::AcceptsQueries,
+        log,
+        stop: Signal::INT,
+        lock: Some(data.join("postmaster.pid")),
+    })
+}
+
+/// The other account must be able to walk down to its folder; it needs to read nothing on the way.
+fn open_parents(folder: &Path) -> Result<()> {
+    for parent in folder.ancestors().skip(1) {
+        let mode = std::fs::metadata(parent)?.permissions().mode();
+        if mode & 0o001 == 0 {
+            println!("letting others walk through {}, as Postgres runs as another account", parent.display());
+            std::fs::set_permissions(parent, PermissionsExt::from_mode(mode | 0o001))?;
+        }
+    }
+    Ok(())
+}
+
+/// One node that is broker and controller.
+pub async fn kafka(layout: &Layout) -> Result<Spec> {
+    let (home, ports) = (layout.home.join("kafka"), layout.ports);
+    std::fs::create_dir_all(&home)?;
+    let classes = format!("{}/*", layout.tools.join("kafka/libs").display());
+    let properties = std::fs::read_to_string(root().join("dev/stack/kafka/server.properties"))?
+        .replace("BROKER_PORT", &ports.kafka().to_string())
+        .replace("CONTROLLER_PORT", &ports.kafka_controller().to_string())
+        .replace("DIR", &home.join("data").to_string_lossy());
+    let file = home.join("server.properties");
+    std::fs::write(&file, properties)?;
+    let file = file.to_string_lossy().into_owned();
+    if !home.join("data/meta.properties").exists() {
+        let format =
+            ["-cp", &classes, "kafka.tools.StorageTool", "format", "-t", "c291ay1rYWZrYS1sYXB0b3", "-c", &file];
+        run("java", &format, &home).await?;
+    }
+    let logging = format!("-Dlog4j2.configurationFile={}", root().join("dev/stack/kafka/log4j2.properties").display());
+    let arguments = ["-Xmx384m", "-XX:+UseSerialGC", &logging, "-cp", &classes, "kafka.Kafka", &file];
+    Ok(Spec {
+        name: "kafka",
+        program: "java".into(),
+        arguments: arguments.map(str::to_owned).to_vec(),
+        environment: vec![],
+        user: None,
+        port: ports.kafka(),
+        ready: Ready::Listening,
+        log: layout.log("kafka"),
+        stop: Signal::TERM,
+        lock: None,
+    })
+}
+
+fn provider(layout: &Layout) -> Result<Spec> {
+    let (port, data) = (layout.ports.provider(), layout.home.join("provider"));
+    let listen = format!("127.0.0.1:{port}");
+    let webhooks = format!("http://127.0.0.1:{}/v1/payments/webhooks/stripe", layout.ports.edge());
+    let (data, secret) = (data.to_string_lossy(), layout.home.join("keys/webhook.key"));
+    let secret = secret.to_string_lossy();
+    let arguments =
+        ["--listen", &listen, "--data", &data, "--webhook-url", &webhooks, "--webhook-secret-file", &secret];
+    Ok(Spec {
+        name: "provider",
+        program: layout.program("provider"),
+        arguments: arguments.map(str::to_owned).to_vec(),
+        environment: vec![],
+        user: None,
+        port,
+        ready: Ready::Listening,
+        log: layout.log("provider"),
+        stop: Signal::TERM,
+        lock: None,
+    })
+}
+
+/// Checks requests against Stripe's schema. It listens for HTTPS too, also if nothing uses that.
+pub fn stripe_mock(layout: &Layout, program: PathBuf) -> Spec {
+    let port = layout.ports.stripe();
+    let listen = format!("127.0.0.1:{port}");
+    Spec {
+        name: "stripe-mock",
+        program,
+        arguments: ["-http-addr", &listen, "-https-addr", "127.0.0.1:"].map(str::to_owned).to_vec(),
+        environment: vec![],
+        user: None,
+        port,
+        ready: Ready::Listening,
+        log: layout.log("stripe-mock"),
+        stop: Signal::TERM,
+        lock: None,
+    }
+}
+
+/// Everything that `souk` is told, for all of its commands.
+pub fn environment(layout: &Layout) -> Vec<(String, String)> {
+    let ports = layout.ports;
+    let local = |port: u16| format!("127.0.0.1:{port}");
+    let keys = layout.home.join("keys");
+    let mut all = vec![
+        ("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin())),
+        ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.admin()))),
+        ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
+        ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
+        (
+            "SOUK_MIGRATE_DATABASE_URL".to_owned(),
+            format!("postgres://postgres@127.0.0.1:{}/postgres", ports.postgres()),
+        ),
+        ("USER_SIGNING_KEY_FILES".to_owned(), keys.join("access.pem").to_string_lossy().into_owned()),
+        ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
+        ("PAYMENT_WEBHOOK_SECRET_FILE".to_owned(), keys.join("webhook.key").to_string_lossy().into_owned()),
+        ("PAYMENT_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
+        // The simulator has no limits but those that it is told.
+        ("PAYMENT_PROVIDER_RATE".to_owned(), "2000".to_owned()),
+        ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
+        ("ORDER_PRODUCT_URL".to_owned(), format!("http://{}", local(ports.grpc(3)))),
+        ("INVENTORY_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(5)))),
+        ("PAYMENT_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(5)))),
+        ("EDGE_LISTEN".to_owned(), local(ports.edge())),
+        ("EDGE_ADMIN_LISTEN".to_owned(), local(ports.envoy_admin())),
+        ("EDGE_JWKS_ENDPOINTS".to_owned(), local(ports.admin())),
+    ];
+    for (at, role) in ROLES.into_iter().enumerate() {
+        let (name, address) = (role.to_uppercase(), local(ports.grpc(at as u16 + 1)));
+        all.push((format!("{name}_LISTEN"), address.clone()));
+        all.push((format!("EDGE_{name}_ENDPOINTS"), address));
+    }
+    for service in SERVICES {
+        all.push((format!("{}_DATABASE_URL", service.to_uppercase()), database_url(layout, service)));
+    }
+    all
+}
+
+/// The database of a service, under its own role.
+pub fn database_url(layout: &Layout, service: &str) -> String {
+    format!("postgres://souk_{service}@127.0.0.1:{}/souk_{service}", layout.ports.postgres())
+}
+
+/// Runs one of `souk`'s commands to its end, and returns what it printed.
+pub async fn souk(layout: &Layout, settings: &[(String, String)], arguments: &[&str]) -> Result<Vec<u8>> {
+    let program = layout.program("souk");
+    let mut command = Command::new(&program);
+    command.args(arguments).envs(environment(layout)).envs(settings.to_vec()).stdin(Stdio::null());
+    let output = command.output().await.with_context(|| format!("{} cannot be run", program.display()))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("`souk {}` failed ({}):\n{}", arguments.join(" "), output.status, String::from_utf8_lossy(&said));
+    }
+    Ok(output.stdout)
+}
+
+/// Keys that this machine makes for itself.
+async fn make_keys(layout: &Layout) -> Result<()> {
+    let keys = layout.home.join("keys");
+    std::fs::create_dir_all(&keys)?;
+    std::fs::set_permissions(&keys, PermissionsExt::from_mode(0o700))?;
+    let access = keys.join("access.pem");
+    if !access.exists() {
+        let file = access.to_string_lossy();
+        let make = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &file];
+        run("openssl", &make, &keys).await?;
+    }
+    std::fs::write(keys.join("provider.key"), "sk_test_souk\n")?;
+    let webhook = keys.join("webhook.key");
+    if !webhook.exists() {
+        let secret: [u8; 24] = rand::random();
+        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        std::fs::write(&webhook, format!("whsec_{secret}\n"))?;
+    }
+    Ok(())
+}
+
+/// Starts what `souk` stands on: Postgres, Kafka, the payment provider, all databases and topics.
+pub async fn start_ground(
+    layout: &Layout,
+    supervisor: &mut Supervisor,
+    fsync: Fsync,
+    settings: &[(String, String)],
+    say: &dyn Fn(&str),
+) -> Result<()> {
+    make_keys(layout).await?;
+    say("starting Postgres, Kafka and the payment provider");
+    let ports = layout.ports;
+    let (postgres, kafka) =
+        tokio::try_join!(postgres(&layout.home, ports.postgres(), layout.log("postgres"), fsync), kafka(layout))?;
+    supervisor.start(postgres).await?;
+    supervisor.start(kafka).await?;
+    supervisor.start(provider(layout)?).await?;
+    say("migrating databases and topics");
+    souk(layout, settings, &["migrate"]).await.map(drop)
+}
+
+/// Starts all parts in the order in which they need each other. `settings` go to `souk` on top of its environment.
+pub async fn start_all(
+    layout: &Layout,
+    supervisor: &mut Supervisor,
+    fsync: Fsync,
+    settings: &[(String, String)],
+    say: &dyn Fn(&str),
+) -> Result<()> {
+    start_ground(layout, supervisor, fsync, settings, say).await?;
+    say("starting souk and Envoy");
+    supervisor
+        .start(Spec {
+            name: "souk",
+            program: layout.program("souk"),
+            arguments: vec!["all".to_owned()],
+            environment: [environment(layout), settings.to_vec()].concat(),
+            user: None,
+            port: layout.ports.admin(),
+            ready: Ready::ReportsReady,
+            log: layout.log("souk"),
+            stop: Signal::TERM,
+            lock: None,
+        })
+        .await?;
+    supervisor.start(envoy(layout, settings).await?).await
+}
+
+/// With the configuration that `souk envoy` makes of `settings`.
+pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spec> {
+    let yaml = layout.home.join("envoy.yaml");
+    std::fs::write(&yaml, souk(layout, settings, &["envoy"]).await?)?;
+    // Hot restart would claim a number of this machine, which two sets of everything, or two checkouts, would share.
+    let arguments =
+        ["--disable-hot-restart", "-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];
+    Ok(Spec {
+        name: "envoy",
+        program: install::envoy(&layout.tools)?,
+        arguments: arguments.map(str::to_owned).to_vec(),
+        environment: vec![],
+        user: None,
+        port: layout.ports.edge(),
+        ready: Ready::Listening,
+        log: layout.log("envoy"),
+        stop: Signal::TERM,
+        lock: None,
+    })
+}
+
+/// Waits until the edge sends requests to every replica, which it does a moment after the replica said that it is ready.
+pub async fn edge_serves(layout: &Layout) -> Result<()> {
+    let url = format!("http://127.0.0.1:{}/clusters?format=json", layout.ports.envoy_admin());
+    let begun = Instant::now();
+    loop {
+        let page: Value = serde_json::from_str(&reqwest::get(&url).await?.text().await?)?;
+        let clusters = page["cluster_statuses"].as_array().into_iter().flatten();
+        let mut replicas = clusters.filter_map(|cluster| cluster["host_statuses"].as_array()).flatten();
+        // Beside what service discovery says, this names only what is wrong with a replica.
+        let Some(away) = replicas.find(|it| it["health_status"].as_object().is_some_and(|health| health.len() > 1))
+        else {
+            return Ok(());
+        };
+        ensure!(begun.elapsed() < EDGE_SERVES_WITHIN, "the edge sends nothing to {}", away["address"]);
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Whether a process listens on a port.
+pub fn answers(port: u16) -> bool {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(200)).is_ok()
+}

@@ -1,0 +1,206 @@
+//! A client of the shop over REST, as a customer would write one: for the seeds and the proof of `make up`, and for the tests.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How an order can end without having been delivered.
+const EXITS: [&str; 4] =
+    ["ORDER_STATE_REJECTED", "ORDER_STATE_PAYMENT_FAILED", "ORDER_STATE_CANCELLED", "ORDER_STATE_EXPIRED"];
+
+/// A response: its status, and its body as JSON.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: StatusCode,
+    pub body: Value,
+}
+
+impl Response {
+    /// The reason of an error.
+    pub fn reason(&self) -> &str {
+        let details = self.body["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+        details.iter().find_map(|detail| detail["reason"].as_str()).unwrap_or("")
+    }
+
+    /// The fields that an error names.
+    pub fn fields(&self) -> Vec<&str> {
+        let details = self.body["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let violations = details.iter().filter_map(|detail| detail["fieldViolations"].as_array()).flatten();
+        violations.filter_map(|violation| violation["field"].as_str()).collect()
+    }
+
+    pub fn ok(self) -> Result<Value> {
+        if self.status.is_success() { Ok(self.body) } else { bail!("{}: {}", self.status, self.body) }
+    }
+}
+
+/// A client at the edge, signed in or not.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    edge: String,
+    token: Option<String>,
+}
+
+/// A password that is long enough, and new each time.
+pub fn random_password() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Of an answer that has one.
+pub fn product_id(answer: &Value) -> Result<String> {
+    Ok(answer["product"]["productId"].as_str().context("a product has an id")?.to_owned())
+}
+
+impl Client {
+    pub fn new(port: u16) -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build();
+        let http = http.expect("a client without options of its own can be built");
+        Self { http, edge: format!("http://127.0.0.1:{port}"), token: None }
+    }
+
+    /// A fresh customer, signed in.
+    pub async fn customer(port: u16) -> Result<Self> {
+        let (name, password) = (Uuid::now_v7().simple().to_string(), random_password());
+        let email = format!("{name}@example.com");
+        let anonymous = Self::new(port);
+        let body = json!({"email": email, "password": password, "displayName": "A customer"});
+        anonymous.send(Method::POST, "/v1/users", &name, Some(body)).await?.ok()?;
+        anonymous.sign_in(&email, &password).await
+    }
+
+    pub async fn sign_in(&self, email: &str, password: &str) -> Result<Self> {
+        self.with_session(&self.post("/v1/sessions", json!({"email": email, "password": password})).await?.ok()?)
+    }
+
+    /// With what signing in was answered.
+    pub fn with_session(&self, session: &Value) -> Result<Self> {
+        let token = session["accessToken"].as_str().context("a session has an access token")?.to_owned();
+        Ok(Self { token: Some(token), ..self.clone() })
+    }
+
+    pub fn token(&self) -> &str {
+        self.token.as_deref().unwrap_or_default()
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Response> {
+        self.send(Method::GET, path, "", None).await
+    }
+
+    /// Under a key of its own.
+    pub async fn post(&self, path: &str, body: Value) -> Result<Response> {
+        self.send(Method::POST, path, &Uuid::now_v7().to_string(), Some(body)).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str, key: &str, body: Option<Value>) -> Result<Response> {
+        let mut request = self.http.request(method, format!("{}{path}", self.edge));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if !key.is_empty() {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await?;
+        let status = response.status();
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Ok(Response { status, body })
+    }
+
+    /// What is for sale: ids by SKU.
+    pub async fn products(&self) -> Result<HashMap<String, String>> {
+        let (mut products, mut token) = (HashMap::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/products?pageSize=200&pageToken={token}")).await?.ok()?;
+            for product in page["products"].as_array().context("a list")? {
+                let sku = product["sku"].as_str().context("a product has a SKU")?;
+                products.insert(sku.to_owned(), product["productId"].as_str().unwrap_or_default().to_owned());
+            }
+            token = page["nextPageToken"].as_str().unwrap_or_default().to_owned();
+            if token.is_empty() {
+                return Ok(products);
+            }
+        }
+    }
+
+    pub async fn create_product(&self, sku: &str, title: &str, price: (&str, i64)) -> Result<Response> {
+        let (currency, minor) = price;
+        let product = json!({"sku": sku, "title": title, "price": {"currency": currency, "minor": minor.to_string()}});
+        self.post("/v1/products", json!({"product": product})).await
+    }
+
+    pub async fn reprice(&self, product_id: &str, (currency, minor): (&str, i64)) -> Result<Response> {
+        let product = json!({"price": {"currency": currency, "minor": minor.to_string()}});
+        self.send(Method::PATCH, &format!("/v1/products/{product_id}"), "", Some(product)).await
+    }
+
+    pub async fn receive(&self, sku: &str, units: u32) -> Result<Response> {
+        self.post(&format!("/v1/stock/{sku}:receive"), json!({"quantity": units})).await
+    }
+
+    /// How many units can be bought; none of what was never received.
+    pub async fn available(&self, sku: &str) -> Result<i64> {
+        let answer = self.get(&format!("/v1/stock/{sku}")).await?;
+        if answer.reason() == "SKU_NOT_FOUND" {
+            return Ok(0);
+        }
+        let stock = answer.ok()?;
+        stock["stock"]["available"].as_str().and_then(|text| text.parse().ok()).context("a number of units")
+    }
+
+    /// Makes a product and receives units of it. Its id.
+    pub async fn stock(&self, sku: &str, title: &str, price: (&str, i64), units: u32) -> Result<String> {
+        let created = self.create_product(sku, title, price).await?.ok()?;
+        if units > 0 {
+            self.receive(sku, units).await?.ok()?;
+        }
+        product_id(&created)
+    }
+
+    pub async fn order(&self, product_id: &str, quantity: i32, payment_method: &str) -> Result<Response> {
+        let items = json!([{"productId": product_id, "quantity": quantity}]);
+        self.post("/v1/orders", json!({"items": items, "paymentMethod": payment_method})).await
+    }
+
+    pub async fn cancel(&self, order_id: &str) -> Result<Response> {
+        self.post(&format!("/v1/orders/{order_id}:cancel"), json!({"reason": 1})).await
+    }
+
+    /// Waits until an order is as wanted, or has ended otherwise.
+    pub async fn wait_for(
+        &self,
+        order_id: &str,
+        patience: Duration,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let begun = Instant::now();
+        loop {
+            let order = self.get(&format!("/v1/orders/{order_id}")).await?.ok()?["order"].clone();
+            if wanted(&order) {
+                return Ok(order);
+            }
+            if EXITS.iter().any(|exit| order["state"] == *exit) {
+                bail!("order {order_id} ended before it was {what}: {}, {}", order["state"], order["exitReason"]);
+            }
+            if begun.elapsed() > patience {
+                bail!("order {order_id} was not {what} within {patience:?}: {order}");
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    pub async fn wait_for_state(&self, order_id: &str, state: &str) -> Result<Value> {
+        let name = format!("ORDER_STATE_{state}");
+        self.wait_for(order_id, Duration::from_secs(30), state, |order| order["state"] == name).await
+    }
+}

@@ -1,0 +1,126 @@
+//! `make test`: format, lints, contracts, then all tests, against everything real.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::process::Command;
+
+use crate::install;
+use crate::layout::{Build, Layout, root};
+use crate::parts;
+use crate::prepare::{start_postgres, unit_database};
+use crate::supervisor::Supervisor;
+
+pub async fn run() -> Result<()> {
+    let layout = Layout::test(Build::Debug);
+    install::ensure(&layout.tools).await?;
+    let buf = install::ensure_buf(&layout.tools).await?;
+    install::check_cargo(&["fmt", "clippy"]).await?;
+    step("format", "cargo", &["fmt", "--all", "--check"], &[]).await?;
+    lint_contracts(&buf).await?;
+    let clippy = ["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    step("lints", "cargo", &clippy, &[]).await?;
+    step("build", "cargo", &["build", "-q", "--workspace"], &[]).await?;
+
+    // The build may have linked it anew, and then we are not it any more.
+    let program = |name| layout.program(name).to_string_lossy().into_owned();
+    try_up(&program("stack")).await?;
+    let faults = step("faults, in short", &program("trials"), &["faults", "--short", "--debug"], &[]).await;
+    let mut supervisor = Supervisor::default();
+    let environment = start_servers(&mut supervisor).await?;
+    let outcome = step("tests", "cargo", &["test", "--workspace", "--no-fail-fast"], &environment).await;
+    supervisor.stop().await;
+    outcome.and(faults)
+}
+
+/// `make up` as on a machine that has never seen it, and again with what the first left behind.
+async fn try_up(stack: &str) -> Result<()> {
+    let home = Layout::trial().home;
+    if home.exists() {
+        std::fs::remove_dir_all(&home)?;
+    }
+    for name in ["make up, cold", "make up, warm"] {
+        step(name, stack, &["up", "--once", "--trial"], &[]).await?;
+    }
+    Ok(())
+}
+
+/// What the tests of single crates need, until Ctrl-C, so that `cargo test -p NAME` can be run meanwhile.
+pub async fn serve() -> Result<()> {
+    install::ensure(&Layout::test(Build::Debug).tools).await?;
+    let mut supervisor = Supervisor::default();
+    let environment = start_servers(&mut supervisor).await?;
+    for (name, value) in environment {
+        println!("export {name}={value}");
+    }
+    tokio::select! {
+        outcome = tokio::signal::ctrl_c() => outcome?,
+        why = supervisor.failure() => bail!(why),
+    }
+    supervisor.stop().await;
+    Ok(())
+}
+
+/// Starts the servers of unit tests, unless they are there already. How tests find them.
+pub async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 4]> {
+    let unit = Layout::unit();
+    let stripe_mock = install::ensure_stripe_mock(&unit.tools).await?;
+    start_postgres(supervisor).await?;
+    if !parts::answers(unit.ports.kafka()) {
+        // What it holds is of earlier runs, and of no use.
+        std::fs::remove_dir_all(unit.home.join("kafka")).ok();
+        supervisor.start(parts::kafka(&unit).await?).await?;
+    }
+    if !parts::answers(unit.ports.stripe()) {
+        supervisor.start(parts::stripe_mock(&unit, stripe_mock)).await?;
+    }
+    Ok([
+        ("DATABASE_URL", unit_database()),
+        ("SOUK_TEST_KAFKA", format!("127.0.0.1:{}", unit.ports.kafka())),
+        ("SOUK_TEST_STRIPE", format!("http://127.0.0.1:{}", unit.ports.stripe())),
+        ("SOUK_ENVOY", install::envoy(&unit.tools)?.to_string_lossy().into_owned()),
+    ])
+}
+
+async fn step(name: &str, program: &str, arguments: &[&str], environment: &[(&str, String)]) -> Result<()> {
+    let begun = Instant::now();
+    println!("== {name}");
+    let mut command = Command::new(program);
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).current_dir(root());
+    let status = command.stdin(Stdio::null()).status().await.with_context(|| format!("{program} cannot be run"))?;
+    println!("== {name}: {} in {:.0} s", if status.success() { "ok" } else { "failed" }, begun.elapsed().as_secs_f64());
+    ensure!(status.success(), "{name} failed");
+    Ok(())
+}
+
+/// buf's STANDARD lint without exceptions, and nothing broken since the last release.
+async fn lint_contracts(buf: &Path) -> Result<()> {
+    // buf wants what is imported on disk. The rules come from the crate that carries them, in the version that is built.
+    let imports = root().join(".dev/buf");
+    let rules = imports.join("buf/validate");
+    std::fs::create_dir_all(&rules)?;
+    std::fs::copy(find_rules().await?, rules.join("validate.proto"))?;
+    let (buf, released) = (buf.to_string_lossy(), root().join("proto/released.binpb"));
+    step("contracts: lint", &buf, &["lint", "proto"], &[]).await?;
+    if released.exists() {
+        let against = ["breaking", "proto", "--against", "proto/released.binpb"];
+        step("contracts: nothing is broken", &buf, &against, &[]).await?;
+    }
+    Ok(())
+}
+
+async fn find_rules() -> Result<std::path::PathBuf> {
+    let mut metadata = Command::new("cargo");
+    metadata.args(["metadata", "--format-version", "1"]).current_dir(root()).stdin(Stdio::null());
+    let metadata = metadata.output().await?.stdout;
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata).context("cargo metadata is JSON")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
+    let carrier = packages.iter().find(|package| package["name"] == "prost-protovalidate-types");
+    let manifest = carrier.and_then(|package| package["manifest_path"].as_str()).map(Path::new);
+    match manifest.and_then(Path::parent) {
+        Some(folder) => Ok(folder.join("proto/buf/validate/validate.proto")),
+        None => bail!("the crate that carries buf/validate/validate.proto is not among the dependencies"),
+    }
+}

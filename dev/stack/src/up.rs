@@ -1,0 +1,184 @@
+//! `make up`: everything on this machine, a catalogue to look at, and a purchase as the proof that it works.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::install;
+use crate::layout::{Layout, root};
+use crate::parts::{self, Fsync};
+use crate::shop::{Client, product_id, random_password};
+use crate::supervisor::Supervisor;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Prove that it works, then stop instead of staying.
+    #[arg(long)]
+    once: bool,
+    /// On ports and data of its own, with the debug build, as `make test` does.
+    #[arg(long, hide = true)]
+    trial: bool,
+}
+
+/// How many units are bought as the proof.
+const PROOF: u32 = 2;
+
+/// What the shop sells at first: SKU, title, cents, units.
+const CATALOGUE: [(&str, &str, i64, u32); 8] = [
+    ("TEA-ASSAM", "Assam tea, 250 g", 890, 500),
+    ("TEA-MINT", "Mint tea, 100 g", 450, 500),
+    ("SAFFRON-1G", "Saffron, 1 g", 1_290, 200),
+    ("LAMP-BRASS", "Brass lamp", 7_900, 40),
+    ("RUG-KILIM", "Kilim rug, 120 x 180 cm", 24_900, 10),
+    ("CUP-COPPER", "Copper cup", 1_650, 300),
+    ("SOAP-OLIVE", "Olive oil soap", 350, 1_000),
+    ("TRAY-SILVER", "Silver tray", 12_500, 15),
+];
+
+pub async fn run(options: &Options) -> Result<()> {
+    let begun = Instant::now();
+    let say = |what: &str| println!("[{:5.1} s] {what}", begun.elapsed().as_secs_f64());
+    let layout = if options.trial { Layout::trial() } else { Layout::up() };
+    layout.ports.check_free()?;
+    install::ensure(&layout.tools).await?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut supervisor = Supervisor::default();
+    let outcome = tokio::select! {
+        opened = open(&layout, &mut supervisor, &say) => opened,
+        _ = interrupt.recv() => Err(anyhow::anyhow!("stopped while starting")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("stopped while starting")),
+    };
+    let outcome = match outcome {
+        Ok(()) if options.once => Ok(()),
+        Ok(()) => tokio::select! {
+            why = supervisor.failure() => Err(anyhow::anyhow!(why)),
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        },
+        Err(error) => Err(error),
+    };
+    say("stopping");
+    supervisor.stop().await;
+    outcome
+}
+
+async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) -> Result<()> {
+    // All clients have one address here, and none of them guesses passwords.
+    let settings = [("SOUK_LIMIT_ACCOUNT_COUNT".to_owned(), "1000".to_owned())];
+    parts::start_all(layout, supervisor, Fsync::On, &settings, say).await?;
+    let operator = sign_in_operator(layout, &settings).await?;
+    say("seeding the catalogue");
+    match seed(&operator).await? {
+        Some(product_id) => buy(layout, &product_id, say).await?,
+        None => say("nothing is bought, as all of the catalogue has been archived"),
+    }
+    greet(layout);
+    Ok(())
+}
+
+/// The proof that everything works.
+async fn buy(layout: &Layout, product_id: &str, say: &dyn Fn(&str)) -> Result<()> {
+    say("buying something");
+    let customer = Client::customer(layout.ports.edge()).await?;
+    let begun = Instant::now();
+    let order = customer.order(product_id, PROOF.cast_signed(), "pm_card_visa").await?.ok()?["order"].clone();
+    let order_id = order["orderId"].as_str().context("an order has an id")?;
+    customer.wait_for_state(order_id, "CONFIRMED").await?;
+    let took = begun.elapsed();
+    let paid = |order: &serde_json::Value| order["payment"]["captured"] == true;
+    let order = customer.wait_for(order_id, Duration::from_secs(30), "paid", paid).await?;
+    say(&format!("order {order_id} was confirmed in {} ms and is paid", took.as_millis()));
+    println!("{}", serde_json::to_string_pretty(&order)?);
+    Ok(())
+}
+
+/// The account that runs this shop. Its password is random, and in a file that only its owner reads.
+async fn sign_in_operator(layout: &Layout, settings: &[(String, String)]) -> Result<Client> {
+    let file = root().join(".dev/operator.env");
+    if !file.exists() {
+        let mut new = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
+        writeln!(new, "OPERATOR_EMAIL=operator@souk.local\nOPERATOR_PASSWORD={}", random_password())?;
+    }
+    let text = std::fs::read_to_string(&file)?;
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let (Some(email), Some(password)) = (value("OPERATOR_EMAIL"), value("OPERATOR_PASSWORD")) else {
+        bail!("{} needs OPERATOR_EMAIL and OPERATOR_PASSWORD", file.display());
+    };
+    create_operator(layout, settings, email, password).await?;
+    Client::new(layout.ports.edge()).sign_in(email, password).await.context("the operator cannot sign in")
+}
+
+/// By the administrator's command; the password goes through a file, not the list of processes.
+pub async fn create_operator(
+    layout: &Layout,
+    settings: &[(String, String)],
+    email: &str,
+    password: &str,
+) -> Result<()> {
+    let path: PathBuf = layout.home.join("keys/operator.password");
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    writeln!(file, "{password}")?;
+    let arguments = ["user", "create-operator", "--email", email, "--password-file", &path.to_string_lossy()];
+    let done = parts::souk(layout, settings, &arguments).await;
+    std::fs::remove_file(&path)?;
+    done.map(drop)
+}
+
+/// Makes what is missing of the catalogue, and receives units of what cannot be bought. The id of its first product,
+/// unless all of them have been archived: that is not undone.
+pub async fn seed(operator: &Client) -> Result<Option<String>> {
+    let for_sale = operator.products().await?;
+    let mut first = None;
+    for (sku, title, cents, units) in CATALOGUE {
+        let id = match for_sale.get(sku) {
+            Some(id) => id.clone(),
+            None => {
+                let created = operator.create_product(sku, title, ("EUR", cents)).await?;
+                if created.reason() == "SKU_TAKEN" {
+                    continue;
+                }
+                product_id(&created.ok()?)?
+            }
+        };
+        if operator.available(sku).await? < i64::from(PROOF) {
+            operator.receive(sku, units).await?.ok()?;
+        }
+        first.get_or_insert(id);
+    }
+    Ok(first)
+}
+
+fn greet(layout: &Layout) {
+    let ports = layout.ports;
+    let (edge, order, provider) = (ports.edge(), ports.grpc(5), ports.provider());
+    let here = |path: &Path| path.strip_prefix(root()).unwrap_or(path).display().to_string();
+    let (souk, key) = (here(&layout.program("souk")), here(&layout.home.join("keys/provider.key")));
+    println!(
+        "
+Souk is up.
+  REST and gRPC   http://127.0.0.1:{edge}
+  roles           127.0.0.1:{}-{} (gRPC), http://127.0.0.1:{} (health, metrics, keys)
+  Postgres        127.0.0.1:{}      Kafka  127.0.0.1:{}      payment provider  127.0.0.1:{provider}
+  operator        .dev/operator.env           logs   {}
+
+Try:
+  curl -s 'http://127.0.0.1:{edge}/v1/products?pageSize=3'
+  grpcurl -plaintext 127.0.0.1:{edge} list
+  grpcurl -plaintext -d '{{\"page_size\": 3}}' 127.0.0.1:{edge} souk.product.v1.ProductService/ListProducts
+  grpcurl -plaintext 127.0.0.1:{order} describe souk.order.v1.OrderService
+  SOUK_CHECK_PROVIDER_URL=http://127.0.0.1:{provider} PAYMENT_PROVIDER_KEY_FILE={key} {souk} check
+
+Ctrl-C stops everything.",
+        ports.grpc(1),
+        ports.grpc(6),
+        ports.admin(),
+        ports.postgres(),
+        ports.kafka(),
+        here(&layout.home.join("log")),
+    );
+}

@@ -1,0 +1,171 @@
+//! What all of our layers cost together: GetProduct as the role serves it, against a bare tonic service that reads the same
+//! row with the same pool. Both are processes of their own, asked in turns; what counts is CPU per request.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use contracts::souk::product::v1::product_service_client::ProductServiceClient;
+use contracts::souk::product::v1::product_service_server::{ProductService, ProductServiceServer};
+use contracts::souk::product::v1::*;
+use contracts::souk::r#type::v1::Money;
+use prost_types::Timestamp;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgPool, Row};
+use time::OffsetDateTime;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::{Process, median};
+use stack::layout::Layout;
+use stack::parts;
+
+const ROUNDS: usize = 5;
+const REQUESTS: u32 = 12_000;
+const AT_ONCE: u32 = 16;
+const BARE: &str = "127.0.0.1:14901";
+const ROLE: &str = "127.0.0.1:14903";
+const ROLE_ADMIN: &str = "127.0.0.1:14913";
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Against the databases of a stack that is up.
+pub async fn run(layout: &Layout, product_id: &str) -> Result<()> {
+    let database = parts::database_url(layout, "product");
+    let bare = start(Command::new(std::env::current_exe()?).args(["bare-product", BARE, &database]))?;
+    let settings = [("PRODUCT_LISTEN", ROLE), ("SOUK_ADMIN_LISTEN", ROLE_ADMIN), ("SOUK_LOG", "error")];
+    let role =
+        start(Command::new(layout.program("souk")).arg("product").envs(parts::environment(layout)).envs(settings))?;
+    let (bare_client, role_client) = (connect(BARE).await?, connect(ROLE).await?);
+    // Connections are opened, caches are filled.
+    ask(&bare_client, product_id).await?;
+    ask(&role_client, product_id).await?;
+    let (mut bare_costs, mut role_costs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        bare_costs.push(cost(&bare, &bare_client, product_id).await?);
+        role_costs.push(cost(&role, &role_client, product_id).await?);
+    }
+    let (bare, role) = (median(&mut bare_costs), median(&mut role_costs));
+    println!(
+        "GetProduct: {role:.1} us CPU a request; a bare tonic service {bare:.1} us; the layers {:.1} us",
+        role - bare
+    );
+    Ok(())
+}
+
+fn start(command: &mut Command) -> Result<Child> {
+    Ok(command.kill_on_drop(true).stdin(Stdio::null()).spawn()?)
+}
+
+pub(super) async fn connect(address: &str) -> Result<ProductServiceClient<Channel>> {
+    let begun = Instant::now();
+    loop {
+        match ProductServiceClient::connect(format!("http://{address}")).await {
+            Ok(client) => return Ok(client),
+            Err(error) if begun.elapsed() > STARTS_WITHIN => bail!("no server answers at {address}: {error}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+async fn ask(client: &ProductServiceClient<Channel>, product_id: &str) -> Result<()> {
+    let mut calls = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (mut client, product_id) = (client.clone(), product_id.to_owned());
+        calls.spawn(async move {
+            for _ in 0..REQUESTS / AT_ONCE {
+                client.get_product(GetProductRequest { product_id: product_id.clone() }).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    calls.join_all().await.into_iter().collect()
+}
+
+/// Microseconds of CPU per request.
+async fn cost(server: &Child, client: &ProductServiceClient<Channel>, product_id: &str) -> Result<f64> {
+    let pid = server.id().context("the server runs")?;
+    let before = Process::read(pid)?.cpu_seconds;
+    ask(client, product_id).await?;
+    Ok((Process::read(pid)?.cpu_seconds - before) * 1e6 / f64::from(REQUESTS))
+}
+
+/// The bare service, until its process is ended.
+pub async fn serve_bare(listen: SocketAddr, database: &str) -> Result<()> {
+    let db = PgPoolOptions::new().max_connections(10).connect(database).await?;
+    Ok(Server::builder().add_service(ProductServiceServer::new(Bare { db })).serve(listen).await?)
+}
+
+struct Bare {
+    db: PgPool,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn unexpected(error: impl std::fmt::Display) -> Status {
+    Status::internal(error.to_string())
+}
+
+fn timestamp(at: OffsetDateTime) -> Timestamp {
+    Timestamp { seconds: at.unix_timestamp(), nanos: at.nanosecond().cast_signed() }
+}
+
+fn not_measured<T>() -> Answer<T> {
+    Err(Status::unimplemented("only GetProduct is measured"))
+}
+
+#[tonic::async_trait]
+impl ProductService for Bare {
+    async fn get_product(&self, request: Request<GetProductRequest>) -> Answer<GetProductResponse> {
+        let product_id = Uuid::parse_str(&request.into_inner().product_id).map_err(unexpected)?;
+        let row = sqlx::query(
+            "select product_id, sku, title, description, currency, price_minor, state, version, created_at, updated_at
+             from product where product_id = $1",
+        )
+        .bind(product_id)
+        .fetch_one(&self.db)
+        .await
+        .map_err(unexpected)?;
+        let state: String = row.get("state");
+        let state = if state == "ARCHIVED" { ProductState::Archived } else { ProductState::Active };
+        let product = Product {
+            product_id: row.get::<Uuid, _>("product_id").to_string(),
+            sku: row.get("sku"),
+            title: row.get("title"),
+            description: row.get("description"),
+            price: Some(Money::new(row.get::<String, _>("currency"), row.get("price_minor"))),
+            state: state.into(),
+            create_time: Some(timestamp(row.get("created_at"))),
+            update_time: Some(timestamp(row.get("updated_at"))),
+            etag: format!("v{}", row.get::<i64, _>("version")),
+        };
+        Ok(Response::new(GetProductResponse { product: Some(product) }))
+    }
+
+    async fn create_product(&self, _: Request<CreateProductRequest>) -> Answer<CreateProductResponse> {
+        not_measured()
+    }
+
+    async fn update_product(&self, _: Request<UpdateProductRequest>) -> Answer<UpdateProductResponse> {
+        not_measured()
+    }
+
+    async fn archive_product(&self, _: Request<ArchiveProductRequest>) -> Answer<ArchiveProductResponse> {
+        not_measured()
+    }
+
+    async fn batch_get_products(&self, _: Request<BatchGetProductsRequest>) -> Answer<BatchGetProductsResponse> {
+        not_measured()
+    }
+
+    async fn list_products(&self, _: Request<ListProductsRequest>) -> Answer<ListProductsResponse> {
+        not_measured()
+    }
+
+    async fn quote_items(&self, _: Request<QuoteItemsRequest>) -> Answer<QuoteItemsResponse> {
+        not_measured()
+    }
+}

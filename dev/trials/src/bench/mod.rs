@@ -1,0 +1,220 @@
+//! `trials bench`: what orders, reads and our layers cost on this machine. Everything real and durable (fsync on), the release build, one load
+//! generator beside it. Times of orders are read from their events, so that no poll disturbs the measurement.
+
+pub mod check;
+pub mod flash;
+pub mod layers;
+pub mod reads;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use sqlx::{Connection, PgConnection};
+use tokio::task::JoinSet;
+
+use stack::controlled::Stack;
+use stack::layout::Build;
+use stack::shop::Client;
+
+const STEADY_RATE: u32 = 50;
+const STEADY: Duration = Duration::from_secs(20);
+const CROWD: usize = 32;
+const RUSH: Duration = Duration::from_secs(20);
+
+/// Everything real and durable, without limits for a crowd of one address.
+async fn start() -> Result<Stack> {
+    let settings = [
+        "--fsync=on",
+        "--set=SOUK_LIMIT_ACCOUNT_COUNT=100000",
+        "--set=SOUK_LIMIT_WRITE_RATE=100000",
+        "--set=SOUK_LIMIT_WRITE_BURST=100000",
+        "--set=SOUK_LIMIT_READ_RATE=100000",
+        "--set=SOUK_LIMIT_READ_BURST=100000",
+    ];
+    Stack::start(Build::Release, &settings).await
+}
+
+pub async fn run() -> Result<()> {
+    let stack = start().await?;
+    let (operator, customer) = (stack.operator().await?, stack.customer().await?);
+    let product = operator.stock("BENCH", "A thing", ("EUR", 1_250), 1_000_000).await?;
+    for _ in 0..200 {
+        customer.order(&product, 1, "pm_card_visa").await?.ok()?;
+    }
+    wait_until_paid(&stack).await?;
+    println!("load average before: {}", std::fs::read_to_string("/proc/loadavg")?.trim());
+
+    let mut latencies = steady(&customer, &product).await?;
+    wait_until_paid(&stack).await?;
+    println!("at {STEADY_RATE}/s for {STEADY:?}: CreateOrder {}", percentiles(&mut latencies));
+    let mut confirmed = times_to_confirm(&stack, i64::from(STEADY_RATE) * STEADY.as_secs().cast_signed()).await?;
+    println!("at {STEADY_RATE}/s for {STEADY:?}: CONFIRMED after {}", percentiles(&mut confirmed));
+
+    let (before, commits) = (usage()?, commits(&stack).await?);
+    let (placed, elapsed) = rush(&stack, std::slice::from_ref(&product), RUSH).await?;
+    let (after, committed) = (usage()?, self::commits(&stack).await? - commits);
+    let count = placed as f64;
+    println!("{CROWD} clients for {RUSH:?}: {:.0} orders/s confirmed and paid", count / elapsed.as_secs_f64());
+    let mut total = 0.0;
+    for (name, (cpu, rss)) in &after {
+        let spent = (cpu - before.get(name).map_or(0.0, |it| it.0)) * 1_000.0 / count;
+        total += spent;
+        println!("  {name:10} {spent:6.2} ms CPU per order, {rss} MiB resident");
+    }
+    println!("  together   {total:6.2} ms CPU per order; {:.1} commits per order", committed as f64 / count);
+    reads::measure(&stack).await?;
+    layers::run(&stack.layout, &product).await
+}
+
+/// Calls on time, whether or not those before have been answered.
+async fn steady(customer: &Client, product: &str) -> Result<Vec<Duration>> {
+    let (mut ticks, begun, mut calls) =
+        (tokio::time::interval(Duration::from_secs(1) / STEADY_RATE), Instant::now(), JoinSet::new());
+    while begun.elapsed() < STEADY {
+        ticks.tick().await;
+        let (customer, product) = (customer.clone(), product.to_owned());
+        calls.spawn(async move {
+            let begun = Instant::now();
+            customer.order(&product, 1, "pm_card_visa").await?.ok()?;
+            anyhow::Ok(begun.elapsed())
+        });
+    }
+    calls.join_all().await.into_iter().collect()
+}
+
+/// As many as it takes, of these products in turn, and how long until all of them were paid.
+async fn rush(stack: &Stack, products: &[String], lasts: Duration) -> Result<(usize, Duration)> {
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(stack.customer().await?);
+    }
+    let (begun, mut calls) = (Instant::now(), JoinSet::new());
+    for (place, customer) in crowd.into_iter().enumerate() {
+        let products = products.to_vec();
+        calls.spawn(async move {
+            let mut placed = 0;
+            while begun.elapsed() < lasts {
+                let product = &products[(place + placed * CROWD) % products.len()];
+                customer.order(product, 1, "pm_card_visa").await?.ok()?;
+                placed += 1;
+            }
+            anyhow::Ok(placed)
+        });
+    }
+    let mut placed = 0;
+    for outcome in calls.join_all().await {
+        placed += outcome?;
+    }
+    wait_until_paid(stack).await?;
+    Ok((placed, begun.elapsed()))
+}
+
+async fn orders(stack: &Stack) -> Result<PgConnection> {
+    let url = format!("postgres://postgres@127.0.0.1:{}/souk_order", stack.ports().postgres());
+    Ok(PgConnection::connect(&url).await?)
+}
+
+async fn wait_until_paid(stack: &Stack) -> Result<()> {
+    let mut db = orders(stack).await?;
+    loop {
+        let open: i64 =
+            sqlx::query_scalar(r#"select count(*) from "order" where state <> 'CONFIRMED' or not captured"#)
+                .fetch_one(&mut db)
+                .await?;
+        if open == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn times_to_confirm(stack: &Stack, last: i64) -> Result<Vec<Duration>> {
+    let seconds: Vec<f64> = sqlx::query_scalar(
+        "select extract(epoch from confirmed.occurred_at - placed.occurred_at)::float8
+         from order_event as placed join order_event as confirmed using (order_id)
+         where placed.version = 1 and confirmed.type = 'souk.order.v1.OrderConfirmed'
+         order by placed.occurred_at desc limit $1",
+    )
+    .bind(last)
+    .fetch_all(&mut orders(stack).await?)
+    .await?;
+    Ok(seconds.into_iter().map(Duration::from_secs_f64).collect())
+}
+
+async fn commits(stack: &Stack) -> Result<i64> {
+    let sum = "select sum(xact_commit)::bigint from pg_stat_database where datname like 'souk_%'";
+    Ok(sqlx::query_scalar(sum).fetch_one(&mut orders(stack).await?).await?)
+}
+
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn percentiles(times: &mut [Duration]) -> String {
+    times.sort();
+    let text = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)]
+        .map(|(name, share)| format!("{name} {:.1} ms", percentile(times, share).as_secs_f64() * 1_000.0));
+    text.join(", ")
+}
+
+/// Of times that are sorted.
+fn percentile(times: &[Duration], share: f64) -> Duration {
+    let at = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
+    times.get(at).copied().unwrap_or_default()
+}
+
+/// CPU seconds and resident MiB of each part: the processes under the supervisor, which is our child.
+fn usage() -> Result<HashMap<String, (f64, u64)>> {
+    let mut parents = HashMap::new();
+    let mut figures = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // A process may end while it is looked at.
+        let Ok(process) = Process::read(pid) else { continue };
+        parents.insert(pid, process.parent);
+        figures.push((pid, process));
+    }
+    let ours = |mut pid: u32| {
+        while let Some(parent) = parents.get(&pid) {
+            if *parent == std::process::id() {
+                return true;
+            }
+            pid = *parent;
+        }
+        false
+    };
+    let mut parts = HashMap::<String, (f64, u64)>::new();
+    for (_, process) in figures.into_iter().filter(|it| ours(it.0)) {
+        let part = parts.entry(process.name).or_default();
+        part.0 += process.cpu_seconds;
+        part.1 = part.1.max(process.resident_mib);
+    }
+    Ok(parts)
+}
+
+/// What the kernel says of one process.
+struct Process {
+    name: String,
+    parent: u32,
+    /// Its own, and that of its children that have ended.
+    cpu_seconds: f64,
+    resident_mib: u64,
+}
+
+impl Process {
+    fn read(pid: u32) -> Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (head, rest) = stat.rsplit_once(") ").context("the name of a process is in brackets")?;
+        let fields: Vec<_> = rest.split(' ').collect();
+        let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+        Ok(Self {
+            name: head.split_once('(').map_or("", |it| it.1).to_owned(),
+            parent: u32::try_from(field(1)).unwrap_or_default(),
+            // A hundred ticks are a second.
+            cpu_seconds: [11, 12, 13, 14].map(field).iter().sum::<u64>() as f64 / 100.0,
+            resident_mib: field(21) * 4_096 / (1 << 20),
+        })
+    }
+}

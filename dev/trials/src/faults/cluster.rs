@@ -1,0 +1,342 @@
+//! Two replicas of every role, each a process of its own, behind Envoy; and a proxy wherever something can be made to go
+//! wrong: between each replica and its database, before the catalogue, the order service and the payment provider.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use time::OffsetDateTime;
+
+use super::LOOK_AGAIN;
+use super::backlog::Backlog;
+use super::proxy::{Mode, Proxy};
+use stack::layout::Layout;
+use stack::parts::{self, Fsync};
+use stack::shop::{Client, random_password};
+use stack::supervisor::{Command, Ready, Spec, Supervisor};
+use stack::up::create_operator;
+
+/// The replicas of each role, by name.
+pub(crate) static ROLES: [Role; 6] = [
+    Role { name: "gateway", number: 1, replicas: ["gateway-1", "gateway-2"] },
+    Role { name: "user", number: 2, replicas: ["user-1", "user-2"] },
+    Role { name: "product", number: 3, replicas: ["product-1", "product-2"] },
+    Role { name: "inventory", number: 4, replicas: ["inventory-1", "inventory-2"] },
+    Role { name: "order", number: 5, replicas: ["order-1", "order-2"] },
+    Role { name: "payment", number: 6, replicas: ["payment-1", "payment-2"] },
+];
+
+pub(crate) struct Role {
+    pub(crate) name: &'static str,
+    number: u16,
+    pub(crate) replicas: [&'static str; 2],
+}
+
+pub(crate) static USER: &Role = &ROLES[1];
+pub(crate) static INVENTORY: &Role = &ROLES[3];
+pub(crate) static ORDER: &Role = &ROLES[4];
+pub(crate) static PAYMENT: &Role = &ROLES[5];
+
+const OPERATOR: &str = "operator@souk.test";
+/// Of an order.
+const UNSETTLED: &str = "(state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured))";
+/// A lock that a session held goes three seconds after it fell silent; what the machine needs beyond that is not the point.
+const LEADS_WITHIN: Duration = Duration::from_secs(60);
+
+pub(crate) struct Cluster {
+    pub(crate) layout: Layout,
+    supervisor: Supervisor,
+    settings: Vec<(String, String)>,
+    /// Before the database of each replica that has one.
+    databases: Vec<(&'static str, Proxy)>,
+    pub(crate) product: Proxy,
+    pub(crate) order: Proxy,
+    pub(crate) provider: Proxy,
+    password: String,
+}
+
+impl Cluster {
+    /// Starts all of it, on a fresh set of databases and topics.
+    pub(crate) async fn start(layout: Layout, fsync: Fsync, say: &dyn Fn(&str)) -> Result<Self> {
+        layout.ports.check_free()?;
+        if layout.home.exists() {
+            std::fs::remove_dir_all(&layout.home)?;
+        }
+        let ports = layout.ports;
+        let both = |number| vec![ports.grpc_of(number, 1), ports.grpc_of(number, 2)];
+        let mut cluster = Self {
+            product: Proxy::open(both(3)).await?,
+            order: Proxy::open(both(5)).await?,
+            provider: Proxy::open(vec![ports.provider()]).await?,
+            databases: vec![],
+            settings: settings(&layout),
+            supervisor: Supervisor::default(),
+            password: random_password(),
+            layout,
+        };
+        let (layout, settings) = (cluster.layout.clone(), cluster.settings.clone());
+        parts::start_ground(&layout, &mut cluster.supervisor, fsync, &settings, say).await?;
+        say("starting Envoy, and two replicas of every role");
+        let envoy = parts::envoy(&layout, &settings).await?;
+        cluster.supervisor.start(envoy).await?;
+        // Keys first: a role that starts without them waits for them.
+        for role in [USER, &ROLES[0], &ROLES[2], INVENTORY, ORDER, PAYMENT] {
+            for replica in 1..=2 {
+                cluster.start_replica(role, replica).await?;
+            }
+        }
+        parts::edge_serves(&layout).await?;
+        create_operator(&layout, &settings, OPERATOR, &cluster.password).await?;
+        Ok(cluster)
+    }
+
+    async fn start_replica(&mut self, role: &'static Role, replica: u16) -> Result<()> {
+        let (layout, ports) = (&self.layout, self.layout.ports);
+        let name = role.replicas[usize::from(replica) - 1];
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        let mut environment = [parts::environment(layout), self.settings.clone()].concat();
+        let mut set = |name: String, value: String| environment.push((name, value));
+        let upper = role.name.to_uppercase();
+        set(format!("{upper}_LISTEN"), local(ports.grpc_of(role.number, replica)));
+        set("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin_of(role.number, replica)));
+        set("SOUK_INSTANCE".to_owned(), name.to_owned());
+        for (variable, proxy) in [
+            ("ORDER_PRODUCT_URL", &self.product),
+            ("INVENTORY_ORDER_URL", &self.order),
+            ("PAYMENT_ORDER_URL", &self.order),
+            ("PAYMENT_PROVIDER_URL", &self.provider),
+        ] {
+            set(variable.to_owned(), format!("http://127.0.0.1:{}", proxy.port));
+        }
+        if parts::SERVICES.contains(&role.name) {
+            let proxy = Proxy::open(vec![ports.postgres()]).await?;
+            let url = format!("postgres://souk_{0}@127.0.0.1:{1}/souk_{0}?sslmode=disable", role.name, proxy.port);
+            set(format!("{upper}_DATABASE_URL"), url);
+            self.databases.push((name, proxy));
+        }
+        let spec = Spec {
+            name,
+            program: layout.program("souk"),
+            arguments: vec![role.name.to_owned()],
+            environment,
+            user: None,
+            port: ports.admin_of(role.number, replica),
+            ready: Ready::ReportsReady,
+            log: layout.log(name),
+            stop: Signal::TERM,
+            lock: None,
+        };
+        self.supervisor.start(spec).await
+    }
+
+    /// Everything runs and nothing misbehaves, whatever a fault that broke off left behind.
+    pub(crate) async fn heal(&self) -> Result<()> {
+        let databases = self.databases.iter().map(|(_, proxy)| proxy);
+        databases.chain([&self.product, &self.order, &self.provider]).for_each(|proxy| proxy.set(Mode::Pass));
+        let replicas = ROLES.iter().flat_map(|role| role.replicas);
+        for name in ["postgres", "kafka", "provider"].into_iter().chain(replicas) {
+            self.supervisor.send(name, Command::Start).await?;
+            self.supervisor.send(name, Command::Resume).await?;
+        }
+        self.set_limits(&[]).await?;
+        self.set_webhooks(&[]).await
+    }
+
+    pub(crate) async fn send(&self, name: &str, command: Command) -> Result<()> {
+        self.supervisor.send(name, command).await.map(drop)
+    }
+
+    /// Before the database of one replica.
+    pub(crate) fn database(&self, replica: &str) -> Result<&Proxy> {
+        let found = self.databases.iter().find(|(name, _)| *name == replica);
+        found.map(|(_, proxy)| proxy).with_context(|| format!("{replica} has no database"))
+    }
+
+    /// The replica that publishes the outbox of a service: the session that holds the lock is its. Waits until there is one.
+    pub(crate) async fn leader(&self, role: &'static Role) -> Result<&'static str> {
+        let begun = Instant::now();
+        loop {
+            for (at, name) in role.replicas.into_iter().enumerate() {
+                let port = self.layout.ports.admin_of(role.number, at as u16 + 1);
+                let page = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?;
+                if page.lines().any(|line| line.starts_with("souk_outbox_leader{") && line.ends_with(" 1")) {
+                    return Ok(name);
+                }
+            }
+            ensure!(begun.elapsed() < LEADS_WITHIN, "no replica publishes the outbox of {}", role.name);
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Whether a relay has events, or soon has, that the broker, which stands still, does not acknowledge: they are still in
+    /// the outbox half a second after they were written, which is long enough to send them.
+    pub(crate) async fn sends_in_vain(&self, role: &Role) -> Result<bool> {
+        let question = "select count(*) from outbox where created_at < now() - interval '500 milliseconds'";
+        let mut session = self.administrator(&format!("souk_{}", role.name)).await?;
+        let begun = Instant::now();
+        loop {
+            let waiting: i64 = sqlx::query_scalar(question).fetch_one(&mut session).await?;
+            if waiting > 0 || begun.elapsed() > Duration::from_secs(2) {
+                session.close().await?;
+                return Ok(waiting > 0);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    pub(crate) fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.layout.ports.kafka())
+    }
+
+    /// Of what only the simulator has, past the proxy.
+    pub(super) fn provider_page(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.layout.ports.provider())
+    }
+
+    /// Units of one SKU: available, reserved, sold.
+    pub(crate) async fn stock(&self, sku: &str) -> Result<(i64, i64, i64)> {
+        let mut session = self.administrator("souk_inventory").await?;
+        let units = sqlx::query_as("select available, reserved, sold from stock where sku = $1");
+        let units = units.bind(sku).fetch_one(&mut session).await?;
+        session.close().await?;
+        Ok(units)
+    }
+
+    /// How many of the orders placed before a moment have not settled, or are not paid although they should be. Those paid in
+    /// ways that take their time whatever happens do not count.
+    pub(crate) async fn unsettled(&self, before: OffsetDateTime) -> Result<i64> {
+        let mut session = self.administrator("souk_order").await?;
+        let open = AssertSqlSafe(format!(
+            r#"select count(*) from "order" where created_at < $1 and payment_method like 'pm_card_%' and {UNSETTLED}"#
+        ));
+        let open = sqlx::query_scalar(open).bind(before).fetch_one(&mut session).await?;
+        session.close().await?;
+        Ok(open)
+    }
+
+    /// How many orders have settled so far.
+    pub(crate) async fn settled(&self) -> Result<i64> {
+        self.count("souk_order", &format!(r#"select count(*) from "order" where not {UNSETTLED}"#)).await
+    }
+
+    /// How long each took to be paid, of those placed since a moment that nothing happened to since.
+    pub(crate) async fn settling(&self, since: OffsetDateTime) -> Result<Vec<Duration>> {
+        let mut session = self.administrator("souk_order").await?;
+        let took = sqlx::query_scalar::<_, f64>(
+            r#"select extract(epoch from updated_at - created_at)::float8 from "order"
+               where created_at >= $1 and state = 'CONFIRMED' and captured and refunded_minor = 0
+                 and payment_method = 'pm_card_visa'"#,
+        );
+        let took = took.bind(since).fetch_all(&mut session).await?;
+        session.close().await?;
+        Ok(took.into_iter().map(|seconds| Duration::from_secs_f64(seconds.max(0.0))).collect())
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.layout.ports.edge())
+    }
+
+    pub(crate) async fn operator(&self) -> Result<Client> {
+        self.client().sign_in(OPERATOR, &self.password).await
+    }
+
+    /// An operator's account.
+    pub(crate) fn credentials(&self) -> (&str, &str) {
+        (OPERATOR, &self.password)
+    }
+
+    /// How often each process died although no fault ended it.
+    pub(crate) fn crashes(&self) -> Vec<(&'static str, u32)> {
+        self.supervisor.crashes()
+    }
+
+    /// An administrator's session, past all proxies.
+    pub(crate) async fn administrator(&self, database: &str) -> Result<PgConnection> {
+        let port = self.layout.ports.postgres();
+        let options = PgConnectOptions::new().host("127.0.0.1").port(port).username("postgres").database(database);
+        Ok(PgConnection::connect_with(&options).await?)
+    }
+
+    pub(crate) async fn execute(&self, database: &str, sql: &str) -> Result<()> {
+        let mut session = self.administrator(database).await?;
+        session.execute(AssertSqlSafe(sql.to_owned())).await?;
+        Ok(session.close().await?)
+    }
+
+    /// What is under way.
+    pub(crate) async fn backlog(&self) -> Result<Backlog> {
+        // Before the orders that it is held for.
+        let held = self.count("souk_inventory", "select count(*) from reservation where state = 'HELD'").await?;
+        let payments = self.count("souk_payment", "select count(*) from payment where due_at is not null").await?;
+        let mut unpublished = 0;
+        for role in [INVENTORY, PAYMENT, ORDER] {
+            unpublished += self.count(&format!("souk_{}", role.name), "select count(*) from outbox").await?;
+        }
+        let mut session = self.administrator("souk_order").await?;
+        let (orders, prompt_orders, events) = sqlx::query_as(AssertSqlSafe(format!(
+            r#"select count(*) filter (where {UNSETTLED}),
+                      count(*) filter (where {UNSETTLED} and payment_method like 'pm_card_%'),
+                      coalesce(sum(version), 0)::bigint from "order""#
+        )))
+        .fetch_one(&mut session)
+        .await?;
+        session.close().await?;
+        Ok(Backlog { orders, prompt_orders, held, payments, unpublished, events })
+    }
+
+    async fn count(&self, database: &str, question: &str) -> Result<i64> {
+        let mut session = self.administrator(database).await?;
+        let count = sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut session).await?;
+        session.close().await?;
+        Ok(count)
+    }
+
+    /// Waits until the edge sends requests to every replica.
+    pub(crate) async fn edge_serves(&self) -> Result<()> {
+        parts::edge_serves(&self.layout).await
+    }
+
+    /// `souk check`, against everything. What it printed, and whether all is well.
+    pub(crate) async fn check(&self, journal: &str) -> Result<String> {
+        let arguments = ["check", "--at-rest", "--journal", journal, "--journal-is-complete"];
+        let said = parts::souk(&self.layout, &self.settings, &arguments).await?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    pub(crate) async fn stop(self) {
+        // No requests come any more, so no replica has to drain first.
+        for replica in ROLES.iter().flat_map(|role| role.replicas) {
+            self.supervisor.send(replica, Command::End).await.ok();
+        }
+        self.supervisor.stop().await;
+    }
+}
+
+/// On top of what every layout says.
+fn settings(layout: &Layout) -> Vec<(String, String)> {
+    let (ports, local) = (layout.ports, |port: u16| format!("127.0.0.1:{port}"));
+    let both = |port: &dyn Fn(u16) -> u16| format!("{},{}", local(port(1)), local(port(2)));
+    let mut all = vec![
+        ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.edge()))),
+        ("EDGE_JWKS_ENDPOINTS".to_owned(), both(&|replica| ports.admin_of(2, replica))),
+        ("PAYMENT_PROVIDER_TIMEOUT".to_owned(), "4s".to_owned()),
+        ("SOUK_LIMIT_ACCOUNT_COUNT".to_owned(), "100000".to_owned()),
+        ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),
+        ("SOUK_LOG_FORMAT".to_owned(), "json".to_owned()),
+    ];
+    for (limit, count) in
+        [("READ_RATE", "100000"), ("READ_BURST", "100000"), ("WRITE_RATE", "100000"), ("WRITE_BURST", "100000")]
+    {
+        all.push((format!("SOUK_LIMIT_{limit}"), count.to_owned()));
+    }
+    for role in &ROLES {
+        let endpoints = both(&|replica| ports.grpc_of(role.number, replica));
+        all.push((format!("EDGE_{}_ENDPOINTS", role.name.to_uppercase()), endpoints));
+    }
+    all
+}
+
+/// How long a replica that stops waits for the edge to turn away: longer than between two health checks.
+const DRAIN: Duration = Duration::from_millis(2_500);

@@ -1,0 +1,97 @@
+//! Postgres dies, ends sessions, is locked, slow or out of reach.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::cluster::{Cluster, ORDER, ROLES};
+use super::fault::{Expect, Fault, Injected, SERVES_WITHIN_FIVE, Site, TWELVE_SECONDS};
+use super::proxy::Mode;
+use stack::supervisor::Command::Kill;
+
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault::new("postgres-killed", "kill -9 of Postgres, with recovery", SERVES_WITHIN_FIVE, |site| {
+        Box::pin(async move { site.cluster.send("postgres", Kill).await })
+    })
+    .short(),
+    Fault::new(
+        "backends-terminated",
+        "every session of every database is ended, five times",
+        SERVES_WITHIN_FIVE,
+        |site| {
+            Box::pin(async move {
+                for _ in 0..5 {
+                    let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname like 'souk_%'";
+                    site.cluster.execute("postgres", end).await?;
+                    site.lasts(2).await;
+                }
+                Ok(())
+            })
+        },
+    ),
+    Fault::new(
+        "tables-locked",
+        "the tables of orders and stock are locked for 8 s, until pools are empty",
+        SERVES_WITHIN_FIVE,
+        |site| {
+            Box::pin(async move {
+                let orders = lock(&site, "souk_order", r#"lock table "order" in exclusive mode"#, 8);
+                let stock = lock(&site, "souk_inventory", "lock table stock in exclusive mode", 8);
+                tokio::try_join!(orders, stock).map(drop)
+            })
+        },
+    ),
+    Fault::new("long-transaction", "a transaction with an event stays open for 20 s", Expect::NoFailure, |site| {
+        Box::pin(async move {
+            // It has a number and an id of the outbox, below those of all that commit meanwhile.
+            let open = "insert into outbox (event_id, topic, key, version, type, payload, actor, created_at)
+                            values (gen_random_uuid(), 'souk.order.v1', gen_random_uuid(), 1, 'none', '', 'test', now())";
+            lock(&site, "souk_order", open, 20).await
+        })
+    }),
+    Fault::new(
+        "database-slow",
+        "20 ms more for each chunk from and to every database, for 10 s",
+        Expect::NoFailure,
+        |site| {
+            Box::pin(async move {
+                set_all(site.cluster, Mode::Slow(Duration::from_millis(20)));
+                site.lasts(10).await;
+                set_all(site.cluster, Mode::Pass);
+                Ok(())
+            })
+        },
+    ),
+    Fault::new(
+        "database-cut",
+        "one replica of the order service cannot reach its database for 15 s",
+        // The edge learns of it within a health check, and asks the other one.
+        Expect::Stretch(Duration::from_secs(5)),
+        |site| misbehave(site, Mode::Cut),
+    ),
+    Fault::new(
+        "database-half-open",
+        "to one replica, its database falls silent without closing anything, for 15 s",
+        TWELVE_SECONDS,
+        |site| misbehave(site, Mode::HalfOpen),
+    ),
+];
+
+fn set_all(cluster: &Cluster, mode: Mode) {
+    let replicas = ROLES.iter().flat_map(|role| role.replicas);
+    replicas.filter_map(|replica| cluster.database(replica).ok()).for_each(|proxy| proxy.set(mode));
+}
+
+fn misbehave(mut site: Site<'_>, mode: Mode) -> Injected<'_> {
+    Box::pin(async move {
+        let replica = site.one_of(ORDER);
+        site.misbehave(site.cluster.database(replica)?, mode, 15).await;
+        Ok(())
+    })
+}
+
+/// Holds what a statement locks, and takes it all back.
+async fn lock(site: &Site<'_>, database: &str, statement: &str, seconds: u64) -> Result<()> {
+    let seconds = site.pace.of(seconds).as_secs_f64();
+    site.cluster.execute(database, &format!("begin; {statement}; select pg_sleep({seconds}); rollback")).await
+}

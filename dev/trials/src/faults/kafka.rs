@@ -1,0 +1,62 @@
+//! The broker dies or stands still, events repeat themselves, and consumers begin again.
+
+use anyhow::Result;
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::{INVENTORY, ORDER, PAYMENT};
+use super::fault::{Expect, Fault, SERVES_WITHIN_FIVE};
+use crate::topics;
+use stack::supervisor::Command::{End, Start, Stop};
+
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault::new("kafka-killed", "kill -9 of the broker, away for 30 s", Expect::NoFailure, |site| {
+        Box::pin(async move {
+            site.cluster.send("kafka", End).await?;
+            site.lasts(30).await;
+            site.cluster.send("kafka", Start).await
+        })
+    })
+    .short(),
+    Fault::new("kafka-frozen", "SIGSTOP of the broker for 60 s", Expect::NoFailure, |site| {
+        Box::pin(async move { site.freeze("kafka", 60).await })
+    }),
+    Fault::new(
+        "events-three-times",
+        "each event of each topic is written twice more, for 20 s",
+        Expect::NoFailure,
+        |site| {
+            Box::pin(async move {
+                let (brokers, stop) = (site.cluster.brokers(), CancellationToken::new());
+                let repeating = topics::repeat_events(&brokers, stop.clone());
+                let lasting = async {
+                    site.lasts(20).await;
+                    stop.cancel();
+                };
+                let (repeated, ()) = tokio::join!(repeating, lasting);
+                repeated
+            })
+        },
+    ),
+    Fault::new(
+        "groups-reset",
+        "the consumers of each service in turn begin again from the start of all topics",
+        SERVES_WITHIN_FIVE,
+        |site| {
+            Box::pin(async move {
+                for role in [INVENTORY, PAYMENT, ORDER] {
+                    // A group can be deleted only while it has no members.
+                    for replica in role.replicas {
+                        site.cluster.send(replica, Stop).await?;
+                    }
+                    let forgotten = topics::forget_groups(&site.cluster.brokers(), &[role.name]).await;
+                    let mut started = Result::Ok(());
+                    for replica in role.replicas {
+                        started = started.and(site.cluster.send(replica, Start).await);
+                    }
+                    forgotten.and(started)?;
+                }
+                Ok(())
+            })
+        },
+    ),
+];

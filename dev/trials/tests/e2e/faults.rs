@@ -1,0 +1,146 @@
+//! Things die in the middle of business.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use contracts::souk::order::v1::ListOrdersRequest;
+use contracts::souk::order::v1::order_service_client::OrderServiceClient;
+use sqlx::{Connection, PgConnection};
+use stack::shop::Client;
+use tokio::task::JoinSet;
+use tonic::Request;
+use tonic::transport::Endpoint;
+use tonic_types::StatusExt;
+
+use crate::{Market, alone, check, wait, without_kafka};
+
+/// Asks the order service itself, for the edge would wait a little and repeat a read. Whether anybody answered.
+async fn ask_role(role: &Endpoint, customer: &Client) -> Result<bool> {
+    let Ok(channel) = role.connect().await else { return Ok(false) };
+    let mut request = Request::new(ListOrdersRequest::default());
+    request.metadata_mut().insert("authorization", format!("Bearer {}", customer.token()).parse()?);
+    match OrderServiceClient::new(channel).list_orders(request).await {
+        Ok(_) => Ok(true),
+        Err(status) => match status.get_details_error_info() {
+            Some(info) => bail!("{}: {status}", info.reason),
+            // The process was gone in the middle of it.
+            None => Ok(false),
+        },
+    }
+}
+
+#[test]
+fn a_restarted_role_knows_the_keys_of_tokens_before_it_answers() -> Result<()> {
+    alone(async |stack| {
+        let customer = stack.customer().await?;
+        let role = Endpoint::from_shared(format!("http://127.0.0.1:{}", stack.ports().grpc(5)))?;
+        for _ in 0..5 {
+            let asking = async {
+                loop {
+                    if let Err(error) = ask_role(&role, &customer).await {
+                        return error;
+                    }
+                }
+            };
+            tokio::select! {
+                killed = stack.control("kill souk") => killed.map(drop)?,
+                error = asking => return Err(error),
+            }
+            ensure!(ask_role(&role, &customer).await?, "it said that it is ready, and nobody answers");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn without_kafka_orders_are_accepted_and_the_backlog_drains() -> Result<()> {
+    alone(async |stack| {
+        let market = Market::open(stack, 100).await?;
+        stack.control("kill kafka").await?;
+        let orders = without_kafka(stack, async || {
+            let mut orders = Vec::new();
+            for _ in 0..30 {
+                orders.push(market.buy(1, "pm_card_visa").await?);
+            }
+            Ok(orders)
+        })
+        .await?;
+        for order in orders {
+            market.customer.wait_for_state(&order, "CONFIRMED").await?;
+        }
+        check(stack).await
+    })
+}
+
+/// Sessions that wait for their client in the middle of a transaction, and since when.
+const IDLE: &str = "select pid, state_change::text from pg_stat_activity where state like 'idle in transaction%'";
+
+/// Half of 2,000 calls are given up by their client at a random moment.
+#[test]
+fn clients_that_leave_harm_nobody() -> Result<()> {
+    alone(async |stack| {
+        let market = Market::open(stack, 3_000).await?;
+        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", stack.ports().postgres());
+        let mut watch = PgConnection::connect(&url).await?;
+        let (mut calls, answered) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+        for client in 0..10 {
+            let (customer, product_id) = (stack.customer().await?, market.product_id.clone());
+            let answered = answered.clone();
+            calls.spawn(async move {
+                for call in 0..200 {
+                    let order = customer.order(&product_id, 1, "pm_card_visa");
+                    if (client + call) % 2 == 0 {
+                        let moment = Duration::from_micros(rand::random_range(0..20_000));
+                        // It leaves, whatever became of it.
+                        let _ = tokio::time::timeout(moment, order).await;
+                    } else {
+                        order.await?.ok().context("a call that was not given up")?;
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                anyhow::Ok(())
+            });
+        }
+        // A transaction that was left open stands still while others are served. Time says nothing: the machine may be slow.
+        let (mut finished, mut idle) = (Vec::new(), HashMap::new());
+        while !calls.is_empty() {
+            tokio::select! {
+                Some(outcome) = calls.join_next() => finished.push(outcome?),
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            }
+            let seen: Vec<(i32, String)> = sqlx::query_as(IDLE).fetch_all(&mut watch).await?;
+            let served = answered.load(Ordering::Relaxed);
+            idle = seen.into_iter().map(|it| (it.clone(), idle.get(&it).copied().unwrap_or(served))).collect();
+            for (session, since) in &idle {
+                ensure!(served - since < 300, "{session:?} is idle in a transaction while 300 calls were answered");
+            }
+        }
+        for outcome in finished {
+            outcome?;
+        }
+        wait("no session to be idle in a transaction", async || {
+            let mut watch = PgConnection::connect(&url).await?;
+            let idle: Vec<(i32, String)> = sqlx::query_as(IDLE).fetch_all(&mut watch).await?;
+            watch.close().await?;
+            Ok(idle.is_empty())
+        })
+        .await?;
+        let orders = format!("postgres://postgres@127.0.0.1:{}/souk_order", stack.ports().postgres());
+        wait("all orders to settle", async || {
+            let mut db = PgConnection::connect(&orders).await?;
+            let open: i64 = sqlx::query_scalar(
+                r#"select count(*) from "order"
+                   where state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured)"#,
+            )
+            .fetch_one(&mut db)
+            .await?;
+            db.close().await?;
+            Ok(open == 0)
+        })
+        .await?;
+        check(stack).await
+    })
+}

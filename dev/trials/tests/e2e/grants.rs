@@ -1,0 +1,40 @@
+//! The database role of a service may do what the service does, and nothing else: not even a service gone mad rewrites
+//! what happened, takes back a movement of money, or looks at what is another's.
+
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+use stack::parts::database_url;
+
+use crate::shared;
+
+const DENIED: &str = "42501";
+
+fn is_denied<T>(outcome: Result<T, sqlx::Error>) -> Result<()> {
+    let error = outcome.err().context("it is allowed")?;
+    let code = error.as_database_error().and_then(|error| error.code());
+    ensure!(code.as_deref() == Some(DENIED), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_role_rewrites_no_history_and_sees_no_other_database() -> Result<()> {
+    shared(async |stack| {
+        let own = |service| database_url(&stack.layout, service);
+        let mut order = PgConnection::connect(&own("order")).await?;
+        let mut payment = PgConnection::connect(&own("payment")).await?;
+        for change in ["update order_event set type = 'x'", "delete from order_event", "create table x (y int)"] {
+            is_denied(sqlx::query(change).execute(&mut order).await).context(change)?;
+        }
+        for change in ["update ledger_transfer set minor = 1", "delete from ledger_transfer"] {
+            is_denied(sqlx::query(change).execute(&mut payment).await).context(change)?;
+        }
+        for (service, other) in [("order", "souk_payment"), ("payment", "souk_order"), ("user", "souk_order")] {
+            let options = PgConnectOptions::from_str(&own(service))?.database(other);
+            is_denied(PgConnection::connect_with(&options).await).with_context(|| format!("{service} in {other}"))?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,187 @@
+//! End to end: everything real, started once for all tests of this program, spoken to as clients do.
+
+mod bad_requests;
+mod cancel;
+mod catalogue;
+mod faults;
+mod grants;
+mod kills;
+mod ops;
+mod orders;
+mod pressure;
+mod reflection;
+mod replay;
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use stack::controlled::Stack;
+use stack::layout::Build;
+use stack::shop::{Client, Response};
+use tokio::runtime::Runtime;
+use tokio::sync::{OnceCell, RwLock};
+use uuid::Uuid;
+
+/// One for all tests: what one of them opens, the others use.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
+static STACK: OnceCell<Stack> = OnceCell::const_new();
+/// Tests that break things run alone.
+static QUIET: RwLock<()> = RwLock::const_new(());
+
+async fn stack() -> Result<&'static Stack> {
+    let start = async || {
+        // Short waits where something hangs, and no limits for a crowd of one address.
+        let settings = [
+            "--set=PAYMENT_PROVIDER_TIMEOUT=4s",
+            "--set=SOUK_LIMIT_ACCOUNT_COUNT=100000",
+            "--set=SOUK_LIMIT_WRITE_RATE=100000",
+            "--set=SOUK_LIMIT_WRITE_BURST=100000",
+            "--set=SOUK_LIMIT_READ_RATE=100000",
+            "--set=SOUK_LIMIT_READ_BURST=100000",
+        ];
+        Stack::start(Build::Debug, &settings).await
+    };
+    STACK.get_or_try_init(start).await.map_err(|error| error.context("the stack did not start"))
+}
+
+/// A test that lets others run beside it.
+fn shared<F: Future<Output = Result<()>>>(test: impl FnOnce(&'static Stack) -> F) -> Result<()> {
+    RUNTIME.block_on(async {
+        let _quiet = QUIET.read().await;
+        test(stack().await?).await
+    })
+}
+
+/// A test that breaks things.
+fn alone<F: Future<Output = Result<()>>>(test: impl FnOnce(&'static Stack) -> F) -> Result<()> {
+    RUNTIME.block_on(async {
+        let _quiet = QUIET.write().await;
+        test(stack().await?).await
+    })
+}
+
+fn new_sku() -> String {
+    format!("SKU-{}", Uuid::now_v7().simple().to_string().to_uppercase())
+}
+
+/// A product of its own for a test, and somebody to buy it.
+struct Market {
+    operator: Client,
+    customer: Client,
+    sku: String,
+    product_id: String,
+}
+
+impl Market {
+    async fn open(stack: &Stack, units: u32) -> Result<Self> {
+        let (operator, customer, sku) = (stack.operator().await?, stack.customer().await?, new_sku());
+        let product_id = operator.stock(&sku, "A thing", ("EUR", 1_250), units).await?;
+        Ok(Self { operator, customer, sku, product_id })
+    }
+
+    async fn buy(&self, quantity: i32, payment_method: &str) -> Result<String> {
+        order_id(&self.customer.order(&self.product_id, quantity, payment_method).await?)
+    }
+
+    async fn available(&self) -> Result<i64> {
+        self.operator.available(&self.sku).await
+    }
+
+    /// Stock goes back by events of its own, a little after the order ended.
+    async fn wait_for_available(&self, units: i64) -> Result<()> {
+        wait(&format!("{units} units to be available"), async || Ok(self.available().await? == units)).await
+    }
+
+    async fn reservation(&self, order_id: &str) -> Result<String> {
+        let found = self.operator.get(&format!("/v1/reservations/{order_id}")).await?.ok()?;
+        Ok(found["reservation"]["state"].as_str().unwrap_or_default().to_owned())
+    }
+
+    async fn wait_for_reservation(&self, order_id: &str, state: &str) -> Result<()> {
+        let name = format!("RESERVATION_STATE_{state}");
+        wait(&name, async || Ok(self.reservation(order_id).await? == name)).await
+    }
+
+    async fn wait_for_payment(&self, order_id: &str, state: &str) -> Result<()> {
+        let name = format!("PAYMENT_STATE_{state}");
+        wait(&name, async || {
+            let payments = self.operator.get(&format!("/v1/payments?orderId={order_id}")).await?.ok()?;
+            Ok(payments["payments"][0]["state"] == name)
+        })
+        .await
+    }
+
+    /// What our ledger says of an order's payment.
+    async fn ledger(&self, order_id: &str) -> Result<Vec<String>> {
+        let payments = self.operator.get(&format!("/v1/payments?orderId={order_id}")).await?.ok()?;
+        let Some(payment_id) = payments["payments"][0]["paymentId"].as_str() else { return Ok(vec![]) };
+        let ledger = self.operator.get(&format!("/v1/payments/{payment_id}/ledger")).await?.ok()?;
+        let transfers = ledger["transfers"].as_array().context("a list")?.iter();
+        Ok(transfers.filter_map(|transfer| Some(transfer["kind"].as_str()?.to_owned())).collect())
+    }
+}
+
+fn order_id(answer: &Response) -> Result<String> {
+    let body = answer.clone().ok()?;
+    Ok(body["order"]["orderId"].as_str().context("an order has an id")?.to_owned())
+}
+
+async fn wait(what: &str, met: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    while !met().await? {
+        ensure!(begun.elapsed() < Duration::from_secs(180), "waited three minutes for {what}");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    Ok(())
+}
+
+/// Something that is done while Kafka is stopped. It is started again, whatever comes of that.
+async fn without_kafka<T>(stack: &Stack, business: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+    stack.control("stop kafka").await?;
+    let outcome = business().await;
+    stack.control("start kafka").await?;
+    outcome
+}
+
+/// What the provider's own ledger says of an order: kinds of movements, and how often each happened.
+async fn provider_ledger(stack: &Stack, order_id: &str) -> Result<Vec<String>> {
+    let (mut after, mut kinds) = (0, Vec::new());
+    loop {
+        let url = format!("http://127.0.0.1:{}/_ledger?after={after}", stack.ports().provider());
+        let page: Value = serde_json::from_str(&reqwest::get(url).await?.text().await?)?;
+        for entry in page["entries"].as_array().context("a list")? {
+            if entry["metadata"]["order_id"] == order_id {
+                let kind = match entry["kind"].as_str() {
+                    Some("authorized") => "AUTHORIZATION",
+                    Some("captured") => "CAPTURE",
+                    Some("voided") => "VOID",
+                    Some("refunded") => "REFUND",
+                    _ => "REFUND_REVERSAL",
+                };
+                kinds.push(kind.to_owned());
+            }
+        }
+        if page["more"] != true {
+            return Ok(kinds);
+        }
+        after = page["next"].as_u64().context("a number")?;
+    }
+}
+
+/// Both ledgers come to say the same, and it is this.
+async fn expect_ledgers(stack: &Stack, market: &Market, order_id: &str, kinds: &[&str]) -> Result<()> {
+    let what = format!("both ledgers of {order_id} to say {kinds:?}");
+    wait(
+        &what,
+        async || Ok(market.ledger(order_id).await? == kinds && provider_ledger(stack, order_id).await? == kinds),
+    )
+    .await
+}
+
+/// `souk check`, which says what does not hold, and what orders would be if they were built from their events again.
+async fn check(stack: &Stack) -> Result<()> {
+    stack::parts::souk(&stack.layout, &[], &["order", "rebuild"]).await?;
+    stack::parts::souk(&stack.layout, &[], &["check"]).await.map(drop)
+}

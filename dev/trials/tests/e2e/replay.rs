@@ -1,0 +1,107 @@
+//! Consumers that begin again from the start of all topics.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use stack::controlled::Stack;
+use tokio::task::JoinSet;
+use trials::topics::forget_groups;
+
+use crate::{Market, alone, check, wait};
+
+const CONSUMERS: [&str; 3] = ["inventory", "order", "payment"];
+const ORDERS: usize = 40;
+
+async fn database(stack: &Stack, service: &str) -> Result<PgConnection> {
+    let url = format!("postgres://postgres@127.0.0.1:{}/souk_{service}", stack.ports().postgres());
+    Ok(PgConnection::connect(&url).await?)
+}
+
+/// What stands in the tables of those who consume.
+async fn all_rows(stack: &Stack) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    for service in CONSUMERS {
+        let mut db = database(stack, service).await?;
+        let tables =
+            "select tablename::text from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations'";
+        let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut db).await?;
+        for table in tables {
+            let rows =
+                format!("select md5(coalesce(string_agg(it::text, ' ' order by it::text), '')) from \"{table}\" as it");
+            all.insert(format!("{service} {table}"), sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut db).await?);
+        }
+        db.close().await?;
+    }
+    Ok(all)
+}
+
+/// How many repeats each consumer has seen since its process began.
+async fn repeats(stack: &Stack) -> Result<BTreeMap<String, f64>> {
+    let page = reqwest::get(format!("http://127.0.0.1:{}/metrics", stack.ports().admin())).await?.text().await?;
+    let lines =
+        page.lines().filter_map(|line| line.strip_prefix("souk_events_repeated_total{of=\"")?.split_once("\"} "));
+    lines.map(|(of, count)| Ok((of.to_owned(), count.parse()?))).collect()
+}
+
+#[test]
+fn reading_all_topics_again_changes_nothing() -> Result<()> {
+    alone(async |stack| {
+        let market = Market::open(stack, ORDERS as u32 + 10).await?;
+        let mut calls = JoinSet::new();
+        for number in 0..ORDERS {
+            let (customer, product_id) = (market.customer.clone(), market.product_id.clone());
+            let method = if number % 4 == 0 { "pm_card_chargeDeclined" } else { "pm_card_visa" };
+            calls.spawn(async move { crate::order_id(&customer.order(&product_id, 1, method).await?) });
+        }
+        for (number, order) in calls.join_all().await.into_iter().enumerate() {
+            let order = order?;
+            if number % 3 == 0 {
+                // Too late for some: they have failed already.
+                market.customer.cancel(&order).await?;
+            }
+        }
+        wait("everything to come to rest", async || {
+            let sql = r#"select (select count(*) from "order" where state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured))
+                           + (select count(*) from outbox)"#;
+            let open: i64 = sqlx::query_scalar(sql).fetch_one(&mut database(stack, "order").await?).await?;
+            let sql = "select (select count(*) from payment where due_at is not null) + (select count(*) from outbox)";
+            let busy: i64 = sqlx::query_scalar(sql).fetch_one(&mut database(stack, "payment").await?).await?;
+            let sql = "select (select count(*) from reservation where state = 'HELD') + (select count(*) from outbox)";
+            let held: i64 = sqlx::query_scalar(sql).fetch_one(&mut database(stack, "inventory").await?).await?;
+            Ok((open, busy, held) == (0, 0, 0))
+        })
+        .await?;
+        check(stack).await?;
+
+        // What each wants of what stands in the topics.
+        let wanted =
+            "select count(*) from order_event where type = any(select 'souk.order.v1.Order' || unnest($1::text[]))";
+        let wanted = async |types: &[&str]| -> Result<i64> {
+            Ok(sqlx::query_scalar(wanted).bind(types).fetch_one(&mut database(stack, "order").await?).await?)
+        };
+        let by_inventory = wanted(&["Placed", "Confirmed", "PaymentFailed", "Cancelled", "Expired"]).await?;
+        let by_payment = wanted(&["Reserved", "Confirmed", "PaymentFailed", "Cancelled", "Expired"]).await?;
+        let sold = "select sum(version)::bigint from reservation";
+        let sold: i64 = sqlx::query_scalar(sold).fetch_one(&mut database(stack, "inventory").await?).await?;
+        let paid = "select sum(version)::bigint from payment";
+        let paid: i64 = sqlx::query_scalar(paid).fetch_one(&mut database(stack, "payment").await?).await?;
+
+        let before = all_rows(stack).await?;
+        stack.control("stop souk").await?;
+        forget_groups(&format!("127.0.0.1:{}", stack.ports().kafka()), &CONSUMERS).await?;
+        stack.control("start souk").await?;
+        wait("everything to be read again", async || {
+            let seen = repeats(stack).await?;
+            let all = [("inventory", by_inventory), ("payment", by_payment), ("order", sold + paid)];
+            Ok(all.iter().all(|(consumer, count)| seen.get(*consumer).is_some_and(|seen| *seen >= *count as f64)))
+        })
+        .await?;
+        let after = all_rows(stack).await?;
+        let changed: Vec<_> = before.keys().filter(|table| before[*table] != after[*table]).collect();
+        ensure!(changed.is_empty(), "changed: {changed:?}");
+        let order = market.buy(1, "pm_card_visa").await?;
+        market.customer.wait_for_state(&order, "CONFIRMED").await.context("the shop goes on")?;
+        check(stack).await
+    })
+}
