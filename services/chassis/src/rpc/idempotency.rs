@@ -13,6 +13,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use crate::boot::db::SLOWEST_STATEMENT;
 use crate::rpc::caller::{Caller, Identity};
 use crate::rpc::error::{Error, Unexpected};
+use crate::rpc::run_to_end;
 
 /// How long an answer is remembered.
 pub const KEPT: time::Duration = time::Duration::days(7);
@@ -52,10 +53,13 @@ pub enum Begun<R> {
 /// The transaction of one effect. It derefs to the connection, so that free functions take `&mut tx`, and can only be
 /// committed together with the answer.
 pub struct Tx<R> {
-    inner: Transaction<'static, Postgres>,
+    /// Until it is committed.
+    inner: Option<Transaction<'static, Postgres>>,
     slot: Slot,
     answer: PhantomData<fn(R)>,
 }
+
+const OPEN: &str = "a transaction is open until it is committed, which consumes it";
 
 struct Slot {
     caller: String,
@@ -104,9 +108,8 @@ where
         return Err(Error::InProgress);
     }
     match find(&mut tx, &slot).await {
-        Ok(None) => Ok(Begun::Fresh(Tx { inner: tx, slot, answer: PhantomData })),
-        // The key is free before the caller is answered. A transaction that is dropped holds it a little longer, and a
-        // caller that comes back at once would be told that its request is in progress.
+        Ok(None) => Ok(Begun::Fresh(Tx { inner: Some(tx), slot, answer: PhantomData })),
+        // The key is free before the caller is answered.
         Ok(Some(answer)) => tx.rollback().await.map(|()| Begun::Replay(answer)).map_err(Error::from),
         Err(error) => tx.rollback().await.map_err(Error::from).and(Err(error)),
     }
@@ -114,8 +117,21 @@ where
 
 impl<R: Message> Tx<R> {
     pub async fn commit(mut self, response: &R) -> Result<(), Error> {
-        store(&mut self.inner, &self.slot, &response.encode_to_vec()).await?;
-        Ok(self.inner.commit().await?)
+        store(self.inner.as_mut().expect(OPEN), &self.slot, &response.encode_to_vec()).await?;
+        Ok(self.inner.take().expect(OPEN).commit().await?)
+    }
+}
+
+/// A transaction that is dropped is rolled back some time later, and holds its key until then: a caller that is refused, and
+/// comes back at once, would be told that its request is in progress. So the answer waits for the rollback.
+impl<R> Drop for Tx<R> {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            run_to_end::before_the_answer(async move {
+                // The session is broken then, and its transaction with it.
+                let _ = inner.rollback().await;
+            });
+        }
     }
 }
 
@@ -123,13 +139,13 @@ impl<R> Deref for Tx<R> {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.inner
+        self.inner.as_deref().expect(OPEN)
     }
 }
 
 impl<R> DerefMut for Tx<R> {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.inner
+        self.inner.as_deref_mut().expect(OPEN)
     }
 }
 

@@ -3,6 +3,7 @@
 //! the caller may leave, or be told DEADLINE_EXCEEDED, while the task goes on. What bounds the task are the timeouts of
 //! its statements, locks and outgoing calls; what bounds their number is a limit above which calls are refused at once.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -40,6 +42,17 @@ pub(crate) struct Deadline(pub(crate) Instant);
 tokio::task_local! {
     /// The same, for whoever has no request at hand.
     static DEADLINE: Instant;
+    /// What a handler began and its answer waits for.
+    static BEFORE_THE_ANSWER: RefCell<JoinSet<()>>;
+}
+
+/// Runs this on its own; the answer of the handler that runs here, if one does, waits for it.
+pub(crate) fn before_the_answer(work: impl Future<Output = ()> + Send + 'static) {
+    let mut work = Some(work);
+    let spawned = BEFORE_THE_ANSWER.try_with(|set| work.take().map(|work| set.borrow_mut().spawn(work)));
+    if let (Err(_), Some(work)) = (spawned, work) {
+        tokio::spawn(work);
+    }
 }
 
 /// The time left until a deadline; an error if nothing should be begun any more.
@@ -116,6 +129,12 @@ where
             let handler =
                 inner.call(Request::from_parts(head, Body::new(Full::new(body)))).instrument(tracing::Span::current());
             let task = tasks.spawn(DEADLINE.scope(deadline, async move {
+                let handler = BEFORE_THE_ANSWER.scope(RefCell::default(), async {
+                    let response = handler.await;
+                    let begun = BEFORE_THE_ANSWER.with(RefCell::take);
+                    begun.join_all().await;
+                    response
+                });
                 let response = handler.await;
                 drop(place);
                 response
@@ -244,5 +263,27 @@ mod tests {
         request.headers_mut().insert("grpc-timeout", "99999999H".parse().expect("a header value"));
         let (_, deadline) = call(request).await;
         assert!(deadline.expect("it was handled") <= Instant::now() + MAX_DEADLINE);
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_for_what_its_handler_began() {
+        let (done, wait) = tokio::sync::oneshot::channel::<()>();
+        let wait = Arc::new(Mutex::new(Some(wait)));
+        let handler = service_fn(move |_| {
+            let wait = wait.lock().expect("no panics").take().expect("called once");
+            async move {
+                before_the_answer(async move { wait.await.expect("it comes") });
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let service = RunToEnd::new(TaskTracker::new(), "souk.test").layer(handler);
+        let mut answer = tokio::spawn(service.oneshot(send(&b"\0\0\0\0\0"[..])));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            assert!(!answer.is_finished(), "it is not done");
+        }
+        done.send(()).expect("it waits");
+        let Ok(response) = (&mut answer).await.expect("no panic");
+        assert!(Status::from_header_map(response.headers()).is_none());
     }
 }
