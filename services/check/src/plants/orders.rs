@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{Look, Plant, RANGE, THINGS, WRONG, about, all, walk};
-use crate::check::check_parked;
+use crate::check_parked;
 
 /// An order of two minutes ago that was placed and has three minutes left, the event that says so and the answer that was
 /// given.

@@ -37,7 +37,6 @@ use payment::check::Provider;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use crate::migrate::Databases;
 use discards::Discards;
 use journal::{Coverage, Journal};
 use progress::Progress;
@@ -50,9 +49,7 @@ const MANY: i64 = 1_000;
 
 /// Where everything that is checked is.
 #[derive(Debug, Args)]
-pub(crate) struct Config {
-    #[command(flatten)]
-    databases: Databases,
+pub struct Config {
     /// Kafka's bootstrap servers, comma-separated.
     #[arg(
         id = "SOUK_KAFKA_BROKERS",
@@ -116,6 +113,16 @@ pub(crate) struct Config {
     admin: Secret,
 }
 
+/// The database of each service, with its role.
+#[derive(Debug, Clone, Copy)]
+pub struct Databases<'a> {
+    pub user: &'a Secret,
+    pub product: &'a Secret,
+    pub inventory: &'a Secret,
+    pub order: &'a Secret,
+    pub payment: &'a Secret,
+}
+
 impl Config {
     fn provider_key(&self) -> Result<String, String> {
         let file = self.provider_key_file.as_ref().ok_or("is required to ask SOUK_CHECK_PROVIDER_URL")?;
@@ -125,7 +132,7 @@ impl Config {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     #[error("{variable}: {why}")]
     Config { variable: &'static str, why: String },
     #[error(transparent)]
@@ -166,11 +173,11 @@ struct Shop {
 }
 
 impl Shop {
-    fn open(config: &Config) -> Result<Self, Error> {
+    fn open(config: &Config, databases: &Databases<'_>) -> Result<Self, Error> {
         let pool = |url, variable| {
             db::patient_pool(url, 4, config.statement_timeout).map_err(|why| Error::Config { variable, why })
         };
-        let payment = pool(&config.databases.payment, "PAYMENT_DATABASE_URL")?;
+        let payment = pool(databases.payment, "PAYMENT_DATABASE_URL")?;
         let provider = config.provider_url.as_deref().map(|url| {
             let key =
                 config.provider_key().map_err(|why| Error::Config { variable: "PAYMENT_PROVIDER_KEY_FILE", why })?;
@@ -181,10 +188,10 @@ impl Shop {
         let coverage = if config.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
         let attempts = config.journal.as_deref().map(journal::read).transpose()?;
         Ok(Self {
-            user: pool(&config.databases.user, "USER_DATABASE_URL")?,
-            product: pool(&config.databases.product, "PRODUCT_DATABASE_URL")?,
-            inventory: pool(&config.databases.inventory, "INVENTORY_DATABASE_URL")?,
-            order: pool(&config.databases.order, "ORDER_DATABASE_URL")?,
+            user: pool(databases.user, "USER_DATABASE_URL")?,
+            product: pool(databases.product, "PRODUCT_DATABASE_URL")?,
+            inventory: pool(databases.inventory, "INVENTORY_DATABASE_URL")?,
+            order: pool(databases.order, "ORDER_DATABASE_URL")?,
             payment,
             kafka_brokers: config.kafka_brokers.clone(),
             provider,
@@ -202,11 +209,11 @@ impl Shop {
 }
 
 /// Whether all is well.
-pub(crate) async fn run(config: &Config) -> Result<bool, Error> {
+pub async fn run(config: &Config, databases: &Databases<'_>) -> Result<bool, Error> {
     if config.self_test {
         return self_test::run(&config.admin).await;
     }
-    let shop = Shop::open(config)?;
+    let shop = Shop::open(config, databases)?;
     let progress = Progress::begin();
     let mut findings = look(&shop).await?;
     // What stands somewhere is not on its way: once is enough.
