@@ -6,18 +6,16 @@
 //! However large the shop is, its memory is bounded: tables are read by ranges of ids ([`walk`]), and where something has no
 //! such order, as topics and stored answers have none, a few bytes are kept of so many things at a time.
 //!
-//! With `--self-test` it checks itself: it plants violations of each kind and must find them.
+//! Its tests plant violations of each kind, and it must find them.
 
 mod discards;
 mod events;
 mod journal;
 mod money;
 mod pattern;
-mod plants;
 mod progress;
 mod report;
 mod secrets;
-mod self_test;
 mod walk;
 
 #[cfg(test)]
@@ -98,19 +96,6 @@ pub struct Config {
     /// Nothing is under way any more: every order must have settled and be paid for, however young it is.
     #[arg(long)]
     at_rest: bool,
-    /// Checks the checks instead: plants violations in databases that are made for it and dropped afterwards, and must find
-    /// each of them.
-    #[arg(long)]
-    self_test: bool,
-    /// For `--self-test`: a database administrator, who may create databases.
-    #[arg(
-        id = "SOUK_MIGRATE_DATABASE_URL",
-        long = "database-url",
-        env = "SOUK_MIGRATE_DATABASE_URL",
-        default_value = "postgres://postgres@127.0.0.1:15432/postgres",
-        hide_env_values = true
-    )]
-    admin: Secret,
 }
 
 /// The database of each service, with its role.
@@ -143,8 +128,6 @@ pub enum Error {
     Provider(String),
     #[error("the journal {path:?}, line {line}: {why}")]
     Journal { path: PathBuf, line: usize, why: String },
-    #[error("a database for the self-test: {0}")]
-    Scratch(String),
 }
 
 /// How much is in memory at once.
@@ -210,9 +193,6 @@ impl Shop {
 
 /// Whether all is well.
 pub async fn run(config: &Config, databases: &Databases<'_>) -> Result<bool, Error> {
-    if config.self_test {
-        return self_test::run(&config.admin).await;
-    }
     let shop = Shop::open(config, databases)?;
     let progress = Progress::begin();
     let mut findings = look(&shop).await?;
