@@ -1,22 +1,31 @@
-//! `souk check`: do the promises hold? One line for each invariant, and exit code 1 if one does not.
+//! `souk check`: do the invariants of the shop hold? This crate reads the databases of all services, all topics and the payment
+//! provider, prints one line for each invariant ([`invariants`]), and says whether any is violated.
 //!
-//! It can be run beside a shop that is open. What looks wrong is looked at again a little later, as an order on its way is
-//! never in the same place everywhere; only what is wrong about the same thing each time is a violation.
+//! - **In an open shop.** Services know of an event at different times, so what is wrong is checked again a little later
+//!   ([`recheck`]): only what is wrong about the same thing every time is a violation.
+//! - **In bounded memory.** Tables are read by ranges of ids, 10,000 rows at a time: orders together with their reservations and
+//!   payments ([`orders`]). Topics and stored answers are in no order that would allow this, so they are read from beginning
+//!   to end, with a few bytes in memory for each of up to 900,000 keys; with more keys, they are read again for the next ones.
+//! - **Discarded dead letters.** What an operator discarded explains why an order is not settled or a record is out of order, and
+//!   is no violation for ever. It never explains wrong money, wrong stock, a wrong history or a lost event ([`dead_letters`]).
 //!
-//! However large the shop is, its memory is bounded: tables are read by ranges of ids ([`walk`]), and where something has no
-//! such order, as topics and stored answers have none, a few bytes are kept of so many things at a time.
+//! What one service can say about its own tables is in that service (`order::check`, `payment::check`, `inventory::check`); what
+//! is compared across services is here. The tests plant violations of every invariant, and each must be found.
 //!
-//! Its tests plant violations of each kind, and it must find them.
+//! It never writes to a table or a topic, never changes anything at the provider, and never prints a secret that it found. Its
+//! calls to the provider come from the budget that the payment service's replicas share, after theirs.
 
-mod discards;
-mod events;
+mod config;
+mod dead_letters;
+mod invariants;
 mod journal;
-mod money;
-mod pattern;
+mod orders;
 mod progress;
+mod provider;
+mod recheck;
 mod report;
 mod secrets;
-mod walk;
+mod topics;
 
 #[cfg(test)]
 mod tests;
@@ -25,96 +34,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bus::topics::TOPICS;
-use chassis::boot::config::{Secret, parse_duration, parse_secure_url};
 use chassis::boot::db;
 use chassis::check::Finding;
-use chassis::event::dead_letter;
 use chassis::{Clock, Unexpected};
-use clap::Args;
 use payment::check::Provider;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use discards::Discards;
+use dead_letters::Discarded;
 use journal::{Coverage, Journal};
 use progress::Progress;
+use recheck::single;
 use secrets::Scan;
-use walk::single;
 
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// How many dead letters are looked at: more change nothing about the verdict.
-const MANY: i64 = 1_000;
-
-/// Where everything that is checked is.
-#[derive(Debug, Args)]
-pub struct Config {
-    /// Kafka's bootstrap servers, comma-separated.
-    #[arg(
-        id = "SOUK_KAFKA_BROKERS",
-        long = "kafka-brokers",
-        env = "SOUK_KAFKA_BROKERS",
-        default_value = "127.0.0.1:19092"
-    )]
-    kafka_brokers: String,
-    /// The payment provider, whose intents and refunds our books are compared with. None: they are not.
-    #[arg(
-        id = "SOUK_CHECK_PROVIDER_URL",
-        long = "provider-url",
-        env = "SOUK_CHECK_PROVIDER_URL",
-        value_parser = parse_secure_url
-    )]
-    provider_url: Option<String>,
-    /// A file that holds the provider's secret key, in its first line: the payment service's, or one that may only read payment
-    /// intents, charges and refunds.
-    #[arg(id = "PAYMENT_PROVIDER_KEY_FILE", long = "provider-key-file", env = "PAYMENT_PROVIDER_KEY_FILE")]
-    provider_key_file: Option<PathBuf>,
-    /// How often the provider may be asked in any second, by this and all replicas together: what the payment service has.
-    #[arg(
-        id = "PAYMENT_PROVIDER_RATE",
-        long = "provider-rate",
-        env = "PAYMENT_PROVIDER_RATE",
-        default_value_t = 25,
-        value_parser = clap::value_parser!(u32).range(1..=100_000)
-    )]
-    provider_rate: u32,
-    /// How long a question to a database may take.
-    #[arg(
-        id = "SOUK_CHECK_STATEMENT_TIMEOUT",
-        long = "statement-timeout",
-        env = "SOUK_CHECK_STATEMENT_TIMEOUT",
-        default_value = "10m",
-        value_parser = parse_duration
-    )]
-    statement_timeout: Duration,
-    /// What load clients wrote down of their attempts: a line of JSON for each, with `attempt`, `key`, `kind` (`create` for
-    /// CreateOrder), `outcome` (`ok`, `refused`, `unknown`), `order_id` if there was one, and `at`.
-    #[arg(long)]
-    journal: Option<PathBuf>,
-    /// Every order that there is must be of an attempt in the journal.
-    #[arg(long, requires = "journal")]
-    journal_is_complete: bool,
-    /// Nothing is under way any more: every order must have settled and be paid for, however young it is.
-    #[arg(long)]
-    at_rest: bool,
-}
-
-/// The database of each service, with its role.
-#[derive(Debug, Clone, Copy)]
-pub struct Databases<'a> {
-    pub user: &'a Secret,
-    pub product: &'a Secret,
-    pub inventory: &'a Secret,
-    pub order: &'a Secret,
-    pub payment: &'a Secret,
-}
-
-impl Config {
-    fn provider_key(&self) -> Result<String, String> {
-        let file = self.provider_key_file.as_ref().ok_or("is required to ask SOUK_CHECK_PROVIDER_URL")?;
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        Ok(text.lines().next().unwrap_or_default().to_owned())
-    }
-}
+pub use config::{Config, Databases};
+pub use invariants::help;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -133,14 +67,15 @@ pub enum Error {
 /// How much is in memory at once.
 struct Sizes {
     /// How many orders, and rows of other tables, are read at once.
-    range: i64,
-    /// Of how many things a few bytes are kept: a table of 2^20 places, with 19 to 29 bytes each.
-    kept: i64,
+    rows_per_range: i64,
+    /// Of how many keys a few bytes are in memory: a hash table of 2^20 entries, with 19 to 29 bytes each.
+    keys_in_memory: i64,
 }
 
-const SIZES: Sizes = Sizes { range: 10_000, kept: 900_000 };
+const SIZES: Sizes = Sizes { rows_per_range: 10_000, keys_in_memory: 900_000 };
 
-struct Shop {
+/// What is read.
+struct Sources {
     user: PgPool,
     product: PgPool,
     inventory: PgPool,
@@ -151,11 +86,11 @@ struct Shop {
     journal: Option<Journal>,
     at_rest: bool,
     sizes: Sizes,
-    /// How soon what looks wrong is looked at again.
-    look_again: Duration,
+    /// How long after a check something is checked again.
+    recheck_pause: Duration,
 }
 
-impl Shop {
+impl Sources {
     fn open(config: &Config, databases: &Databases<'_>) -> Result<Self, Error> {
         let pool = |url, variable| {
             db::patient_pool(url, 4, config.statement_timeout).map_err(|why| Error::Config { variable, why })
@@ -181,86 +116,72 @@ impl Shop {
             journal: attempts.map(|attempts| Journal { attempts, coverage }),
             at_rest: config.at_rest,
             sizes: SIZES,
-            look_again: LOOK_AGAIN,
+            recheck_pause: recheck::PAUSE,
         })
     }
 
-    /// What is judged a minute after the last change is judged at once if that was the last one.
+    /// The time as of which is checked. What must be true a minute after the last change must be true at once in a shop at rest.
     fn as_of(&self) -> OffsetDateTime {
         Clock::System.now() + if self.at_rest { time::Duration::DAY } else { time::Duration::ZERO }
     }
 }
 
-/// Whether all is well.
+/// Checks everything and prints the report. Returns whether all invariants hold.
 pub async fn run(config: &Config, databases: &Databases<'_>) -> Result<bool, Error> {
-    let shop = Shop::open(config, databases)?;
+    let sources = Sources::open(config, databases)?;
     let progress = Progress::begin();
-    let mut findings = look(&shop).await?;
-    // What stands somewhere is not on its way: once is enough.
-    let scan = scan(&shop).await?;
+    let mut findings = check(&sources).await?;
+    // A secret that is somewhere stays there: it is not checked again.
+    let scan = scan(&sources).await?;
     drop(progress);
     findings.push(scan.finding.clone());
-    report::report(&findings);
-    for (place, tables) in &scan.looked_at {
-        let counts: Vec<_> = tables.iter().map(|(table, count)| format!("{table} {count}")).collect();
-        println!("        {place}: {}", counts.join(", "));
-    }
+    report::print(&findings);
+    report::print_scanned(&scan);
     Ok(findings.iter().all(|finding| finding.violations.is_empty()))
 }
 
-async fn look(shop: &Shop) -> Result<Vec<Finding>, Error> {
-    let Shop { inventory, order, payment, kafka_brokers: brokers, sizes: Sizes { range, kept }, .. } = shop;
-    let discards = &Discards::read(&[inventory, order, payment], payment).await?;
+async fn check(sources: &Sources) -> Result<Vec<Finding>, Error> {
+    let Sources { inventory, order, payment, sizes: Sizes { rows_per_range: rows, keys_in_memory: keys }, .. } =
+        sources;
+    let discarded = &Discarded::read(&[inventory, order, payment], payment).await?;
     progress::set("I1: stock".to_owned());
-    let mut findings = shop.repeat(|| single(inventory::check::check_stock(inventory))).await?;
-    findings.extend(walk::walk_orders(shop, discards).await?);
-    findings.extend(walk::walk_payments(shop).await?);
+    let mut findings = sources.recheck(|| single(inventory::check::check_stock(inventory))).await?;
+    findings.extend(orders::check_orders(sources, discarded).await?);
+    findings.extend(orders::check_payments(sources).await?);
     let services = [inventory, order, payment];
-    findings.extend(shop.repeat(|| single(check_parked(&services))).await?);
-    findings.push(discards.finding());
-    let events = |after| order::check::versions(order, after, *range);
-    let topic = || single(events::check(brokers, "souk.order.v1", order, events, *kept, &discards.excuses));
-    findings.extend(shop.repeat(topic).await?);
-    let events = |after| inventory::check::versions(inventory, after, *range);
-    let topic = || single(events::check(brokers, "souk.inventory.v1", inventory, events, *kept, &discards.excuses));
-    findings.extend(shop.repeat(topic).await?);
-    let events = |after| payment::check::versions(payment, after, *range);
-    let topic = || single(events::check(brokers, "souk.payment.v1", payment, events, *kept, &discards.excuses));
-    findings.extend(shop.repeat(topic).await?);
+    findings.extend(sources.recheck(|| single(dead_letters::check_parked(&services))).await?);
+    findings.push(discarded.finding());
+    let exemptions = &discarded.exemptions;
+    let recorded = |after| order::check::versions(order, after, *rows);
+    findings.extend(sources.check_topic("souk.order.v1", order, recorded, exemptions).await?);
+    let recorded = |after| inventory::check::versions(inventory, after, *rows);
+    findings.extend(sources.check_topic("souk.inventory.v1", inventory, recorded, exemptions).await?);
+    let recorded = |after| payment::check::versions(payment, after, *rows);
+    findings.extend(sources.check_topic("souk.payment.v1", payment, recorded, exemptions).await?);
     progress::set("I6: answers to requests".to_owned());
-    findings.extend(shop.repeat(|| single(order::check::check_answers(order, Clock::System.now(), *kept))).await?);
-    if let Some(journal) = &shop.journal {
+    let answers = || single(order::check::check_answers(order, Clock::System.now(), *keys));
+    findings.extend(sources.recheck(answers).await?);
+    if let Some(journal) = &sources.journal {
         progress::set("I6, I8: the journal".to_owned());
-        findings.extend(shop.repeat(|| journal.check(order, *range)).await?);
+        findings.extend(sources.recheck(|| journal.check(order, *rows)).await?);
     }
     Ok(findings)
 }
 
-async fn scan(shop: &Shop) -> Result<Scan, Error> {
-    let mut scan = Scan::begin(&shop.user).await?;
+async fn scan(sources: &Sources) -> Result<Scan, Error> {
+    let mut scan = Scan::begin(&sources.user).await?;
     let services = [
-        ("user", &shop.user),
-        ("product", &shop.product),
-        ("inventory", &shop.inventory),
-        ("order", &shop.order),
-        ("payment", &shop.payment),
+        ("user", &sources.user),
+        ("product", &sources.product),
+        ("inventory", &sources.inventory),
+        ("order", &sources.order),
+        ("payment", &sources.payment),
     ];
     for (service, db) in services {
         scan.database(service, db).await?;
     }
     for topic in TOPICS {
-        scan = scan.topic(&shop.kafka_brokers, topic).await?;
+        scan = scan.topic(&sources.kafka_brokers, topic).await?;
     }
     Ok(scan)
-}
-
-/// I4 again: a key that is parked waits for somebody. That something else of it was discarded once is no excuse.
-async fn check_parked(databases: &[&PgPool]) -> Result<Finding, Unexpected> {
-    let mut finding = Finding::new("I4", "parked keys");
-    for db in databases {
-        for letter in dead_letter::list(db, None, 0, MANY).await? {
-            finding.look(letter.record.key, Some(format!("parked for {}: {}", letter.consumer, letter.error)));
-        }
-    }
-    Ok(finding)
 }

@@ -33,7 +33,9 @@ pub(crate) enum Command {
     Payment(One<payment::Config>),
     /// Creates databases, database roles, tables and topics, or brings them up to date.
     Migrate(migrate::Config),
-    /// Checks whether the promises hold, over all databases, topics and the provider's ledger.
+    /// Checks the invariants over all databases, all topics and the payment provider: one line each, exit code 1 if one is
+    /// violated.
+    #[command(after_help = check::help())]
     Check(Box<Check>),
     /// Prints the edge's configuration for Envoy.
     Envoy(Box<edge::Config>),

@@ -3,7 +3,7 @@
 use sqlx::PgPool;
 
 use super::{all, assert_found};
-use crate::check_parked;
+use crate::dead_letters::check_parked;
 
 #[sqlx::test(migrator = "order::MIGRATOR")]
 async fn a_key_that_is_parked(db: PgPool) {

@@ -6,9 +6,9 @@
 
 mod dead_letters;
 mod journal;
-mod money;
 mod orders;
 mod payments;
+mod provider;
 mod ranges;
 mod recheck;
 mod secrets;
@@ -19,6 +19,8 @@ use chassis::Unexpected;
 use chassis::check::{Finding, Range};
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use uuid::Uuid;
+
+use crate::invariants::INVARIANTS;
 
 const RANGE: i64 = 3;
 const ROWS: u128 = 7;
@@ -39,6 +41,7 @@ async fn assert_found(
     execute(db, violation).await;
     let after = check().await.expect("checked");
     assert_eq!(after.violations.len(), wrong, "{after:?}");
+    assert_reported(&after);
 }
 
 /// The same for what is compared in memory: every plant has its name, and what is found without it and with it.
@@ -46,7 +49,13 @@ fn assert_each_found(plants: Vec<(&str, Finding, Finding)>) {
     for (plant, sound, violated) in plants {
         assert_eq!(sound.violations, [].into(), "{plant}: found before it was planted");
         assert_eq!(violated.violations.len(), 1, "{plant}: {violated:?}");
+        assert_reported(&violated);
     }
+}
+
+/// The report has a line for its invariant.
+fn assert_reported(finding: &Finding) {
+    assert!(INVARIANTS.iter().any(|invariant| invariant.name == finding.invariant), "{finding:?}");
 }
 
 async fn execute(db: &PgPool, statements: Vec<String>) {
@@ -81,7 +90,7 @@ async fn by_ranges(
     let (mut finding, mut next) = (check(range).await?, range.next());
     while let Some(after) = next {
         let range = Range::to_first(after, [end(after).await?]);
-        finding.absorb(check(range).await?);
+        finding.merge(check(range).await?);
         next = range.next();
     }
     Ok(finding)

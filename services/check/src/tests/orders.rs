@@ -1,6 +1,6 @@
 //! I4, I6 and I9: orders, their events, and the stored answers to the requests that created them.
 
-use chassis::check::Excuses;
+use chassis::check::Exemptions;
 use chassis::timestamp;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::*;
@@ -65,9 +65,9 @@ fn answered(key: &str, order_id: Uuid) -> String {
 
 async fn plant_in_settled(db: PgPool, violation: fn(Uuid) -> [String; 1]) {
     let check = async || {
-        let (excuses, now) = (Excuses::default(), OffsetDateTime::now_utc());
+        let (exemptions, now) = (Exemptions::default(), OffsetDateTime::now_utc());
         let end = async |after| order::check::range_end(&db, after, RANGE).await;
-        by_ranges(end, async |range| order::check::check_settled(&db, range, now, &excuses).await).await
+        by_ranges(end, async |range| order::check::check_settled(&db, range, now, &exemptions).await).await
     };
     assert_found(&db, for_each(1..=ROWS, placed), for_each(WRONG, violation), WRONG.len(), check).await;
 }

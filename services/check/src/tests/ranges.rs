@@ -5,7 +5,7 @@ use std::time::Duration;
 use chassis::boot::db::Schema;
 use chassis::check::Range;
 use dev::provider::{Provider as Simulator, Seed, seed};
-use order::check::End;
+use order::check::Settled;
 use payment::check::Provider;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor, PgPool};
@@ -18,9 +18,9 @@ use super::orders::placed;
 use super::payments::paid;
 use super::stock::sold;
 use super::{RANGE, WRONG, execute, for_each, id};
-use crate::discards::Discards;
-use crate::walk::walk_orders;
-use crate::{Shop, Sizes};
+use crate::dead_letters::Discarded;
+use crate::orders::check_orders;
+use crate::{Sizes, Sources};
 
 /// A provider with an intent for each of these orders, created a second later, and its URL.
 async fn provider(orders: &[(u128, u128)], stop: CancellationToken) -> String {
@@ -83,7 +83,7 @@ async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in(
     let unnamed = |it| [format!("update payment set intent_id = null where order_id = '{it}'")];
     execute(&payment, for_each([12], unnamed)).await;
 
-    let shop = Shop {
+    let sources = Sources {
         user: order.clone(),
         product: order.clone(),
         inventory: inventory.clone(),
@@ -93,10 +93,10 @@ async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in(
         provider: Some(Provider::new(&url, "sk_test_souk", 100_000, payment.clone()).expect("a URL")),
         journal: None,
         at_rest: false,
-        sizes: Sizes { range: RANGE, kept: RANGE },
-        look_again: Duration::ZERO,
+        sizes: Sizes { rows_per_range: RANGE, keys_in_memory: RANGE },
+        recheck_pause: Duration::ZERO,
     };
-    let found = walk_orders(&shop, &Discards::default()).await.expect("checked");
+    let found = check_orders(&sources, &Discarded::default()).await.expect("checked");
     stop.cancel();
     for db in [order, inventory, payment] {
         db.close().await;
@@ -113,13 +113,13 @@ async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in(
         ("I9", "orders", 9, all),
         ("I9", "reservations", 10, wrong(&WRONG)),
     ] {
-        let finding = found.iter().find(|it| (it.invariant, it.things) == (invariant, things)).expect("it is checked");
-        assert_eq!((finding.count, finding.violations.keys().cloned().collect()), (count, violated), "{finding:?}");
+        let finding = found.iter().find(|it| (it.invariant, it.subject) == (invariant, things)).expect("it is checked");
+        assert_eq!((finding.checked, finding.violations.keys().cloned().collect()), (count, violated), "{finding:?}");
     }
 }
 
 #[sqlx::test(migrator = "order::MIGRATOR")]
-async fn what_became_of_an_order_is_told_once_it_stays_so(db: PgPool) {
+async fn an_order_is_settled_once_it_did_not_change_for_a_while(db: PgPool) {
     let insert = r#"insert into "order" (order_id, user_id, state, version, currency, total_minor, payment_method, captured,
                       refunded_minor, exit_reason, carrier, tracking_number, expires_at, created_at, updated_at)
                     select gen_random_uuid(), gen_random_uuid(), state, 1, 'EUR', 100, 'pm_card_visa', false, 0, '', '', '',
@@ -130,8 +130,8 @@ async fn what_became_of_an_order_is_told_once_it_stays_so(db: PgPool) {
     let ages = [old, new, old, old];
     sqlx::query(insert).bind(&states[..]).bind(&ages[..]).execute(&db).await.expect("inserted");
     let orders = order::check::order_ids(&db, Range::ALL).await.expect("read");
-    let ends = order::check::ends(&db, &orders, OffsetDateTime::now_utc()).await.expect("read");
-    let mut ends: Vec<_> = ends.into_values().map(|end| end == End::Sold).collect();
-    ends.sort_unstable();
-    assert_eq!(ends, [false, true]);
+    let settled = order::check::settled(&db, &orders, OffsetDateTime::now_utc()).await.expect("read");
+    let mut sold: Vec<_> = settled.into_values().map(|settled| settled == Settled::Sold).collect();
+    sold.sort_unstable();
+    assert_eq!(sold, [false, true]);
 }

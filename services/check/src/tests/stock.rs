@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use chassis::check::Excuses;
+use chassis::check::Exemptions;
 use inventory::check::Holding;
-use order::check::End;
+use order::check::Settled;
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{RANGE, ROWS, WRONG, all, assert_each_found, assert_found, by_ranges, for_each};
-use crate::walk::compare_stock;
+use crate::orders::compare_stock;
 
 const UNGUARDED: &str = "alter table stock drop constraint stock_not_oversold, drop constraint stock_conserved";
 
@@ -86,13 +86,13 @@ fn an_order_and_its_stock_that_disagree() {
     let order = Uuid::from_u128(1);
     let check = |end, held: Option<Holding>| {
         let held = held.map(|holding| (order, holding)).into_iter().collect();
-        compare_stock(&HashMap::from([(order, end)]), &held, &Excuses::default())
+        compare_stock(&HashMap::from([(order, end)]), &held, &Exemptions::default())
     };
-    let (sold, unsold) = (|| check(End::Sold, Some(Holding::Sold)), || check(End::CalledOff, None));
+    let (sold, unsold) = (|| check(Settled::Sold, Some(Holding::Sold)), || check(Settled::Unsold, None));
     assert_each_found(vec![
-        ("a confirmed order whose stock is only held", sold(), check(End::Sold, Some(Holding::Held))),
-        ("a confirmed order without stock", sold(), check(End::Sold, None)),
-        ("stock that is held for an unsold order", unsold(), check(End::CalledOff, Some(Holding::Held))),
-        ("stock that is sold to an unsold order", unsold(), check(End::CalledOff, Some(Holding::Sold))),
+        ("a confirmed order whose stock is only held", sold(), check(Settled::Sold, Some(Holding::Held))),
+        ("a confirmed order without stock", sold(), check(Settled::Sold, None)),
+        ("stock that is held for an unsold order", unsold(), check(Settled::Unsold, Some(Holding::Held))),
+        ("stock that is sold to an unsold order", unsold(), check(Settled::Unsold, Some(Holding::Sold))),
     ]);
 }

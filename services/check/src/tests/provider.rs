@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use chassis::check::{Excuses, Finding};
-use order::check::End;
+use chassis::check::{Exemptions, Finding};
+use order::check::Settled;
 use payment::check::{Books, Movements};
 use uuid::Uuid;
 
 use super::assert_each_found;
-use crate::money::judge;
-use crate::walk::compare_refunds;
+use crate::orders::compare_refunds;
+use crate::provider::compare;
 
 #[test]
 fn money_that_is_not_where_the_books_say() {
@@ -19,29 +19,33 @@ fn money_that_is_not_where_the_books_say() {
     let moved = Movements { intent_id: name("pi_1"), authorized: 100, captured: 100, ..Movements::default() };
     let check = |books: Option<&Books>, moved: &Movements, end| {
         let mut finding = Finding::new("I2", "orders at the provider");
-        finding.look("an order", judge(books, moved, Some(end)).map(str::to_owned));
+        finding.add("an order", compare(books, moved, Some(end)).map(str::to_owned));
         finding
     };
-    let sound = || check(Some(&books), &moved, End::Sold);
+    let sound = || check(Some(&books), &moved, Settled::Sold);
     let second_intent = Movements { intent_id: name("pi_2"), ..moved.clone() };
     let voided = Movements { captured: 0, voided: 100, ..moved.clone() };
     let refunded = Books { refunded: 100, ..books.clone() };
     let refunding = Movements { refunding: 100, ..moved.clone() };
     let held = Movements { captured: 0, ..moved.clone() };
     let busy = Books { at_rest: false, ..books.clone() };
-    let under_way = || check(Some(&busy), &refunding, End::CalledOff);
+    let under_way = || check(Some(&busy), &refunding, Settled::Unsold);
     assert_each_found(vec![
-        ("an order that was captured twice", sound(), check(Some(&books), &second_intent, End::Sold)),
-        ("books that differ from the provider's", sound(), check(Some(&books), &voided, End::Sold)),
-        ("a refund in the books that has not arrived", under_way(), check(Some(&refunded), &refunding, End::CalledOff)),
-        ("captured money of an unsold order", sound(), check(Some(&books), &moved, End::CalledOff)),
-        ("such money, while its payment is driven", sound(), check(Some(&busy), &moved, End::CalledOff)),
+        ("an order that was captured twice", sound(), check(Some(&books), &second_intent, Settled::Sold)),
+        ("books that differ from the provider's", sound(), check(Some(&books), &voided, Settled::Sold)),
+        (
+            "a refund in the books that has not arrived",
+            under_way(),
+            check(Some(&refunded), &refunding, Settled::Unsold),
+        ),
+        ("captured money of an unsold order", sound(), check(Some(&books), &moved, Settled::Unsold)),
+        ("such money, while its payment is driven", sound(), check(Some(&busy), &moved, Settled::Unsold)),
         (
             "an authorization of an unsold order",
             sound(),
-            check(Some(&Books { captured: 0, ..busy.clone() }), &held, End::CalledOff),
+            check(Some(&Books { captured: 0, ..busy.clone() }), &held, Settled::Unsold),
         ),
-        ("money that is not in the books", sound(), check(None, &moved, End::Sold)),
+        ("money that is not in the books", sound(), check(None, &moved, Settled::Sold)),
     ]);
 }
 
@@ -50,7 +54,7 @@ fn a_refund_that_the_order_service_does_not_know() {
     let order = Uuid::from_u128(1);
     let check = |ours: i64, theirs: Option<i64>| {
         let theirs = theirs.map(|said| (order, said)).into_iter().collect();
-        compare_refunds(&HashMap::from([(order, ours)]), &theirs, &Excuses::default())
+        compare_refunds(&HashMap::from([(order, ours)]), &theirs, &Exemptions::default())
     };
     let sound = || check(100, Some(100));
     assert_each_found(vec![
