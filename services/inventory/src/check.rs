@@ -1,4 +1,4 @@
-//! The invariants of stock, asked of the tables.
+//! The invariants of stock, as far as the tables of this service can show them. For `souk check`.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ pub async fn check_stock(db: &PgPool) -> Result<Finding, Unexpected> {
         let adds_up = row.available + row.reserved + row.sold == row.owned;
         let is_said = (row.reserved, row.sold) == (row.held, row.bought);
         let fine = row.available >= 0 && adds_up && is_said;
-        finding.look(&row.sku, (!fine).then(|| format!("{row:?}")));
+        finding.add(&row.sku, (!fine).then(|| format!("{row:?}")));
     }
     Ok(finding)
 }
@@ -65,7 +65,7 @@ pub async fn check_reservations(db: &PgPool, range: Range) -> Result<Finding, Un
         let legal = past.windows(2).all(|step| step[0].may_become(step[1]));
         let ends = row.past.last() == row.state.as_ref();
         let why = || format!("{:?}, now {:?}", row.past, row.state);
-        finding.look(row.order_id, (!begins || !legal || !ends).then(why));
+        finding.add(row.order_id, (!begins || !legal || !ends).then(why));
     }
     Ok(finding)
 }

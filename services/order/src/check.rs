@@ -1,9 +1,9 @@
-//! The invariants of orders, asked of the tables.
+//! The invariants of orders, as far as the tables of this service can show them. For `souk check`.
 
 use std::collections::{HashMap, HashSet};
 
 use chassis::Unexpected;
-use chassis::check::{Excuses, Finding, Range};
+use chassis::check::{Exemptions, Finding, Range};
 use chassis::rpc::idempotency::KEPT;
 use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse};
 use futures_util::{Stream, TryStreamExt};
@@ -16,7 +16,7 @@ use crate::rebuild;
 
 /// How long an order may take over its deadline to settle, and over its confirmation to be paid.
 const PATIENCE: time::Duration = time::Duration::seconds(60);
-/// How much earlier than it may be an answer is taken to be forgotten.
+/// How much earlier than it may be an answer is taken to be deleted.
 const ALMOST: time::Duration = time::Duration::hours(1);
 
 /// How many orders there are.
@@ -42,7 +42,7 @@ pub async fn check_settled(
     db: &PgPool,
     range: Range,
     now: OffsetDateTime,
-    excuses: &Excuses,
+    exemptions: &Exemptions,
 ) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, state,
@@ -55,7 +55,7 @@ pub async fn check_settled(
     );
     let mut finding = Finding::new("I4", "orders");
     for row in rows.fetch_all(db).await? {
-        finding.look_unless(excuses, row.order_id, row.stuck.then(|| format!("it is stuck in {}", row.state)));
+        finding.add_unless_exempt(exemptions, row.order_id, row.stuck.then(|| format!("it is stuck in {}", row.state)));
     }
     Ok(finding)
 }
@@ -64,8 +64,8 @@ pub async fn check_settled(
 pub async fn check_orders(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
     let mut finding = Finding::new("I9", "orders");
     let compared = rebuild::compare(db, range, |difference| finding.violate(difference.order_id, difference.why));
-    let count = compared.await?;
-    Ok(Finding { count, ..finding })
+    let checked = compared.await?;
+    Ok(Finding { checked, ..finding })
 }
 
 /// How many requests were answered with an order, and whether one answer must still be stored. 2 bytes, as there are many.
@@ -90,7 +90,7 @@ pub async fn check_answers(db: &PgPool, now: OffsetDateTime, most: i64) -> Resul
             match orders.get_mut(&order_id) {
                 Some(answers) => answers.count = answers.count.saturating_add(1),
                 None if range.contains(order_id) => {
-                    finding.look(order_id, Some("it was answered, and is not there".to_owned()));
+                    finding.add(order_id, Some("a stored answer names it, and it is not there".to_owned()));
                 }
                 None => {}
             }
@@ -99,7 +99,7 @@ pub async fn check_answers(db: &PgPool, now: OffsetDateTime, most: i64) -> Resul
         tx.commit().await?;
         for (order_id, Answers { count, is_stored }) in orders {
             let is_wrong = count > 1 || (count == 0 && is_stored);
-            finding.look(order_id, is_wrong.then(|| format!("{count} requests were answered with it")));
+            finding.add(order_id, is_wrong.then(|| format!("{count} requests were answered with this order")));
         }
     }
     Ok(finding)
@@ -185,19 +185,19 @@ pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid,
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.version)).collect())
 }
 
-/// How these orders ended, if they did not change for a while: by now, everybody must have heard of it.
-pub async fn ends(db: &PgPool, orders: &[Uuid], now: OffsetDateTime) -> Result<HashMap<Uuid, End>, Unexpected> {
+/// How these orders settled, if they did not change for a while: by now, every service must have consumed the event.
+pub async fn settled(db: &PgPool, orders: &[Uuid], now: OffsetDateTime) -> Result<HashMap<Uuid, Settled>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, state in ('CONFIRMED', 'FULFILLED') as "sold!"
            from "order" where order_id = any($1) and state not in ('PENDING', 'RESERVED') and updated_at < $2"#,
         orders,
         now - PATIENCE,
     );
-    let end = |sold| if sold { End::Sold } else { End::CalledOff };
-    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, end(row.sold))).collect())
+    let settled = |sold| if sold { Settled::Sold } else { Settled::Unsold };
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, settled(row.sold))).collect())
 }
 
-/// What orders of a range say went back, in minor units.
+/// What was refunded of the orders of a range as this service knows it, in minor units.
 pub async fn refunded(db: &PgPool, range: Range) -> Result<HashMap<Uuid, i64>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, refunded_minor from "order" where order_id > $1 and order_id <= $2"#,
@@ -207,11 +207,11 @@ pub async fn refunded(db: &PgPool, range: Range) -> Result<HashMap<Uuid, i64>, U
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.refunded_minor)).collect())
 }
 
-/// What became of an order.
+/// How an order settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum Settled {
     /// Confirmed, and perhaps fulfilled.
     Sold,
-    /// Rejected, cancelled, expired or not paid for: nothing is held for it and nothing kept.
-    CalledOff,
+    /// Rejected, cancelled, expired, or its payment failed: no stock is held and no money kept.
+    Unsold,
 }

@@ -1,4 +1,4 @@
-//! The invariants of money, asked of the tables.
+//! The invariants of money, as far as the tables of this service can show them. For `souk check`.
 
 mod provider;
 
@@ -14,7 +14,7 @@ use crate::goal::State;
 
 pub use provider::{Movements, Page, Provider};
 
-/// How long the order service may take to hear of a refund.
+/// How long the order service may take to consume a refund.
 const PATIENCE: time::Duration = time::Duration::seconds(60);
 
 /// What our books say of one order's payment, in minor units.
@@ -108,13 +108,13 @@ pub async fn check_ledger(db: &PgPool, range: Range) -> Result<Finding, Unexpect
         let held = row.authorized - row.voided - row.captured >= 0 && row.authorized <= row.amount_minor;
         let asked = row.reserved == row.refund_pending_minor && row.done <= row.refunded;
         let kept = row.refunded + row.refund_pending_minor <= row.captured;
-        finding.look(row.payment_id, (!moved || !held || !kept || !asked || row.foreign).then(|| format!("{row:?}")));
+        finding.add(row.payment_id, (!moved || !held || !kept || !asked || row.foreign).then(|| format!("{row:?}")));
     }
     Ok(finding)
 }
 
-/// What went back of the orders of a range, in minor units, if nothing is under way and no money moved for a while: by now, the
-/// order service must have heard of it.
+/// What was refunded of the orders of a range, in minor units, if nothing is under way and no money moved for a while: by now,
+/// the order service must have consumed the event.
 pub async fn refunded(db: &PgPool, range: Range, now: OffsetDateTime) -> Result<HashMap<Uuid, i64>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, refunded_minor from payment
@@ -159,7 +159,7 @@ pub async fn check_payments(db: &PgPool, range: Range) -> Result<Finding, Unexpe
         let past = row.past.iter().map(|state| State::parse(state)).collect::<Result<Vec<_>, _>>()?;
         let legal = past.windows(2).all(|step| step[0].may_become(step[1]));
         let whole = past.first() == Some(&State::Pending) && row.past.last() == row.state.as_ref();
-        finding.look(row.payment_id, (!legal || !whole).then(|| format!("{:?}, now {:?}", row.past, row.state)));
+        finding.add(row.payment_id, (!legal || !whole).then(|| format!("{:?}, now {:?}", row.past, row.state)));
     }
     Ok(finding)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use chassis::boot::config::Common;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{check, migrate};
+use crate::migrate;
 
 #[derive(Debug, Parser)]
 #[command(name = "souk", version, about = "A commerce backend: every role, and the commands around them")]
@@ -33,12 +33,22 @@ pub(crate) enum Command {
     Payment(One<payment::Config>),
     /// Creates databases, database roles, tables and topics, or brings them up to date.
     Migrate(migrate::Config),
-    /// Checks whether the promises hold, over all databases, topics and the provider's ledger.
-    Check(check::Config),
+    /// Checks the invariants over all databases, all topics and the payment provider: one line each, exit code 1 if one is
+    /// violated.
+    #[command(after_help = check::help())]
+    Check(Box<Check>),
     /// Prints the edge's configuration for Envoy.
     Envoy(Box<edge::Config>),
     /// Prints the contracts as a FileDescriptorSet.
     Descriptors,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) databases: migrate::Databases,
+    #[command(flatten)]
+    pub(crate) check: check::Config,
 }
 
 #[derive(Debug, Args)]

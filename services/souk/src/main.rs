@@ -1,7 +1,6 @@
 //! `souk`: every role of the shop, and the commands around them, in one binary. A role is data; this selects which to
 //! run and hands them to chassis.
 
-mod check;
 mod cli;
 mod migrate;
 mod ops;
@@ -54,7 +53,7 @@ async fn run(command: Command) -> ExitCode {
             Err(error @ migrate::Error::Config { .. }) => say(&error, USAGE),
             Err(error) => say(&error, 1),
         },
-        Command::Check(config) => match check::run(&config).await {
+        Command::Check(check) => match check::run(&check.check, &check.databases.for_check()).await {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error @ check::Error::Config { .. }) => say(&error, USAGE),

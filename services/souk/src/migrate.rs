@@ -102,6 +102,13 @@ pub(crate) struct Databases {
     pub(crate) payment: Secret,
 }
 
+impl Databases {
+    pub(crate) fn for_check(&self) -> check::Databases<'_> {
+        let Self { user, product, inventory, order, payment } = self;
+        check::Databases { user, product, inventory, order, payment }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{variable}: {why}")]

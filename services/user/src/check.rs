@@ -1,4 +1,4 @@
-//! What `souk check` must know of accounts.
+//! What `souk check` needs from accounts.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use chassis::Unexpected;
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
 
-/// How the hashes of all refresh tokens begin: enough to know one wherever it stands, and little to keep of each.
+/// The first bytes of the hashes of all refresh tokens: enough to recognise a token wherever it is, and few to keep in memory.
 pub async fn refresh_hashes(db: &PgPool) -> Result<HashSet<[u8; 8]>, Unexpected> {
     let hashes = sqlx::query_scalar!(r#"select substring(refresh_hash for 8) as "hash!" from session"#);
     let (mut begins, mut hashes) = (HashSet::new(), hashes.fetch(db));

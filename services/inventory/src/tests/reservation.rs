@@ -107,7 +107,7 @@ async fn a_group_is_decided_in_its_order(db: PgPool) {
     assert_eq!(store.published(third).await, ["StockReserved", "StockSold"]);
     assert_eq!(store.published(barred).await, Vec::<String>::new());
     let checked = crate::check::check_reservations(&store.db, Range::ALL).await.expect("checked");
-    assert_eq!((checked.count, checked.violations.len()), (4, 0), "{:?}", checked.violations);
+    assert_eq!((checked.checked, checked.violations.len()), (4, 0), "{:?}", checked.violations);
 }
 
 /// Groups of different partitions, whose orders come to the same goods in opposite directions. `deadlocks` counts what

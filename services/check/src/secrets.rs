@@ -1,5 +1,7 @@
-//! I11: no card data, no password, no token and no e-mail address stands where it must not. Looks at every text, document
-//! and binary column of every database, and at everything in every topic. What it finds it never prints.
+//! I11: no card number, password hash, token or e-mail address is where it must not be. Every text, document and binary column
+//! of every database is scanned, and every key, value and header of every topic. What is found is never printed.
+
+mod pattern;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,26 +10,27 @@ use chassis::check::Finding;
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 
-use super::pattern::{Secret, find};
-use super::{Error, progress};
+use pattern::{Secret, find};
 
-/// What was looked at, and what was found.
+use crate::{Error, progress};
+
+/// What was scanned, and what was found.
 pub(crate) struct Scan {
     pub(crate) finding: Finding,
     /// How many values, by database and table, or by topic.
-    pub(crate) looked_at: BTreeMap<String, BTreeMap<String, u64>>,
+    pub(crate) scanned: BTreeMap<String, BTreeMap<String, u64>>,
     refresh_hashes: HashSet<[u8; 8]>,
 }
 
 impl Default for Scan {
-    /// One that knows no refresh token.
+    /// A scan that recognises no refresh token.
     fn default() -> Self {
-        Self { finding: Finding::new("I11", "values"), looked_at: BTreeMap::new(), refresh_hashes: HashSet::new() }
+        Self { finding: Finding::new("I11", "values"), scanned: BTreeMap::new(), refresh_hashes: HashSet::new() }
     }
 }
 
 impl Scan {
-    /// `user` is where hashes of refresh tokens are, so that one of them is known when it is seen.
+    /// Reads the hashes of refresh tokens from the user service's database, to recognise a token wherever it is.
     pub(crate) async fn begin(user: &PgPool) -> Result<Self, Unexpected> {
         Ok(Self { refresh_hashes: user::check::refresh_hashes(user).await?, ..Self::default() })
     }
@@ -55,11 +58,11 @@ impl Scan {
             let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut session);
             let name = table.table.trim_matches('"');
             progress::set(format!("I11, secrets: {service} {name}"));
-            self.looked_at.entry(service.to_owned()).or_default().entry(name.to_owned()).or_default();
+            self.scanned.entry(service.to_owned()).or_default().entry(name.to_owned()).or_default();
             while let Some(row) = rows.try_next().await? {
                 for (at, column) in table.names.iter().enumerate() {
                     if let Some(value) = row.try_get::<Option<&[u8]>, _>(at)? {
-                        self.look(service, name, column, value);
+                        self.scan(service, name, column, value);
                     }
                 }
             }
@@ -72,27 +75,27 @@ impl Scan {
         progress::set(format!("I11, secrets: {topic}"));
         let brokers = brokers.to_owned();
         let read = tokio::task::spawn_blocking(move || {
-            self.looked_at.entry("topics".to_owned()).or_default().entry(topic.to_owned()).or_default();
-            let read = bus::scan(&brokers, topic, |value| self.look("topics", topic, "record", value));
+            self.scanned.entry("topics".to_owned()).or_default().entry(topic.to_owned()).or_default();
+            let read = bus::scan(&brokers, topic, |value| self.scan("topics", topic, "record", value));
             read.map(|()| self)
         });
         Ok(read.await.map_err(|error| Unexpected::Broken(format!("reading {topic}: {error}")))??)
     }
 
-    fn look(&mut self, place: &str, table: &str, column: &str, value: &[u8]) {
-        self.finding.count += 1;
-        *self.looked_at.entry(place.to_owned()).or_default().entry(table.to_owned()).or_default() += 1;
+    fn scan(&mut self, place: &str, table: &str, column: &str, value: &[u8]) {
+        self.finding.checked += 1;
+        *self.scanned.entry(place.to_owned()).or_default().entry(table.to_owned()).or_default() += 1;
         for secret in find(value, &self.refresh_hashes) {
-            if !may_stand(secret, place, table, column) {
-                let thing = format!("{place} {table}.{column}");
+            if !may_be_in(secret, place, table, column) {
+                let column = format!("{place} {table}.{column}");
                 let why = format!("something in it looks like {}", secret.name());
-                self.finding.violations.insert(thing, why);
+                self.finding.violations.insert(column, why);
             }
         }
     }
 }
 
-fn may_stand(secret: Secret, place: &str, table: &str, column: &str) -> bool {
+fn may_be_in(secret: Secret, place: &str, table: &str, column: &str) -> bool {
     match secret {
         Secret::PasswordHash => (place, table, column) == ("user", "account", "password_hash"),
         Secret::Email => place == "user" || (place, table) == ("order", "order_shipping_address"),

@@ -1,4 +1,4 @@
-//! I6 and I8 as clients see them: what load clients wrote down of each attempt, held against the orders there are.
+//! I6 and I8 as clients see them: the attempts that load clients wrote down, compared with the orders.
 //!
 //! One line of JSON for each attempt, as soon as its outcome is known: `attempt`, `key`, `kind` (`create` for CreateOrder),
 //! `outcome` (`ok`, `refused` or `unknown`), `order_id` where there was one, and `at`.
@@ -12,7 +12,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::Error;
+use crate::Error;
 
 /// The kind of attempts that make orders.
 const CREATE: &str = "create";
@@ -67,14 +67,14 @@ impl Journal {
         }
         let mut orders = HashSet::new();
         let named: Vec<_> = self.attempts.iter().filter_map(|attempt| attempt.order_id).collect();
-        for some in named.chunks(usize::try_from(range).unwrap_or(usize::MAX)) {
-            orders.extend(order::check::existing(db, some).await?);
+        for chunk in named.chunks(usize::try_from(range).unwrap_or(usize::MAX)) {
+            orders.extend(order::check::existing(db, chunk).await?);
         }
         Ok(vec![once, check_durable(&self.attempts, &orders)])
     }
 }
 
-/// A last line without its end is of a client that was cut off while it wrote.
+/// A last line without a line break is left out: its client was killed while it wrote.
 pub(crate) fn read(path: &Path) -> Result<Vec<Attempt>, Error> {
     let failed = |line: usize, why: String| Error::Journal { path: path.to_owned(), line, why };
     let text = std::fs::read_to_string(path).map_err(|error| failed(0, error.to_string()))?;
@@ -82,7 +82,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Attempt>, Error> {
     lines.map(|(at, line)| serde_json::from_str(line).map_err(|error| failed(at + 1, error.to_string()))).collect()
 }
 
-/// I8: whatever was acknowledged is there.
+/// I8: every acknowledged order is there.
 pub(crate) fn check_durable(attempts: &[Attempt], orders: &HashSet<Uuid>) -> Finding {
     let mut finding = Finding::new("I8", "acknowledged attempts");
     for attempt in attempts.iter().filter(|attempt| attempt.outcome == Outcome::Ok) {
@@ -92,12 +92,12 @@ pub(crate) fn check_durable(attempts: &[Attempt], orders: &HashSet<Uuid>) -> Fin
             None if attempt.kind == CREATE => Some("it was acknowledged without an order".to_owned()),
             None => None,
         };
-        finding.look(&attempt.attempt, why);
+        finding.add(&attempt.attempt, why);
     }
     finding
 }
 
-/// I6: however often it was tried, a key is one order at most.
+/// I6: however often it was tried, a key made one order at most.
 pub(crate) fn check_once(attempts: &[Attempt], made: &[(String, Uuid)]) -> Finding {
     let mut by_key = BTreeMap::<&str, Vec<&Attempt>>::new();
     for attempt in attempts.iter().filter(|attempt| attempt.kind == CREATE) {
@@ -119,14 +119,14 @@ pub(crate) fn check_once(attempts: &[Attempt], made: &[(String, Uuid)]) -> Findi
             1 => Some("it was refused, and there is an order".to_owned()),
             count => Some(format!("it made {count} orders")),
         };
-        finding.look(key, why);
+        finding.add(key, why);
     }
     finding
 }
 
-/// And where the journal is complete, every order has one of its keys: `known` are those that do.
+/// I6, where the journal is complete: every order was made by an attempt. `known`: those that were.
 pub(crate) fn find_unattempted(finding: &mut Finding, known: &HashSet<Uuid>, orders: Vec<Uuid>) {
     for order_id in orders.into_iter().filter(|order_id| !known.contains(order_id)) {
-        finding.look(order_id, Some("nobody tried to make this order".to_owned()));
+        finding.add(order_id, Some("no attempt in the journal made this order".to_owned()));
     }
 }

@@ -1,5 +1,4 @@
-//! What looks like something that must not be where it is. It errs on the side of finding none: a check that cries wolf is
-//! not read.
+//! What secrets and personal data look like. In doubt nothing is found: a check with false alarms is not read.
 
 use std::collections::HashSet;
 
@@ -29,7 +28,7 @@ impl Secret {
 /// How many characters a refresh token has: 32 bytes in base64url.
 const REFRESH_TOKEN: usize = 43;
 
-/// Everything that some bytes look like. Of refresh tokens only is known how their hashes begin.
+/// Everything that these bytes look like. A refresh token is recognised by the first bytes of its hash.
 pub(crate) fn find(bytes: &[u8], refresh_hashes: &HashSet<[u8; 8]>) -> Vec<Secret> {
     let found = [
         (has_card_number(bytes), Secret::CardNumber),
@@ -114,7 +113,7 @@ fn is_base64url(byte: u8) -> bool {
 fn has_access_token(bytes: &[u8]) -> bool {
     runs(bytes, |byte| is_base64url(byte) || byte == b'.').into_iter().any(|(first, end)| {
         let parts: Vec<_> = bytes[first..end].split(|byte| *byte == b'.').collect();
-        // What stands before the first may touch it.
+        // The first may follow other characters without a space.
         let begins = |part: &[u8]| contains(part, b"eyJ") && part.len() >= 10;
         parts.windows(3).any(|it| begins(it[0]) && it[1].starts_with(b"eyJ") && it[1].len() >= 10 && it[2].len() >= 10)
     })
@@ -124,7 +123,7 @@ fn has_refresh_token(bytes: &[u8], hashes: &HashSet<[u8; 8]>) -> bool {
     let is_known = |token: &[u8]| hashes.contains(&Sha256::digest(token)[..8]);
     runs(bytes, is_base64url)
         .into_iter()
-        // What stands around it may look the same; but what is much longer is something else.
+        // Characters around it may belong to the run, too; but a much longer run is something else.
         .filter(|(first, end)| (REFRESH_TOKEN..REFRESH_TOKEN + 8).contains(&(end - first)))
         .any(|(first, end)| bytes[first..end].windows(REFRESH_TOKEN).any(is_known))
 }
@@ -133,7 +132,7 @@ fn has_refresh_token(bytes: &[u8], hashes: &HashSet<[u8; 8]>) -> bool {
 mod tests {
     use super::*;
 
-    fn look(text: &str) -> Vec<Secret> {
+    fn found(text: &str) -> Vec<Secret> {
         let begins = Sha256::digest(TOKEN)[..8].try_into().expect("eight bytes");
         find(text.as_bytes(), &HashSet::from([begins]))
     }
@@ -155,7 +154,7 @@ mod tests {
             (&format!("authorization: Bearer {JWT}\n"), Secret::AccessToken),
             (&format!("token={TOKEN};"), Secret::RefreshToken),
         ] {
-            assert_eq!(look(text), [secret], "{text}");
+            assert_eq!(found(text), [secret], "{text}");
         }
     }
 
@@ -175,7 +174,7 @@ mod tests {
             "eyJhbGciOiJFUzI1NiJ9",
             "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKL-013",
         ] {
-            assert_eq!(look(text), [], "{text}");
+            assert_eq!(found(text), [], "{text}");
         }
     }
 }

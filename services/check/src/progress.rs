@@ -1,20 +1,20 @@
-//! Says on standard error what is being looked at, every few seconds.
+//! Tells on standard error what is being checked, every few seconds.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-const SAY: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_secs(3);
 
-/// What this process is looking at.
+/// What this process is checking.
 static NOW: Mutex<String> = Mutex::new(String::new());
 
 pub(crate) fn set(what: String) {
     *NOW.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }
 
-/// Says it until it is dropped.
+/// Tells it until this is dropped.
 pub(crate) struct Progress(JoinHandle<()>);
 
 impl Progress {
@@ -22,7 +22,7 @@ impl Progress {
         let begun = Instant::now();
         Self(tokio::spawn(async move {
             loop {
-                tokio::time::sleep(SAY).await;
+                tokio::time::sleep(INTERVAL).await;
                 let now = NOW.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 eprintln!("souk: {} s: {now}", begun.elapsed().as_secs());
             }

@@ -1,0 +1,78 @@
+//! The configuration of `souk check`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chassis::boot::config::{Secret, parse_duration, parse_secure_url};
+use clap::Args;
+
+/// Where everything that is checked is.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Kafka's bootstrap servers, comma-separated.
+    #[arg(
+        id = "SOUK_KAFKA_BROKERS",
+        long = "kafka-brokers",
+        env = "SOUK_KAFKA_BROKERS",
+        default_value = "127.0.0.1:19092"
+    )]
+    pub(crate) kafka_brokers: String,
+    /// The payment provider, whose intents and refunds the ledger is compared with. Without it, I2 is not checked.
+    #[arg(
+        id = "SOUK_CHECK_PROVIDER_URL",
+        long = "provider-url",
+        env = "SOUK_CHECK_PROVIDER_URL",
+        value_parser = parse_secure_url
+    )]
+    pub(crate) provider_url: Option<String>,
+    /// A file that holds the provider's secret key, in its first line: the payment service's, or one that may only read payment
+    /// intents, charges and refunds.
+    #[arg(id = "PAYMENT_PROVIDER_KEY_FILE", long = "provider-key-file", env = "PAYMENT_PROVIDER_KEY_FILE")]
+    pub(crate) provider_key_file: Option<PathBuf>,
+    /// How many calls a second the provider gets from this process and all replicas together: as the payment service is set.
+    #[arg(
+        id = "PAYMENT_PROVIDER_RATE",
+        long = "provider-rate",
+        env = "PAYMENT_PROVIDER_RATE",
+        default_value_t = 25,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub(crate) provider_rate: u32,
+    /// How long a statement in a database may take.
+    #[arg(
+        id = "SOUK_CHECK_STATEMENT_TIMEOUT",
+        long = "statement-timeout",
+        env = "SOUK_CHECK_STATEMENT_TIMEOUT",
+        default_value = "10m",
+        value_parser = parse_duration
+    )]
+    pub(crate) statement_timeout: Duration,
+    /// What load clients wrote down of their attempts: a line of JSON for each, with `attempt`, `key`, `kind` (`create` for
+    /// CreateOrder), `outcome` (`ok`, `refused`, `unknown`), `order_id` if there was one, and `at`.
+    #[arg(long)]
+    pub(crate) journal: Option<PathBuf>,
+    /// Every order that there is must be of an attempt in the journal.
+    #[arg(long, requires = "journal")]
+    pub(crate) journal_is_complete: bool,
+    /// Nothing is under way any more: every order must have settled and be paid, however young it is.
+    #[arg(long)]
+    pub(crate) at_rest: bool,
+}
+
+/// The database of each service, with its role.
+#[derive(Debug, Clone, Copy)]
+pub struct Databases<'a> {
+    pub user: &'a Secret,
+    pub product: &'a Secret,
+    pub inventory: &'a Secret,
+    pub order: &'a Secret,
+    pub payment: &'a Secret,
+}
+
+impl Config {
+    pub(crate) fn provider_key(&self) -> Result<String, String> {
+        let file = self.provider_key_file.as_ref().ok_or("is required to ask SOUK_CHECK_PROVIDER_URL")?;
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    }
+}

@@ -1,0 +1,190 @@
+//! `souk check`: do the invariants of the shop hold? This crate reads the databases of all services, all topics and the payment
+//! provider, prints one line for each invariant ([`invariants`]), and says whether any is violated.
+//!
+//! - **In an open shop.** Services know of an event at different times, so what is wrong is checked again a little later
+//!   ([`recheck`]): only what is wrong about the same thing every time is a violation.
+//! - **In bounded memory.** Tables are read by ranges of ids, 10,000 rows at a time: orders together with their reservations and
+//!   payments ([`orders`]). Topics and stored answers are in no order that would allow this, so they are read from beginning
+//!   to end, with a few bytes in memory for each of up to 900,000 keys; with more keys, they are read again for the next ones.
+//! - **Discarded dead letters.** What an operator discarded explains why an order is not settled or a record is out of order, and
+//!   is no violation for ever. It never explains wrong money, wrong stock, a wrong history or a lost event ([`dead_letters`]).
+//!
+//! What one service can say about its own tables is in that service (`order::check`, `payment::check`, `inventory::check`); what
+//! is compared across services is here. The tests plant violations of every invariant, and each must be found.
+//!
+//! It never writes to a table or a topic, never changes anything at the provider, and never prints a secret that it found. Its
+//! calls to the provider come from the budget that the payment service's replicas share, after theirs.
+
+mod config;
+mod dead_letters;
+mod invariants;
+mod journal;
+mod orders;
+mod progress;
+mod provider;
+mod recheck;
+mod report;
+mod secrets;
+mod topics;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chassis::boot::db;
+use chassis::check::Finding;
+use chassis::{Clock, Unexpected};
+use contracts::event::{Event as _, TOPICS};
+use contracts::souk::inventory::v1::inventory_event;
+use contracts::souk::order::v1::order_event;
+use contracts::souk::payment::v1::payment_event;
+use payment::check::Provider;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+use dead_letters::Discarded;
+use journal::{Coverage, Journal};
+use progress::Progress;
+use recheck::single;
+use secrets::Scan;
+
+pub use config::{Config, Databases};
+pub use invariants::help;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{variable}: {why}")]
+    Config { variable: &'static str, why: String },
+    #[error(transparent)]
+    Unexpected(#[from] Unexpected),
+    #[error("the topics: {0}")]
+    Topics(#[from] bus::Error),
+    #[error("the provider: {0}")]
+    Provider(String),
+    #[error("the journal {path:?}, line {line}: {why}")]
+    Journal { path: PathBuf, line: usize, why: String },
+}
+
+/// How much is in memory at once.
+struct Sizes {
+    /// How many orders, and rows of other tables, are read at once.
+    rows_per_range: i64,
+    /// Of how many keys a few bytes are in memory: a hash table of 2^20 entries, with 19 to 29 bytes each.
+    keys_in_memory: i64,
+}
+
+const SIZES: Sizes = Sizes { rows_per_range: 10_000, keys_in_memory: 900_000 };
+
+/// What is read.
+struct Sources {
+    user: PgPool,
+    product: PgPool,
+    inventory: PgPool,
+    order: PgPool,
+    payment: PgPool,
+    kafka_brokers: String,
+    provider: Option<Provider>,
+    journal: Option<Journal>,
+    at_rest: bool,
+    sizes: Sizes,
+    /// How long after a check something is checked again.
+    recheck_pause: Duration,
+}
+
+impl Sources {
+    fn open(config: &Config, databases: &Databases<'_>) -> Result<Self, Error> {
+        let pool = |url, variable| {
+            db::patient_pool(url, 4, config.statement_timeout).map_err(|why| Error::Config { variable, why })
+        };
+        let payment = pool(databases.payment, "PAYMENT_DATABASE_URL")?;
+        let provider = config.provider_url.as_deref().map(|url| {
+            let key =
+                config.provider_key().map_err(|why| Error::Config { variable: "PAYMENT_PROVIDER_KEY_FILE", why })?;
+            Provider::new(url, &key, config.provider_rate, payment.clone())
+                .map_err(|why| Error::Config { variable: "SOUK_CHECK_PROVIDER_URL", why })
+        });
+        let provider = provider.transpose()?;
+        let coverage = if config.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
+        let attempts = config.journal.as_deref().map(journal::read).transpose()?;
+        Ok(Self {
+            user: pool(databases.user, "USER_DATABASE_URL")?,
+            product: pool(databases.product, "PRODUCT_DATABASE_URL")?,
+            inventory: pool(databases.inventory, "INVENTORY_DATABASE_URL")?,
+            order: pool(databases.order, "ORDER_DATABASE_URL")?,
+            payment,
+            kafka_brokers: config.kafka_brokers.clone(),
+            provider,
+            journal: attempts.map(|attempts| Journal { attempts, coverage }),
+            at_rest: config.at_rest,
+            sizes: SIZES,
+            recheck_pause: recheck::PAUSE,
+        })
+    }
+
+    /// The time as of which is checked. What must be true a minute after the last change must be true at once in a shop at rest.
+    fn as_of(&self) -> OffsetDateTime {
+        Clock::System.now() + if self.at_rest { time::Duration::DAY } else { time::Duration::ZERO }
+    }
+}
+
+/// Checks everything and prints the report. Returns whether all invariants hold.
+pub async fn run(config: &Config, databases: &Databases<'_>) -> Result<bool, Error> {
+    let sources = Sources::open(config, databases)?;
+    let progress = Progress::begin();
+    let mut findings = check(&sources).await?;
+    // A secret that is somewhere stays there: it is not checked again.
+    let scan = scan(&sources).await?;
+    drop(progress);
+    findings.push(scan.finding.clone());
+    report::print(&findings);
+    report::print_scanned(&scan);
+    Ok(findings.iter().all(|finding| finding.violations.is_empty()))
+}
+
+async fn check(sources: &Sources) -> Result<Vec<Finding>, Error> {
+    let Sources { inventory, order, payment, sizes: Sizes { rows_per_range: rows, keys_in_memory: keys }, .. } =
+        sources;
+    let discarded = &Discarded::read(&[inventory, order, payment], payment).await?;
+    progress::set("I1: stock".to_owned());
+    let mut findings = sources.recheck(|| single(inventory::check::check_stock(inventory))).await?;
+    findings.extend(orders::check_orders(sources, discarded).await?);
+    findings.extend(orders::check_payments(sources).await?);
+    let services = [inventory, order, payment];
+    findings.extend(sources.recheck(|| single(dead_letters::check_parked(&services))).await?);
+    findings.push(discarded.finding());
+    let exemptions = &discarded.exemptions;
+    let recorded = |after| order::check::versions(order, after, *rows);
+    findings.extend(sources.check_topic(order_event::Event::TOPIC, order, recorded, exemptions).await?);
+    let recorded = |after| inventory::check::versions(inventory, after, *rows);
+    findings.extend(sources.check_topic(inventory_event::Event::TOPIC, inventory, recorded, exemptions).await?);
+    let recorded = |after| payment::check::versions(payment, after, *rows);
+    findings.extend(sources.check_topic(payment_event::Event::TOPIC, payment, recorded, exemptions).await?);
+    progress::set("I6: answers to requests".to_owned());
+    let answers = || single(order::check::check_answers(order, Clock::System.now(), *keys));
+    findings.extend(sources.recheck(answers).await?);
+    if let Some(journal) = &sources.journal {
+        progress::set("I6, I8: the journal".to_owned());
+        findings.extend(sources.recheck(|| journal.check(order, *rows)).await?);
+    }
+    Ok(findings)
+}
+
+async fn scan(sources: &Sources) -> Result<Scan, Error> {
+    let mut scan = Scan::begin(&sources.user).await?;
+    let services = [
+        ("user", &sources.user),
+        ("product", &sources.product),
+        ("inventory", &sources.inventory),
+        ("order", &sources.order),
+        ("payment", &sources.payment),
+    ];
+    for (service, db) in services {
+        scan.database(service, db).await?;
+    }
+    for topic in TOPICS {
+        scan = scan.topic(&sources.kafka_brokers, topic).await?;
+    }
+    Ok(scan)
+}

@@ -1,0 +1,46 @@
+//! What is printed: one line for each invariant, and what violates it.
+
+use chassis::check::{Finding, MOST_VIOLATIONS};
+
+use crate::invariants::{INVARIANTS, Invariant};
+use crate::secrets::Scan;
+
+/// How many violations of one kind are printed.
+const SHOWN: usize = 20;
+
+pub(crate) fn print(findings: &[Finding]) {
+    for Invariant { name, unchecked, .. } in INVARIANTS {
+        let findings: Vec<_> = findings.iter().filter(|finding| finding.invariant == name).collect();
+        if findings.is_empty() {
+            println!("{name:4}--  {unchecked}");
+            continue;
+        }
+        let violated = findings.iter().any(|finding| !finding.violations.is_empty());
+        let counts: Vec<_> = findings.iter().map(|finding| describe(finding)).collect();
+        let verdict = if violated { "VIOLATED" } else { "ok" };
+        println!("{name:4}{verdict}  {}", counts.join(", "));
+        let shown = findings.iter().flat_map(|finding| finding.violations.iter().take(SHOWN));
+        for (id, violation) in shown {
+            println!("        {id}: {violation}");
+        }
+    }
+}
+
+/// How many values were scanned for secrets, by table or topic.
+pub(crate) fn print_scanned(scan: &Scan) {
+    for (place, tables) in &scan.scanned {
+        let counts: Vec<_> = tables.iter().map(|(table, count)| format!("{table} {count}")).collect();
+        println!("        {place}: {}", counts.join(", "));
+    }
+}
+
+fn describe(finding: &Finding) -> String {
+    let Finding { subject, checked, violations, exempted, .. } = finding;
+    let wrong = match violations.len() {
+        0 => String::new(),
+        MOST_VIOLATIONS => format!("at least {MOST_VIOLATIONS} of "),
+        wrong => format!("{wrong} of "),
+    };
+    let exempted = if *exempted == 0 { String::new() } else { format!(" ({exempted} wrong by what was discarded)") };
+    format!("{wrong}{checked} {subject}{exempted}")
+}

@@ -1,0 +1,137 @@
+//! I2, I3, I4 and I9 of orders that are compared over several databases and with the provider, by ranges.
+
+use std::time::Duration;
+
+use chassis::boot::db::Schema;
+use chassis::check::Range;
+use order::check::Settled;
+use payment::check::Provider;
+use provider::{Provider as Simulator, Seed, seed};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Executor, PgPool};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::orders::placed;
+use super::payments::paid;
+use super::stock::sold;
+use super::{RANGE, WRONG, execute, for_each, id};
+use crate::dead_letters::Discarded;
+use crate::orders::check_orders;
+use crate::{Sizes, Sources};
+
+/// A provider with an intent for each of these orders, created a second later, and its URL.
+async fn provider(orders: &[(u128, u128)], stop: CancellationToken) -> String {
+    let folder = std::env::temp_dir().join(format!("souk-provider-{}", Uuid::now_v7()));
+    let seeds = orders.iter().map(|(order, intent)| Seed {
+        intent_id: id(*intent),
+        refund_id: None,
+        created: u64::try_from(*intent).expect("small") * 1_000 + 1_000,
+        amount: 100,
+        metadata: vec![("order_id".to_owned(), id(*order).to_string())],
+    });
+    seed(&folder, seeds).expect("written");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(Simulator::open(folder).expect("a ledger").serve_on(listener, stop));
+    url
+}
+
+/// The tables of another service than order, in a schema that stands in for its database.
+async fn tables(schema: &Schema, options: &PgConnectOptions) -> PgPool {
+    let options = options.clone().options([("search_path", schema.service)]);
+    let db = PgPoolOptions::new().max_connections(2).connect_with(options).await.expect("Postgres is there");
+    db.execute(AssertSqlSafe(format!(r#"create schema "{}""#, schema.service))).await.expect("a schema");
+    schema.migrator.run(&db).await.expect("the migrations apply");
+    db
+}
+
+/// Ranges of three, over databases that have different rows; what is wrong is on both sides of where a range ends.
+#[sqlx::test(migrator = "order::MIGRATOR")]
+async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in(
+    pools: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let stop = CancellationToken::new();
+    // None for orders 6 and 12, of which our books name one for order 6 only, a second one for order 8, and one for an order
+    // that is not there.
+    let intents = [(2, 2), (4, 4), (8, 8), (8, 9), (10, 10), (14, 14), (16, 16), (18, 18), (20, 20), (21, 21)];
+    let url = provider(&intents, stop.clone()).await;
+
+    let order = pools.connect_with(options.clone()).await.expect("Postgres is there");
+    execute(&order, for_each(2..=10, placed)).await;
+    let confirm = r#"update "order" set state = 'CONFIRMED', captured = true"#;
+    execute(&order, vec![confirm.to_owned()]).await;
+    let refunded = |it| [format!(r#"update "order" set refunded_minor = 1 where order_id = '{it}'"#)];
+    execute(&order, for_each(WRONG, refunded)).await;
+
+    let inventory = tables(&inventory::SCHEMA, &options).await;
+    execute(&inventory, for_each(1..=10, sold)).await;
+    execute(&inventory, for_each(WRONG, |it| [format!("delete from reservation where order_id = '{it}'")])).await;
+
+    let payment = tables(&payment::SCHEMA, &options).await;
+    execute(&payment, for_each((2..=20).step_by(2), paid)).await;
+    let named = "update payment set intent_id = 'pi_' || replace(payment_id::text, '-', '')";
+    execute(&payment, vec![named.to_owned()]).await;
+    let long_ago = "alter table ledger_transfer disable trigger user;
+                    update ledger_transfer set created_at = now() - interval '2 minutes'";
+    execute(&payment, vec![long_ago.to_owned()]).await;
+    let unpaid = |it| [format!("update payment set captured_minor = 0 where order_id = '{it}'")];
+    execute(&payment, for_each([18], unpaid)).await;
+    let unnamed = |it| [format!("update payment set intent_id = null where order_id = '{it}'")];
+    execute(&payment, for_each([12], unnamed)).await;
+
+    let sources = Sources {
+        user: order.clone(),
+        product: order.clone(),
+        inventory: inventory.clone(),
+        order: order.clone(),
+        payment: payment.clone(),
+        kafka_brokers: String::new(),
+        provider: Some(Provider::new(&url, "sk_test_souk", 100_000, payment.clone()).expect("a URL")),
+        journal: None,
+        at_rest: false,
+        sizes: Sizes { rows_per_range: RANGE, keys_in_memory: RANGE },
+        recheck_pause: Duration::ZERO,
+    };
+    let found = check_orders(&sources, &Discarded::default()).await.expect("checked");
+    stop.cancel();
+    for db in [order, inventory, payment] {
+        db.close().await;
+    }
+    let wrong = |rows: &[u128]| rows.iter().map(|it| id(*it).to_string()).collect::<Vec<_>>();
+    // None of the orders has an event that confirms it.
+    let all = wrong(&(2..=10).collect::<Vec<_>>());
+    for (invariant, things, count, violated) in [
+        ("I2", "orders at the provider", 11, wrong(&[6, 8, 12, 21])),
+        ("I3", "payments", 10, wrong(&[18])),
+        ("I4", "orders", 9, vec![]),
+        ("I4", "orders in stock", 9, wrong(&WRONG)),
+        ("I4", "orders and their refunds", 10, wrong(&[4])),
+        ("I9", "orders", 9, all),
+        ("I9", "reservations", 10, wrong(&WRONG)),
+    ] {
+        let finding = found.iter().find(|it| (it.invariant, it.subject) == (invariant, things)).expect("it is checked");
+        assert_eq!((finding.checked, finding.violations.keys().cloned().collect()), (count, violated), "{finding:?}");
+    }
+}
+
+#[sqlx::test(migrator = "order::MIGRATOR")]
+async fn an_order_is_settled_once_it_did_not_change_for_a_while(db: PgPool) {
+    let insert = r#"insert into "order" (order_id, user_id, state, version, currency, total_minor, payment_method, captured,
+                      refunded_minor, exit_reason, carrier, tracking_number, expires_at, created_at, updated_at)
+                    select gen_random_uuid(), gen_random_uuid(), state, 1, 'EUR', 100, 'pm_card_visa', false, 0, '', '', '',
+                      now(), now(), now() - age from unnest($1::text[], $2::interval[]) as made (state, age)"#;
+    let states = ["CONFIRMED", "CONFIRMED", "CANCELLED", "PENDING"];
+    let (old, new) =
+        (sqlx::postgres::types::PgInterval { microseconds: 120_000_000, ..Default::default() }, Default::default());
+    let ages = [old, new, old, old];
+    sqlx::query(insert).bind(&states[..]).bind(&ages[..]).execute(&db).await.expect("inserted");
+    let orders = order::check::order_ids(&db, Range::ALL).await.expect("read");
+    let settled = order::check::settled(&db, &orders, OffsetDateTime::now_utc()).await.expect("read");
+    let mut sold: Vec<_> = settled.into_values().map(|settled| settled == Settled::Sold).collect();
+    sold.sort_unstable();
+    assert_eq!(sold, [false, true]);
+}
