@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use chassis::boot::config::Common;
 use clap::{Args, Parser, Subcommand};
 
+use crate::databases::Databases;
 use crate::migrate;
 
 #[derive(Debug, Parser)]
@@ -46,7 +47,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     #[command(flatten)]
-    pub(crate) databases: migrate::Databases,
+    pub(crate) databases: Databases,
     #[command(flatten)]
     pub(crate) check: check::Config,
 }

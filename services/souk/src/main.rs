@@ -2,6 +2,7 @@
 //! run and hands them to chassis.
 
 mod cli;
+mod databases;
 mod migrate;
 mod ops;
 #[cfg(test)]
