@@ -7,6 +7,7 @@
 //! answers to bodies that are not good (`lua/body.lua`), routing. Limits come before tokens, so that bad tokens are counted.
 
 mod bindings;
+mod endpoints;
 mod errors;
 mod routes;
 
@@ -18,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use chassis::boot::config::parse_duration;
 use chassis::rpc::DEFAULT_DEADLINE;
 use clap::Args;
+use endpoints::Endpoints;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
@@ -36,60 +38,8 @@ pub struct Config {
         default_value = "127.0.0.1:19901"
     )]
     admin_listen: SocketAddr,
-    /// Replicas of the gateway, comma-separated host:port.
-    #[arg(
-        id = "EDGE_GATEWAY_ENDPOINTS",
-        long = "gateway-endpoints",
-        env = "EDGE_GATEWAY_ENDPOINTS",
-        default_value = "127.0.0.1:9001",
-        value_delimiter = ','
-    )]
-    gateway_endpoints: Vec<String>,
-    /// Replicas of the user service.
-    #[arg(
-        id = "EDGE_USER_ENDPOINTS",
-        long = "user-endpoints",
-        env = "EDGE_USER_ENDPOINTS",
-        default_value = "127.0.0.1:9002",
-        value_delimiter = ','
-    )]
-    user_endpoints: Vec<String>,
-    /// Replicas of the product service.
-    #[arg(
-        id = "EDGE_PRODUCT_ENDPOINTS",
-        long = "product-endpoints",
-        env = "EDGE_PRODUCT_ENDPOINTS",
-        default_value = "127.0.0.1:9003",
-        value_delimiter = ','
-    )]
-    product_endpoints: Vec<String>,
-    /// Replicas of the inventory service.
-    #[arg(
-        id = "EDGE_INVENTORY_ENDPOINTS",
-        long = "inventory-endpoints",
-        env = "EDGE_INVENTORY_ENDPOINTS",
-        default_value = "127.0.0.1:9004",
-        value_delimiter = ','
-    )]
-    inventory_endpoints: Vec<String>,
-    /// Replicas of the order service.
-    #[arg(
-        id = "EDGE_ORDER_ENDPOINTS",
-        long = "order-endpoints",
-        env = "EDGE_ORDER_ENDPOINTS",
-        default_value = "127.0.0.1:9005",
-        value_delimiter = ','
-    )]
-    order_endpoints: Vec<String>,
-    /// Replicas of the payment service.
-    #[arg(
-        id = "EDGE_PAYMENT_ENDPOINTS",
-        long = "payment-endpoints",
-        env = "EDGE_PAYMENT_ENDPOINTS",
-        default_value = "127.0.0.1:9006",
-        value_delimiter = ','
-    )]
-    payment_endpoints: Vec<String>,
+    #[command(flatten)]
+    endpoints: Endpoints,
     /// Where the keys of access tokens are published: admin ports of the user service.
     #[arg(
         id = "EDGE_JWKS_ENDPOINTS",
@@ -274,34 +224,28 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
 }
 
 fn clusters(config: &Config, rpcs: &[routes::Rpc]) -> Result<Vec<Cluster>, Error> {
-    let roles = [
-        ("gateway", &config.gateway_endpoints),
-        ("user", &config.user_endpoints),
-        ("product", &config.product_endpoints),
-        ("inventory", &config.inventory_endpoints),
-        ("order", &config.order_endpoints),
-        ("payment", &config.payment_endpoints),
-    ];
-    if let Some(rpc) = rpcs.iter().find(|rpc| !roles.iter().any(|(name, _)| *name == rpc.cluster)) {
+    let roles = &config.endpoints.0;
+    if let Some(rpc) = rpcs.iter().find(|rpc| !roles.iter().any(|(role, _)| role.name == rpc.cluster)) {
         return Err(Error::NoEndpoints(rpc.cluster.clone()));
     }
     let mut clusters = Vec::new();
-    for (name, endpoints) in roles {
-        let first = rpcs.iter().find(|rpc| rpc.cluster == name).map(|rpc| rpc.service.clone());
-        clusters.push(cluster(name, endpoints, Protocol::Http2, Some(first.unwrap_or_default()))?);
+    for (role, endpoints) in roles {
+        let first = rpcs.iter().find(|rpc| rpc.cluster == role.name).map(|rpc| rpc.service.clone());
+        let (variable, health) = (endpoints::variable(*role), Some(first.unwrap_or_default()));
+        clusters.push(cluster(role.name, &variable, endpoints, Protocol::Http2, health)?);
     }
-    clusters.push(cluster("jwks", &config.jwks_endpoints, Protocol::Http1, None)?);
+    clusters.push(cluster("jwks", "EDGE_JWKS_ENDPOINTS", &config.jwks_endpoints, Protocol::Http1, None)?);
     Ok(clusters)
 }
 
 fn cluster(
     name: &'static str,
+    variable: &str,
     addresses: &[String],
     http2: Protocol,
     health: Option<String>,
 ) -> Result<Cluster, Error> {
-    let variable = format!("EDGE_{}_ENDPOINTS", name.to_uppercase());
-    let endpoints = addresses.iter().map(|it| endpoint(&variable, it)).collect::<Result<Vec<_>, _>>()?;
+    let endpoints = addresses.iter().map(|it| endpoint(variable, it)).collect::<Result<Vec<_>, _>>()?;
     let numeric = endpoints.iter().all(|endpoint| endpoint.host.parse::<std::net::IpAddr>().is_ok());
     Ok(Cluster { name, endpoints, r#type: if numeric { "STATIC" } else { "STRICT_DNS" }, http2, health })
 }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use chassis::boot::config::parse_loopback;
+use chassis::boot::settings::Settings;
 use chassis::rpc::policy::{Access, Policies};
 use chassis::{Context, Role};
 use clap::Args;
@@ -12,17 +13,14 @@ use prost_types::FileDescriptorSet;
 
 /// The gateway.
 #[derive(Debug, Clone, Args)]
-#[group(skip)]
 pub struct Config {
     /// Where it listens for gRPC.
-    #[arg(
-        id = "GATEWAY_LISTEN",
-        long = "gateway-listen",
-        env = "GATEWAY_LISTEN",
-        default_value = "127.0.0.1:9001",
-        value_parser = parse_loopback
-    )]
+    #[arg(value_parser = parse_loopback)]
     listen: SocketAddr,
+}
+
+impl Settings for Config {
+    const ROLE: roster::Role = roster::GATEWAY;
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
@@ -37,7 +35,7 @@ fn role(listen: SocketAddr, context: &Context) -> Result<Role, Box<dyn std::erro
         let builder = names.into_iter().fold(builder, |builder, name| builder.with_service_name(name));
         builder.register_file_descriptor_set(contracts.clone())
     };
-    let role = Role::new("gateway", "souk.gateway", listen, context);
+    let role = Role::new(roster::GATEWAY, listen, context);
     Ok(role.serve_streaming(reflect().build_v1()?).serve_streaming(reflect().build_v1alpha()?))
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use roster::Role;
 
 /// Ports of one set of everything. Two sets differ by an offset, so that both can run at once.
 #[derive(Debug, Clone, Copy)]
@@ -28,9 +29,8 @@ impl Ports {
         8_080 + self.offset
     }
 
-    /// 1 to 6: gateway, user, product, inventory, order, payment.
-    pub fn grpc(self, role: u16) -> u16 {
-        9_000 + role + self.offset
+    pub fn grpc(self, role: Role) -> u16 {
+        role.port() + self.offset
     }
 
     pub fn admin(self) -> u16 {
@@ -38,13 +38,13 @@ impl Ports {
     }
 
     /// The same, of replica 1 or 2 where there are two.
-    pub fn grpc_of(self, role: u16, replica: u16) -> u16 {
+    pub fn grpc_of(self, role: Role, replica: u16) -> u16 {
         self.grpc(role) + 10 * replica
     }
 
     /// The admin port of a replica, each of which is a process of its own.
-    pub fn admin_of(self, role: u16, replica: u16) -> u16 {
-        self.admin() + role + 10 * replica
+    pub fn admin_of(self, role: Role, replica: u16) -> u16 {
+        self.admin() + role.number + 10 * replica
     }
 
     pub fn provider(self) -> u16 {
@@ -73,9 +73,8 @@ impl Ports {
     }
 
     pub fn all(self) -> Vec<(u16, &'static str)> {
-        let roles = ["gateway", "user", "product", "inventory", "order", "payment"];
         let mut all = vec![(self.edge(), "the edge"), (self.admin(), "souk's admin page")];
-        all.extend(roles.into_iter().enumerate().map(|(at, role)| (self.grpc(at as u16 + 1), role)));
+        all.extend(roster::ROLES.map(|role| (self.grpc(role), role.name)));
         all.extend([
             (self.provider(), "the payment provider"),
             (self.postgres(), "Postgres"),

@@ -14,9 +14,6 @@ use crate::install::{self, run};
 use crate::layout::{Layout, root};
 use crate::supervisor::{Ready, Spec, Supervisor};
 
-pub const SERVICES: [&str; 5] = ["user", "product", "inventory", "order", "payment"];
-const ROLES: [&str; 6] = ["gateway", "user", "product", "inventory", "order", "payment"];
-
 const EDGE_SERVES_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
 
@@ -188,20 +185,19 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         // The simulator has no limits but those that it is told.
         ("PAYMENT_PROVIDER_RATE".to_owned(), "2000".to_owned()),
         ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
-        ("ORDER_PRODUCT_URL".to_owned(), format!("http://{}", local(ports.grpc(3)))),
-        ("INVENTORY_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(5)))),
-        ("PAYMENT_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(5)))),
+        ("ORDER_PRODUCT_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::PRODUCT)))),
+        ("INVENTORY_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::ORDER)))),
+        ("PAYMENT_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::ORDER)))),
         ("EDGE_LISTEN".to_owned(), local(ports.edge())),
         ("EDGE_ADMIN_LISTEN".to_owned(), local(ports.envoy_admin())),
         ("EDGE_JWKS_ENDPOINTS".to_owned(), local(ports.admin())),
     ];
-    for (at, role) in ROLES.into_iter().enumerate() {
-        let (name, address) = (role.to_uppercase(), local(ports.grpc(at as u16 + 1)));
-        all.push((format!("{name}_LISTEN"), address.clone()));
-        all.push((format!("EDGE_{name}_ENDPOINTS"), address));
+    for role in roster::ROLES {
+        all.push((role.variable("listen"), local(ports.grpc(role))));
+        all.push((format!("EDGE_{}", role.variable("endpoints")), local(ports.grpc(role))));
     }
-    for service in SERVICES {
-        all.push((format!("{}_DATABASE_URL", service.to_uppercase()), database_url(layout, service)));
+    for role in roster::services() {
+        all.push((role.variable("database_url"), database_url(layout, role.name)));
     }
     all
 }

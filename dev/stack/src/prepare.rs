@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::install;
 use crate::layout::{Layout, Ports, root};
-use crate::parts::{self, Fsync, SERVICES, answers};
+use crate::parts::{self, Fsync, answers};
 use crate::supervisor::Supervisor;
 
 const SERVER: &str = "postgres://postgres@127.0.0.1:25432";
@@ -38,7 +38,8 @@ pub async fn run() -> Result<()> {
 
 async fn prepare() -> Result<()> {
     let mut environment = vec![("SQLX_OFFLINE".to_owned(), "false".to_owned())];
-    for service in SERVICES {
+    for role in roster::services() {
+        let service = role.name;
         let name = format!("prepare_{service}");
         let url = format!("{SERVER}/{name}");
         let (drop, create) = (format!("drop database if exists {name}"), format!("create database {name}"));
@@ -46,7 +47,7 @@ async fn prepare() -> Result<()> {
         let migrations = migrations(service)?;
         let files: Vec<_> = migrations.iter().flat_map(|file| ["-f", file.as_str()]).collect();
         psql(&url, &files).await.with_context(|| format!("the migrations of {service}"))?;
-        environment.push((format!("{}_DATABASE_URL", service.to_uppercase()), url));
+        environment.push((role.variable("database_url"), url));
     }
     // Each query is one file, named by its text. What is not asked for any more goes.
     let cache = root().join(".sqlx");

@@ -155,7 +155,7 @@ pub async fn seed(operator: &Client) -> Result<Option<String>> {
 
 fn greet(layout: &Layout) {
     let ports = layout.ports;
-    let (edge, order, provider) = (ports.edge(), ports.grpc(5), ports.provider());
+    let (edge, order, provider) = (ports.edge(), ports.grpc(roster::ORDER), ports.provider());
     let here = |path: &Path| path.strip_prefix(root()).unwrap_or(path).display().to_string();
     let (souk, key) = (here(&layout.program("souk")), here(&layout.home.join("keys/provider.key")));
     println!(
@@ -174,8 +174,8 @@ Try:
   SOUK_CHECK_PROVIDER_URL=http://127.0.0.1:{provider} PAYMENT_PROVIDER_KEY_FILE={key} {souk} check
 
 Ctrl-C stops everything.",
-        ports.grpc(1),
-        ports.grpc(6),
+        ports.grpc(roster::ROLES[0]),
+        ports.grpc(roster::ROLES[roster::ROLES.len() - 1]),
         ports.admin(),
         ports.postgres(),
         ports.kafka(),

@@ -11,6 +11,7 @@ use testkit::Kit;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+const TEST: roster::Role = roster::Role { name: "test", domain: "souk.test", number: 0, has_database: false };
 /// More than h2 takes before it ends a connection.
 const BURST: usize = 90;
 
@@ -23,7 +24,7 @@ fn check(connection: &mut SendRequest<Bytes>) -> (ResponseFuture, h2::SendStream
 #[tokio::test]
 async fn a_client_that_gives_up_a_burst_of_calls_does_not_end_those_of_others() {
     let kit = Kit::new();
-    let mut role = chassis::Role::new("test", "souk.test", ([127, 0, 0, 1], 0).into(), &kit.context);
+    let mut role = chassis::Role::new(TEST, ([127, 0, 0, 1], 0).into(), &kit.context);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
     let server = chassis::boot::server::serve(&mut role, &kit.context, incoming, CancellationToken::new());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chassis::boot::config::{Secret, parse_duration, parse_secure_url};
+use chassis::boot::config::{parse_duration, parse_secure_url};
 use clap::Args;
 
 /// Where everything that is checked is.
@@ -57,16 +57,6 @@ pub struct Config {
     /// Nothing is under way any more: every order must have settled and be paid, however young it is.
     #[arg(long)]
     pub(crate) at_rest: bool,
-}
-
-/// The database of each service, with its role.
-#[derive(Debug, Clone, Copy)]
-pub struct Databases<'a> {
-    pub user: &'a Secret,
-    pub product: &'a Secret,
-    pub inventory: &'a Secret,
-    pub order: &'a Secret,
-    pub payment: &'a Secret,
 }
 
 impl Config {

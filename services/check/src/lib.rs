@@ -33,6 +33,7 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chassis::boot::Databases;
 use chassis::boot::db;
 use chassis::check::Finding;
 use chassis::{Clock, Unexpected};
@@ -41,6 +42,7 @@ use contracts::souk::inventory::v1::inventory_event;
 use contracts::souk::order::v1::order_event;
 use contracts::souk::payment::v1::payment_event;
 use payment::check::Provider;
+use roster::Role;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
@@ -50,13 +52,13 @@ use progress::Progress;
 use recheck::single;
 use secrets::Scan;
 
-pub use config::{Config, Databases};
+pub use config::Config;
 pub use invariants::help;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{variable}: {why}")]
-    Config { variable: &'static str, why: String },
+    Config { variable: String, why: String },
     #[error(transparent)]
     Unexpected(#[from] Unexpected),
     #[error("the topics: {0}")]
@@ -94,25 +96,26 @@ struct Sources {
 }
 
 impl Sources {
-    fn open(config: &Config, databases: &Databases<'_>) -> Result<Self, Error> {
-        let pool = |url, variable| {
-            db::patient_pool(url, 4, config.statement_timeout).map_err(|why| Error::Config { variable, why })
+    fn open(config: &Config, databases: &Databases) -> Result<Self, Error> {
+        let invalid = |variable: &str, why| Error::Config { variable: variable.to_owned(), why };
+        let pool = |role: Role| {
+            let pool = db::patient_pool(databases.url(role), 4, config.statement_timeout);
+            pool.map_err(|why| invalid(&role.variable("database_url"), why))
         };
-        let payment = pool(databases.payment, "PAYMENT_DATABASE_URL")?;
+        let payment = pool(roster::PAYMENT)?;
         let provider = config.provider_url.as_deref().map(|url| {
-            let key =
-                config.provider_key().map_err(|why| Error::Config { variable: "PAYMENT_PROVIDER_KEY_FILE", why })?;
+            let key = config.provider_key().map_err(|why| invalid("PAYMENT_PROVIDER_KEY_FILE", why))?;
             Provider::new(url, &key, config.provider_rate, payment.clone())
-                .map_err(|why| Error::Config { variable: "SOUK_CHECK_PROVIDER_URL", why })
+                .map_err(|why| invalid("SOUK_CHECK_PROVIDER_URL", why))
         });
         let provider = provider.transpose()?;
         let coverage = if config.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
         let attempts = config.journal.as_deref().map(journal::read).transpose()?;
         Ok(Self {
-            user: pool(databases.user, "USER_DATABASE_URL")?,
-            product: pool(databases.product, "PRODUCT_DATABASE_URL")?,
-            inventory: pool(databases.inventory, "INVENTORY_DATABASE_URL")?,
-            order: pool(databases.order, "ORDER_DATABASE_URL")?,
+            user: pool(roster::USER)?,
+            product: pool(roster::PRODUCT)?,
+            inventory: pool(roster::INVENTORY)?,
+            order: pool(roster::ORDER)?,
             payment,
             kafka_brokers: config.kafka_brokers.clone(),
             provider,
@@ -130,7 +133,7 @@ impl Sources {
 }
 
 /// Checks everything and prints the report. Returns whether all invariants hold.
-pub async fn run(config: &Config, databases: &Databases<'_>) -> Result<bool, Error> {
+pub async fn run(config: &Config, databases: &Databases) -> Result<bool, Error> {
     let sources = Sources::open(config, databases)?;
     let progress = Progress::begin();
     let mut findings = check(&sources).await?;

@@ -14,7 +14,7 @@ pub(crate) enum Error {
 }
 
 impl Explain for Error {
-    const DOMAIN: &'static str = "souk.inventory";
+    const DOMAIN: &'static str = roster::INVENTORY.domain;
 
     fn explain(self) -> Result<Refusal, Unexpected> {
         let text = self.to_string();

@@ -31,7 +31,7 @@ pub(crate) enum Error {
 }
 
 impl Explain for Error {
-    const DOMAIN: &'static str = "souk.order";
+    const DOMAIN: &'static str = roster::ORDER.domain;
 
     fn explain(self) -> Result<Refusal, Unexpected> {
         let text = self.to_string();

@@ -24,7 +24,7 @@ pub(crate) enum Error {
 }
 
 impl Explain for Error {
-    const DOMAIN: &'static str = "souk.payment";
+    const DOMAIN: &'static str = roster::PAYMENT.domain;
 
     fn explain(self) -> Result<Refusal, Unexpected> {
         let text = self.to_string();

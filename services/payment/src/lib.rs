@@ -27,11 +27,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::boot::config::{Secret, parse_duration, parse_loopback, parse_secure_url};
-use chassis::boot::db::{self, Schema};
+use chassis::boot::config::{Foundation, Secret, parse_duration, parse_secure_url};
+use chassis::boot::db::Schema;
+use chassis::boot::settings::Settings;
 use chassis::event::Consumer;
 use chassis::event::outbox::{Outbox, Wake};
-use chassis::rpc::{client, idempotency};
+use chassis::rpc::client;
 use chassis::{Clock, Context, Role, Unexpected};
 use chassis::{Did, Step};
 use clap::Args;
@@ -55,104 +56,41 @@ const SWEEPERS: usize = 4;
 
 /// The payment service.
 #[derive(Debug, Clone, Args)]
-#[group(skip)]
 pub struct Config {
-    /// Where it listens for gRPC.
-    #[arg(
-        id = "PAYMENT_LISTEN",
-        long = "payment-listen",
-        env = "PAYMENT_LISTEN",
-        default_value = "127.0.0.1:9006",
-        value_parser = parse_loopback
-    )]
-    listen: SocketAddr,
-    /// Its database, with its role.
-    #[arg(
-        id = "PAYMENT_DATABASE_URL",
-        long = "payment-database-url",
-        env = "PAYMENT_DATABASE_URL",
-        hide_env_values = true,
-        default_value = "postgres://souk_payment@127.0.0.1:15432/souk_payment"
-    )]
-    database_url: Secret,
-    /// How many connections it may have to its database.
-    #[arg(
-        id = "PAYMENT_DATABASE_CONNECTIONS",
-        long = "payment-database-connections",
-        env = "PAYMENT_DATABASE_CONNECTIONS",
-        default_value_t = 20,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    database_connections: u32,
+    #[command(flatten)]
+    foundation: Foundation,
     /// The payment provider: Stripe, or what speaks its API. By `http` on this machine only.
-    #[arg(
-        id = "PAYMENT_PROVIDER_URL",
-        long = "payment-provider-url",
-        env = "PAYMENT_PROVIDER_URL",
-        default_value = "http://127.0.0.1:9201",
-        value_parser = parse_secure_url
-    )]
+    #[arg(default_value = "http://127.0.0.1:9201", value_parser = parse_secure_url)]
     provider_url: String,
     /// A file that holds the provider's secret key, in its first line.
-    #[arg(id = "PAYMENT_PROVIDER_KEY_FILE", long = "payment-provider-key-file", env = "PAYMENT_PROVIDER_KEY_FILE")]
     provider_key_file: Option<PathBuf>,
     /// A file that holds the secret that signs the provider's webhooks, in its first line. None: webhooks are not taken.
     /// The endpoint subscribes to payment_intent.amount_capturable_updated, payment_intent.canceled,
     /// payment_intent.succeeded, refund.created, refund.failed and refund.updated. Others are taken, and tell nothing more.
-    #[arg(
-        id = "PAYMENT_WEBHOOK_SECRET_FILE",
-        long = "payment-webhook-secret-file",
-        env = "PAYMENT_WEBHOOK_SECRET_FILE"
-    )]
     webhook_secret_file: Option<PathBuf>,
     /// The order service, which is asked about payments that wait for their orders.
-    #[arg(
-        id = "PAYMENT_ORDER_URL",
-        long = "payment-order-url",
-        env = "PAYMENT_ORDER_URL",
-        default_value = "http://127.0.0.1:9005"
-    )]
+    #[arg(default_value = "http://127.0.0.1:9005")]
     order_url: String,
     /// How long a call to the provider may take.
-    #[arg(
-        id = "PAYMENT_PROVIDER_TIMEOUT",
-        long = "payment-provider-timeout",
-        env = "PAYMENT_PROVIDER_TIMEOUT",
-        default_value = "10s",
-        value_parser = parse_duration
-    )]
+    #[arg(default_value = "10s", value_parser = parse_duration)]
     provider_timeout: Duration,
     /// How often the provider may be asked in any second, by all replicas together. Stripe allows an account 100 calls a
     /// second (25 in a sandbox), and 25 to each kind of call (docs.stripe.com/rate-limits): the default keeps to all of
     /// them, and is enough for some six orders a second.
-    #[arg(
-        id = "PAYMENT_PROVIDER_RATE",
-        long = "payment-provider-rate",
-        env = "PAYMENT_PROVIDER_RATE",
-        default_value_t = 25,
-        value_parser = clap::value_parser!(u32).range(1..=100_000)
-    )]
+    #[arg(default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     provider_rate: u32,
     /// How many payments at rest are compared with the provider in a second, by all replicas together, if nothing else needs
     /// its calls. Each is compared once a day for thirty days: one a second is enough for 86,400 payments. At most
     /// PAYMENT_PROVIDER_RATE.
-    #[arg(
-        id = "PAYMENT_RECONCILE_RATE",
-        long = "payment-reconcile-rate",
-        env = "PAYMENT_RECONCILE_RATE",
-        default_value_t = 5,
-        value_parser = clap::value_parser!(u32).range(1..=10_000)
-    )]
+    #[arg(default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     reconcile_rate: u32,
     /// How many payments are worked on at once.
-    #[arg(
-        id = "PAYMENT_WORKERS",
-        long = "payment-workers",
-        env = "PAYMENT_WORKERS",
-        default_value_t = 16,
-        value_parser = clap::value_parser!(u16).range(1..=256)
-    )]
+    #[arg(default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
+}
+
+impl Settings for Config {
+    const ROLE: roster::Role = roster::PAYMENT;
 }
 
 struct Service {
@@ -174,8 +112,7 @@ struct Service {
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let rates = Rates::new(config.provider_rate, config.reconcile_rate)?;
-    let db = db::pool(&config.database_url, config.database_connections)
-        .map_err(|error| format!("PAYMENT_DATABASE_URL: {error}"))?;
+    let db = config.foundation.pool(roster::PAYMENT)?;
     let file = config.provider_key_file.as_ref().ok_or("PAYMENT_PROVIDER_KEY_FILE: is required")?;
     let key = first_line(file).map_err(|error| format!("PAYMENT_PROVIDER_KEY_FILE: {}: {error}", file.display()))?;
     let budget = Budget::new(db.clone(), rates);
@@ -193,7 +130,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         work: Wake::default(),
         looks: Wake::default(),
     };
-    Ok(role(Arc::new(service), config.listen, config.workers.into(), context))
+    Ok(role(Arc::new(service), config.foundation.listen, config.workers.into(), context))
 }
 
 fn first_line(file: &Path) -> std::io::Result<String> {
@@ -217,9 +154,8 @@ fn read_secret(file: &Path) -> Option<Secret> {
 
 fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Context) -> Role {
     let (work, looks) = (service.work.clone(), service.looks.clone());
-    Role::new("payment", "souk.payment", listen, context)
-        .needs(service.db.clone())
-        .clock(service.clock.clone())
+    Role::new(roster::PAYMENT, listen, context)
+        .database(&service.db, &service.clock)
         .serve(PaymentServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
         .step(step(&service, "payment.drive", SECOND, drive::drive).woken_by(work).workers(workers))
@@ -230,7 +166,6 @@ fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Con
         .step(step(&service, "payment.lag", SECOND * 10, reconcile::measure_lag))
         .step(step(&service, "payment.differences", SECOND * 10, reconcile::count_differences))
         .step(step(&service, "payment.forget_webhooks", SECOND * 60, webhook::forget_old))
-        .step(step(&service, "payment.forget_answers", SECOND * 60, forget_answers))
         .consume(consumer(service))
 }
 
@@ -241,10 +176,6 @@ where
 {
     let service = service.clone();
     Step::new(name, every, move || unit(service.clone()))
-}
-
-async fn forget_answers(service: Arc<Service>) -> Result<Did, Unexpected> {
-    Ok(Did::any(idempotency::forget_old(&service.db).await?))
 }
 
 fn consumer(service: Arc<Service>) -> Consumer {

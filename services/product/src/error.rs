@@ -20,7 +20,7 @@ pub(crate) enum Error {
 }
 
 impl Explain for Error {
-    const DOMAIN: &'static str = "souk.product";
+    const DOMAIN: &'static str = roster::PRODUCT.domain;
 
     fn explain(self) -> Result<Refusal, Unexpected> {
         let text = self.to_string();

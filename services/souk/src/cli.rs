@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 
 use chassis::boot::config::Common;
+use chassis::boot::settings::{RoleSettings, Settings};
 use clap::{Args, Parser, Subcommand};
 
-use crate::databases::Databases;
 use crate::migrate;
+use chassis::boot::Databases;
 
 #[derive(Debug, Parser)]
 #[command(name = "souk", version, about = "A commerce backend: every role, and the commands around them")]
@@ -53,11 +54,11 @@ pub(crate) struct Check {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct One<C: Args> {
+pub(crate) struct One<C: Settings> {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
-    pub(crate) role: C,
+    pub(crate) role: RoleSettings<C>,
 }
 
 #[derive(Debug, Args)]
@@ -65,17 +66,17 @@ pub(crate) struct All {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
-    pub(crate) gateway: gateway::Config,
+    pub(crate) gateway: RoleSettings<gateway::Config>,
     #[command(flatten)]
-    pub(crate) user: user::Config,
+    pub(crate) user: RoleSettings<user::Config>,
     #[command(flatten)]
-    pub(crate) product: product::Config,
+    pub(crate) product: RoleSettings<product::Config>,
     #[command(flatten)]
-    pub(crate) inventory: inventory::Config,
+    pub(crate) inventory: RoleSettings<inventory::Config>,
     #[command(flatten)]
-    pub(crate) order: order::Config,
+    pub(crate) order: RoleSettings<order::Config>,
     #[command(flatten)]
-    pub(crate) payment: payment::Config,
+    pub(crate) payment: RoleSettings<payment::Config>,
 }
 
 #[derive(Debug, Args)]
@@ -96,7 +97,7 @@ pub(crate) enum UserCommand {
 #[derive(Debug, Args)]
 pub(crate) struct CreateOperator {
     #[command(flatten)]
-    pub(crate) config: user::Config,
+    pub(crate) config: RoleSettings<user::Config>,
     /// The operator's e-mail address.
     #[arg(long)]
     pub(crate) email: String,
@@ -118,5 +119,5 @@ pub(crate) struct Order {
 pub(crate) enum OrderCommand {
     /// Builds the table of orders again from their events, beside the one that is in use, and tells the differences. It
     /// changes nothing.
-    Rebuild(order::Config),
+    Rebuild(RoleSettings<order::Config>),
 }

@@ -2,7 +2,6 @@
 //! run and hands them to chassis.
 
 mod cli;
-mod databases;
 mod migrate;
 mod ops;
 #[cfg(test)]
@@ -54,7 +53,7 @@ async fn run(command: Command) -> ExitCode {
             Err(error @ migrate::Error::Config { .. }) => say(&error, USAGE),
             Err(error) => say(&error, 1),
         },
-        Command::Check(check) => match check::run(&check.check, &check.databases.for_check()).await {
+        Command::Check(check) => match check::run(&check.check, &check.databases).await {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error @ check::Error::Config { .. }) => say(&error, USAGE),
@@ -66,27 +65,27 @@ async fn run(command: Command) -> ExitCode {
         },
         Command::Descriptors => print(contracts::DESCRIPTORS),
         Command::All(config) => roles::serve("all", &config.common, |context| roles::all(&config, context)).await,
-        Command::Gateway(one) => roles::one("gateway", &one, gateway::start).await,
+        Command::Gateway(one) => roles::one(&one, gateway::start).await,
         Command::User(user) => match user.command {
             Some(UserCommand::CreateOperator(operator)) => create_operator(&operator).await,
             None => {
                 let common = &user.one.common;
                 let start = |config: &user::Config, context: &_| user::start(config, common, context);
-                roles::one("user", &user.one, start).await
+                roles::one(&user.one, start).await
             }
         },
-        Command::Product(one) => roles::one("product", &one, product::start).await,
-        Command::Inventory(one) => roles::one("inventory", &one, inventory::start).await,
+        Command::Product(one) => roles::one(&one, product::start).await,
+        Command::Inventory(one) => roles::one(&one, inventory::start).await,
         Command::Order(order) => match order.command {
-            Some(OrderCommand::Rebuild(config)) => rebuild_orders(&config).await,
-            None => roles::one("order", &order.one, order::start).await,
+            Some(OrderCommand::Rebuild(config)) => rebuild_orders(&config.0).await,
+            None => roles::one(&order.one, order::start).await,
         },
-        Command::Payment(one) => roles::one("payment", &one, payment::start).await,
+        Command::Payment(one) => roles::one(&one, payment::start).await,
     }
 }
 
 async fn create_operator(operator: &CreateOperator) -> ExitCode {
-    match user::create_operator(&operator.config, &operator.email, &operator.password_file).await {
+    match user::create_operator(&operator.config.0, &operator.email, &operator.password_file).await {
         Ok(done) => print(format!("{done}\n").as_bytes()),
         Err(error @ CreateOperatorError::Given(_)) => say(&error, USAGE),
         Err(error) => say(&error, 1),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use chassis::boot::Databases;
 use chassis::boot::config::Secret;
 use chassis::boot::db::Schema;
 use chassis::event::dead_letter;
@@ -14,7 +15,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use url::Url;
 
-use crate::databases::Databases;
+use crate::roles::SCHEMAS;
 use crate::scram;
 
 /// SQLSTATE of a lock that was not to be had in time.
@@ -68,21 +69,16 @@ pub(crate) enum Error {
 }
 
 pub(crate) async fn run(config: &Config) -> Result<(), Error> {
-    let databases = &config.databases;
-    let services = [
-        (&user::SCHEMA, &databases.user),
-        (&product::SCHEMA, &databases.product),
-        (&inventory::SCHEMA, &databases.inventory),
-        (&order::SCHEMA, &databases.order),
-        (&payment::SCHEMA, &databases.payment),
-    ];
     // Everything is parsed before anything is changed.
     let admin: PgConnectOptions = config.admin.reveal().parse().map_err(|_| Error::Config {
         variable: "SOUK_MIGRATE_DATABASE_URL".to_owned(),
         why: "it is not a Postgres URL".to_owned(),
     })?;
-    let targets = services.map(|(schema, url)| Target::parse(schema.service, url).map(|target| (schema, target)));
-    for (schema, target) in targets.into_iter().collect::<Result<Vec<_>, _>>()? {
+    let targets = config.databases.iter().zip(SCHEMAS).map(|((role, url), schema)| {
+        debug_assert_eq!(role.name, schema.service, "one order everywhere");
+        Ok((schema, Target::parse(schema.service, url)?))
+    });
+    for (schema, target) in targets.collect::<Result<Vec<_>, Error>>()? {
         migrate(&admin, schema, &target).await?;
         println!("{}: up to date", schema.service);
     }

@@ -1,26 +1,21 @@
 //! `.sqlx` is what the migrations say. That no query is missing from it is what every offline build checks.
 
 use serde_json::{Value, json};
-use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqlSafeStr};
 
+use crate::roles::SCHEMAS;
+
 #[sqlx::test(migrations = false)]
 async fn the_query_cache_is_fresh(_: PgPoolOptions, database: PgConnectOptions) {
-    let migrators: [(&str, &Migrator); 5] = [
-        ("users", &user::MIGRATOR),
-        ("products", &product::MIGRATOR),
-        ("inventory", &inventory::MIGRATOR),
-        ("orders", &order::MIGRATOR),
-        ("payments", &payment::MIGRATOR),
-    ];
     let mut services = Vec::new();
-    for (name, migrator) in migrators {
-        // A schema for each service stands in for its database.
-        let options = database.clone().options([("search_path", name)]);
+    for service in SCHEMAS {
+        // A schema for each service stands in for its database. Some tables are called like their service.
+        let name = format!("{}_service", service.service);
+        let options = database.clone().options([("search_path", &name)]);
         let mut db = PgConnection::connect_with(&options).await.expect("Postgres is there");
         db.execute(AssertSqlSafe(format!("create schema {name}"))).await.expect("a schema");
-        migrator.run_direct(None, &mut db, false).await.expect("the migrations apply");
+        service.migrator.run_direct(None, &mut db, false).await.expect("the migrations apply");
         services.push(db);
     }
     let mut checked = 0;

@@ -4,12 +4,18 @@ use std::process::ExitCode;
 
 use bus::Bus;
 use chassis::boot::config::Common;
+use chassis::boot::db::Schema;
+use chassis::boot::settings::Settings;
 use chassis::boot::telemetry;
 use chassis::{Context, Role};
 
 use crate::cli::{All, One};
 use crate::ops::Ops;
 use crate::{USAGE, say};
+
+/// The databases of `roster::services()`, in its order.
+pub(crate) static SCHEMAS: [&Schema; 5] =
+    [&user::SCHEMA, &product::SCHEMA, &inventory::SCHEMA, &order::SCHEMA, &payment::SCHEMA];
 
 /// Starts what `make` makes, and runs it until a signal.
 pub(crate) async fn serve(
@@ -47,19 +53,29 @@ fn prepare(
 /// Every role, in the order in which requests meet them.
 pub(crate) fn all(config: &All, context: &Context) -> Result<Vec<Role>, String> {
     Ok(vec![
-        gateway::start(&config.gateway, context)?,
-        user::start(&config.user, &config.common, context)?,
-        product::start(&config.product, context)?,
-        inventory::start(&config.inventory, context)?,
-        order::start(&config.order, context)?,
-        payment::start(&config.payment, context)?,
+        gateway::start(&config.gateway.0, context)?,
+        user::start(&config.user.0, &config.common, context)?,
+        product::start(&config.product.0, context)?,
+        inventory::start(&config.inventory.0, context)?,
+        order::start(&config.order.0, context)?,
+        payment::start(&config.payment.0, context)?,
     ])
 }
 
-pub(crate) async fn one<C: clap::Args>(
-    name: &str,
+pub(crate) async fn one<C: Settings>(
     one: &One<C>,
     start: impl FnOnce(&C, &Context) -> Result<Role, String>,
 ) -> ExitCode {
-    serve(name, &one.common, |context| Ok(vec![start(&one.role, context)?])).await
+    serve(C::ROLE.name, &one.common, |context| Ok(vec![start(&one.role.0, context)?])).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_of_the_roster_has_its_schema() {
+        let (known, all) = (SCHEMAS.map(|schema| schema.service), roster::services().map(|role| role.name));
+        assert!(all.eq(known));
+    }
 }

@@ -18,7 +18,7 @@ pub(crate) enum Error {
 }
 
 impl Explain for Error {
-    const DOMAIN: &'static str = "souk.user";
+    const DOMAIN: &'static str = roster::USER.domain;
 
     fn explain(self) -> Result<Refusal, Unexpected> {
         let text = self.to_string();

@@ -21,9 +21,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::boot::config::{Common, Secret, parse_loopback};
-use chassis::boot::db::{self, Schema};
-use chassis::rpc::idempotency;
+use chassis::boot::config::{Common, Foundation};
+use chassis::boot::db::Schema;
+use chassis::boot::settings::Settings;
 use chassis::{Clock, Context, Role};
 use chassis::{Did, Step};
 use clap::Args;
@@ -42,52 +42,20 @@ pub static SCHEMA: Schema = Schema { service: "user", migrator: &MIGRATOR, appen
 
 /// The user service.
 #[derive(Debug, Clone, Args)]
-#[group(skip)]
 pub struct Config {
-    /// Where it listens for gRPC.
-    #[arg(
-        id = "USER_LISTEN",
-        long = "user-listen",
-        env = "USER_LISTEN",
-        default_value = "127.0.0.1:9002",
-        value_parser = parse_loopback
-    )]
-    listen: SocketAddr,
-    /// Its database, with its role.
-    #[arg(
-        id = "USER_DATABASE_URL",
-        long = "user-database-url",
-        env = "USER_DATABASE_URL",
-        hide_env_values = true,
-        default_value = "postgres://souk_user@127.0.0.1:15432/souk_user"
-    )]
-    database_url: Secret,
-    /// How many connections it may have to its database.
-    #[arg(
-        id = "USER_DATABASE_CONNECTIONS",
-        long = "user-database-connections",
-        env = "USER_DATABASE_CONNECTIONS",
-        default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    database_connections: u32,
+    #[command(flatten)]
+    foundation: Foundation,
     /// Keys of access tokens: PKCS#8 PEM files of P-256, comma-separated. The first signs, all are published.
-    #[arg(
-        id = "USER_SIGNING_KEY_FILES",
-        long = "user-signing-key-files",
-        env = "USER_SIGNING_KEY_FILES",
-        value_delimiter = ','
-    )]
+    #[arg(value_delimiter = ',')]
     signing_key_files: Vec<PathBuf>,
     /// How many passwords are hashed at once; each takes 19 MiB.
-    #[arg(
-        id = "USER_PASSWORD_SLOTS",
-        long = "user-password-slots",
-        env = "USER_PASSWORD_SLOTS",
-        default_value_t = 2,
-        value_parser = clap::value_parser!(u8).range(1..=64)
-    )]
+    #[arg(default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     password_slots: u8,
+}
+
+impl Settings for Config {
+    const ROLE: roster::Role = roster::USER;
+    const CONNECTIONS: u32 = 10;
 }
 
 struct Service {
@@ -102,16 +70,16 @@ pub fn start(config: &Config, common: &Common, context: &Context) -> Result<Role
         .map_err(|error| format!("USER_SIGNING_KEY_FILES: {error}"))?;
     let service = Service {
         db: config.pool()?,
-        clock: context.clock.clone(),
+        clock: context.clock.of_database(),
         passwords: Passwords::new(config.password_slots.into()),
         signer,
     };
-    Ok(role(service, config.listen, context))
+    Ok(role(service, config.foundation.listen, context))
 }
 
 impl Config {
     fn pool(&self) -> Result<PgPool, String> {
-        db::pool(&self.database_url, self.database_connections).map_err(|error| format!("USER_DATABASE_URL: {error}"))
+        self.foundation.pool(roster::USER)
     }
 }
 
@@ -119,21 +87,15 @@ fn role(service: Service, listen: SocketAddr, context: &Context) -> Role {
     let service = Arc::new(service);
     let minute = Duration::from_secs(60);
     let db = service.db.clone();
-    let forget_answers = Step::new("user.forget_answers", minute, move || {
-        let db = db.clone();
-        async move { Ok(Did::any(idempotency::forget_old(&db).await?)) }
-    });
-    let db = service.db.clone();
     let forget_sessions = Step::new("user.forget_sessions", minute, move || {
         let db = db.clone();
         async move { Ok(Did::any(session::forget_old(&db).await?)) }
     });
-    Role::new("user", "souk.user", listen, context)
-        .needs(service.db.clone())
+    Role::new(roster::USER, listen, context)
+        .database(&service.db, &service.clock)
         .serve(UserServiceServer::new(Rpc(service.clone())))
         .serve(SessionServiceServer::new(Rpc(service.clone())))
         .admin(signing::pages(&service.signer))
-        .step(forget_answers)
         .step(forget_sessions)
 }
 

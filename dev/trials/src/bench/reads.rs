@@ -17,7 +17,7 @@ use stack::shop::Client;
 
 const PAGE: usize = 20;
 /// Of the product service.
-const ROLE: u16 = 3;
+const ROLE: roster::Role = roster::PRODUCT;
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(2);
 

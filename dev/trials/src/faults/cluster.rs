@@ -20,17 +20,16 @@ use stack::up::create_operator;
 
 /// The replicas of each role, by name.
 pub(crate) static ROLES: [Role; 6] = [
-    Role { name: "gateway", number: 1, replicas: ["gateway-1", "gateway-2"] },
-    Role { name: "user", number: 2, replicas: ["user-1", "user-2"] },
-    Role { name: "product", number: 3, replicas: ["product-1", "product-2"] },
-    Role { name: "inventory", number: 4, replicas: ["inventory-1", "inventory-2"] },
-    Role { name: "order", number: 5, replicas: ["order-1", "order-2"] },
-    Role { name: "payment", number: 6, replicas: ["payment-1", "payment-2"] },
+    Role { role: roster::GATEWAY, replicas: ["gateway-1", "gateway-2"] },
+    Role { role: roster::USER, replicas: ["user-1", "user-2"] },
+    Role { role: roster::PRODUCT, replicas: ["product-1", "product-2"] },
+    Role { role: roster::INVENTORY, replicas: ["inventory-1", "inventory-2"] },
+    Role { role: roster::ORDER, replicas: ["order-1", "order-2"] },
+    Role { role: roster::PAYMENT, replicas: ["payment-1", "payment-2"] },
 ];
 
 pub(crate) struct Role {
-    pub(crate) name: &'static str,
-    number: u16,
+    pub(crate) role: roster::Role,
     pub(crate) replicas: [&'static str; 2],
 }
 
@@ -65,10 +64,10 @@ impl Cluster {
             std::fs::remove_dir_all(&layout.home)?;
         }
         let ports = layout.ports;
-        let both = |number| vec![ports.grpc_of(number, 1), ports.grpc_of(number, 2)];
+        let both = |role| vec![ports.grpc_of(role, 1), ports.grpc_of(role, 2)];
         let mut cluster = Self {
-            product: Proxy::open(both(3)).await?,
-            order: Proxy::open(both(5)).await?,
+            product: Proxy::open(both(roster::PRODUCT)).await?,
+            order: Proxy::open(both(roster::ORDER)).await?,
             provider: Proxy::open(vec![ports.provider()]).await?,
             databases: vec![],
             settings: settings(&layout),
@@ -98,9 +97,8 @@ impl Cluster {
         let local = |port: u16| format!("127.0.0.1:{port}");
         let mut environment = [parts::environment(layout), self.settings.clone()].concat();
         let mut set = |name: String, value: String| environment.push((name, value));
-        let upper = role.name.to_uppercase();
-        set(format!("{upper}_LISTEN"), local(ports.grpc_of(role.number, replica)));
-        set("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin_of(role.number, replica)));
+        set(role.role.variable("listen"), local(ports.grpc_of(role.role, replica)));
+        set("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin_of(role.role, replica)));
         set("SOUK_INSTANCE".to_owned(), name.to_owned());
         for (variable, proxy) in [
             ("ORDER_PRODUCT_URL", &self.product),
@@ -110,19 +108,19 @@ impl Cluster {
         ] {
             set(variable.to_owned(), format!("http://127.0.0.1:{}", proxy.port));
         }
-        if parts::SERVICES.contains(&role.name) {
+        if role.role.has_database {
             let proxy = Proxy::open(vec![ports.postgres()]).await?;
-            let url = format!("postgres://souk_{0}@127.0.0.1:{1}/souk_{0}?sslmode=disable", role.name, proxy.port);
-            set(format!("{upper}_DATABASE_URL"), url);
+            let url = format!("postgres://souk_{0}@127.0.0.1:{1}/souk_{0}?sslmode=disable", role.role.name, proxy.port);
+            set(role.role.variable("database_url"), url);
             self.databases.push((name, proxy));
         }
         let spec = Spec {
             name,
             program: layout.program("souk"),
-            arguments: vec![role.name.to_owned()],
+            arguments: vec![role.role.name.to_owned()],
             environment,
             user: None,
-            port: ports.admin_of(role.number, replica),
+            port: ports.admin_of(role.role, replica),
             ready: Ready::ReportsReady,
             log: layout.log(name),
             stop: Signal::TERM,
@@ -159,13 +157,13 @@ impl Cluster {
         let begun = Instant::now();
         loop {
             for (at, name) in role.replicas.into_iter().enumerate() {
-                let port = self.layout.ports.admin_of(role.number, at as u16 + 1);
+                let port = self.layout.ports.admin_of(role.role, at as u16 + 1);
                 let page = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?;
                 if page.lines().any(|line| line.starts_with("souk_outbox_leader{") && line.ends_with(" 1")) {
                     return Ok(name);
                 }
             }
-            ensure!(begun.elapsed() < LEADS_WITHIN, "no replica publishes the outbox of {}", role.name);
+            ensure!(begun.elapsed() < LEADS_WITHIN, "no replica publishes the outbox of {}", role.role.name);
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
@@ -174,7 +172,7 @@ impl Cluster {
     /// the outbox half a second after they were written, which is long enough to send them.
     pub(crate) async fn sends_in_vain(&self, role: &Role) -> Result<bool> {
         let question = "select count(*) from outbox where created_at < now() - interval '500 milliseconds'";
-        let mut session = self.administrator(&format!("souk_{}", role.name)).await?;
+        let mut session = self.administrator(&format!("souk_{}", role.role.name)).await?;
         let begun = Instant::now();
         loop {
             let waiting: i64 = sqlx::query_scalar(question).fetch_one(&mut session).await?;
@@ -272,7 +270,7 @@ impl Cluster {
         let payments = self.count("souk_payment", "select count(*) from payment where due_at is not null").await?;
         let mut unpublished = 0;
         for role in [INVENTORY, PAYMENT, ORDER] {
-            unpublished += self.count(&format!("souk_{}", role.name), "select count(*) from outbox").await?;
+            unpublished += self.count(&format!("souk_{}", role.role.name), "select count(*) from outbox").await?;
         }
         let mut session = self.administrator("souk_order").await?;
         let (orders, prompt_orders, events) = sqlx::query_as(AssertSqlSafe(format!(
@@ -320,7 +318,7 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
     let both = |port: &dyn Fn(u16) -> u16| format!("{},{}", local(port(1)), local(port(2)));
     let mut all = vec![
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.edge()))),
-        ("EDGE_JWKS_ENDPOINTS".to_owned(), both(&|replica| ports.admin_of(2, replica))),
+        ("EDGE_JWKS_ENDPOINTS".to_owned(), both(&|replica| ports.admin_of(roster::USER, replica))),
         ("PAYMENT_PROVIDER_TIMEOUT".to_owned(), "4s".to_owned()),
         ("SOUK_LIMIT_ACCOUNT_COUNT".to_owned(), "100000".to_owned()),
         ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),
@@ -332,8 +330,8 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
         all.push((format!("SOUK_LIMIT_{limit}"), count.to_owned()));
     }
     for role in &ROLES {
-        let endpoints = both(&|replica| ports.grpc_of(role.number, replica));
-        all.push((format!("EDGE_{}_ENDPOINTS", role.name.to_uppercase()), endpoints));
+        let endpoints = both(&|replica| ports.grpc_of(role.role, replica));
+        all.push((format!("EDGE_{}", role.role.variable("endpoints")), endpoints));
     }
     all
 }

@@ -48,7 +48,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                     for replica in role.replicas {
                         site.cluster.send(replica, Stop).await?;
                     }
-                    let forgotten = topics::forget_groups(&site.cluster.brokers(), &[role.name]).await;
+                    let forgotten = topics::forget_groups(&site.cluster.brokers(), &[role.role.name]).await;
                     let mut started = Result::Ok(());
                     for replica in role.replicas {
                         started = started.and(site.cluster.send(replica, Start).await);

@@ -137,5 +137,5 @@ async fn kill_unacknowledged(site: &Site<'_>, role: &'static Role) -> Result<()>
         }
         sleep(Duration::from_secs(1)).await;
     }
-    bail!("the relay of {} never had anything to send", role.name)
+    bail!("the relay of {} never had anything to send", role.role.name)
 }

@@ -36,7 +36,7 @@ async fn letters(ops: &OpsServiceClient<Channel>, market: &Market, key: &str) ->
 fn a_poisoned_event_parks_its_order_only_until_it_is_redriven() -> Result<()> {
     alone(async |stack| {
         let market = Market::open(stack, 10).await?;
-        let ops = OpsServiceClient::connect(format!("http://127.0.0.1:{}", stack.ports().grpc(5))).await?;
+        let ops = OpsServiceClient::connect(format!("http://127.0.0.1:{}", stack.ports().grpc(roster::ORDER))).await?;
         let url = format!("postgres://postgres@127.0.0.1:{}/souk_inventory", stack.ports().postgres());
         let mut inventory = PgConnection::connect(&url).await?;
 

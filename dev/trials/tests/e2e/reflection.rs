@@ -54,7 +54,7 @@ async fn channel(port: u16) -> Result<Channel> {
 #[test]
 fn a_role_and_the_edge_describe_the_order_service_in_both_versions() -> Result<()> {
     shared(async |stack| {
-        for port in [stack.ports().grpc(5), stack.ports().edge()] {
+        for port in [stack.ports().grpc(roster::ORDER), stack.ports().edge()] {
             for files in [ask_v1(channel(port).await?).await?, ask_v1alpha(channel(port).await?).await?] {
                 let methods = methods(&files)?;
                 for method in ["CreateOrder", "GetOrder", "ListOrders", "CancelOrder", "FulfillOrder"] {

@@ -7,6 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use sqlx::PgPool;
+
+use crate::boot::db;
 
 /// What every role needs.
 #[derive(Debug, Clone, Args)]
@@ -70,6 +73,28 @@ pub struct Common {
     /// How long a stopping role may take in all.
     #[arg(id = "SOUK_GRACE", long = "grace", env = "SOUK_GRACE", default_value = "20s", value_parser = parse_duration)]
     pub grace: Duration,
+}
+
+/// What every service needs of its own. Defaults are its role's, see [`super::settings`].
+#[derive(Debug, Clone, Args)]
+pub struct Foundation {
+    /// Where it listens for gRPC.
+    #[arg(value_parser = parse_loopback)]
+    pub listen: SocketAddr,
+    /// Its database, with its role.
+    #[arg(hide_env_values = true)]
+    pub database_url: Secret,
+    /// How many connections it may have to its database.
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub database_connections: u32,
+}
+
+impl Foundation {
+    /// Connects when first needed. `role` is whose settings these are.
+    pub fn pool(&self, role: roster::Role) -> Result<PgPool, String> {
+        let pool = db::pool(&self.database_url, self.database_connections);
+        pool.map_err(|why| format!("{}: {why}", role.variable("database_url")))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

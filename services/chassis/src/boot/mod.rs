@@ -2,13 +2,16 @@
 
 pub(crate) mod clock;
 pub mod config;
+mod databases;
 pub mod db;
 pub(crate) mod health;
 pub mod metrics;
 pub(crate) mod role;
 mod run;
 pub mod server;
+pub mod settings;
 pub(crate) mod step;
 pub mod telemetry;
 
+pub use databases::Databases;
 pub use run::{BootError, run};

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use sqlx::PgPool;
@@ -16,9 +17,10 @@ use tower::Service;
 
 use crate::boot::clock::Clock;
 use crate::boot::config::Common;
-use crate::boot::step::Step;
+use crate::boot::step::{Did, Step};
 use crate::event::consumer::Consumer;
 use crate::event::outbox::Outbox;
+use crate::rpc::idempotency;
 use crate::rpc::policy::{Policies, Unreadable};
 use crate::rpc::run_to_end::RunToEnd;
 use crate::rpc::token::Verifier;
@@ -46,6 +48,8 @@ impl Context {
     }
 }
 
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
 type Background = Box<dyn FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 pub struct Role {
@@ -67,10 +71,10 @@ pub struct Role {
 }
 
 impl Role {
-    pub fn new(name: &'static str, domain: &'static str, listen: SocketAddr, context: &Context) -> Self {
+    pub fn new(role: roster::Role, listen: SocketAddr, context: &Context) -> Self {
         Self {
-            name,
-            domain,
+            name: role.name,
+            domain: role.domain,
             listen,
             steps: vec![],
             consumers: vec![],
@@ -116,16 +120,16 @@ impl Role {
         self
     }
 
-    /// What it cannot serve without.
-    pub fn needs(mut self, db: PgPool) -> Self {
-        self.database = Some(db);
-        self
-    }
-
-    /// Its clock, which that database sets. Steps begin when it has.
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
+    /// Its database, which it cannot serve without, and its clock, which the database may set: steps begin when it has. Old
+    /// answers to requests are forgotten.
+    pub fn database(mut self, db: &PgPool, clock: &Clock) -> Self {
+        self.database = Some(db.clone());
+        self.clock = clock.clone();
+        let db = db.clone();
+        self.step(Step::new("forget_answers", FORGET_EVERY, move || {
+            let db = db.clone();
+            async move { Ok(Did::any(idempotency::forget_old(&db).await?)) }
+        }))
     }
 
     pub fn step(mut self, step: Step) -> Self {

@@ -3,7 +3,6 @@
 //! the caller may leave, or be told DEADLINE_EXCEEDED, while the task goes on. What bounds the task are the timeouts of
 //! its statements, locks and outgoing calls; what bounds their number is a limit above which calls are refused at once.
 
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +12,6 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -43,16 +41,13 @@ tokio::task_local! {
     /// The same, for whoever has no request at hand.
     static DEADLINE: Instant;
     /// What a handler began and its answer waits for.
-    static BEFORE_THE_ANSWER: RefCell<JoinSet<()>>;
+    static BEFORE_THE_ANSWER: TaskTracker;
 }
 
 /// Runs this on its own; the answer of the handler that runs here, if one does, waits for it.
 pub(crate) fn before_the_answer(work: impl Future<Output = ()> + Send + 'static) {
-    let mut work = Some(work);
-    let spawned = BEFORE_THE_ANSWER.try_with(|set| work.take().map(|work| set.borrow_mut().spawn(work)));
-    if let (Err(_), Some(work)) = (spawned, work) {
-        tokio::spawn(work);
-    }
+    let tasks = BEFORE_THE_ANSWER.try_with(TaskTracker::clone).unwrap_or_default();
+    tasks.spawn(work);
 }
 
 /// The time left until a deadline; an error if nothing should be begun any more.
@@ -129,13 +124,10 @@ where
             let handler =
                 inner.call(Request::from_parts(head, Body::new(Full::new(body)))).instrument(tracing::Span::current());
             let task = tasks.spawn(DEADLINE.scope(deadline, async move {
-                let handler = BEFORE_THE_ANSWER.scope(RefCell::default(), async {
-                    let response = handler.await;
-                    let begun = BEFORE_THE_ANSWER.with(RefCell::take);
-                    begun.join_all().await;
-                    response
-                });
-                let response = handler.await;
+                let begun = TaskTracker::new();
+                let response = BEFORE_THE_ANSWER.scope(begun.clone(), handler).await;
+                begun.close();
+                begun.wait().await;
                 drop(place);
                 response
             }));

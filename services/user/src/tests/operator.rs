@@ -1,14 +1,18 @@
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 
+use chassis::boot::config::Foundation;
+
 use super::{Desk, File, PASSWORD, login};
 use crate::{Config, create_operator};
 
 fn config(url: &str) -> Config {
     Config {
-        listen: ([127, 0, 0, 1], 0).into(),
-        database_url: url.parse().expect("any text"),
-        database_connections: 2,
+        foundation: Foundation {
+            listen: ([127, 0, 0, 1], 0).into(),
+            database_url: url.parse().expect("any text"),
+            database_connections: 2,
+        },
         signing_key_files: vec![],
         password_slots: 1,
     }

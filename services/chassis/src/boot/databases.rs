@@ -1,0 +1,51 @@
+//! Where the database of each service is, for commands that work on all of them.
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
+use roster::Role;
+
+use crate::boot::config::Secret;
+
+/// `USER_DATABASE_URL` and its like, one for each service.
+#[derive(Debug, Clone)]
+pub struct Databases(Vec<(Role, Secret)>);
+
+impl Databases {
+    pub fn iter(&self) -> impl Iterator<Item = (Role, &Secret)> {
+        self.0.iter().map(|(role, url)| (*role, url))
+    }
+
+    /// Of a service of the roster.
+    pub fn url(&self, role: Role) -> &Secret {
+        let found = self.iter().find(|(it, _)| *it == role);
+        found.expect("every service of the roster has a database here").1
+    }
+}
+
+impl Args for Databases {
+    fn augment_args(command: Command) -> Command {
+        roster::services().fold(command, |command, role| {
+            let variable = role.variable("database_url");
+            let arg = Arg::new(&variable).long(format!("{}-database-url", role.name)).env(&variable);
+            let arg = arg.value_name(&variable).hide_env_values(true).default_value(role.database_url());
+            let help = format!("The {} service's database, with its role", role.name);
+            command.arg(arg.help(help).value_parser(ValueParser::new(|text: &str| text.parse::<Secret>())))
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Databases {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let url = |role: Role| Some((role, matches.get_one::<Secret>(&role.variable("database_url"))?.clone()));
+        Ok(Self(roster::services().filter_map(url).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
