@@ -62,6 +62,8 @@ pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Res
         ("shared_buffers", "256MB".to_owned()),
         ("max_wal_size", "2GB".to_owned()),
         ("fsync", if fsync == Fsync::On { "on" } else { "off" }.to_owned()),
+        // `make bench` counts statements. A part of Postgres' own packages.
+        ("shared_preload_libraries", if fsync == Fsync::On { "pg_stat_statements" } else { "" }.to_owned()),
     ];
     let mut arguments = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
     arguments.extend(settings.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]));

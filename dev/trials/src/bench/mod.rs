@@ -7,6 +7,7 @@ pub mod layers;
 pub mod reads;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -45,15 +46,19 @@ pub async fn run() -> Result<()> {
     wait_until_paid(&stack).await?;
     println!("load average before: {}", std::fs::read_to_string("/proc/loadavg")?.trim());
 
+    let before = Work::read(&stack).await?;
     let mut latencies = steady(&customer, &product).await?;
     wait_until_paid(&stack).await?;
+    let work = Work::read(&stack).await?.since(&before, latencies.len());
     println!("at {STEADY_RATE}/s for {STEADY:?}: CreateOrder {}", percentiles(&mut latencies));
     let mut confirmed = times_to_confirm(&stack, i64::from(STEADY_RATE) * STEADY.as_secs().cast_signed()).await?;
     println!("at {STEADY_RATE}/s for {STEADY:?}: CONFIRMED after {}", percentiles(&mut confirmed));
 
-    let (before, commits) = (usage()?, commits(&stack).await?);
+    println!("at {STEADY_RATE}/s for {STEADY:?}: {work} per order");
+
+    let (before, worked) = (usage()?, Work::read(&stack).await?);
     let (placed, elapsed) = rush(&stack, std::slice::from_ref(&product), RUSH).await?;
-    let (after, committed) = (usage()?, self::commits(&stack).await? - commits);
+    let (after, work) = (usage()?, Work::read(&stack).await?.since(&worked, placed));
     let count = placed as f64;
     println!("{CROWD} clients for {RUSH:?}: {:.0} orders/s confirmed and paid", count / elapsed.as_secs_f64());
     let mut total = 0.0;
@@ -62,7 +67,7 @@ pub async fn run() -> Result<()> {
         total += spent;
         println!("  {name:10} {spent:6.2} ms CPU per order, {rss} MiB resident");
     }
-    println!("  together   {total:6.2} ms CPU per order; {:.1} commits per order", committed as f64 / count);
+    println!("  together   {total:6.2} ms CPU per order; {work} per order");
     reads::measure(&stack).await?;
     layers::run(&stack.layout, &product).await
 }
@@ -142,9 +147,40 @@ async fn times_to_confirm(stack: &Stack, last: i64) -> Result<Vec<Duration>> {
     Ok(seconds.into_iter().map(Duration::from_secs_f64).collect())
 }
 
-async fn commits(stack: &Stack) -> Result<i64> {
-    let sum = "select sum(xact_commit)::bigint from pg_stat_database where datname like 'souk_%'";
-    Ok(sqlx::query_scalar(sum).fetch_one(&mut orders(stack).await?).await?)
+/// What all services asked of Postgres.
+struct Work {
+    /// Those that begin or end a transaction, or set a session up, are not counted.
+    statements: f64,
+    commits: f64,
+}
+
+impl Work {
+    async fn read(stack: &Stack) -> Result<Self> {
+        let mut db = orders(stack).await?;
+        sqlx::query("create extension if not exists pg_stat_statements").execute(&mut db).await?;
+        let statements = "select sum(calls)::float8 from pg_stat_statements join pg_database on oid = dbid
+                          where datname like 'souk_%' and query !~* '^(begin|commit|rollback|set|select pg_catalog)'";
+        let commits = "select sum(xact_commit)::float8 from pg_stat_database where datname like 'souk_%'";
+        Ok(Self {
+            statements: sqlx::query_scalar(statements).fetch_one(&mut db).await?,
+            commits: sqlx::query_scalar(commits).fetch_one(&mut db).await?,
+        })
+    }
+
+    /// For each of so many orders.
+    fn since(&self, before: &Self, orders: usize) -> Self {
+        let orders = orders as f64;
+        Self {
+            statements: (self.statements - before.statements) / orders,
+            commits: (self.commits - before.commits) / orders,
+        }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} statements and {:.1} commits", self.statements, self.commits)
+    }
 }
 
 fn median(figures: &mut [f64]) -> f64 {
