@@ -8,23 +8,27 @@
 //! What never happens here: a price taken from a client, a state that was not reached by a legal step, an event that was
 //! published without being recorded or recorded without being published.
 
-mod address;
 mod cancel;
 pub mod check;
 mod create;
 mod error;
-mod event;
 mod expire;
+mod fact;
 mod fulfill;
 mod get;
+mod ids;
 mod list;
 mod on_event;
 mod order;
 mod rebuild;
+mod record;
 mod rpc;
 mod saga;
+mod service;
+mod state;
 mod states;
 mod stuck;
+mod unnest;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,18 +42,18 @@ use chassis::check::Range;
 use chassis::event::Consumer;
 use chassis::event::outbox::{Outbox, Wake};
 use chassis::rpc::client;
-use chassis::{Clock, Context, Role};
+use chassis::{Context, Role};
 use clap::Args;
 use contracts::event::Event as _;
 use contracts::souk::inventory::v1::inventory_event;
 use contracts::souk::order::v1::order_service_server::OrderServiceServer;
 use contracts::souk::payment::v1::payment_event;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
-use sqlx::PgPool;
 
 pub use rebuild::Difference;
 
 use rpc::Rpc;
+use service::Service;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/order");
 pub static SCHEMA: Schema = Schema { service: "order", migrator: &MIGRATOR, append_only: &["order_event"] };
@@ -69,15 +73,6 @@ pub struct Config {
 
 impl Settings for Config {
     const ROLE: roster::Role = roster::ORDER;
-}
-
-struct Service {
-    db: PgPool,
-    clock: Clock,
-    products: ProductServiceClient<client::Peer>,
-    payment_deadline: Duration,
-    /// Wakes the relay of the outbox.
-    published: Wake,
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {

@@ -1,8 +1,8 @@
-//! Takes in what inventory and payment say: parse, lock the order, decide, record.
+//! Consumes the events of inventory and payment: parse all, lock their orders, decide one by one, record all.
 //!
-//! Both speak of one order at the same time, such as that it is sold and that it is paid, on two topics. Events that share
-//! a transaction therefore lock their orders first, by id: else two groups could wait for each other in a circle.
+//! Several events may be about one order: each is decided on what the one before it made of the order.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chassis::Owner;
@@ -15,34 +15,47 @@ use contracts::souk::payment::v1::payment_event::Event as Payment;
 use contracts::souk::r#type::v1::Money;
 use prost::Message;
 use sqlx::PgConnection;
-use tracing::Instrument;
-use uuid::Uuid;
 
-use crate::Service;
-use crate::error::Error;
-use crate::event::{self, Cause};
+use crate::ids::{OrderId, PaymentId};
 use crate::order::Order;
+use crate::record::{Cause, Changes};
 use crate::saga::{Decision, Heard, decide};
+use crate::service::Service;
 
 pub(crate) struct Peers(pub(crate) Arc<Service>);
 
 #[tonic::async_trait]
 impl Handler for Peers {
     fn wants(&self, event_type: &str) -> bool {
-        // Everything that is known; what peers say one day besides is skipped.
+        // All event types of this version of the contracts; later ones are skipped.
         Stock::of_type(event_type).is_some() || Payment::of_type(event_type).is_some()
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
-        if due.len() > 1 {
-            // One that cannot be read locks nothing; it fails when its turn comes.
-            let orders = due.iter().filter_map(|due| parse(due.record).ok()).map(|(order_id, _)| order_id);
-            Order::lock_all(tx, &orders.collect::<Vec<_>>()).await?;
+        let parsed = due.iter().map(|due| parse(due.record)).collect::<Result<Vec<_>, _>>()?;
+        let order_ids: Vec<_> = parsed.iter().map(|(order_id, _)| *order_id).collect();
+        let orders = Order::lock_all(tx, &order_ids, Owner::Anybody).await?;
+        let mut orders: HashMap<_, _> = orders.into_iter().map(|order| (order.order_id, order)).collect();
+        let mut changes = Changes::new(&self.0);
+        for (due, (order_id, heard)) in due.iter().zip(parsed) {
+            let _part_of = due.span.enter();
+            let order = orders.get_mut(&order_id).ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
+            let heard = heard.by_order_of(order.total_minor);
+            match decide(order.state, &heard) {
+                Decision::Ignore => {}
+                Decision::Impossible => {
+                    return Err(poisoned(format!(
+                        "{heard:?} is not possible for an order that is {}",
+                        order.state.name()
+                    )));
+                }
+                Decision::Record(fact) => {
+                    let recorded = changes.record(order, &fact, Cause::event(due.record));
+                    recorded.map_err(|illegal| poisoned(illegal.to_string()))?;
+                }
+            }
         }
-        for due in due {
-            self.handle(tx, due.record).instrument(due.span.clone()).await?;
-        }
-        Ok(())
+        Ok(changes.save(tx).await?)
     }
 
     fn committed(&self) {
@@ -50,41 +63,11 @@ impl Handler for Peers {
     }
 }
 
-impl Peers {
-    async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
-        let (order_id, heard) = parse(record)?;
-        let order = Order::lock(tx, order_id, Owner::Anybody).await.map_err(unexpected)?;
-        let mut order = order.ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
-        let heard = heard.by_order_of(order.total_minor);
-        match decide(order.state, &heard) {
-            Decision::Ignore => Ok(()),
-            Decision::Impossible => {
-                Err(poisoned(format!("an order that is {} cannot hear {heard:?}", order.state.name())))
-            }
-            Decision::Record(fact) => {
-                let cause = Cause::heard(record);
-                event::record(&self.0, tx, &mut order, fact, &cause).await.map_err(unexpected)
-            }
-        }
-    }
-}
-
 fn poisoned(why: impl Into<String>) -> HandleError {
     HandleError::Poisoned(why.into())
 }
 
-fn unexpected(error: Error) -> HandleError {
-    match error {
-        Error::Chassis(chassis::Error::Unexpected(unexpected)) => unexpected.into(),
-        refused => poisoned(refused.to_string()),
-    }
-}
-
-fn parse_id(text: &str, what: &str) -> Result<Uuid, HandleError> {
-    Uuid::parse_str(text).map_err(|_| poisoned(format!("its {what} is not a UUID")))
-}
-
-fn parse(record: &Record) -> Result<(Uuid, Heard), HandleError> {
+fn parse(record: &Record) -> Result<(OrderId, Heard), HandleError> {
     if Stock::of_type(&record.event_type).is_some() {
         parse_stock(InventoryEvent::decode(&*record.payload)?)
     } else {
@@ -92,9 +75,9 @@ fn parse(record: &Record) -> Result<(Uuid, Heard), HandleError> {
     }
 }
 
-fn parse_stock(event: InventoryEvent) -> Result<(Uuid, Heard), HandleError> {
-    let order_id = parse_id(&event.order_id, "order_id")?;
-    let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
+fn parse_stock(event: InventoryEvent) -> Result<(OrderId, Heard), HandleError> {
+    let order_id = OrderId::parse(&event.order_id).ok_or_else(|| poisoned("its order_id is not a UUID"))?;
+    let heard = match event.event.ok_or_else(|| poisoned("it has no payload"))? {
         Stock::StockReserved(_) => Heard::StockReserved,
         Stock::StockRejected(it) => {
             // What was short was short for everybody, whatever a cap says of the rest.
@@ -108,10 +91,10 @@ fn parse_stock(event: InventoryEvent) -> Result<(Uuid, Heard), HandleError> {
     Ok((order_id, heard))
 }
 
-fn parse_payment(event: PaymentEvent) -> Result<(Uuid, Heard), HandleError> {
-    let order_id = parse_id(&event.order_id, "order_id")?;
-    let payment_id = parse_id(&event.payment_id, "payment_id")?;
-    let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
+fn parse_payment(event: PaymentEvent) -> Result<(OrderId, Heard), HandleError> {
+    let order_id = OrderId::parse(&event.order_id).ok_or_else(|| poisoned("its order_id is not a UUID"))?;
+    let payment_id = PaymentId::parse(&event.payment_id).ok_or_else(|| poisoned("its payment_id is not a UUID"))?;
+    let heard = match event.event.ok_or_else(|| poisoned("it has no payload"))? {
         Payment::PaymentAuthorized(_) => Heard::PaymentAuthorized { payment_id },
         Payment::PaymentDeclined(it) => Heard::PaymentDeclined { reason: it.reason },
         Payment::PaymentCaptured(it) => Heard::PaymentCaptured { payment_id, minor: parse_minor(it.amount)? },

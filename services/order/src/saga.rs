@@ -1,9 +1,8 @@
 //! What an order does about what it hears. Pure: no clock, no database, no Kafka; the test walks every pair.
 
-use uuid::Uuid;
-
-use crate::event::Fact;
-use crate::order::State;
+use crate::fact::Fact;
+use crate::ids::PaymentId;
+use crate::state::State;
 
 /// What inventory and payment say.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,13 +16,13 @@ pub(crate) enum Heard {
     /// What was held or sold went back.
     StockReleased,
     PaymentAuthorized {
-        payment_id: Uuid,
+        payment_id: PaymentId,
     },
     PaymentDeclined {
         reason: String,
     },
     PaymentCaptured {
-        payment_id: Uuid,
+        payment_id: PaymentId,
         minor: i64,
     },
     /// Of another amount than the order's total, such as a part that was captured at the provider itself.
@@ -33,11 +32,11 @@ pub(crate) enum Heard {
     },
     PaymentVoided,
     PaymentRefunded {
-        payment_id: Uuid,
+        payment_id: PaymentId,
         minor: i64,
     },
     PaymentRefundFailed {
-        payment_id: Uuid,
+        payment_id: PaymentId,
         minor: i64,
         reason: String,
     },
@@ -106,10 +105,12 @@ pub(crate) fn decide(state: State, heard: &Heard) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn all_heard() -> [Heard; 12] {
-        let payment_id = Uuid::from_u128(7);
+        let payment_id = PaymentId(Uuid::from_u128(7));
         let reason = || "CARD_DECLINED".to_owned();
         [
             Heard::StockReserved,
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn only_a_capture_of_the_total_pays_for_an_order() {
-        let captured = |minor| Heard::PaymentCaptured { payment_id: Uuid::from_u128(7), minor };
+        let captured = |minor| Heard::PaymentCaptured { payment_id: PaymentId(Uuid::from_u128(7)), minor };
         assert_eq!(captured(2_500).by_order_of(2_500), captured(2_500));
         for minor in [1, 2_499, 2_501] {
             assert_eq!(captured(minor).by_order_of(2_500), Heard::PaymentCapturedInPart);

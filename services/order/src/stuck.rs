@@ -10,7 +10,7 @@ use chassis::boot::metrics::{self, Of};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::Service;
+use crate::service::Service;
 
 /// How long after its deadline an order may be unsettled, and after its confirmation unpaid.
 const PATIENCE: Duration = Duration::from_secs(60);

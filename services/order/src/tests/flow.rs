@@ -182,6 +182,51 @@ async fn what_nobody_should_have_said_parks_its_key_only(db: PgPool) {
     assert_eq!(shop.parked().await, 3, "the odd one, the one behind it, and the one of an unknown order");
 }
 
+/// Such as those of one partition that wait together: each is decided on what the one before it made of the order.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn events_of_one_order_may_share_a_transaction(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (order, other) = (shop.place().await, shop.place().await);
+    let group = [
+        shop.stock_reserved(order),
+        shop.authorized(order),
+        shop.stock_reserved(other),
+        shop.captured(order),
+        shop.stock(order, Stock::StockSold(StockSold {})),
+    ];
+    testkit::hear(&shop.consumer, &shop.kit.context.clock, &group).await;
+    assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderConfirmed", "OrderPaid"]);
+    assert_eq!(shop.published(other).await, ["OrderPlaced", "OrderReserved"]);
+    let transactions = r#"select count(distinct xmin::text) from order_event where version > 1"#;
+    let transactions: i64 = sqlx::query_scalar(transactions).fetch_one(&shop.db).await.expect("a count");
+    assert_eq!((transactions, shop.parked().await), (1, 0));
+    assert_eq!(compare(&shop.db).await.expect("compared"), (2, vec![]));
+}
+
+/// Whether it is impossible now, about no order, or refused by the table: the others of its group take effect.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_poison_message_in_a_group_parks_its_key_only(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (odd, paid, fine) = (shop.place().await, shop.place().await, shop.place().await);
+    let too_much = PaymentRefunded { amount: Some(Money::new("EUR", 2_501)), ..Default::default() };
+    let group = [
+        shop.stock_reserved(fine),
+        shop.stock(odd, Stock::StockSold(StockSold {})),
+        shop.stock_reserved(odd),
+        shop.stock_reserved(Uuid::now_v7()),
+        shop.stock_reserved(paid),
+        shop.authorized(paid),
+        shop.payment(paid, Payment::PaymentRefunded(too_much)),
+        shop.authorized(fine),
+    ];
+    testkit::hear(&shop.consumer, &shop.kit.context.clock, &group).await;
+    assert_eq!(shop.published(odd).await, ["OrderPlaced"]);
+    for order in [paid, fine] {
+        assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderConfirmed"]);
+    }
+    assert_eq!(shop.parked().await, 4, "of the odd order two, of an unknown one, and the refund");
+}
+
 /// The bus hands in groups of one partition each; what is sold and what is captured is told on two topics, in any order.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn groups_that_cross_do_not_deadlock(db: PgPool) {

@@ -36,7 +36,8 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::expire::expire_due;
-use crate::{Difference, Service, consumer, role};
+use crate::service::Service;
+use crate::{Difference, consumer, role};
 
 /// All orders built again: how many there are, and which differ.
 pub(super) async fn compare(db: &PgPool) -> Result<(u64, Vec<Difference>), Unexpected> {
