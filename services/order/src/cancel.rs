@@ -1,5 +1,5 @@
-//! Cancel an order. Legal until it is fulfilled: what was held is released and what was paid goes back, each by the
-//! service that owns it, when it reads `OrderCancelled`.
+//! Cancel an order. Legal until it is fulfilled: held stock is released and captured money is refunded, each by
+//! the service that owns it, when it consumes `OrderCancelled`.
 
 use chassis::rpc::idempotency::{self, Begun};
 use chassis::{Caller, Owner};

@@ -96,7 +96,7 @@ fn parse_expected_total(request: &CreateOrderRequest) -> Result<Option<Money>, E
     })
 }
 
-/// Asks for today's prices. Their sum must be what the customer expects to pay, if they said that.
+/// Asks for today's prices. Their sum must be what the customer expects to pay, if the request says so.
 async fn quote(
     service: &Service,
     caller: &Caller,
@@ -127,7 +127,10 @@ pub(crate) fn price(
     // A quote too few, or for another product, would make it another order.
     let quoted = quotes.iter().map(|quote| ProductId::parse(&quote.product_id));
     if !quoted.eq(product_ids.iter().copied().map(Some)) {
-        return Err(Unexpected::Broken("product answered other quotes than were asked for".to_owned()).into());
+        return Err(Unexpected::Broken(
+            "the product service answered with other quotes than were requested".to_owned(),
+        )
+        .into());
     }
     let (mut lines, mut unavailable, mut total) = (Vec::new(), Vec::new(), None::<Money>);
     for (at, ((item, product_id), quote)) in items.iter().zip(product_ids).zip(quotes).enumerate() {

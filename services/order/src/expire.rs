@@ -1,5 +1,5 @@
-//! The only clock of the flow: an order that did not settle by its deadline expires. Inventory and payment let go of what
-//! they hold for it when they consume that.
+//! The only clock of the flow: an order that did not settle by its deadline expires. Inventory and payment release
+//! what they hold for it when they consume that.
 
 use std::sync::Arc;
 

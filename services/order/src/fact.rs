@@ -1,4 +1,4 @@
-//! What can happen to an order, and the events that say so.
+//! What can happen to an order, and the events that publish it.
 
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::*;
@@ -72,7 +72,7 @@ impl Fact {
         }
     }
 
-    /// What a recorded event says. None: that the order was placed.
+    /// The fact in an event that was recorded; none in the first, that the order was placed.
     pub(crate) fn from_event(event: Event) -> Option<Self> {
         let id = |text: &str| PaymentId::parse(text).unwrap_or_default();
         Some(match event {

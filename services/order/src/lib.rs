@@ -2,8 +2,8 @@
 //!
 //! An order is what happened to it: `order_event` is the truth, the row in `"order"` a projection written in the same
 //! transaction, and each event is published through the outbox. CreateOrder prices the items and answers; everything after
-//! that is events. Inventory and payment act on what an order says, and the order decides (see `saga`) about what they
-//! say. The deadline of an order is the only clock of the whole flow.
+//! that is events. Inventory and payment consume the events of orders, and `saga` decides what an order does about
+//! theirs. The deadline of an order is the only clock of the whole flow.
 //!
 //! What never happens here: a price taken from a client, a state that was not reached by a legal step, an event that was
 //! published without being recorded or recorded without being published.
@@ -89,7 +89,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     Ok(role(Arc::new(service), config.foundation.listen, context))
 }
 
-/// Builds the projection again, beside the one that is in use. How many orders there are; `differ` is told how the two differ.
+/// Builds the projection again, beside the one in use, and counts the orders. `differ` is called for each difference.
 pub async fn rebuild(config: &Config, differ: impl FnMut(Difference)) -> Result<u64, String> {
     let db = config.foundation.pool(roster::ORDER)?;
     rebuild::compare(&db, Range::ALL, differ).await.map_err(|error| error.to_string())

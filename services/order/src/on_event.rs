@@ -19,7 +19,7 @@ use sqlx::PgConnection;
 use crate::ids::{OrderId, PaymentId};
 use crate::order::Order;
 use crate::record::{Cause, Changes};
-use crate::saga::{Decision, Heard, decide};
+use crate::saga::{Decision, PeerEvent, decide};
 use crate::service::Service;
 
 pub(crate) struct Peers(pub(crate) Arc<Service>);
@@ -37,21 +37,26 @@ impl Handler for Peers {
         let orders = Order::lock_all(tx, &order_ids, Owner::Anybody).await?;
         let mut orders: HashMap<_, _> = orders.into_iter().map(|order| (order.order_id, order)).collect();
         let mut changes = Changes::new(&self.0);
-        for (due, (order_id, heard)) in due.iter().zip(parsed) {
+        for (due, (order_id, event)) in due.iter().zip(parsed) {
             let _part_of = due.span.enter();
             let order = orders.get_mut(&order_id).ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
-            let heard = heard.by_order_of(order.total_minor);
-            match decide(order.state, &heard) {
+            let event = event.for_total(order.total_minor);
+            match decide(order.state, &event) {
                 Decision::Ignore => {}
                 Decision::Impossible => {
                     return Err(poisoned(format!(
-                        "{heard:?} is not possible for an order that is {}",
+                        "{event:?} is not possible for an order that is {}",
                         order.state.name()
                     )));
                 }
                 Decision::Record(fact) => {
                     let recorded = changes.record(order, &fact, Cause::event(due.record));
                     recorded.map_err(|illegal| poisoned(illegal.to_string()))?;
+                    // The table refuses it, too, but sees only how a set ends.
+                    if !(0..=order.total_minor).contains(&order.refunded_minor) {
+                        let (refunded, total) = (order.refunded_minor, order.total_minor);
+                        return Err(poisoned(format!("{refunded} of {total} minor units cannot be refunded")));
+                    }
                 }
             }
         }
@@ -67,7 +72,7 @@ fn poisoned(why: impl Into<String>) -> HandleError {
     HandleError::Poisoned(why.into())
 }
 
-fn parse(record: &Record) -> Result<(OrderId, Heard), HandleError> {
+fn parse(record: &Record) -> Result<(OrderId, PeerEvent), HandleError> {
     if Stock::of_type(&record.event_type).is_some() {
         parse_stock(InventoryEvent::decode(&*record.payload)?)
     } else {
@@ -75,37 +80,37 @@ fn parse(record: &Record) -> Result<(OrderId, Heard), HandleError> {
     }
 }
 
-fn parse_stock(event: InventoryEvent) -> Result<(OrderId, Heard), HandleError> {
+fn parse_stock(event: InventoryEvent) -> Result<(OrderId, PeerEvent), HandleError> {
     let order_id = OrderId::parse(&event.order_id).ok_or_else(|| poisoned("its order_id is not a UUID"))?;
-    let heard = match event.event.ok_or_else(|| poisoned("it has no payload"))? {
-        Stock::StockReserved(_) => Heard::StockReserved,
+    let event = match event.event.ok_or_else(|| poisoned("it has no payload"))? {
+        Stock::StockReserved(_) => PeerEvent::StockReserved,
         Stock::StockRejected(it) => {
-            // What was short was short for everybody, whatever a cap says of the rest.
+            // A cap is the reason only if nothing else was: one real shortage makes it a shortage.
             let is_capped = !it.shortages.is_empty() && it.shortages.iter().all(|line| line.reason == "HOLD_CAP");
             let reason = if is_capped { "HOLD_CAP" } else { "STOCK_SHORT" }.to_owned();
-            Heard::StockRejected { reason, skus: it.shortages.into_iter().map(|line| line.sku).collect() }
+            PeerEvent::StockRejected { reason, skus: it.shortages.into_iter().map(|line| line.sku).collect() }
         }
-        Stock::StockSold(_) => Heard::StockSold,
-        Stock::StockReleased(_) | Stock::StockReturned(_) => Heard::StockReleased,
+        Stock::StockSold(_) => PeerEvent::StockSold,
+        Stock::StockReleased(_) | Stock::StockReturned(_) => PeerEvent::StockReleased,
     };
-    Ok((order_id, heard))
+    Ok((order_id, event))
 }
 
-fn parse_payment(event: PaymentEvent) -> Result<(OrderId, Heard), HandleError> {
+fn parse_payment(event: PaymentEvent) -> Result<(OrderId, PeerEvent), HandleError> {
     let order_id = OrderId::parse(&event.order_id).ok_or_else(|| poisoned("its order_id is not a UUID"))?;
     let payment_id = PaymentId::parse(&event.payment_id).ok_or_else(|| poisoned("its payment_id is not a UUID"))?;
-    let heard = match event.event.ok_or_else(|| poisoned("it has no payload"))? {
-        Payment::PaymentAuthorized(_) => Heard::PaymentAuthorized { payment_id },
-        Payment::PaymentDeclined(it) => Heard::PaymentDeclined { reason: it.reason },
-        Payment::PaymentCaptured(it) => Heard::PaymentCaptured { payment_id, minor: parse_minor(it.amount)? },
-        Payment::PaymentCaptureFailed(it) => Heard::PaymentCaptureFailed { reason: it.reason },
-        Payment::PaymentVoided(_) => Heard::PaymentVoided,
-        Payment::PaymentRefunded(it) => Heard::PaymentRefunded { payment_id, minor: parse_minor(it.amount)? },
+    let event = match event.event.ok_or_else(|| poisoned("it has no payload"))? {
+        Payment::PaymentAuthorized(_) => PeerEvent::PaymentAuthorized { payment_id },
+        Payment::PaymentDeclined(it) => PeerEvent::PaymentDeclined { reason: it.reason },
+        Payment::PaymentCaptured(it) => PeerEvent::PaymentCaptured { payment_id, minor: parse_minor(it.amount)? },
+        Payment::PaymentCaptureFailed(it) => PeerEvent::PaymentCaptureFailed { reason: it.reason },
+        Payment::PaymentVoided(_) => PeerEvent::PaymentVoided,
+        Payment::PaymentRefunded(it) => PeerEvent::PaymentRefunded { payment_id, minor: parse_minor(it.amount)? },
         Payment::PaymentRefundFailed(it) => {
-            Heard::PaymentRefundFailed { payment_id, minor: parse_minor(it.amount)?, reason: it.reason }
+            PeerEvent::PaymentRefundFailed { payment_id, minor: parse_minor(it.amount)?, reason: it.reason }
         }
     };
-    Ok((order_id, heard))
+    Ok((order_id, event))
 }
 
 fn parse_minor(amount: Option<Money>) -> Result<i64, HandleError> {

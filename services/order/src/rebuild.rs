@@ -55,9 +55,9 @@ pub struct Difference {
     pub why: String,
 }
 
-/// Builds the orders of a range again. How many there are; `differ` is told which of them differ from what stands in the table.
+/// Builds the orders of a range again, and counts them. `differ` is called for each that differs from its row.
 pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Difference)) -> Result<u64, Unexpected> {
-    // A session of its own, that nobody else gets afterwards: names mean something else in it.
+    // A session of its own, closed afterwards: in it, the names of tables mean the temporary ones.
     let mut session = PgConnection::connect_with(&db.connect_options()).await?;
     for table in BESIDE {
         sqlx::query(table).execute(&mut session).await?;
@@ -85,7 +85,7 @@ pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Di
     Ok(count)
 }
 
-/// Builds some orders from their events and holds the live ones against them.
+/// Builds some orders from their events and compares the live ones with them.
 async fn rebuild(session: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Difference>, Unexpected> {
     // One snapshot, or an order that moves on meanwhile would differ from itself. And read only, so that Postgres refuses
     // to change anything but what is temporary.

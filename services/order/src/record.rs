@@ -78,7 +78,7 @@ impl<'a> Changes<'a> {
         self.push(order, Event::OrderPlaced(placed), cause);
     }
 
-    /// Changes an order, and records the fact that does.
+    /// Applies a fact to an order, and records it.
     pub(crate) fn record(&mut self, order: &mut Order, fact: &Fact, cause: Cause) -> Result<(), IllegalStep> {
         order.apply(fact, self.service.clock.now())?;
         self.push(order, fact.to_event(order), cause);
@@ -117,7 +117,7 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// What is stored is what is published, so both tables are filled from the same rows.
+/// The event store and the outbox get the same events, so that every event that is stored is published.
 async fn insert_events(db: &mut PgConnection, events: &[NewEvent]) -> Result<(), Unexpected> {
     sqlx::query!(
         "with event as materialized (
