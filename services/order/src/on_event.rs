@@ -33,7 +33,9 @@ impl Handler for Peers {
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
         let parsed = due.iter().map(|due| parse(due.record)).collect::<Result<Vec<_>, _>>()?;
-        let order_ids: Vec<_> = parsed.iter().map(|(order_id, _)| *order_id).collect();
+        let mut order_ids: Vec<_> = parsed.iter().map(|(order_id, _)| *order_id).collect();
+        order_ids.sort_unstable();
+        order_ids.dedup();
         let orders = Order::lock_all(tx, &order_ids, Owner::Anybody).await?;
         let mut orders: HashMap<_, _> = orders.into_iter().map(|order| (order.order_id, order)).collect();
         let mut changes = Changes::new(&self.0);

@@ -114,7 +114,10 @@ impl Order {
         Ok(Self::lock_all(db, &[order_id], owner).await?.pop())
     }
 
-    /// Locks in the order of ids, so that no two transactions wait for each other in a circle.
+    /// Locks in the order of ids, so that no two transactions wait for each other in a circle. Each id is given once.
+    ///
+    /// The limit and the coalesce only change what Postgres expects: few rows, so that it keeps one plan, by the index.
+    /// Otherwise it plans anew for each set, or goes on reading the whole of a table that was small at first.
     pub(crate) async fn lock_all(
         db: &mut PgConnection,
         order_ids: &[OrderId],
@@ -122,13 +125,14 @@ impl Order {
     ) -> Result<Vec<Self>, Unexpected> {
         let orders = sqlx::query_as!(
             Self,
-            r#"select order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
+            r#"select "order".order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
                  payment_method, payment_id as "payment_id: _", captured, refunded_minor, exit_reason, carrier,
                  tracking_number, expires_at, created_at, updated_at,
                  array(select row (product_id, sku, title, quantity, price_minor) from order_line
                        where order_line.order_id = "order".order_id order by line) as "lines!: _"
-               from "order" where order_id = any($1) and ($2::uuid is null or user_id = $2)
-               order by order_id for no key update"#,
+               from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
+                 join "order" on "order".order_id = wanted.id
+               where coalesce(user_id = $2, true) order by "order".order_id for no key update of "order""#,
             order_ids as &[OrderId],
             owner.filter(),
         );
@@ -181,15 +185,15 @@ impl Order {
         Ok(())
     }
 
-    /// Writes what facts may change.
+    /// Writes what facts may change. For the limit see [`Self::lock_all`].
     pub(crate) async fn save_all(db: &mut PgConnection, orders: &[&Self]) -> Result<(), Unexpected> {
         sqlx::query!(
             r#"update "order" set state = changed.state, version = changed.version, payment_id = changed.payment_id,
                  captured = changed.captured, refunded_minor = changed.refunded_minor,
                  exit_reason = changed.exit_reason, carrier = changed.carrier,
                  tracking_number = changed.tracking_number, updated_at = changed.updated_at
-               from unnest($1::uuid[], $2::text[], $3::bigint[], $4::uuid[], $5::boolean[], $6::bigint[], $7::text[],
-                 $8::text[], $9::text[], $10::timestamptz[])
+               from (select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::uuid[], $5::boolean[], $6::bigint[],
+                   $7::text[], $8::text[], $9::text[], $10::timestamptz[]) limit cardinality($1))
                  as changed (order_id, state, version, payment_id, captured, refunded_minor, exit_reason, carrier,
                    tracking_number, updated_at)
                where "order".order_id = changed.order_id"#,
