@@ -1,22 +1,23 @@
-//! Cancel an order. Legal until it is fulfilled: what was held is released and what was paid goes back, each by the
-//! service that owns it, when it reads `OrderCancelled`.
+//! Cancel an order. Legal until it is fulfilled: held stock is released and captured money is refunded, each by
+//! the service that owns it, when it consumes `OrderCancelled`.
 
 use chassis::rpc::idempotency::{self, Begun};
 use chassis::{Caller, Owner};
 use contracts::souk::order::v1::{CancelOrderRequest, CancelOrderResponse, CancelReason};
 
-use crate::Service;
 use crate::error::Error;
-use crate::event::{self, Cause, Fact};
-use crate::get::parse_id;
+use crate::fact::Fact;
+use crate::ids::OrderId;
 use crate::order::Order;
+use crate::record::{Cause, Changes};
+use crate::service::Service;
 
 pub(crate) async fn cancel(
     service: &Service,
     caller: &Caller,
     mut request: CancelOrderRequest,
 ) -> Result<CancelOrderResponse, Error> {
-    let order_id = parse_id(&request.order_id)?;
+    let order_id = OrderId::parse(&request.order_id).ok_or(Error::OrderNotFound)?;
     let (owner, reason) = (caller.owner()?, request.reason());
     if owner != Owner::Anybody && reason != CancelReason::CustomerRequest {
         return Err(chassis::Error::field("reason", "is for operators").into());
@@ -32,10 +33,11 @@ pub(crate) async fn cancel(
     if order.state.after(&cancelled).is_none() {
         return Err(Error::OrderNotCancellable { state: order.state });
     }
-    event::record(service, &mut tx, &mut order, cancelled, &Cause::caller(caller)).await?;
-    let lines = Order::lines(&mut tx, order_id).await?;
+    let mut changes = Changes::new(service);
+    changes.record(&mut order, &cancelled, Cause::caller(caller))?;
+    changes.save(&mut tx).await?;
 
-    let response = CancelOrderResponse { order: Some(order.to_proto(&lines)) };
+    let response = CancelOrderResponse { order: Some(order.to_proto()) };
     tx.commit(&response).await?;
     service.published.wake();
     Ok(response)

@@ -12,19 +12,20 @@ use contracts::money::Invalid;
 use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse, Order as OrderProto, OrderItem};
 use contracts::souk::product::v1::{ItemQuote, ProductState, QuoteItemsRequest};
 use contracts::souk::r#type::v1::Money;
-use uuid::Uuid;
 
 use crate::error::Error;
-use crate::event::{self, Cause};
-use crate::order::{Line, Order, State};
-use crate::{Service, address};
+use crate::ids::{OrderId, ProductId, UserId};
+use crate::order::{Line, Order};
+use crate::record::{Cause, Changes};
+use crate::service::Service;
+use crate::state::State;
 
 pub(crate) async fn create(
     service: &Service,
     caller: &Caller,
     mut request: CreateOrderRequest,
 ) -> Result<CreateOrderResponse, Error> {
-    let user_id = caller.user_id()?;
+    let user_id = UserId(caller.user_id()?);
     let product_ids = parse_items(&request.items)?;
     let expected = parse_expected_total(&request)?;
     if request.validate_only {
@@ -45,7 +46,7 @@ pub(crate) async fn create(
     };
     let now = service.clock.now();
     let order = Order {
-        order_id: service.clock.new_id(),
+        order_id: OrderId(service.clock.new_id()),
         user_id,
         state: State::Pending,
         version: 1,
@@ -61,23 +62,24 @@ pub(crate) async fn create(
         expires_at: now + service.payment_deadline,
         created_at: now,
         updated_at: now,
+        lines,
     };
-    event::record_placed(service, &mut tx, &order, &lines, &Cause::caller(caller)).await?;
-    if let Some(shipping_address) = &request.shipping_address {
-        address::insert(&mut tx, order.order_id, shipping_address).await?;
-    }
+    order.insert(&mut tx, request.shipping_address.as_ref()).await?;
+    let mut changes = Changes::new(service);
+    changes.place(&order, Cause::caller(caller));
+    changes.save(&mut tx).await?;
 
-    let response = CreateOrderResponse { order: Some(order.to_proto(&lines)) };
+    let response = CreateOrderResponse { order: Some(order.to_proto()) };
     tx.commit(&response).await?;
     service.published.wake();
     Ok(response)
 }
 
-fn parse_items(items: &[OrderItem]) -> Result<Vec<Uuid>, Error> {
+fn parse_items(items: &[OrderItem]) -> Result<Vec<ProductId>, Error> {
     let (mut ids, mut seen) = (Vec::new(), HashSet::new());
     for (at, item) in items.iter().enumerate() {
         let field = || format!("items[{at}].product_id");
-        let id = Uuid::parse_str(&item.product_id).map_err(|_| chassis::Error::field(field(), "must be a UUID"))?;
+        let id = ProductId::parse(&item.product_id).ok_or_else(|| chassis::Error::field(field(), "must be a UUID"))?;
         if !seen.insert(id) {
             return Err(chassis::Error::field(field(), "names a product that another item names").into());
         }
@@ -94,15 +96,15 @@ fn parse_expected_total(request: &CreateOrderRequest) -> Result<Option<Money>, E
     })
 }
 
-/// Asks for today's prices. Their sum must be what the customer expects to pay, if they said that.
+/// Asks for today's prices. Their sum must be what the customer expects to pay, if the request says so.
 async fn quote(
     service: &Service,
     caller: &Caller,
     items: &[OrderItem],
-    product_ids: &[Uuid],
+    product_ids: &[ProductId],
     expected: Option<&Money>,
 ) -> Result<(Vec<Line>, Money), Error> {
-    let ask = QuoteItemsRequest { product_ids: product_ids.iter().map(Uuid::to_string).collect() };
+    let ask = QuoteItemsRequest { product_ids: product_ids.iter().map(ProductId::to_string).collect() };
     let quotes = client::read(|| {
         let ask = client::request("order", caller.deadline, ask.clone());
         let mut products = service.products.clone();
@@ -119,13 +121,16 @@ async fn quote(
 /// The lines at the prices that were quoted, and their sum. Never a price of the caller's.
 pub(crate) fn price(
     items: &[OrderItem],
-    product_ids: &[Uuid],
+    product_ids: &[ProductId],
     quotes: Vec<ItemQuote>,
 ) -> Result<(Vec<Line>, Money), Error> {
     // A quote too few, or for another product, would make it another order.
-    let quoted = quotes.iter().map(|quote| Uuid::parse_str(&quote.product_id).ok());
+    let quoted = quotes.iter().map(|quote| ProductId::parse(&quote.product_id));
     if !quoted.eq(product_ids.iter().copied().map(Some)) {
-        return Err(chassis::Error::from(Unexpected::Broken("the quotes are not those asked for".to_owned())).into());
+        return Err(Unexpected::Broken(
+            "the product service answered with other quotes than were requested".to_owned(),
+        )
+        .into());
     }
     let (mut lines, mut unavailable, mut total) = (Vec::new(), Vec::new(), None::<Money>);
     for (at, ((item, product_id), quote)) in items.iter().zip(product_ids).zip(quotes).enumerate() {

@@ -3,7 +3,8 @@ use contracts::money::{Invalid, MAX_MINOR};
 use contracts::souk::r#type::v1::Money;
 use tonic::{Code, Status};
 
-use crate::order::State;
+use crate::order::IllegalStep;
+use crate::state::State;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -23,9 +24,8 @@ pub(crate) enum Error {
     OrderNotFulfillable { state: State },
     #[error("the payment is not captured yet")]
     PaymentNotCaptured,
-    /// A step that the state does not allow; verbs say it in their own words.
-    #[error("{event_type} is not possible for an order that is {}", .state.name())]
-    StepIllegal { state: State, event_type: &'static str },
+    #[error(transparent)]
+    StepIllegal(#[from] IllegalStep),
     #[error(transparent)]
     Chassis(#[from] chassis::Error),
 }
@@ -59,7 +59,7 @@ impl Explain for Error {
             Self::OrderNotCancellable { state } => precondition("ORDER_NOT_CANCELLABLE", state),
             Self::OrderNotFulfillable { state } => precondition("ORDER_NOT_FULFILLABLE", state),
             Self::PaymentNotCaptured => precondition("PAYMENT_NOT_CAPTURED", State::Confirmed),
-            Self::StepIllegal { state, .. } => precondition("ORDER_STEP_ILLEGAL", state),
+            Self::StepIllegal(IllegalStep { state, .. }) => precondition("ORDER_STEP_ILLEGAL", state),
             Self::Chassis(error) => return error.explain(),
         })
     }
@@ -71,6 +71,12 @@ impl From<Invalid> for Error {
             Invalid::Mixed | Invalid::Currency => Self::CurrencyMixed,
             Invalid::Amount => Self::TotalOutOfRange,
         }
+    }
+}
+
+impl From<Unexpected> for Error {
+    fn from(error: Unexpected) -> Self {
+        Self::Chassis(error.into())
     }
 }
 

@@ -1,41 +1,37 @@
-//! The only clock of the flow: an order that did not settle by its deadline expires, and whoever holds something for it
-//! lets go when it reads so.
+//! The only clock of the flow: an order that did not settle by its deadline expires. Inventory and payment release
+//! what they hold for it when they consume that.
 
 use std::sync::Arc;
 
-use chassis::Did;
-use chassis::{Owner, Unexpected};
+use chassis::{Did, Unexpected};
 
-use crate::Service;
-use crate::error::Error;
-use crate::event::{self, Cause, Fact};
+use crate::fact::Fact;
 use crate::order::Order;
+use crate::record::{Cause, Changes};
+use crate::service::Service;
 
 const BATCH: i64 = 50;
 
 pub(crate) async fn expire_due(service: Arc<Service>) -> Result<Did, Unexpected> {
-    match expire(&service).await {
-        Ok(did) => Ok(did),
-        Err(Error::Chassis(chassis::Error::Unexpected(unexpected))) => Err(unexpected),
-        Err(refused) => Err(Unexpected::Broken(refused.to_string())),
-    }
-}
-
-async fn expire(service: &Service) -> Result<Did, Error> {
     let mut tx = service.db.begin().await?;
-    let due = sqlx::query_scalar!(
-        r#"select order_id from "order" where state in ('PENDING', 'RESERVED') and expires_at <= $1
+    // What another transaction has locked settles there, or is still due next time.
+    let due = sqlx::query_as!(
+        Order,
+        r#"select order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
+             payment_method, payment_id as "payment_id: _", captured, refunded_minor, exit_reason, carrier,
+             tracking_number, expires_at, created_at, updated_at, array[]::record[] as "lines!: _"
+           from "order" where state in ('PENDING', 'RESERVED') and expires_at <= $1
            order by expires_at limit $2 for no key update skip locked"#,
         service.clock.now(),
         BATCH,
-    )
-    .fetch_all(&mut *tx)
-    .await?;
-    for order_id in &due {
-        let order = Order::lock(&mut tx, *order_id, Owner::Anybody).await?;
-        let mut order = order.ok_or(Error::OrderNotFound)?;
-        event::record(service, &mut tx, &mut order, Fact::Expired, &Cause::ourselves()).await?;
+    );
+    let mut due = due.fetch_all(&mut *tx).await?;
+    let mut changes = Changes::new(&service);
+    for order in &mut due {
+        let expired = changes.record(order, &Fact::Expired, Cause::this_service());
+        expired.map_err(|illegal| Unexpected::Broken(illegal.to_string()))?;
     }
+    changes.save(&mut tx).await?;
     tx.commit().await?;
     if due.is_empty() {
         return Ok(Did::Nothing);

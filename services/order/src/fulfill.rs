@@ -4,18 +4,20 @@ use chassis::Caller;
 use chassis::rpc::idempotency::{self, Begun};
 use contracts::souk::order::v1::{FulfillOrderRequest, FulfillOrderResponse};
 
-use crate::Service;
 use crate::error::Error;
-use crate::event::{self, Cause, Fact};
-use crate::get::parse_id;
-use crate::order::{Order, State};
+use crate::fact::Fact;
+use crate::ids::OrderId;
+use crate::order::Order;
+use crate::record::{Cause, Changes};
+use crate::service::Service;
+use crate::state::State;
 
 pub(crate) async fn fulfill(
     service: &Service,
     caller: &Caller,
     mut request: FulfillOrderRequest,
 ) -> Result<FulfillOrderResponse, Error> {
-    let order_id = parse_id(&request.order_id)?;
+    let order_id = OrderId::parse(&request.order_id).ok_or(Error::OrderNotFound)?;
     let key = caller.take_key(&mut request.request_id)?;
 
     let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
@@ -30,10 +32,11 @@ pub(crate) async fn fulfill(
         return Err(Error::PaymentNotCaptured);
     }
     let fulfilled = Fact::Fulfilled { carrier: request.carrier, tracking_number: request.tracking_number };
-    event::record(service, &mut tx, &mut order, fulfilled, &Cause::caller(caller)).await?;
-    let lines = Order::lines(&mut tx, order_id).await?;
+    let mut changes = Changes::new(service);
+    changes.record(&mut order, &fulfilled, Cause::caller(caller))?;
+    changes.save(&mut tx).await?;
 
-    let response = FulfillOrderResponse { order: Some(order.to_proto(&lines)) };
+    let response = FulfillOrderResponse { order: Some(order.to_proto()) };
     tx.commit(&response).await?;
     service.published.wake();
     Ok(response)

@@ -1,31 +1,25 @@
-//! Read one order, or its story.
+//! Read one order, or what happened to it.
 
 use chassis::rpc::page::Page;
-use chassis::{Caller, timestamp};
-use contracts::souk::order::v1::order_event::Event as Kind;
+use chassis::{Caller, Unexpected, timestamp};
+use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::*;
 use prost::Message;
-use uuid::Uuid;
 
-use crate::Service;
 use crate::error::Error;
+use crate::ids::OrderId;
 use crate::order::Order;
-
-/// The contract says what an id looks like; one that is none is of no order.
-pub(crate) fn parse_id(text: &str) -> Result<Uuid, Error> {
-    Uuid::parse_str(text).map_err(|_| Error::OrderNotFound)
-}
+use crate::service::Service;
 
 pub(crate) async fn get(
     service: &Service,
     caller: &Caller,
     request: GetOrderRequest,
 ) -> Result<GetOrderResponse, Error> {
-    let order_id = parse_id(&request.order_id)?;
+    let order_id = OrderId::parse(&request.order_id).ok_or(Error::OrderNotFound)?;
     let mut db = service.db.acquire().await?;
     let order = Order::find(&mut db, order_id, caller.owner()?).await?.ok_or(Error::OrderNotFound)?;
-    let lines = Order::lines(&mut db, order_id).await?;
-    Ok(GetOrderResponse { order: Some(order.to_proto(&lines)) })
+    Ok(GetOrderResponse { order: Some(order.to_proto()) })
 }
 
 pub(crate) async fn list_events(
@@ -33,14 +27,14 @@ pub(crate) async fn list_events(
     caller: &Caller,
     request: ListOrderEventsRequest,
 ) -> Result<ListOrderEventsResponse, Error> {
-    let order_id = parse_id(&request.order_id)?;
+    let order_id = OrderId::parse(&request.order_id).ok_or(Error::OrderNotFound)?;
     let page = Page::<i64>::parse(request.page_size, &request.page_token, &format!("events of {order_id}"))?;
     let mut db = service.db.acquire().await?;
     Order::find(&mut db, order_id, caller.owner()?).await?.ok_or(Error::OrderNotFound)?;
     let mut rows = sqlx::query!(
         "select version, event_id, type as event_type, payload, actor, causation_id, occurred_at
          from order_event where order_id = $1 and version > $2 order by version limit $3",
-        order_id,
+        order_id as OrderId,
         page.after.unwrap_or_default(),
         page.limit(),
     )
@@ -48,7 +42,7 @@ pub(crate) async fn list_events(
     .await?;
     let next_page_token = page.cut(&mut rows, |row| row.version);
     let entries = rows.into_iter().map(|row| {
-        let event = OrderEvent::decode(&*row.payload).map_err(|error| chassis::Error::Unexpected(error.into()))?;
+        let event = OrderEvent::decode(&*row.payload).map_err(Unexpected::from)?;
         Ok(OrderEventEntry {
             version: row.version,
             event_id: row.event_id.to_string(),
@@ -62,13 +56,13 @@ pub(crate) async fn list_events(
     Ok(ListOrderEventsResponse { events: entries.collect::<Result<_, Error>>()?, next_page_token })
 }
 
-fn reason(event: Kind) -> String {
+fn reason(event: Event) -> String {
     match event {
-        Kind::OrderRejected(it) => it.reason,
-        Kind::OrderPaymentFailed(it) => it.reason,
-        Kind::OrderCancelled(it) => it.reason().as_str_name().to_owned(),
-        Kind::OrderExpired(it) => it.reason,
-        Kind::OrderRefundFailed(it) => it.reason,
+        Event::OrderRejected(it) => it.reason,
+        Event::OrderPaymentFailed(it) => it.reason,
+        Event::OrderCancelled(it) => it.reason().as_str_name().to_owned(),
+        Event::OrderExpired(it) => it.reason,
+        Event::OrderRefundFailed(it) => it.reason,
         _ => String::new(),
     }
 }

@@ -2,29 +2,33 @@
 //!
 //! An order is what happened to it: `order_event` is the truth, the row in `"order"` a projection written in the same
 //! transaction, and each event is published through the outbox. CreateOrder prices the items and answers; everything after
-//! that is events. Inventory and payment act on what an order says, and the order decides (see `saga`) about what they
-//! say. The deadline of an order is the only clock of the whole flow.
+//! that is events. Inventory and payment consume the events of orders, and `saga` decides what an order does about
+//! theirs. The deadline of an order is the only clock of the whole flow.
 //!
 //! What never happens here: a price taken from a client, a state that was not reached by a legal step, an event that was
 //! published without being recorded or recorded without being published.
 
-mod address;
 mod cancel;
 pub mod check;
 mod create;
 mod error;
-mod event;
 mod expire;
+mod fact;
 mod fulfill;
 mod get;
+mod ids;
 mod list;
 mod on_event;
 mod order;
 mod rebuild;
+mod record;
 mod rpc;
 mod saga;
+mod service;
+mod state;
 mod states;
 mod stuck;
+mod unnest;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,18 +42,18 @@ use chassis::check::Range;
 use chassis::event::Consumer;
 use chassis::event::outbox::{Outbox, Wake};
 use chassis::rpc::client;
-use chassis::{Clock, Context, Role};
+use chassis::{Context, Role};
 use clap::Args;
 use contracts::event::Event as _;
 use contracts::souk::inventory::v1::inventory_event;
 use contracts::souk::order::v1::order_service_server::OrderServiceServer;
 use contracts::souk::payment::v1::payment_event;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
-use sqlx::PgPool;
 
 pub use rebuild::Difference;
 
 use rpc::Rpc;
+use service::Service;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/order");
 pub static SCHEMA: Schema = Schema { service: "order", migrator: &MIGRATOR, append_only: &["order_event"] };
@@ -71,15 +75,6 @@ impl Settings for Config {
     const ROLE: roster::Role = roster::ORDER;
 }
 
-struct Service {
-    db: PgPool,
-    clock: Clock,
-    products: ProductServiceClient<client::Peer>,
-    payment_deadline: Duration,
-    /// Wakes the relay of the outbox.
-    published: Wake,
-}
-
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let db = config.foundation.pool(roster::ORDER)?;
     let products =
@@ -94,7 +89,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     Ok(role(Arc::new(service), config.foundation.listen, context))
 }
 
-/// Builds the projection again, beside the one that is in use. How many orders there are; `differ` is told how the two differ.
+/// Builds the projection again, beside the one in use, and counts the orders. `differ` is called for each difference.
 pub async fn rebuild(config: &Config, differ: impl FnMut(Difference)) -> Result<u64, String> {
     let db = config.foundation.pool(roster::ORDER)?;
     rebuild::compare(&db, Range::ALL, differ).await.map_err(|error| error.to_string())

@@ -7,9 +7,10 @@ use chassis::rpc::page::Page;
 use contracts::souk::order::v1::{ListOrdersRequest, ListOrdersResponse};
 use uuid::Uuid;
 
-use crate::Service;
 use crate::error::Error;
-use crate::order::{Line, Row};
+use crate::ids::OrderId;
+use crate::order::{Line, Order};
+use crate::service::Service;
 
 /// Of 200 orders with 100 lines each, the answer would be longer than the 4 MiB that clients and the edge take. One order
 /// always fits.
@@ -23,10 +24,11 @@ pub(crate) async fn list(
     let user_id = caller.user_id()?;
     let page = Page::<Uuid>::parse(request.page_size, &request.page_token, &format!("orders of {user_id}"))?;
     let mut db = service.db.acquire().await?;
-    let mut rows = sqlx::query_as!(
-        Row,
-        r#"select order_id, user_id, state, version, currency, total_minor, payment_method, payment_id, captured,
-             refunded_minor, exit_reason, carrier, tracking_number, expires_at, created_at, updated_at
+    let mut orders = sqlx::query_as!(
+        Order,
+        r#"select order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
+             payment_method, payment_id as "payment_id: _", captured, refunded_minor, exit_reason, carrier,
+             tracking_number, expires_at, created_at, updated_at, array[]::record[] as "lines!: _"
            from "order" where user_id = $1 and ($2::uuid is null or order_id < $2)
            order by order_id desc limit $3"#,
         user_id,
@@ -35,12 +37,12 @@ pub(crate) async fn list(
     )
     .fetch_all(&mut *db)
     .await?;
-    let mut next_page_token = page.cut(&mut rows, |row| row.order_id);
-    let ids: Vec<_> = rows.iter().map(|row| row.order_id).collect();
+    let mut next_page_token = page.cut(&mut orders, |order| order.order_id.0);
+    let ids: Vec<_> = orders.iter().map(|order| order.order_id).collect();
     let lines = sqlx::query!(
-        "select order_id, product_id, sku, title, quantity, price_minor from order_line
-         where order_id = any($1) order by order_id desc, line limit $2",
-        &ids,
+        r#"select order_id as "order_id: OrderId", row (product_id, sku, title, quantity, price_minor) as "line!: Line"
+           from order_line where order_id = any($1) order by order_id desc, line limit $2"#,
+        &ids as &[OrderId],
         MAX_LINES as i64 + 1,
     )
     .fetch_all(&mut *db)
@@ -48,17 +50,14 @@ pub(crate) async fn list(
     // One too many: its order, and those behind it, are for the next page.
     if let Some(beyond) = lines.get(MAX_LINES) {
         let whole = ids.iter().take_while(|id| **id > beyond.order_id).count();
-        next_page_token = page.cut_short(&mut rows, whole, |row| row.order_id);
+        next_page_token = page.cut_short(&mut orders, whole, |order| order.order_id.0);
     }
-    let mut by_order = HashMap::<Uuid, Vec<Line>>::new();
+    let mut by_order = HashMap::<OrderId, Vec<Line>>::new();
     for row in lines {
-        let (product_id, quantity, price_minor) = (row.product_id, row.quantity, row.price_minor);
-        let line = Line { product_id, sku: row.sku, title: row.title, quantity, price_minor };
-        by_order.entry(row.order_id).or_default().push(line);
+        by_order.entry(row.order_id).or_default().push(row.line);
     }
-    let orders = rows.into_iter().map(|row| {
-        let lines = by_order.remove(&row.order_id).unwrap_or_default();
-        Ok(row.into_order()?.to_proto(&lines))
-    });
-    Ok(ListOrdersResponse { orders: orders.collect::<Result<_, Error>>()?, next_page_token })
+    for order in &mut orders {
+        order.lines = by_order.remove(&order.order_id).unwrap_or_default();
+    }
+    Ok(ListOrdersResponse { orders: orders.iter().map(Order::to_proto).collect(), next_page_token })
 }

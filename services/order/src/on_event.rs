@@ -1,8 +1,8 @@
-//! Takes in what inventory and payment say: parse, lock the order, decide, record.
+//! Consumes the events of inventory and payment: parse all, lock their orders, decide one by one, record all.
 //!
-//! Both speak of one order at the same time, such as that it is sold and that it is paid, on two topics. Events that share
-//! a transaction therefore lock their orders first, by id: else two groups could wait for each other in a circle.
+//! Several events may be about one order: each is decided on what the one before it made of the order.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chassis::Owner;
@@ -15,34 +15,54 @@ use contracts::souk::payment::v1::payment_event::Event as Payment;
 use contracts::souk::r#type::v1::Money;
 use prost::Message;
 use sqlx::PgConnection;
-use tracing::Instrument;
-use uuid::Uuid;
 
-use crate::Service;
-use crate::error::Error;
-use crate::event::{self, Cause};
+use crate::ids::{OrderId, PaymentId};
 use crate::order::Order;
-use crate::saga::{Decision, Heard, decide};
+use crate::record::{Cause, Changes};
+use crate::saga::{Decision, PeerEvent, decide};
+use crate::service::Service;
 
 pub(crate) struct Peers(pub(crate) Arc<Service>);
 
 #[tonic::async_trait]
 impl Handler for Peers {
     fn wants(&self, event_type: &str) -> bool {
-        // Everything that is known; what peers say one day besides is skipped.
+        // All event types of this version of the contracts; later ones are skipped.
         Stock::of_type(event_type).is_some() || Payment::of_type(event_type).is_some()
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
-        if due.len() > 1 {
-            // One that cannot be read locks nothing; it fails when its turn comes.
-            let orders = due.iter().filter_map(|due| parse(due.record).ok()).map(|(order_id, _)| order_id);
-            Order::lock_all(tx, &orders.collect::<Vec<_>>()).await?;
+        let parsed = due.iter().map(|due| parse(due.record)).collect::<Result<Vec<_>, _>>()?;
+        let mut order_ids: Vec<_> = parsed.iter().map(|(order_id, _)| *order_id).collect();
+        order_ids.sort_unstable();
+        order_ids.dedup();
+        let orders = Order::lock_all(tx, &order_ids, Owner::Anybody).await?;
+        let mut orders: HashMap<_, _> = orders.into_iter().map(|order| (order.order_id, order)).collect();
+        let mut changes = Changes::new(&self.0);
+        for (due, (order_id, event)) in due.iter().zip(parsed) {
+            let _part_of = due.span.enter();
+            let order = orders.get_mut(&order_id).ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
+            let event = event.for_total(order.total_minor);
+            match decide(order.state, &event) {
+                Decision::Ignore => {}
+                Decision::Impossible => {
+                    return Err(poisoned(format!(
+                        "{event:?} is not possible for an order that is {}",
+                        order.state.name()
+                    )));
+                }
+                Decision::Record(fact) => {
+                    let recorded = changes.record(order, &fact, Cause::event(due.record));
+                    recorded.map_err(|illegal| poisoned(illegal.to_string()))?;
+                    // The table refuses it, too, but sees only how a set ends.
+                    if !(0..=order.total_minor).contains(&order.refunded_minor) {
+                        let (refunded, total) = (order.refunded_minor, order.total_minor);
+                        return Err(poisoned(format!("{refunded} of {total} minor units cannot be refunded")));
+                    }
+                }
+            }
         }
-        for due in due {
-            self.handle(tx, due.record).instrument(due.span.clone()).await?;
-        }
-        Ok(())
+        Ok(changes.save(tx).await?)
     }
 
     fn committed(&self) {
@@ -50,41 +70,11 @@ impl Handler for Peers {
     }
 }
 
-impl Peers {
-    async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
-        let (order_id, heard) = parse(record)?;
-        let order = Order::lock(tx, order_id, Owner::Anybody).await.map_err(unexpected)?;
-        let mut order = order.ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
-        let heard = heard.by_order_of(order.total_minor);
-        match decide(order.state, &heard) {
-            Decision::Ignore => Ok(()),
-            Decision::Impossible => {
-                Err(poisoned(format!("an order that is {} cannot hear {heard:?}", order.state.name())))
-            }
-            Decision::Record(fact) => {
-                let cause = Cause::heard(record);
-                event::record(&self.0, tx, &mut order, fact, &cause).await.map_err(unexpected)
-            }
-        }
-    }
-}
-
 fn poisoned(why: impl Into<String>) -> HandleError {
     HandleError::Poisoned(why.into())
 }
 
-fn unexpected(error: Error) -> HandleError {
-    match error {
-        Error::Chassis(chassis::Error::Unexpected(unexpected)) => unexpected.into(),
-        refused => poisoned(refused.to_string()),
-    }
-}
-
-fn parse_id(text: &str, what: &str) -> Result<Uuid, HandleError> {
-    Uuid::parse_str(text).map_err(|_| poisoned(format!("its {what} is not a UUID")))
-}
-
-fn parse(record: &Record) -> Result<(Uuid, Heard), HandleError> {
+fn parse(record: &Record) -> Result<(OrderId, PeerEvent), HandleError> {
     if Stock::of_type(&record.event_type).is_some() {
         parse_stock(InventoryEvent::decode(&*record.payload)?)
     } else {
@@ -92,37 +82,37 @@ fn parse(record: &Record) -> Result<(Uuid, Heard), HandleError> {
     }
 }
 
-fn parse_stock(event: InventoryEvent) -> Result<(Uuid, Heard), HandleError> {
-    let order_id = parse_id(&event.order_id, "order_id")?;
-    let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
-        Stock::StockReserved(_) => Heard::StockReserved,
+fn parse_stock(event: InventoryEvent) -> Result<(OrderId, PeerEvent), HandleError> {
+    let order_id = OrderId::parse(&event.order_id).ok_or_else(|| poisoned("its order_id is not a UUID"))?;
+    let event = match event.event.ok_or_else(|| poisoned("it has no payload"))? {
+        Stock::StockReserved(_) => PeerEvent::StockReserved,
         Stock::StockRejected(it) => {
-            // What was short was short for everybody, whatever a cap says of the rest.
+            // A cap is the reason only if nothing else was: one real shortage makes it a shortage.
             let is_capped = !it.shortages.is_empty() && it.shortages.iter().all(|line| line.reason == "HOLD_CAP");
             let reason = if is_capped { "HOLD_CAP" } else { "STOCK_SHORT" }.to_owned();
-            Heard::StockRejected { reason, skus: it.shortages.into_iter().map(|line| line.sku).collect() }
+            PeerEvent::StockRejected { reason, skus: it.shortages.into_iter().map(|line| line.sku).collect() }
         }
-        Stock::StockSold(_) => Heard::StockSold,
-        Stock::StockReleased(_) | Stock::StockReturned(_) => Heard::StockReleased,
+        Stock::StockSold(_) => PeerEvent::StockSold,
+        Stock::StockReleased(_) | Stock::StockReturned(_) => PeerEvent::StockReleased,
     };
-    Ok((order_id, heard))
+    Ok((order_id, event))
 }
 
-fn parse_payment(event: PaymentEvent) -> Result<(Uuid, Heard), HandleError> {
-    let order_id = parse_id(&event.order_id, "order_id")?;
-    let payment_id = parse_id(&event.payment_id, "payment_id")?;
-    let heard = match event.event.ok_or_else(|| poisoned("it says nothing"))? {
-        Payment::PaymentAuthorized(_) => Heard::PaymentAuthorized { payment_id },
-        Payment::PaymentDeclined(it) => Heard::PaymentDeclined { reason: it.reason },
-        Payment::PaymentCaptured(it) => Heard::PaymentCaptured { payment_id, minor: parse_minor(it.amount)? },
-        Payment::PaymentCaptureFailed(it) => Heard::PaymentCaptureFailed { reason: it.reason },
-        Payment::PaymentVoided(_) => Heard::PaymentVoided,
-        Payment::PaymentRefunded(it) => Heard::PaymentRefunded { payment_id, minor: parse_minor(it.amount)? },
+fn parse_payment(event: PaymentEvent) -> Result<(OrderId, PeerEvent), HandleError> {
+    let order_id = OrderId::parse(&event.order_id).ok_or_else(|| poisoned("its order_id is not a UUID"))?;
+    let payment_id = PaymentId::parse(&event.payment_id).ok_or_else(|| poisoned("its payment_id is not a UUID"))?;
+    let event = match event.event.ok_or_else(|| poisoned("it has no payload"))? {
+        Payment::PaymentAuthorized(_) => PeerEvent::PaymentAuthorized { payment_id },
+        Payment::PaymentDeclined(it) => PeerEvent::PaymentDeclined { reason: it.reason },
+        Payment::PaymentCaptured(it) => PeerEvent::PaymentCaptured { payment_id, minor: parse_minor(it.amount)? },
+        Payment::PaymentCaptureFailed(it) => PeerEvent::PaymentCaptureFailed { reason: it.reason },
+        Payment::PaymentVoided(_) => PeerEvent::PaymentVoided,
+        Payment::PaymentRefunded(it) => PeerEvent::PaymentRefunded { payment_id, minor: parse_minor(it.amount)? },
         Payment::PaymentRefundFailed(it) => {
-            Heard::PaymentRefundFailed { payment_id, minor: parse_minor(it.amount)?, reason: it.reason }
+            PeerEvent::PaymentRefundFailed { payment_id, minor: parse_minor(it.amount)?, reason: it.reason }
         }
     };
-    Ok((order_id, heard))
+    Ok((order_id, event))
 }
 
 fn parse_minor(amount: Option<Money>) -> Result<i64, HandleError> {

@@ -1,40 +1,27 @@
-//! The aggregate: what an order is, which steps are legal, and how it is loaded and saved.
+//! The aggregate: what an order is, what a fact changes, and how it is loaded and saved.
 
-use chassis::timestamp;
-use chassis::{Owner, Unexpected};
+use chassis::{Owner, Unexpected, timestamp};
 use contracts::event::Event as _;
 use contracts::souk::order::v1 as proto;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use crate::error::Error;
-use crate::event::Fact;
+use crate::fact::Fact;
+use crate::ids::{OrderId, PaymentId, ProductId, UserId};
+use crate::state::State;
+use crate::unnest::column;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    Pending,
-    Reserved,
-    Confirmed,
-    Fulfilled,
-    Rejected,
-    PaymentFailed,
-    Cancelled,
-    Expired,
-}
-
-/// How an order stands. The lines are beside it, as most steps need none.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Order {
-    pub(crate) order_id: Uuid,
-    pub(crate) user_id: Uuid,
+    pub(crate) order_id: OrderId,
+    pub(crate) user_id: UserId,
     pub(crate) state: State,
     pub(crate) version: i64,
     pub(crate) currency: String,
     pub(crate) total_minor: i64,
     pub(crate) payment_method: String,
-    pub(crate) payment_id: Option<Uuid>,
+    pub(crate) payment_id: Option<PaymentId>,
     pub(crate) captured: bool,
     pub(crate) refunded_minor: i64,
     pub(crate) exit_reason: String,
@@ -43,90 +30,38 @@ pub(crate) struct Order {
     pub(crate) expires_at: OffsetDateTime,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
+    pub(crate) lines: Vec<Line>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+/// Queries that read an order select its lines as an array of such records.
+#[derive(Debug, Clone, PartialEq, sqlx::Type)]
+#[sqlx(type_name = "record")]
 pub(crate) struct Line {
-    pub(crate) product_id: Uuid,
+    pub(crate) product_id: ProductId,
     pub(crate) sku: String,
     pub(crate) title: String,
     pub(crate) quantity: i32,
     pub(crate) price_minor: i64,
 }
 
-impl State {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Pending,
-        Self::Reserved,
-        Self::Confirmed,
-        Self::Fulfilled,
-        Self::Rejected,
-        Self::PaymentFailed,
-        Self::Cancelled,
-        Self::Expired,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Reserved => "RESERVED",
-            Self::Confirmed => "CONFIRMED",
-            Self::Fulfilled => "FULFILLED",
-            Self::Rejected => "REJECTED",
-            Self::PaymentFailed => "PAYMENT_FAILED",
-            Self::Cancelled => "CANCELLED",
-            Self::Expired => "EXPIRED",
-        }
-    }
-
-    pub(crate) fn parse(name: &str) -> Result<Self, Unexpected> {
-        let found = Self::ALL.into_iter().find(|state| state.name() == name);
-        found.ok_or_else(|| Unexpected::Broken(format!("{name} is no state of an order")))
-    }
-
-    pub(crate) fn to_proto(self) -> proto::OrderState {
-        match self {
-            Self::Pending => proto::OrderState::Pending,
-            Self::Reserved => proto::OrderState::Reserved,
-            Self::Confirmed => proto::OrderState::Confirmed,
-            Self::Fulfilled => proto::OrderState::Fulfilled,
-            Self::Rejected => proto::OrderState::Rejected,
-            Self::PaymentFailed => proto::OrderState::PaymentFailed,
-            Self::Cancelled => proto::OrderState::Cancelled,
-            Self::Expired => proto::OrderState::Expired,
-        }
-    }
-
-    /// Where a fact leads from here; none if it is not legal. Whatever wants to change an order comes through this.
-    pub(crate) fn after(self, fact: &Fact) -> Option<Self> {
-        use State::{Cancelled, Confirmed, Expired, Fulfilled, PaymentFailed, Pending, Rejected, Reserved};
-        match (self, fact) {
-            (Pending, Fact::Reserved) => Some(Reserved),
-            (Pending, Fact::Rejected { .. }) => Some(Rejected),
-            (Reserved, Fact::Confirmed { .. }) => Some(Confirmed),
-            (Reserved | Confirmed, Fact::PaymentFailed { .. }) => Some(PaymentFailed),
-            (Confirmed, Fact::Paid { .. }) => Some(Confirmed),
-            (Confirmed, Fact::Fulfilled { .. }) => Some(Fulfilled),
-            (Pending | Reserved | Confirmed, Fact::Cancelled { .. }) => Some(Cancelled),
-            (Pending | Reserved, Fact::Expired) => Some(Expired),
-            (
-                Confirmed | Fulfilled | PaymentFailed | Cancelled | Expired,
-                Fact::Refunded { .. } | Fact::RefundFailed { .. },
-            ) => Some(self),
-            _ => None,
-        }
-    }
+/// A fact that is not legal in the state of an order. Verbs look first, and refuse in their own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{event_type} is not possible for an order that is {}", .state.name())]
+pub(crate) struct IllegalStep {
+    pub(crate) state: State,
+    pub(crate) event_type: &'static str,
 }
 
 impl Order {
     /// What a fact changes. The first one, that it was placed, is how an order begins.
-    pub(crate) fn apply(&mut self, fact: &Fact, at: OffsetDateTime) -> Result<(), Error> {
-        let illegal = || Error::StepIllegal { state: self.state, event_type: fact.to_event(self, &[]).event_type() };
+    pub(crate) fn apply(&mut self, fact: &Fact, at: OffsetDateTime) -> Result<(), IllegalStep> {
+        let illegal = || IllegalStep { state: self.state, event_type: fact.to_event(self).event_type() };
         self.state = self.state.after(fact).ok_or_else(illegal)?;
         self.version += 1;
         self.updated_at = at;
         match fact {
-            Fact::Reserved | Fact::Expired => {}
+            Fact::Reserved => {}
+            Fact::Expired => self.exit_reason = "DEADLINE_PASSED".to_owned(),
             Fact::Rejected { reason, .. } | Fact::PaymentFailed { reason } => self.exit_reason.clone_from(reason),
             Fact::Cancelled { reason } => self.exit_reason = reason.as_str_name().to_owned(),
             Fact::Confirmed { payment_id } => self.payment_id = Some(*payment_id),
@@ -144,9 +79,6 @@ impl Order {
                 self.tracking_number.clone_from(tracking_number);
             }
         }
-        if *fact == Fact::Expired {
-            self.exit_reason = "DEADLINE_PASSED".to_owned();
-        }
         Ok(())
     }
 
@@ -155,64 +87,81 @@ impl Order {
     }
 
     /// Ownership is in the query: somebody else's order is not there.
-    pub(crate) async fn find(db: &mut PgConnection, order_id: Uuid, owner: Owner) -> Result<Option<Self>, Error> {
-        let row = sqlx::query_as!(
-            Row,
-            r#"select order_id, user_id, state, version, currency, total_minor, payment_method, payment_id, captured,
-                 refunded_minor, exit_reason, carrier, tracking_number, expires_at, created_at, updated_at
+    pub(crate) async fn find(
+        db: &mut PgConnection,
+        order_id: OrderId,
+        owner: Owner,
+    ) -> Result<Option<Self>, Unexpected> {
+        let order = sqlx::query_as!(
+            Self,
+            r#"select order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
+                 payment_method, payment_id as "payment_id: _", captured, refunded_minor, exit_reason, carrier,
+                 tracking_number, expires_at, created_at, updated_at,
+                 array(select row (product_id, sku, title, quantity, price_minor) from order_line
+                       where order_line.order_id = "order".order_id order by line) as "lines!: _"
                from "order" where order_id = $1 and ($2::uuid is null or user_id = $2)"#,
-            order_id,
+            order_id as OrderId,
             owner.filter(),
-        )
-        .fetch_optional(db)
-        .await?;
-        Ok(row.map(Row::into_order).transpose()?)
+        );
+        Ok(order.fetch_optional(db).await?)
     }
 
-    pub(crate) async fn lock(db: &mut PgConnection, order_id: Uuid, owner: Owner) -> Result<Option<Self>, Error> {
-        let row = sqlx::query_as!(
-            Row,
-            r#"select order_id, user_id, state, version, currency, total_minor, payment_method, payment_id, captured,
-                 refunded_minor, exit_reason, carrier, tracking_number, expires_at, created_at, updated_at
-               from "order" where order_id = $1 and ($2::uuid is null or user_id = $2) for no key update"#,
-            order_id,
+    pub(crate) async fn lock(
+        db: &mut PgConnection,
+        order_id: OrderId,
+        owner: Owner,
+    ) -> Result<Option<Self>, Unexpected> {
+        Ok(Self::lock_all(db, &[order_id], owner).await?.pop())
+    }
+
+    /// Locks in the order of ids, so that no two transactions wait for each other in a circle. Each id is given once.
+    ///
+    /// The limit and the coalesce only change what Postgres expects: few rows, so that it keeps one plan, by the index.
+    /// Otherwise it plans anew for each set, or goes on reading the whole of a table that was small at first.
+    pub(crate) async fn lock_all(
+        db: &mut PgConnection,
+        order_ids: &[OrderId],
+        owner: Owner,
+    ) -> Result<Vec<Self>, Unexpected> {
+        let orders = sqlx::query_as!(
+            Self,
+            r#"select "order".order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
+                 payment_method, payment_id as "payment_id: _", captured, refunded_minor, exit_reason, carrier,
+                 tracking_number, expires_at, created_at, updated_at,
+                 array(select row (product_id, sku, title, quantity, price_minor) from order_line
+                       where order_line.order_id = "order".order_id order by line) as "lines!: _"
+               from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
+                 join "order" on "order".order_id = wanted.id
+               where coalesce(user_id = $2, true) order by "order".order_id for no key update of "order""#,
+            order_ids as &[OrderId],
             owner.filter(),
-        )
-        .fetch_optional(db)
-        .await?;
-        Ok(row.map(Row::into_order).transpose()?)
+        );
+        Ok(orders.fetch_all(db).await?)
     }
 
-    /// Locks several orders, in the order of their ids.
-    pub(crate) async fn lock_all(db: &mut PgConnection, order_ids: &[Uuid]) -> Result<(), sqlx::Error> {
-        sqlx::query!(
-            r#"select order_id from "order" where order_id = any($1) order by order_id for no key update"#,
-            order_ids,
-        )
-        .fetch_all(db)
-        .await?;
-        Ok(())
-    }
-
-    pub(crate) async fn insert(&self, db: &mut PgConnection, lines: &[Line]) -> Result<(), Error> {
-        let product_ids: Vec<_> = lines.iter().map(|line| line.product_id).collect();
-        let skus: Vec<_> = lines.iter().map(|line| line.sku.clone()).collect();
-        let titles: Vec<_> = lines.iter().map(|line| line.title.clone()).collect();
-        let quantities: Vec<_> = lines.iter().map(|line| line.quantity).collect();
-        let prices: Vec<_> = lines.iter().map(|line| line.price_minor).collect();
+    /// The address is personal data, in a row of its own that can be deleted.
+    pub(crate) async fn insert(
+        &self,
+        db: &mut PgConnection,
+        address: Option<&proto::ShippingAddress>,
+    ) -> Result<(), Unexpected> {
+        let lines = &self.lines;
         sqlx::query!(
             r#"with placed as (
                  insert into "order"
                    (order_id, user_id, state, version, currency, total_minor, payment_method, captured, refunded_minor,
                     exit_reason, carrier, tracking_number, expires_at, created_at, updated_at)
                  values ($1, $2, $3, $4, $5, $6, $7, false, 0, '', '', '', $8, $9, $9)
+               ), address as (
+                 insert into order_shipping_address (order_id, recipient, lines, city, postal_code, country)
+                 select $1, $15::text, $16::text[], $17::text, $18::text, $19::text where $15 is not null
                )
                insert into order_line (order_id, line, product_id, sku, title, quantity, price_minor)
                select $1, line, product_id, sku, title, quantity, price_minor
                from unnest($10::uuid[], $11::text[], $12::text[], $13::integer[], $14::bigint[])
                  with ordinality as asked (product_id, sku, title, quantity, price_minor, line)"#,
-            self.order_id,
-            self.user_id,
+            self.order_id as OrderId,
+            self.user_id as UserId,
             self.state.name(),
             self.version,
             self.currency,
@@ -220,49 +169,51 @@ impl Order {
             self.payment_method,
             self.expires_at,
             self.created_at,
-            &product_ids,
-            &skus,
-            &titles,
-            &quantities,
-            &prices,
+            &column(lines, |line| line.product_id) as &[ProductId],
+            &column(lines, |line| line.sku.as_str()) as &[&str],
+            &column(lines, |line| line.title.as_str()) as &[&str],
+            &column(lines, |line| line.quantity),
+            &column(lines, |line| line.price_minor),
+            address.map(|it| it.recipient.as_str()),
+            address.map(|it| it.lines.as_slice()),
+            address.map(|it| it.city.as_str()),
+            address.map(|it| it.postal_code.as_str()),
+            address.map(|it| it.country.as_str()),
         )
         .execute(db)
         .await?;
         Ok(())
     }
 
-    pub(crate) async fn save(&self, db: &mut PgConnection) -> Result<(), Error> {
+    /// Writes what facts may change. For the limit see [`Self::lock_all`].
+    pub(crate) async fn save_all(db: &mut PgConnection, orders: &[&Self]) -> Result<(), Unexpected> {
         sqlx::query!(
-            r#"update "order" set state = $2, version = $3, payment_id = $4, captured = $5, refunded_minor = $6,
-                 exit_reason = $7, carrier = $8, tracking_number = $9, updated_at = $10
-               where order_id = $1"#,
-            self.order_id,
-            self.state.name(),
-            self.version,
-            self.payment_id,
-            self.captured,
-            self.refunded_minor,
-            self.exit_reason,
-            self.carrier,
-            self.tracking_number,
-            self.updated_at,
+            r#"update "order" set state = changed.state, version = changed.version, payment_id = changed.payment_id,
+                 captured = changed.captured, refunded_minor = changed.refunded_minor,
+                 exit_reason = changed.exit_reason, carrier = changed.carrier,
+                 tracking_number = changed.tracking_number, updated_at = changed.updated_at
+               from (select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::uuid[], $5::boolean[], $6::bigint[],
+                   $7::text[], $8::text[], $9::text[], $10::timestamptz[]) limit cardinality($1))
+                 as changed (order_id, state, version, payment_id, captured, refunded_minor, exit_reason, carrier,
+                   tracking_number, updated_at)
+               where "order".order_id = changed.order_id"#,
+            &column(orders, |order| order.order_id) as &[OrderId],
+            &column(orders, |order| order.state.name()) as &[&str],
+            &column(orders, |order| order.version),
+            &column(orders, |order| order.payment_id) as &[Option<PaymentId>],
+            &column(orders, |order| order.captured),
+            &column(orders, |order| order.refunded_minor),
+            &column(orders, |order| order.exit_reason.as_str()) as &[&str],
+            &column(orders, |order| order.carrier.as_str()) as &[&str],
+            &column(orders, |order| order.tracking_number.as_str()) as &[&str],
+            &column(orders, |order| order.updated_at),
         )
         .execute(db)
         .await?;
         Ok(())
     }
 
-    pub(crate) async fn lines(db: &mut PgConnection, order_id: Uuid) -> Result<Vec<Line>, sqlx::Error> {
-        sqlx::query_as!(
-            Line,
-            "select product_id, sku, title, quantity, price_minor from order_line where order_id = $1 order by line",
-            order_id,
-        )
-        .fetch_all(db)
-        .await
-    }
-
-    pub(crate) fn to_proto(&self, lines: &[Line]) -> proto::Order {
+    pub(crate) fn to_proto(&self) -> proto::Order {
         let shipped = !self.carrier.is_empty();
         let shipment =
             || proto::Shipment { carrier: self.carrier.clone(), tracking_number: self.tracking_number.clone() };
@@ -270,7 +221,7 @@ impl Order {
             order_id: self.order_id.to_string(),
             user_id: self.user_id.to_string(),
             state: self.state.to_proto().into(),
-            items: lines.iter().map(|line| line.to_proto(&self.currency)).collect(),
+            items: self.lines_to_proto(),
             total: Some(self.total()),
             version: self.version,
             create_time: Some(timestamp(self.created_at)),
@@ -285,6 +236,10 @@ impl Order {
             exit_reason: self.exit_reason.clone(),
         }
     }
+
+    pub(crate) fn lines_to_proto(&self) -> Vec<proto::OrderLine> {
+        self.lines.iter().map(|line| line.to_proto(&self.currency)).collect()
+    }
 }
 
 impl Line {
@@ -295,88 +250,6 @@ impl Line {
             sku: self.sku.clone(),
             title: self.title.clone(),
             unit_price: Some(Money::new(currency, self.price_minor)),
-        }
-    }
-}
-
-/// The row as it stands in the table.
-pub(crate) struct Row {
-    pub(crate) order_id: Uuid,
-    pub(crate) user_id: Uuid,
-    pub(crate) state: String,
-    pub(crate) version: i64,
-    pub(crate) currency: String,
-    pub(crate) total_minor: i64,
-    pub(crate) payment_method: String,
-    pub(crate) payment_id: Option<Uuid>,
-    pub(crate) captured: bool,
-    pub(crate) refunded_minor: i64,
-    pub(crate) exit_reason: String,
-    pub(crate) carrier: String,
-    pub(crate) tracking_number: String,
-    pub(crate) expires_at: OffsetDateTime,
-    pub(crate) created_at: OffsetDateTime,
-    pub(crate) updated_at: OffsetDateTime,
-}
-
-impl Row {
-    pub(crate) fn into_order(self) -> Result<Order, chassis::Error> {
-        Ok(Order {
-            order_id: self.order_id,
-            user_id: self.user_id,
-            state: State::parse(&self.state)?,
-            version: self.version,
-            currency: self.currency,
-            total_minor: self.total_minor,
-            payment_method: self.payment_method,
-            payment_id: self.payment_id,
-            captured: self.captured,
-            refunded_minor: self.refunded_minor,
-            exit_reason: self.exit_reason,
-            carrier: self.carrier,
-            tracking_number: self.tracking_number,
-            expires_at: self.expires_at,
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use contracts::souk::order::v1::CancelReason;
-
-    use super::*;
-
-    /// A row for each state, a column for each fact in the order below: the state after it, or a dot where it is illegal.
-    #[test]
-    fn these_steps_are_legal_and_no_others() {
-        let (payment_id, text) = (Uuid::from_u128(7), String::new);
-        let facts = [
-            Fact::Reserved,
-            Fact::Rejected { reason: text(), skus: vec![] },
-            Fact::Confirmed { payment_id },
-            Fact::Paid { payment_id },
-            Fact::PaymentFailed { reason: text() },
-            Fact::Fulfilled { carrier: text(), tracking_number: text() },
-            Fact::Cancelled { reason: CancelReason::CustomerRequest },
-            Fact::Expired,
-            Fact::Refunded { payment_id, minor: 1 },
-            Fact::RefundFailed { payment_id, minor: 1, reason: text() },
-        ];
-        let table = [
-            "RESERVED REJECTED . . . . CANCELLED EXPIRED . .",
-            ". . CONFIRMED . PAYMENT_FAILED . CANCELLED EXPIRED . .",
-            ". . . CONFIRMED PAYMENT_FAILED FULFILLED CANCELLED . CONFIRMED CONFIRMED",
-            ". . . . . . . . FULFILLED FULFILLED",
-            ". . . . . . . . . .",
-            ". . . . . . . . PAYMENT_FAILED PAYMENT_FAILED",
-            ". . . . . . . . CANCELLED CANCELLED",
-            ". . . . . . . . EXPIRED EXPIRED",
-        ];
-        for (state, row) in State::ALL.into_iter().zip(table) {
-            let after: Vec<_> = facts.iter().map(|fact| state.after(fact).map_or(".", State::name)).collect();
-            assert_eq!(after.join(" "), row, "{state:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use contracts::souk::order::v1::order_event::Event as Kind;
+use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::{OrderEvent, OrderLine};
 use prost::Message;
 use sqlx::{Connection, PgConnection, PgPool};
@@ -13,16 +13,18 @@ use uuid::Uuid;
 use chassis::Unexpected;
 use chassis::check::Range;
 
-use crate::error::Error;
-use crate::event::Fact;
-use crate::order::{Line, Order, State};
+use crate::fact::Fact;
+use crate::ids::{OrderId, ProductId, UserId};
+use crate::order::{Line, Order};
+use crate::state::State;
 
 const BATCH: i64 = 500;
 
 /// Beside the live tables, and before them where a name is looked up: what saves an order here saves it there.
-const BESIDE: [&str; 2] = [
+const BESIDE: [&str; 3] = [
     r#"create temporary table "order" (like public."order") on commit delete rows"#,
     "create temporary table order_line (like public.order_line) on commit delete rows",
+    "create temporary table order_shipping_address (like public.order_shipping_address) on commit delete rows",
 ];
 
 /// Whole rows, so that no column is forgotten. Not checked when this is compiled, as only such a session has both.
@@ -53,9 +55,9 @@ pub struct Difference {
     pub why: String,
 }
 
-/// Builds the orders of a range again. How many there are; `differ` is told which of them differ from what stands in the table.
+/// Builds the orders of a range again, and counts them. `differ` is called for each that differs from its row.
 pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Difference)) -> Result<u64, Unexpected> {
-    // A session of its own, that nobody else gets afterwards: names mean something else in it.
+    // A session of its own, closed afterwards: in it, the names of tables mean the temporary ones.
     let mut session = PgConnection::connect_with(&db.connect_options()).await?;
     for table in BESIDE {
         sqlx::query(table).execute(&mut session).await?;
@@ -83,7 +85,7 @@ pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Di
     Ok(count)
 }
 
-/// Builds some orders from their events and holds the live ones against them.
+/// Builds some orders from their events and compares the live ones with them.
 async fn rebuild(session: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Difference>, Unexpected> {
     // One snapshot, or an order that moves on meanwhile would differ from itself. And read only, so that Postgres refuses
     // to change anything but what is temporary.
@@ -93,14 +95,14 @@ async fn rebuild(session: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Differe
          order by order_id, version",
         ids,
     );
-    let (mut built, mut broken) = (BTreeMap::<Uuid, Built>::new(), BTreeMap::<Uuid, String>::new());
+    let (mut built, mut broken) = (BTreeMap::<Uuid, Order>::new(), BTreeMap::<Uuid, String>::new());
     for row in rows.fetch_all(&mut *tx).await? {
         let order_id = row.order_id;
         if broken.contains_key(&order_id) {
             continue;
         }
         let before = built.remove(&order_id);
-        let at = before.as_ref().map_or(0, |built| built.0.version);
+        let at = before.as_ref().map_or(0, |built| built.version);
         let folded = if row.version == at + 1 {
             let event = OrderEvent::decode(&*row.payload).map_err(|error| error.to_string());
             event.and_then(|event| fold(before, order_id, event, row.occurred_at))
@@ -112,36 +114,26 @@ async fn rebuild(session: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Differe
             Err(why) => drop(broken.insert(order_id, why)),
         }
     }
-    for (order, lines) in built.values() {
-        order.insert(&mut tx, lines).await.map_err(unexpected)?;
-        order.save(&mut tx).await.map_err(unexpected)?;
+    for order in built.values() {
+        order.insert(&mut tx, None).await?;
     }
+    Order::save_all(&mut tx, &built.values().collect::<Vec<_>>()).await?;
     let whole: Vec<_> = ids.iter().filter(|id| !broken.contains_key(id)).copied().collect();
     let differ = sqlx::query_as(DIFFERENCES).bind(whole).fetch_all(&mut *tx).await?;
     tx.rollback().await?;
     Ok(broken.into_iter().chain(differ).map(|(order_id, why)| Difference { order_id, why }).collect())
 }
 
-fn unexpected(error: Error) -> Unexpected {
-    match error {
-        Error::Chassis(chassis::Error::Unexpected(unexpected)) => unexpected,
-        other => Unexpected::Broken(other.to_string()),
-    }
-}
-
-type Built = (Order, Vec<Line>);
-
-fn fold(built: Option<Built>, order_id: Uuid, event: OrderEvent, at: OffsetDateTime) -> Result<Built, String> {
-    let kind = event.event.ok_or("an event says nothing")?;
-    match (built, kind) {
-        (None, Kind::OrderPlaced(placed)) => {
-            let total = event.total.unwrap_or_default();
+fn fold(built: Option<Order>, order_id: Uuid, event: OrderEvent, at: OffsetDateTime) -> Result<Order, String> {
+    let (total, user_id) = (event.total.unwrap_or_default(), event.user_id);
+    match (built, event.event.ok_or("an event has no payload")?) {
+        (None, Event::OrderPlaced(placed)) => {
             let expires = placed.expire_time.unwrap_or_default();
             let expires_at = OffsetDateTime::from_unix_timestamp(expires.seconds).map_err(|error| error.to_string())?;
             let lines = placed.lines.into_iter().map(parse_line).collect::<Result<_, String>>()?;
-            let order = Order {
-                order_id,
-                user_id: Uuid::parse_str(&event.user_id).map_err(|error| error.to_string())?,
+            Ok(Order {
+                order_id: OrderId(order_id),
+                user_id: UserId::parse(&user_id).ok_or("its user_id is not a UUID")?,
                 state: State::Pending,
                 version: 1,
                 currency: total.currency,
@@ -156,13 +148,13 @@ fn fold(built: Option<Built>, order_id: Uuid, event: OrderEvent, at: OffsetDateT
                 expires_at: expires_at + time::Duration::nanoseconds(i64::from(expires.nanos)),
                 created_at: at,
                 updated_at: at,
-            };
-            Ok((order, lines))
+                lines,
+            })
         }
-        (Some((mut order, lines)), kind) => {
-            let fact = Fact::from_event(kind).ok_or("it was placed twice")?;
+        (Some(mut order), event) => {
+            let fact = Fact::from_event(event).ok_or("it was placed twice")?;
             order.apply(&fact, at).map_err(|error| error.to_string())?;
-            Ok((order, lines))
+            Ok(order)
         }
         (None, _) => Err("its first event is not that it was placed".to_owned()),
     }
@@ -170,7 +162,7 @@ fn fold(built: Option<Built>, order_id: Uuid, event: OrderEvent, at: OffsetDateT
 
 fn parse_line(line: OrderLine) -> Result<Line, String> {
     Ok(Line {
-        product_id: Uuid::parse_str(&line.product_id).map_err(|error| error.to_string())?,
+        product_id: ProductId::parse(&line.product_id).ok_or("its product_id is not a UUID")?,
         sku: line.sku,
         title: line.title,
         quantity: line.quantity,

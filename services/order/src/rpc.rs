@@ -5,7 +5,8 @@ use contracts::souk::order::v1::order_service_server::OrderService;
 use contracts::souk::order::v1::*;
 use tonic::{Request, Response, Status};
 
-use crate::{Service, cancel, create, fulfill, get, list, states};
+use crate::service::Service;
+use crate::{cancel, create, fulfill, get, list, states};
 
 pub(crate) struct Rpc(pub(crate) Arc<Service>);
 

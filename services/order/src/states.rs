@@ -1,22 +1,25 @@
-//! How orders stand, for those who hold something for them.
+//! The states of orders, for the services that hold something for them.
 
 use contracts::souk::order::v1::{BatchGetOrderStatesRequest, BatchGetOrderStatesResponse, OrderStatus};
 
-use crate::Service;
 use crate::error::Error;
-use crate::get::parse_id;
-use crate::order::State;
+use crate::ids::OrderId;
+use crate::service::Service;
+use crate::state::State;
 
 pub(crate) async fn batch_get(
     service: &Service,
     request: BatchGetOrderStatesRequest,
 ) -> Result<BatchGetOrderStatesResponse, Error> {
-    let ids = request.order_ids.iter().map(|id| parse_id(id)).collect::<Result<Vec<_>, _>>()?;
-    let rows = sqlx::query!(r#"select order_id, state, version from "order" where order_id = any($1)"#, &ids);
-    let rows = rows.fetch_all(&service.db).await?;
-    let orders = rows.into_iter().map(|row| {
-        let state = State::parse(&row.state).map_err(chassis::Error::from)?.to_proto().into();
-        Ok(OrderStatus { order_id: row.order_id.to_string(), state, version: row.version })
+    let ids = request.order_ids.iter().map(|id| OrderId::parse(id).ok_or(Error::OrderNotFound));
+    let rows = sqlx::query!(
+        r#"select order_id, state as "state: State", version from "order" where order_id = any($1)"#,
+        &ids.collect::<Result<Vec<_>, _>>()? as &[OrderId],
+    );
+    let orders = rows.fetch_all(&service.db).await?.into_iter().map(|row| OrderStatus {
+        order_id: row.order_id.to_string(),
+        state: row.state.to_proto().into(),
+        version: row.version,
     });
-    Ok(BatchGetOrderStatesResponse { orders: orders.collect::<Result<_, Error>>()? })
+    Ok(BatchGetOrderStatesResponse { orders: orders.collect() })
 }

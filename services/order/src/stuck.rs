@@ -1,4 +1,4 @@
-//! Orders that should be further by now, as a metric and a line in the log.
+//! Orders that did not settle or were not paid for in time, as a metric and a line in the log.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -10,13 +10,14 @@ use chassis::boot::metrics::{self, Of};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::Service;
+use crate::service::Service;
 
 /// How long after its deadline an order may be unsettled, and after its confirmation unpaid.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-static STUCK: LazyLock<Family<Of, Gauge>> =
-    LazyLock::new(|| metrics::register("orders_stuck", "Orders that should be further by now", Family::default()));
+static STUCK: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
+    metrics::register("orders_stuck", "Orders that did not settle or were not paid for in time", Family::default())
+});
 static LAST: AtomicI64 = AtomicI64::new(0);
 
 pub(crate) async fn count_stuck(service: Arc<Service>) -> Result<Did, Unexpected> {

@@ -11,9 +11,9 @@ use super::Shop;
 async fn a_late_authorization_does_not_revive_a_cancelled_order(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.hears(shop.stock_reserved(order)).await;
+    shop.consume(shop.stock_reserved(order)).await;
     shop.cancel(order, "c1").await.expect("legal while reserved");
-    shop.hears(shop.authorized(order)).await;
+    shop.consume(shop.authorized(order)).await;
     assert_eq!(shop.state(order).await, OrderState::Cancelled);
     assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderCancelled"]);
 }
@@ -28,8 +28,8 @@ async fn cancelling_is_legal_until_an_order_is_fulfilled_and_answers_the_same_tw
     let again = shop.cancel(pending, "c2").await.expect_err("another key, a new attempt");
     assert_eq!((again.code(), reason(&again)), (Code::FailedPrecondition, "ORDER_NOT_CANCELLABLE@souk.order".into()));
 
-    shop.hears(shop.stock_reserved(confirmed)).await;
-    shop.hears(shop.authorized(confirmed)).await;
+    shop.consume(shop.stock_reserved(confirmed)).await;
+    shop.consume(shop.authorized(confirmed)).await;
     shop.cancel(confirmed, "c3").await.expect("confirmed");
     assert_eq!(shop.state(confirmed).await, OrderState::Cancelled);
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Shop;
 use crate::create::price;
+use crate::ids::ProductId;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_is_placed_at_the_catalogues_prices(db: PgPool) {
@@ -169,9 +170,9 @@ async fn no_personal_data_is_published(db: PgPool) {
 
 #[test]
 fn quotes_for_other_products_than_were_asked_for_are_no_prices() {
-    let (mug, cup) = (Uuid::now_v7(), Uuid::now_v7());
-    let item = |product_id: Uuid| OrderItem { product_id: product_id.to_string(), quantity: 2 };
-    let quote = |product_id: Uuid| ItemQuote {
+    let (mug, cup) = (ProductId(Uuid::now_v7()), ProductId(Uuid::now_v7()));
+    let item = |product_id: ProductId| OrderItem { product_id: product_id.to_string(), quantity: 2 };
+    let quote = |product_id: ProductId| ItemQuote {
         product_id: product_id.to_string(),
         state: ProductState::Active.into(),
         unit_price: Some(Money::new("EUR", 100)),

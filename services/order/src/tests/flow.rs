@@ -18,13 +18,13 @@ use crate::expire::expire_due;
 async fn an_order_goes_from_placed_to_fulfilled(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.hears(shop.stock_reserved(order)).await;
-    shop.hears(shop.authorized(order)).await;
+    shop.consume(shop.stock_reserved(order)).await;
+    shop.consume(shop.authorized(order)).await;
     assert_eq!(shop.state(order).await, OrderState::Confirmed);
     let early = shop.fulfill(order, "f1").await.expect_err("not paid");
     assert_eq!(reason(&early), "PAYMENT_NOT_CAPTURED@souk.order");
-    shop.hears(shop.stock(order, Stock::StockSold(StockSold {}))).await;
-    shop.hears(shop.captured(order)).await;
+    shop.consume(shop.stock(order, Stock::StockSold(StockSold {}))).await;
+    shop.consume(shop.captured(order)).await;
     let fulfilled = shop.fulfill(order, "f1").await.expect("paid");
     assert_eq!(fulfilled.state(), OrderState::Fulfilled);
     assert_eq!(
@@ -41,22 +41,22 @@ async fn no_stock_rejects_and_a_declined_card_fails(db: PgPool) {
     let shop = Shop::open(db).await;
     let (short, declined, lost) = (shop.place().await, shop.place().await, shop.place().await);
     let shortage = StockShortage { sku: "MUG".into(), requested: 2, available: 1, ..Default::default() };
-    shop.hears(shop.stock(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }))).await;
+    shop.consume(shop.stock(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }))).await;
     assert_eq!(
         (shop.state(short).await, shop.order(short).await.exit_reason),
         (OrderState::Rejected, "STOCK_SHORT".into())
     );
     assert_eq!(shop.published(short).await, ["OrderPlaced", "OrderRejected"]);
 
-    shop.hears(shop.stock_reserved(declined)).await;
-    shop.hears(shop.declined(declined)).await;
+    shop.consume(shop.stock_reserved(declined)).await;
+    shop.consume(shop.declined(declined)).await;
     let order = shop.order(declined).await;
     assert_eq!((order.state(), order.exit_reason.as_str()), (OrderState::PaymentFailed, "CARD_DECLINED"));
 
-    shop.hears(shop.stock_reserved(lost)).await;
-    shop.hears(shop.authorized(lost)).await;
+    shop.consume(shop.stock_reserved(lost)).await;
+    shop.consume(shop.authorized(lost)).await;
     let failed = PaymentCaptureFailed { reason: "CARD_DECLINED".into() };
-    shop.hears(shop.payment(lost, Payment::PaymentCaptureFailed(failed))).await;
+    shop.consume(shop.payment(lost, Payment::PaymentCaptureFailed(failed))).await;
     assert_eq!(shop.state(lost).await, OrderState::PaymentFailed);
 }
 
@@ -71,7 +71,7 @@ async fn a_cap_is_another_reason_than_a_shortage(db: PgPool) {
         (vec![line("MUG", "STOCK_SHORT")], "STOCK_SHORT"),
     ] {
         let order = shop.place().await;
-        shop.hears(shop.stock(order, Stock::StockRejected(StockRejected { shortages: lines }))).await;
+        shop.consume(shop.stock(order, Stock::StockRejected(StockRejected { shortages: lines }))).await;
         let order = shop.order(order).await;
         assert_eq!((order.state(), order.exit_reason.as_str()), (OrderState::Rejected, reason));
     }
@@ -82,12 +82,12 @@ async fn a_cap_is_another_reason_than_a_shortage(db: PgPool) {
 async fn a_refund_is_part_of_the_story(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.hears(shop.stock_reserved(order)).await;
-    shop.hears(shop.authorized(order)).await;
-    shop.hears(shop.captured(order)).await;
+    shop.consume(shop.stock_reserved(order)).await;
+    shop.consume(shop.authorized(order)).await;
+    shop.consume(shop.captured(order)).await;
     shop.cancel(order, "c1").await.expect("legal until fulfilled");
     let back = PaymentRefunded { amount: Some(Money::new("EUR", 2_500)), ..Default::default() };
-    shop.hears(shop.payment(order, Payment::PaymentRefunded(back))).await;
+    shop.consume(shop.payment(order, Payment::PaymentRefunded(back))).await;
     assert_eq!(shop.order(order).await.payment.expect("a payment").refunded_minor, 2_500);
     assert_eq!(shop.published(order).await.last().map(String::as_str), Some("OrderRefunded"));
 }
@@ -96,17 +96,17 @@ async fn a_refund_is_part_of_the_story(db: PgPool) {
 async fn a_refund_that_failed_after_it_was_done_is_part_of_the_story_too(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.hears(shop.stock_reserved(order)).await;
-    shop.hears(shop.authorized(order)).await;
-    shop.hears(shop.captured(order)).await;
+    shop.consume(shop.stock_reserved(order)).await;
+    shop.consume(shop.authorized(order)).await;
+    shop.consume(shop.captured(order)).await;
     let back = PaymentRefunded { amount: Some(Money::new("EUR", 900)), ..Default::default() };
-    shop.hears(shop.payment(order, Payment::PaymentRefunded(back))).await;
+    shop.consume(shop.payment(order, Payment::PaymentRefunded(back))).await;
     let failed = |minor| {
         let reason = "lost_or_stolen_card".to_owned();
         let failed = PaymentRefundFailed { amount: Some(Money::new("EUR", minor)), reason, ..Default::default() };
         Record { actor: "provider".to_owned(), ..shop.payment(order, Payment::PaymentRefundFailed(failed)) }
     };
-    shop.hears(failed(900)).await;
+    shop.consume(failed(900)).await;
     let shown = shop.order(order).await;
     assert_eq!((shown.state(), shown.payment.expect("a payment").refunded_minor), (OrderState::Confirmed, 0));
     let story = shop.story(order).await;
@@ -114,7 +114,7 @@ async fn a_refund_that_failed_after_it_was_done_is_part_of_the_story_too(db: PgP
     assert_eq!((&*last.r#type, &*last.actor, &*last.reason), ("OrderRefundFailed", "provider", "lost_or_stolen_card"));
     assert_eq!(compare(&shop.db).await.expect("compared"), (1, vec![]));
 
-    shop.hears(failed(1)).await;
+    shop.consume(failed(1)).await;
     assert_eq!(shop.order(order).await.payment.expect("a payment").refunded_minor, 0, "more than went back");
     assert_eq!(shop.parked().await, 1);
 }
@@ -123,33 +123,33 @@ async fn a_refund_that_failed_after_it_was_done_is_part_of_the_story_too(db: PgP
 async fn an_order_that_does_not_settle_in_time_expires(db: PgPool) {
     let shop = Shop::open(db).await;
     let (late, settled) = (shop.place().await, shop.place().await);
-    shop.hears(shop.stock_reserved(settled)).await;
-    shop.hears(shop.authorized(settled)).await;
+    shop.consume(shop.stock_reserved(settled)).await;
+    shop.consume(shop.authorized(settled)).await;
     expire_due(shop.service.clone()).await.expect("nothing is due");
     assert_eq!(shop.state(late).await, OrderState::Pending);
     shop.kit.context.clock.advance(Duration::from_secs(901));
     expire_due(shop.service.clone()).await.expect("one is due");
     assert_eq!(shop.state(late).await, OrderState::Expired);
     assert_eq!(shop.state(settled).await, OrderState::Confirmed);
-    shop.hears(shop.stock_reserved(late)).await;
+    shop.consume(shop.stock_reserved(late)).await;
     assert_eq!(shop.published(late).await, ["OrderPlaced", "OrderExpired"]);
 }
 
-/// Whatever the peers still had on the way when an order ended: nothing is parked, and the order stays as it ended.
+/// Events of peers may still be under way when an order ends: none is parked, and the order stays as it ended.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_is_heard_after_an_exit_changes_nothing(db: PgPool) {
+async fn events_after_the_end_of_an_order_change_nothing(db: PgPool) {
     let shop = Shop::open(db).await;
     for (state, order) in shop.one_of_each().await {
         if !matches!(state, OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired) {
             continue;
         }
         let (before, published) = (shop.order(order).await, shop.published(order).await);
-        shop.hears(shop.stock_reserved(order)).await;
-        shop.hears(shop.authorized(order)).await;
-        shop.hears(shop.declined(order)).await;
-        shop.hears(shop.stock(order, Stock::StockReleased(StockReleased {}))).await;
+        shop.consume(shop.stock_reserved(order)).await;
+        shop.consume(shop.authorized(order)).await;
+        shop.consume(shop.declined(order)).await;
+        shop.consume(shop.stock(order, Stock::StockReleased(StockReleased {}))).await;
         let voided = PaymentVoided { amount: Some(Money::new("EUR", 2_500)) };
-        shop.hears(shop.payment(order, Payment::PaymentVoided(voided))).await;
+        shop.consume(shop.payment(order, Payment::PaymentVoided(voided))).await;
         assert_eq!((shop.order(order).await, shop.published(order).await), (before, published), "{state:?}");
     }
     assert_eq!(shop.parked().await, 0);
@@ -163,7 +163,7 @@ async fn a_refund_of_nothing_or_of_too_much_is_not_recorded(db: PgPool) {
             continue;
         }
         let amount = (state == OrderState::Fulfilled).then(|| Money::new("EUR", 2_501));
-        shop.hears(shop.payment(order, Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() })))
+        shop.consume(shop.payment(order, Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() })))
             .await;
         assert_eq!(shop.order(order).await.payment.expect("always there").refunded_minor, 0);
     }
@@ -171,26 +171,90 @@ async fn a_refund_of_nothing_or_of_too_much_is_not_recorded(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_nobody_should_have_said_parks_its_key_only(db: PgPool) {
+async fn an_impossible_event_parks_its_key_only(db: PgPool) {
     let shop = Shop::open(db).await;
     let (odd, fine) = (shop.place().await, shop.place().await);
-    shop.hears(shop.stock(odd, Stock::StockSold(StockSold {}))).await;
-    shop.hears(shop.stock_reserved(odd)).await;
-    shop.hears(shop.stock_reserved(fine)).await;
-    shop.hears(shop.stock_reserved(Uuid::now_v7())).await;
+    shop.consume(shop.stock(odd, Stock::StockSold(StockSold {}))).await;
+    shop.consume(shop.stock_reserved(odd)).await;
+    shop.consume(shop.stock_reserved(fine)).await;
+    shop.consume(shop.stock_reserved(Uuid::now_v7())).await;
     assert_eq!((shop.state(odd).await, shop.state(fine).await), (OrderState::Pending, OrderState::Reserved));
     assert_eq!(shop.parked().await, 3, "the odd one, the one behind it, and the one of an unknown order");
 }
 
-/// The bus hands in groups of one partition each; what is sold and what is captured is told on two topics, in any order.
+/// Such as those of one partition that wait together: each is decided on what the one before it made of the order.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn events_of_one_order_may_share_a_transaction(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (order, other) = (shop.place().await, shop.place().await);
+    let group = [
+        shop.stock_reserved(order),
+        shop.authorized(order),
+        shop.stock_reserved(other),
+        shop.captured(order),
+        shop.stock(order, Stock::StockSold(StockSold {})),
+    ];
+    testkit::hear(&shop.consumer, &shop.kit.context.clock, &group).await;
+    assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderConfirmed", "OrderPaid"]);
+    assert_eq!(shop.published(other).await, ["OrderPlaced", "OrderReserved"]);
+    let transactions = r#"select count(distinct xmin::text) from order_event where version > 1"#;
+    let transactions: i64 = sqlx::query_scalar(transactions).fetch_one(&shop.db).await.expect("a count");
+    assert_eq!((transactions, shop.parked().await), (1, 0));
+    assert_eq!(compare(&shop.db).await.expect("compared"), (2, vec![]));
+}
+
+/// Whether it is impossible now, about no order, or refused by the table: the others of its group take effect.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_poison_message_in_a_group_parks_its_key_only(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (odd, paid, fine) = (shop.place().await, shop.place().await, shop.place().await);
+    let too_much = PaymentRefunded { amount: Some(Money::new("EUR", 2_501)), ..Default::default() };
+    let group = [
+        shop.stock_reserved(fine),
+        shop.stock(odd, Stock::StockSold(StockSold {})),
+        shop.stock_reserved(odd),
+        shop.stock_reserved(Uuid::now_v7()),
+        shop.stock_reserved(paid),
+        shop.authorized(paid),
+        shop.payment(paid, Payment::PaymentRefunded(too_much)),
+        shop.authorized(fine),
+    ];
+    testkit::hear(&shop.consumer, &shop.kit.context.clock, &group).await;
+    assert_eq!(shop.published(odd).await, ["OrderPlaced"]);
+    for order in [paid, fine] {
+        assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderConfirmed"]);
+    }
+    assert_eq!(shop.parked().await, 4, "of the odd order two, of an unknown one, and the refund");
+}
+
+/// A table sees only what a group ends with: each event must be possible by itself, as if it had come alone.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_impossible_refund_is_not_recorded_because_the_next_event_undoes_it(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let order = shop.place().await;
+    let amount = Some(Money::new("EUR", 2_501));
+    let refunded = PaymentRefunded { amount: amount.clone(), ..Default::default() };
+    let failed = PaymentRefundFailed { amount, ..Default::default() };
+    let group = [
+        shop.stock_reserved(order),
+        shop.authorized(order),
+        shop.payment(order, Payment::PaymentRefunded(refunded)),
+        shop.payment(order, Payment::PaymentRefundFailed(failed)),
+    ];
+    testkit::hear(&shop.consumer, &shop.kit.context.clock, &group).await;
+    assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderConfirmed"]);
+    assert_eq!(shop.parked().await, 2, "the refund, and its failure behind it");
+}
+
+/// Each group is of one partition; that an order is sold and that it is paid come on two topics, in any order.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn groups_that_cross_do_not_deadlock(db: PgPool) {
     let shop = Shop::open(db).await;
     let mut orders = vec![];
     for _ in 0..16 {
         let order = shop.place().await;
-        shop.hears(shop.stock_reserved(order)).await;
-        shop.hears(shop.authorized(order)).await;
+        shop.consume(shop.stock_reserved(order)).await;
+        shop.consume(shop.authorized(order)).await;
         orders.push(order);
     }
     let mut crowd = tokio::task::JoinSet::new();
@@ -208,16 +272,16 @@ async fn groups_that_cross_do_not_deadlock(db: PgPool) {
     assert_eq!(shop.deadlocks().await, 0);
 }
 
-/// A peer that is newer than we are says more than we know.
+/// A newer version of a peer may publish more.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_a_newer_peer_says_is_skipped(db: PgPool) {
+async fn an_unknown_event_type_is_skipped(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
     let mut newer = shop.stock_reserved(order);
     newer.event_type = "souk.inventory.v1.StockCounted".to_owned();
-    shop.hears(newer).await;
+    shop.consume(newer).await;
     assert_eq!((shop.state(order).await, shop.parked().await), (OrderState::Pending, 0));
-    shop.hears(shop.stock_reserved(order)).await;
+    shop.consume(shop.stock_reserved(order)).await;
     assert_eq!(shop.state(order).await, OrderState::Reserved);
 }
 
@@ -226,27 +290,27 @@ async fn what_a_newer_peer_says_is_skipped(db: PgPool) {
 async fn a_capture_of_a_part_does_not_pay_for_an_order(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.hears(shop.stock_reserved(order)).await;
-    shop.hears(shop.authorized(order)).await;
-    shop.hears(shop.captured_of(order, 2_499)).await;
+    shop.consume(shop.stock_reserved(order)).await;
+    shop.consume(shop.authorized(order)).await;
+    shop.consume(shop.captured_of(order, 2_499)).await;
     let failed = shop.order(order).await;
     assert_eq!((failed.state(), failed.exit_reason.as_str()), (OrderState::PaymentFailed, "CAPTURED_IN_PART"));
     assert_eq!(shop.published(order).await.last().map(String::as_str), Some("OrderPaymentFailed"));
     assert_eq!(shop.parked().await, 0);
 }
 
-/// The provider lets go of a hold while the order expires, and each hears of the other too late.
+/// The provider may release an authorization while the order expires, before either learns of the other.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_expired_order_may_hear_that_its_payment_was_lost(db: PgPool) {
+async fn an_expired_order_ignores_that_its_authorization_was_lost(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.hears(shop.stock_reserved(order)).await;
+    shop.consume(shop.stock_reserved(order)).await;
     shop.kit.context.clock.advance(Duration::from_secs(901));
     expire_due(shop.service.clone()).await.expect("expired");
     assert_eq!(shop.state(order).await, OrderState::Expired);
-    shop.hears(shop.authorized(order)).await;
+    shop.consume(shop.authorized(order)).await;
     let lost = PaymentCaptureFailed { reason: "AUTHORIZATION_LOST".into() };
-    shop.hears(shop.payment(order, Payment::PaymentCaptureFailed(lost))).await;
+    shop.consume(shop.payment(order, Payment::PaymentCaptureFailed(lost))).await;
     assert_eq!(shop.state(order).await, OrderState::Expired);
     assert_eq!(shop.parked().await, 0);
 }

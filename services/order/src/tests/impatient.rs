@@ -56,7 +56,7 @@ async fn a_customer_that_does_not_wait_for_prices_keeps_nobody_from_ordering(db:
 async fn a_call_without_time_reaches_neither_the_catalogue_nor_the_database(db: PgPool) {
     let (shop, log) = (Shop::open(db).await, Log::keep());
     let wanted = shop.wanted("k1");
-    // Whoever asks it now fails, which is logged.
+    // A query fails from here on, which is logged.
     shop.db.close().await;
     let refused = shop.create_within(Duration::from_nanos(1), wanted).await.expect_err("there is no time");
     assert!(matches!(refused.code(), Code::DeadlineExceeded | Code::Cancelled), "{refused:?}");

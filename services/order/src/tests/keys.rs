@@ -39,7 +39,7 @@ async fn fulfilling_one(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
     for record in [shop.stock_reserved(order), shop.authorized(order), shop.captured(order)] {
-        shop.hears(record).await;
+        shop.consume(record).await;
     }
     let (order_id, carrier, tracking_number) = (order.to_string(), "Royal Mail".into(), "RM-1".into());
     let request = FulfillOrderRequest { request_id: "k1".into(), order_id, carrier, tracking_number };
@@ -52,7 +52,7 @@ async fn fulfilling_one(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_peers_say(db: PgPool) {
+async fn consuming_the_events_of_peers(db: PgPool) {
     let shop = Shop::open(db).await;
     let (order, rejected, declined) = (shop.place().await, shop.place().await, shop.place().await);
     for record in [

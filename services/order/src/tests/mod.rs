@@ -36,7 +36,8 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::expire::expire_due;
-use crate::{Difference, Service, consumer, role};
+use crate::service::Service;
+use crate::{Difference, consumer, role};
 
 /// All orders built again: how many there are, and which differ.
 pub(super) async fn compare(db: &PgPool) -> Result<(u64, Vec<Difference>), Unexpected> {
@@ -54,7 +55,7 @@ pub(super) struct Shop {
     pub(super) client: OrderServiceClient<Channel>,
     pub(super) catalogue: Catalogue,
     pub(super) user: Uuid,
-    heard: Mutex<i64>,
+    last_version: Mutex<i64>,
 }
 
 /// A product service whose products the test decides about, and whether it can be asked.
@@ -191,7 +192,7 @@ impl Shop {
         });
         let channel = kit.serve(role(service.clone(), ([127, 0, 0, 1], 0).into(), &kit.context)).await;
         let (consumer, client) = (consumer(service.clone()), OrderServiceClient::new(channel));
-        Self { kit, db, service, consumer, client, catalogue, user: Uuid::now_v7(), heard: Mutex::new(0) }
+        Self { kit, db, service, consumer, client, catalogue, user: Uuid::now_v7(), last_version: Mutex::new(0) }
     }
 
     /// One mug for 12.50 EUR, as the customer of this shop.
@@ -244,16 +245,16 @@ impl Shop {
         Ok(response.into_inner().order.expect("a success has the order"))
     }
 
-    /// Told twice, as Kafka may.
-    pub(super) async fn hears(&self, record: Record) {
+    /// Delivered twice, as Kafka may.
+    pub(super) async fn consume(&self, record: Record) {
         testkit::hear(&self.consumer, &self.kit.context.clock, std::slice::from_ref(&record)).await;
         testkit::hear(&self.consumer, &self.kit.context.clock, &[record]).await;
     }
 
     pub(super) fn next_version(&self) -> i64 {
-        let mut heard = self.heard.lock().expect("no panics");
-        *heard += 1;
-        *heard
+        let mut last = self.last_version.lock().expect("no panics");
+        *last += 1;
+        *last
     }
 
     pub(super) fn stock(&self, order_id: Uuid, event: Stock) -> Record {
@@ -318,10 +319,10 @@ impl Shop {
                 state,
                 OrderState::Reserved | OrderState::Confirmed | OrderState::Fulfilled | OrderState::PaymentFailed
             ) {
-                self.hears(self.stock_reserved(order)).await;
+                self.consume(self.stock_reserved(order)).await;
             }
             if matches!(state, OrderState::Confirmed | OrderState::Fulfilled) {
-                self.hears(self.authorized(order)).await;
+                self.consume(self.authorized(order)).await;
             }
             match state {
                 OrderState::Expired => {
@@ -329,13 +330,13 @@ impl Shop {
                     expire_due(self.service.clone()).await.expect("one is due");
                 }
                 OrderState::Fulfilled => {
-                    self.hears(self.captured(order)).await;
+                    self.consume(self.captured(order)).await;
                     self.fulfill(order, "fulfilled").await.expect("paid");
                 }
                 OrderState::Rejected => {
-                    self.hears(self.stock(order, Stock::StockRejected(StockRejected::default()))).await
+                    self.consume(self.stock(order, Stock::StockRejected(StockRejected::default()))).await
                 }
-                OrderState::PaymentFailed => self.hears(self.declined(order)).await,
+                OrderState::PaymentFailed => self.consume(self.declined(order)).await,
                 OrderState::Cancelled => drop(self.cancel(order, "cancelled").await.expect("pending")),
                 _ => {}
             }

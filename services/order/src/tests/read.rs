@@ -77,12 +77,12 @@ async fn the_story_of_an_order_is_told_page_by_page(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
     for record in [shop.stock_reserved(order), shop.authorized(order), shop.captured(order)] {
-        shop.hears(record).await;
+        shop.consume(record).await;
     }
     let refund_once = async || {
         let amount = Some(Money::new("EUR", 1));
         let refunded = Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() });
-        shop.hears(shop.payment(order, refunded)).await;
+        shop.consume(shop.payment(order, refunded)).await;
     };
     let page = async |page_size: i32, page_token: String| {
         let ask = ListOrderEventsRequest { order_id: order.to_string(), page_size, page_token };

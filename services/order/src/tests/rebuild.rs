@@ -10,9 +10,9 @@ use super::{Shop, compare};
 async fn rows_are_what_their_events_say_and_a_forged_one_is_found(db: PgPool) {
     let shop = Shop::open(db).await;
     let (order, other) = (shop.place().await, shop.place().await);
-    shop.hears(shop.stock_reserved(order)).await;
-    shop.hears(shop.authorized(order)).await;
-    shop.hears(shop.captured(order)).await;
+    shop.consume(shop.stock_reserved(order)).await;
+    shop.consume(shop.authorized(order)).await;
+    shop.consume(shop.captured(order)).await;
     shop.cancel(other, "c1").await.expect("cancelled");
     assert_eq!(compare(&shop.db).await.expect("compared"), (2, vec![]));
 
@@ -46,13 +46,13 @@ async fn every_kind_of_forgery_is_found(db: PgPool) {
     assert_eq!((count, found.iter().map(|it| it.order_id).collect::<Vec<_>>()), (8, forged), "{found:?}");
 }
 
-/// The table refuses such a row, but what was built is told, not refused.
+/// The table refuses such a row, but the row that was built is reported.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn events_that_no_row_could_follow_are_told(db: PgPool) {
+async fn events_that_no_row_could_follow_are_reported(db: PgPool) {
     let shop = Shop::open(db).await;
     let (overpaid, twice) = (shop.place().await, shop.place().await);
-    shop.hears(shop.stock_reserved(overpaid)).await;
-    shop.hears(shop.authorized(overpaid)).await;
+    shop.consume(shop.stock_reserved(overpaid)).await;
+    shop.consume(shop.authorized(overpaid)).await;
     for (order, kind, event) in [
         (
             overpaid,

@@ -1,4 +1,4 @@
-//! The audit trail: whoever reads it knows who did what, when, and why.
+//! The audit trail: who did what, when, and why.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn told(entry: &OrderEventEntry) -> (&str, &str, i64, &str, &str) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_order_that_an_operator_called_off_and_gave_the_money_back_for(db: PgPool) {
+async fn an_order_that_an_operator_cancelled_and_refunded(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
     let mut back = PaymentRefunded { amount: Some(Money::new("EUR", 500)), ..Default::default() };
@@ -53,13 +53,13 @@ async fn an_order_that_an_operator_called_off_and_gave_the_money_back_for(db: Pg
     for record in [&reserved, &authorized, &captured, &wanted] {
         shop.kit.context.clock.advance(Duration::from_secs(1));
         let later = shop.next_version();
-        shop.hears(Record { version: later, ..record.clone() }).await;
+        shop.consume(Record { version: later, ..record.clone() }).await;
     }
     let reason = CancelReason::Fraud.into();
     let ask = CancelOrderRequest { request_id: "c1".into(), order_id: order.to_string(), reason };
     shop.client.clone().cancel_order(shop.kit.operator(ask)).await.expect("an operator may");
     let later = shop.next_version();
-    shop.hears(Record { version: later, ..rest.clone() }).await;
+    shop.consume(Record { version: later, ..rest.clone() }).await;
 
     let customer = format!("user:{}", shop.user);
     let causes = [&reserved, &authorized, &captured, &wanted, &rest].map(|record| record.event_id.to_string());
@@ -84,10 +84,10 @@ async fn every_way_out_says_why(db: PgPool) {
         (shop.place().await, shop.place().await, shop.place().await, shop.place().await);
     let shortage = StockShortage { sku: "MUG".into(), requested: 2, ..Default::default() };
     let rejected = shop.stock(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }));
-    shop.hears(rejected.clone()).await;
-    shop.hears(shop.stock_reserved(declined)).await;
+    shop.consume(rejected.clone()).await;
+    shop.consume(shop.stock_reserved(declined)).await;
     let refused = shop.declined(declined);
-    shop.hears(refused.clone()).await;
+    shop.consume(refused.clone()).await;
     shop.cancel(regretted, "c1").await.expect("pending");
     shop.kit.context.clock.advance(Duration::from_secs(901));
     expire_due(shop.service.clone()).await.expect("one is due");

@@ -20,14 +20,14 @@ async fn stuck(shop: &Shop) -> [String; 2] {
 async fn orders_that_should_be_further_are_counted_until_they_are(db: PgPool) {
     let shop = Shop::open(db).await;
     let (_unsettled, unpaid) = (shop.place().await, shop.place().await);
-    shop.hears(shop.stock_reserved(unpaid)).await;
-    shop.hears(shop.authorized(unpaid)).await;
+    shop.consume(shop.stock_reserved(unpaid)).await;
+    shop.consume(shop.authorized(unpaid)).await;
     assert_eq!(stuck(&shop).await, ["0", "0"]);
     shop.kit.context.clock.advance(Duration::from_secs(61));
     assert_eq!(stuck(&shop).await, ["0", "1"]);
     shop.kit.context.clock.advance(Duration::from_secs(900));
     assert_eq!(stuck(&shop).await, ["1", "1"]);
-    shop.hears(shop.captured(unpaid)).await;
+    shop.consume(shop.captured(unpaid)).await;
     expire_due(shop.service.clone()).await.expect("one is due");
     assert_eq!(stuck(&shop).await, ["0", "0"]);
 }
