@@ -14,7 +14,7 @@ const BATCH: i64 = 50;
 
 pub(crate) async fn expire_due(service: Arc<Service>) -> Result<Did, Unexpected> {
     let mut tx = service.db.begin().await?;
-    // What another transaction has locked settles there, or is still due next time.
+    // What another transaction has locked settles there, or is still due next time. The event of an expiry has no lines.
     let due = sqlx::query_as!(
         Order,
         r#"select order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
