@@ -41,7 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     set.file.retain(|file| !file.name().starts_with("buf/") && !file.name().starts_with("google/rpc/"));
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
-    tonic_prost_build::configure().codec_path("crate::codec::Validated").compile_fds_with_config(set, config)?;
+    let generator = tonic_prost_build::configure().codec_path("crate::codec::Validated");
+    generator.include_file("packages.rs").compile_fds_with_config(set, config)?;
 
     prost_protovalidate_build::Builder::new().file_descriptor_set_bytes(bytes).fail_on_runtime_only(true).compile()?;
     let rules = std::fs::read_to_string(out.join("validate_impl.rs"))?;

@@ -11,56 +11,13 @@ mod text;
 /// The `FileDescriptorSet` of all contracts and their imports, options and comments included.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
 
+/// A module for each package.
 #[allow(clippy::all, unreachable_pub)]
-pub mod google {
-    pub mod api {
-        tonic::include_proto!("google.api");
-    }
+mod packages {
+    include!(concat!(env!("OUT_DIR"), "/packages.rs"));
 }
 
-#[allow(clippy::all, unreachable_pub)]
-pub mod souk {
-    pub mod policy {
-        pub mod v1 {
-            tonic::include_proto!("souk.policy.v1");
-        }
-    }
-    pub mod r#type {
-        pub mod v1 {
-            tonic::include_proto!("souk.r#type.v1");
-        }
-    }
-    pub mod user {
-        pub mod v1 {
-            tonic::include_proto!("souk.user.v1");
-        }
-    }
-    pub mod product {
-        pub mod v1 {
-            tonic::include_proto!("souk.product.v1");
-        }
-    }
-    pub mod inventory {
-        pub mod v1 {
-            tonic::include_proto!("souk.inventory.v1");
-        }
-    }
-    pub mod order {
-        pub mod v1 {
-            tonic::include_proto!("souk.order.v1");
-        }
-    }
-    pub mod payment {
-        pub mod v1 {
-            tonic::include_proto!("souk.payment.v1");
-        }
-    }
-    pub mod ops {
-        pub mod v1 {
-            tonic::include_proto!("souk.ops.v1");
-        }
-    }
-}
+pub use packages::{google, souk};
 
 #[allow(clippy::all, clippy::unwrap_used)]
 mod rules {
