@@ -18,9 +18,10 @@ use sqlx::PgPool;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::Service;
 use crate::error::Error;
-use crate::goal::State;
+use crate::refund::RefundState;
+use crate::service::Service;
+use crate::state::State;
 
 /// How far the time of a signature may be from ours.
 const TOLERANCE: Duration = Duration::seconds(300);
@@ -86,7 +87,7 @@ struct Known {
 
 /// Of the refund that it is about: its state, and whether the provider's name for it is known.
 struct KnownRefund {
-    state: String,
+    state: RefundState,
     is_named: bool,
 }
 
@@ -95,9 +96,9 @@ impl Known {
         let Some(intent_id) = object.intent_id() else { return Ok(None) };
         let ours = object.metadata.as_ref().and_then(|it| it.refund_id.as_deref());
         let row = sqlx::query!(
-            r#"select payment.payment_id, payment.state, lease is not null as "is_asked!", captured_minor,
+            r#"select payment.payment_id, payment.state as "state: State", lease is not null as "is_asked!", captured_minor,
                  refunded_minor + refund_pending_minor as "refunded!",
-                 refund.state as "refund_state?", refund.reference as "reference?"
+                 refund.state as "refund_state?: RefundState", refund.reference as "reference?"
                from payment left join refund on refund.payment_id = payment.payment_id
                  and (refund.reference = $2 or refund.refund_id = $3 and refund.reference is null)
                where intent_id = $1
@@ -110,7 +111,7 @@ impl Known {
         let is_named = row.reference.is_some();
         Ok(Some(Self {
             payment_id: row.payment_id,
-            state: State::parse(&row.state)?,
+            state: row.state,
             is_asked: row.is_asked,
             captured: row.captured_minor,
             refunded: row.refunded,
@@ -149,13 +150,13 @@ impl Known {
                 }
                 _ => false,
             },
-            Some("refund") => self.refund.as_ref().is_some_and(|refund| match (refund.state.as_str(), status) {
+            Some("refund") => self.refund.as_ref().is_some_and(|refund| match (refund.state, status) {
                 // Our own call may be answered by a success that is not true any more.
-                ("PENDING", "failed" | "canceled") => false,
-                ("PENDING", _) if !refund.is_named => self.is_asked,
+                (RefundState::Pending, "failed" | "canceled") => false,
+                (RefundState::Pending, _) if !refund.is_named => self.is_asked,
                 (_, "pending" | "requires_action") => true,
-                (state, "succeeded") => state == "DONE",
-                (state, "failed" | "canceled") => state == "FAILED",
+                (state, "succeeded") => state == RefundState::Done,
+                (state, "failed" | "canceled") => state == RefundState::Failed,
                 _ => false,
             }),
             _ => false,

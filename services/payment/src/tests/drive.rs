@@ -9,7 +9,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::Till;
-use crate::drive::{claim, count_behind, drive, perform};
+use crate::claim::claim;
+use crate::drive::{count_behind, drive, drive_claimed};
 
 fn moved(kinds: &[&str]) -> Vec<(String, i64)> {
     kinds.iter().map(|kind| ((*kind).to_owned(), 2_500)).collect()
@@ -246,9 +247,9 @@ async fn the_ledger_is_only_ever_added_to(db: PgPool) {
 async fn an_intent_of_an_order_that_ended_meanwhile_is_withdrawn_and_holds_nothing(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.reserved("pm_card_visa").await;
-    let (payment, action) = claim(&till.service).await.expect("the database is there").expect("it is due");
+    let claimed = claim(&till.service).await.expect("the database is there").expect("it is due");
     till.cancelled(order).await;
-    assert!(perform(&till.service, &payment, action).await.is_ok());
+    drive_claimed(&till.service, claimed).await.expect("driven");
     till.work().await;
     assert_eq!(till.state(order).await, "VOIDED");
     assert_eq!(till.intent(order).await["status"], "canceled");

@@ -34,8 +34,8 @@ use uuid::Uuid;
 
 use crate::budget::{Budget, Rates};
 use crate::drive::drive;
+use crate::service::{Service, consumer, role};
 use crate::stripe::Stripe;
-use crate::{Service, consumer, role};
 
 /// Nobody answers there.
 const NOBODY: &str = "http://127.0.0.1:9";
