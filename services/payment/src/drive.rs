@@ -24,12 +24,18 @@ pub(crate) static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::register("payments_behind", "Payments that did not reach their goal within a minute", Gauge::default())
 });
 
+/// The unit of work. A claim wakes the next worker, or leaves word for the first that is done: so as many are awake as there
+/// are payments that are due, and none has to look for more by itself.
+pub(crate) async fn drive_when_woken(service: Arc<Service>) -> Result<Did, Unexpected> {
+    drive(service).await?;
+    Ok(Did::Nothing)
+}
+
 pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
     if service.provider.budget.paused().is_some() {
         return Ok(Did::Nothing);
     }
     let Some(claimed) = claim(&service).await? else { return Ok(Did::Nothing) };
-    // Another worker may take the next one meanwhile.
     service.work.wake();
     drive_claimed(&service, claimed).await?;
     Ok(Did::Something)

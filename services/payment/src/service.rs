@@ -46,7 +46,7 @@ pub(crate) fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, co
         .database(&service.db, &service.clock)
         .serve(PaymentServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
-        .step(step(&service, "payment.drive", SECOND, drive::drive).woken_by(work).workers(workers))
+        .step(step(&service, "payment.drive", SECOND, drive::drive_when_woken).woken_by(work).workers(workers))
         .step(step(&service, "payment.behind", SECOND * 10, drive::measure_behind))
         .step(step(&service, "payment.waiting", SECOND * 10, stale::settle_waiting))
         .step(step(&service, "payment.look", SECOND, reconcile::look).woken_by(looks))
