@@ -47,7 +47,10 @@ pub(crate) async fn claim(service: &Service) -> Result<Option<Claimed>, Unexpect
          ), history as (
            insert into payment_history (payment_id, state, at) select payment_id, state, $1 from claimed where begins
          )
-         select" .. "not_made" .. "from claimed",
+         select" .. "not_made" .. "exists (
+             select from payment as other
+             where due_at <= $1 and (leased_until is null or leased_until < $1) and other.payment_id <> claimed.payment_id)"
+           .. "from claimed",
         now,
         Uuid::now_v7(),
         now + service.lease,

@@ -161,6 +161,7 @@ mod tests {
             lease: None,
             call: 1,
             unsent: false,
+            others_are_due: false,
             refund_refusal: String::new(),
             attempts: 0,
             created_at: now,

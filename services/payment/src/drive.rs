@@ -24,8 +24,8 @@ pub(crate) static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::register("payments_behind", "Payments that did not reach their goal within a minute", Gauge::default())
 });
 
-/// The unit of work. A claim wakes the next worker, or leaves word for the first that is done: so as many are awake as there
-/// are payments that are due, and none has to look for more by itself.
+/// The unit of work. A claim that sees more payments that are due wakes the next worker, or leaves word for the first that
+/// is done: so none has to look for more by itself.
 pub(crate) async fn drive_when_woken(service: Arc<Service>) -> Result<Did, Unexpected> {
     drive(service).await?;
     Ok(Did::Nothing)
@@ -36,7 +36,9 @@ pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
         return Ok(Did::Nothing);
     }
     let Some(claimed) = claim(&service).await? else { return Ok(Did::Nothing) };
-    service.work.wake();
+    if claimed.payment.others_are_due {
+        service.work.wake();
+    }
     drive_claimed(&service, claimed).await?;
     Ok(Did::Something)
 }

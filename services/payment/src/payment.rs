@@ -39,6 +39,8 @@ pub(crate) struct Payment {
     pub(crate) call: i32,
     /// Whether that call is known not to have been made: it begins now, was never sent, or was refused before it began.
     pub(crate) unsent: bool,
+    /// Whether more payments are due, as the claim of this one saw.
+    pub(crate) others_are_due: bool,
     /// Why what an order that ended wants back is not asked for any more, such as `DISPUTED`. Empty: nothing stands in the way.
     pub(crate) refund_refusal: String,
     pub(crate) attempts: i32,
@@ -47,12 +49,12 @@ pub(crate) struct Payment {
 }
 
 /// A query whose rows are payments: what stands before their columns, what behind, and its parameters. In between, what is
-/// read as `unsent` where that is not the column.
+/// read as `unsent` and `others_are_due`, where a claim knows more of these than the row.
 macro_rules! payments {
     ($head:tt .. $tail:tt $(, $parameter:expr)* $(,)?) => {
-        $crate::payment::payments!($head .. "unsent" .. $tail $(, $parameter)*)
+        $crate::payment::payments!($head .. "unsent" .. "false" .. $tail $(, $parameter)*)
     };
-    ($head:tt .. $unsent:tt .. $tail:tt $(, $parameter:expr)* $(,)?) => {
+    ($head:tt .. $unsent:tt .. $others:tt .. $tail:tt $(, $parameter:expr)* $(,)?) => {
         sqlx::query_as!(
             $crate::payment::Payment,
             $head
@@ -64,7 +66,9 @@ macro_rules! payments {
                       call as "call!", refund_refusal as "refund_refusal!", attempts as "attempts!",
                       created_at as "created_at!", updated_at as "updated_at!", "#
                 + $unsent
-                + r#" as "unsent!" "#
+                + r#" as "unsent!", "#
+                + $others
+                + r#" as "others_are_due!" "#
                 + $tail,
             $($parameter),*
         )

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Till;
 use crate::claim::claim;
-use crate::drive::{count_behind, drive, drive_claimed};
+use crate::drive::{count_behind, drive, drive_claimed, drive_when_woken};
 
 fn moved(kinds: &[&str]) -> Vec<(String, i64)> {
     kinds.iter().map(|kind| ((*kind).to_owned(), 2_500)).collect()
@@ -229,6 +229,33 @@ async fn workers_share_the_work_and_never_a_payment(db: PgPool) {
     for order in orders {
         till.expect(order, "AUTHORIZED", &["AUTHORIZATION"], &["PaymentAuthorized"]).await;
     }
+}
+
+/// Events that share a transaction wake one worker once.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn one_wake_is_enough_for_all_payments_that_are_due(db: PgPool) {
+    let till = Till::open(db).await;
+    let mut orders = Vec::new();
+    for _ in 0..5 {
+        orders.push(till.reserved("pm_card_visa").await);
+    }
+    let worker = async {
+        loop {
+            till.service.work.woken().await;
+            drive_when_woken(till.service.clone()).await.expect("driven");
+        }
+    };
+    let done = async {
+        for order in &orders {
+            while till.state(*order).await != "AUTHORIZED" {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let both = async {
+        tokio::select! { () = worker => {}, () = done => {} }
+    };
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("each is driven");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
