@@ -46,7 +46,7 @@ pub(crate) enum Fact {
     /// What was held went back; or nothing ever was.
     Voided,
     /// The amount was held and let go before that was seen.
-    CameAndWent,
+    HeldAndReleased,
     /// All that an ended order's payment keeps is about to be given back.
     RestReserved,
     /// The provider is asked for this refund now.
@@ -152,7 +152,7 @@ impl Changes {
             Fact::Authorized => {
                 self.payment.step_to(State::Authorized)?;
                 self.hold(amount);
-                self.tell(Event::PaymentAuthorized(PaymentAuthorized { amount: self.money(amount) }));
+                self.publish(Event::PaymentAuthorized(PaymentAuthorized { amount: self.money(amount) }));
             }
             Fact::Declined { reason } => self.decline(reason)?,
             Fact::Captured { minor } => {
@@ -161,33 +161,33 @@ impl Changes {
                 self.transfer("CAPTURE", ("held", "revenue"), *minor);
                 // Somebody captured a part at the provider itself, which let go of the rest.
                 if *minor < amount {
-                    self.let_go(amount - minor);
+                    self.release_hold(amount - minor);
                 }
-                self.tell(Event::PaymentCaptured(PaymentCaptured { amount: self.money(*minor) }));
+                self.publish(Event::PaymentCaptured(PaymentCaptured { amount: self.money(*minor) }));
             }
             Fact::CaptureFailed { reason } => {
                 self.payment.step_to(State::Failed)?;
                 self.payment.failure_reason = (*reason).to_owned();
                 // The provider lets go of what it does not capture.
-                self.let_go(amount);
-                self.tell(Event::PaymentCaptureFailed(PaymentCaptureFailed { reason: (*reason).to_owned() }));
+                self.release_hold(amount);
+                self.publish(Event::PaymentCaptureFailed(PaymentCaptureFailed { reason: (*reason).to_owned() }));
             }
             Fact::Voided => {
                 let held = self.payment.state == State::Voiding;
                 self.payment.step_to(State::Voided)?;
                 if held {
-                    self.let_go(amount);
-                    self.tell(Event::PaymentVoided(PaymentVoided { amount: self.money(amount) }));
+                    self.release_hold(amount);
+                    self.publish(Event::PaymentVoided(PaymentVoided { amount: self.money(amount) }));
                 }
             }
-            Fact::CameAndWent => {
+            Fact::HeldAndReleased => {
                 self.hold(amount);
-                self.let_go(amount);
+                self.release_hold(amount);
                 if self.payment.goal != Goal::Released {
                     return self.decline("PAYMENT_REFUSED");
                 }
                 self.payment.step_to(State::Voided)?;
-                self.tell(Event::PaymentVoided(PaymentVoided { amount: self.money(amount) }));
+                self.publish(Event::PaymentVoided(PaymentVoided { amount: self.money(amount) }));
             }
             Fact::RestReserved => {
                 let (payment_id, minor) = (self.payment.payment_id, self.payment.unrefunded());
@@ -216,7 +216,7 @@ impl Changes {
                 let reference = refund.reference.clone().unwrap_or_default();
                 self.transfer_of("REFUND_REVERSAL", (&self.customer(), "revenue"), minor, reference);
                 let (amount, refund_id) = (self.money(minor), refund.refund_id.to_string());
-                self.tell(Event::PaymentRefundFailed(PaymentRefundFailed { amount, refund_id, reason: code }));
+                self.publish(Event::PaymentRefundFailed(PaymentRefundFailed { amount, refund_id, reason: code }));
                 self.actor = PROVIDER.to_owned();
             }
             Fact::RefundedElsewhere { reference, minor } => {
@@ -234,7 +234,7 @@ impl Changes {
     fn decline(&mut self, reason: &str) -> Result<(), Unexpected> {
         self.payment.step_to(State::Declined)?;
         self.payment.failure_reason = reason.to_owned();
-        self.tell(Event::PaymentDeclined(PaymentDeclined { reason: reason.to_owned() }));
+        self.publish(Event::PaymentDeclined(PaymentDeclined { reason: reason.to_owned() }));
         Ok(())
     }
 
@@ -244,7 +244,7 @@ impl Changes {
         let reference = refund.reference.clone().unwrap_or_default();
         self.transfer_of("REFUND", ("revenue", &self.customer()), refund.minor, reference);
         let (amount, refund_id) = (self.money(refund.minor), refund.refund_id.to_string());
-        self.tell(Event::PaymentRefunded(PaymentRefunded { amount, refund_id }));
+        self.publish(Event::PaymentRefunded(PaymentRefunded { amount, refund_id }));
         self.actor.clone_from(&refund.actor);
     }
 
@@ -274,7 +274,7 @@ impl Changes {
         self.transfer("AUTHORIZATION", (&self.customer(), "held"), minor);
     }
 
-    fn let_go(&mut self, minor: i64) {
+    fn release_hold(&mut self, minor: i64) {
         self.transfer("VOID", ("held", &self.customer()), minor);
     }
 
@@ -296,7 +296,7 @@ impl Changes {
         Some(self.payment.money(minor))
     }
 
-    fn tell(&mut self, event: Event) {
+    fn publish(&mut self, event: Event) {
         self.event = Some(event);
     }
 }

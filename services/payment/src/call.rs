@@ -2,7 +2,7 @@
 
 use crate::payment::Payment;
 use crate::refund::Refund;
-use crate::stripe::{self, Answer, Intent, NoAnswer, Stripe};
+use crate::stripe::{self, Answer, CallError, Intent, Stripe};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Call<'a> {
@@ -40,7 +40,7 @@ pub(crate) enum Reply {
 }
 
 /// Keys are the payment's or the refund's, so that a call that is repeated moves no money twice.
-pub(crate) async fn make(call: Call<'_>, provider: &Stripe) -> Result<Reply, NoAnswer> {
+pub(crate) async fn make(call: Call<'_>, provider: &Stripe) -> Result<Reply, CallError> {
     Ok(match call {
         Call::Create(payment) => {
             let (payment_id, order_id) = (payment.payment_id.to_string(), payment.order_id.to_string());

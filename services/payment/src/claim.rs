@@ -11,7 +11,7 @@ use crate::payment::{CHECK_AFTER, Payment, payments};
 use crate::refund::Refund;
 use crate::service::Service;
 use crate::state::State;
-use crate::stripe::Unsent;
+use crate::stripe::NotSent;
 
 const SLOWEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -114,9 +114,9 @@ impl Retry {
     }
 }
 
-impl From<Unsent> for Retry {
-    fn from(unsent: Unsent) -> Self {
-        Self { why: unsent.to_string(), unsent: unsent.writes, pause: unsent.rest, new_key: false }
+impl From<NotSent> for Retry {
+    fn from(not_sent: NotSent) -> Self {
+        Self { why: not_sent.to_string(), unsent: not_sent.writes, pause: not_sent.pause, new_key: false }
     }
 }
 
@@ -128,8 +128,8 @@ pub(crate) async fn put_off(service: &Service, payment: &Payment, retry: &Retry)
     let wait = retry.pause.map_or(backoff, |pause| pause + Duration::from_secs(1).mul_f64(rand::random()));
     let (payment_id, state, why) = (payment.payment_id, payment.state.name(), &retry.why);
     match retry.pause {
-        None => tracing::warn!(%payment_id, state, why, ?wait, "the payment is tried again"),
-        Some(_) => tracing::debug!(%payment_id, state, why, ?wait, "the payment waits for the provider's limits"),
+        None => tracing::warn!(%payment_id, state, why, ?wait, "the provider will be asked about this payment again"),
+        Some(_) => tracing::debug!(%payment_id, state, why, ?wait, "this payment waits for the provider's limits"),
     }
     sqlx::query!(
         "update payment set lease = null, leased_until = null, due_at = $3, unsent = $4, attempts = attempts - $5,

@@ -9,7 +9,7 @@ use crate::decide::CallStatus;
 use crate::payment::Payment;
 use crate::refund::Refund;
 use crate::state::{Goal, State};
-use crate::stripe::{self, Answer, Intent, NoAnswer, RefundStatus, Status, Unknown};
+use crate::stripe::{self, Answer, CallError, Intent, OutcomeUnknown, RefundStatus, Status};
 
 /// How long a refund that was asked for may take to show at the provider.
 const SHOWS_WITHIN: Duration = Duration::seconds(60);
@@ -42,12 +42,12 @@ pub(crate) enum Then {
 pub(crate) fn conclude(
     claimed: &Claimed,
     call: Call<'_>,
-    answer: Result<Reply, NoAnswer>,
+    answer: Result<Reply, CallError>,
     now: OffsetDateTime,
 ) -> Outcome {
     let reply = match answer {
         Ok(reply) => reply,
-        Err(no_answer) => return unanswered(call, no_answer),
+        Err(error) => return unanswered(call, error),
     };
     let payment = &claimed.payment;
     match (call, reply) {
@@ -71,11 +71,11 @@ pub(crate) fn conclude(
     }
 }
 
-fn unanswered(call: Call<'_>, no_answer: NoAnswer) -> Outcome {
-    Outcome::Retry(match no_answer {
-        NoAnswer::Unsent(unsent) => unsent.into(),
+fn unanswered(call: Call<'_>, error: CallError) -> Outcome {
+    Outcome::Retry(match error {
+        CallError::NotSent(not_sent) => not_sent.into(),
         // The provider may keep its error under the key for a day. Another intent that nobody confirms harms nobody.
-        NoAnswer::Unknown(unknown) => {
+        CallError::OutcomeUnknown(unknown) => {
             let new_key = unknown.answered && matches!(call, Call::Create(_));
             Retry { new_key, ..Retry::because(unknown.to_string()) }
         }
@@ -159,7 +159,7 @@ enum Judgement {
     /// The provider is still at work on it.
     NotYet,
     /// No call of ours leads there.
-    Odd,
+    Contradiction,
 }
 
 fn judge((state, goal): (State, Goal), intent: &Intent) -> Judgement {
@@ -176,14 +176,14 @@ fn judge((state, goal): (State, Goal), intent: &Intent) -> Judgement {
         (State::Authorizing, Status::RequiresCapture | Status::Succeeded) => Fact::Authorized,
         (State::Authorizing, Status::RequiresAction) => Fact::Declined { reason: "AUTHENTICATION_REQUIRED" },
         (State::Authorizing, Status::RequiresPaymentMethod) => Fact::Declined { reason: reason("CARD_DECLINED") },
-        (State::Authorizing, Status::Canceled) if intent.was_held() => Fact::CameAndWent,
+        (State::Authorizing, Status::Canceled) if intent.was_held() => Fact::HeldAndReleased,
         (State::Authorizing, Status::Canceled) if goal != Goal::Released => Fact::Declined { reason: "PAYMENT_REFUSED" },
         (State::Authorizing | State::Voiding, Status::Canceled) => Fact::Voided,
         (State::Capturing | State::Voiding, Status::Succeeded) => Fact::Captured { minor: intent.amount_received },
         (State::Capturing, Status::Canceled | Status::RequiresPaymentMethod) => {
             Fact::CaptureFailed { reason: reason("CAPTURE_REFUSED") }
         }
-        _ => return Judgement::Odd,
+        _ => return Judgement::Contradiction,
     })
 }
 
@@ -192,7 +192,7 @@ fn judge_end(payment: &Payment, intent: &Intent) -> Outcome {
     match judge((payment.state, payment.goal), intent) {
         Judgement::Ended(fact) => Outcome::Record(fact, Then::Release),
         Judgement::NotYet => unknown("look up", "the provider is still at work on it".to_owned()),
-        Judgement::NeverHappened | Judgement::Odd => {
+        Judgement::NeverHappened | Judgement::Contradiction => {
             Outcome::Broken(format!("it is {}, and its intent {:?}", payment.state.name(), intent.status))
         }
     }
@@ -268,7 +268,7 @@ fn not_listed(claimed: &Claimed, intent: &Intent, others_minor: i64) -> Outcome 
 }
 
 fn unknown(operation: &'static str, why: String) -> Outcome {
-    Outcome::Retry(Retry::because(Unknown::new(operation, why).to_string()))
+    Outcome::Retry(Retry::because(OutcomeUnknown::new(operation, why).to_string()))
 }
 
 #[cfg(test)]
@@ -280,7 +280,7 @@ mod tests {
     /// A row for each state whose call was begun, a column for each status of an intent in the order below: the fact's
     /// first letter, - for a call that never happened, . for one that is not done yet, ? for what no call of ours leads to.
     #[test]
-    fn every_word_of_the_provider_is_judged() {
+    fn every_status_of_an_intent_is_judged() {
         let statuses = [
             "requires_payment_method",
             "requires_confirmation",
@@ -311,7 +311,7 @@ mod tests {
                         Judgement::Ended(other) => panic!("{other:?}"),
                         Judgement::NeverHappened => '-',
                         Judgement::NotYet => '.',
-                        Judgement::Odd => '?',
+                        Judgement::Contradiction => '?',
                     }
                 })
                 .collect();

@@ -23,7 +23,7 @@ use crate::record::record;
 use crate::refund::Refund;
 use crate::service::Service;
 use crate::state::State;
-use crate::stripe::{Answer, Intent, NoAnswer};
+use crate::stripe::{Answer, CallError, Intent};
 use compare::{Ledger, Theirs, Verdict, compare};
 #[cfg(test)]
 pub(crate) use lag::Lag;
@@ -35,7 +35,11 @@ const CHANGES_WITHIN: Duration = Duration::days(30);
 const UNANSWERED: Duration = Duration::seconds(30);
 
 static DIFFERENCES: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
-    metrics::register("payment_differences", "Payments that the provider tells otherwise, by what", Family::default())
+    metrics::register(
+        "payment_differences",
+        "Payments of which the provider's record differs from ours, by what differs",
+        Family::default(),
+    )
 });
 
 /// A query of one column of payments at rest: what stands before the condition, what behind, and its parameters, the first of
@@ -74,28 +78,31 @@ async fn check_one(service: &Service, wanted: OffsetDateTime) -> Result<Did, Une
     let ledger = Ledger::of(service, payment_id).await?;
     let theirs = match ask(service, &payment, ledger).await {
         Ok(theirs) => theirs,
-        Err(NoAnswer::Unknown(unknown)) => {
-            tracing::warn!(%payment_id, %unknown, "the payment is compared again");
+        Err(CallError::OutcomeUnknown(unknown)) => {
+            tracing::warn!(%payment_id, %unknown, "the provider did not answer; the payment is compared again");
             put_off(service, &payment).await?;
             return Ok(Did::Something);
         }
-        Err(NoAnswer::Unsent(unsent)) => {
-            tracing::debug!(%payment_id, %unsent, "the payment is compared later");
+        Err(CallError::NotSent(not_sent)) => {
+            tracing::debug!(%payment_id, %not_sent, "the provider was not asked; the payment is compared later");
             put_off(service, &payment).await?;
             return Ok(Did::Something);
         }
     };
-    let ours = Refund::all_of(&service.db, payment_id).await?;
+    let ours = match theirs.refunds {
+        Some(_) => Refund::all_of(&service.db, payment_id).await?,
+        None => vec![],
+    };
     match compare(&payment, ledger, &ours, theirs) {
         Verdict::Mend(fact) => {
-            tracing::warn!(%payment_id, ?fact, "the provider did what we did not know of");
+            tracing::warn!(%payment_id, ?fact, "the provider tells of a change that was not recorded; it is recorded now");
             let claimed = Claimed::load(service, payment).await?;
             // It is due again as soon as the lease would have ended, and shows then whether that was all.
             record(service, &claimed, &fact, Then::Release).await?;
         }
         Verdict::Same => finish(service, &payment, "").await?,
         Verdict::Differs(kind) => {
-            tracing::error!(%payment_id, kind, "the provider tells this payment otherwise");
+            tracing::error!(%payment_id, kind, "the provider's record of this payment differs from ours");
             finish(service, &payment, kind).await?;
         }
         Verdict::Broken(why) => return Err(Unexpected::Broken(format!("payment {payment_id}: {why}"))),
@@ -104,7 +111,7 @@ async fn check_one(service: &Service, wanted: OffsetDateTime) -> Result<Did, Une
 }
 
 /// What the provider says of a payment.
-async fn ask(service: &Service, payment: &Payment, ledger: Ledger) -> Result<Theirs, NoAnswer> {
+async fn ask(service: &Service, payment: &Payment, ledger: Ledger) -> Result<Theirs, CallError> {
     let intent_id = payment.intent_id.as_deref().unwrap_or_default();
     let intent = service.provider.get(intent_id).await?;
     let refunds = match &intent {

@@ -52,7 +52,7 @@ pub(crate) async fn record(
         }
         let Some(fresh) = claimed.reload(service).await? else {
             let payment_id = claimed.payment.payment_id;
-            tracing::warn!(%payment_id, ?fact, "the lease is gone; the provider will be asked again");
+            tracing::warn!(%payment_id, ?fact, "another worker has the payment now; the provider will be asked again");
             return Ok(None);
         };
         claimed = fresh;
@@ -120,7 +120,7 @@ async fn write_payment(
              from changed, unnest($20::text[], $21::text[], $22::text[], $23::bigint[], $24::text[]) with ordinality
                as transfer (kind, debit, credit, minor, reference, place)
              order by place
-           ), told as (
+           ), published as (
              insert into outbox
                (event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at)
              select $25, $26, payment_id, $12, $27, $28, $29, $30, $31, $16
