@@ -76,6 +76,13 @@ pub(crate) enum Fact {
     },
 }
 
+impl Fact {
+    /// Whether it tells what became of a call. One that was only begun, or came to nothing, leaves the backoff as it is.
+    fn is_progress(&self) -> bool {
+        !matches!(self, Self::Begun(_) | Self::NeverHappened | Self::RestReserved | Self::RefundBegun { .. })
+    }
+}
+
 /// What is written, together or not at all.
 #[derive(Debug)]
 pub(crate) struct Changes {
@@ -128,7 +135,7 @@ impl Changes {
             now,
         };
         changes.apply(clock, claimed, fact)?;
-        changes.payment.attempts = 0;
+        changes.payment.attempts = if fact.is_progress() { 0 } else { claimed.payment.attempts };
         changes.payment.version += i64::from(changes.event.is_some());
         changes.payment.updated_at = now;
         changes.due_at = match then {
@@ -304,4 +311,26 @@ impl Changes {
 /// What is stored and told of the provider's word: a code, and no more than that.
 fn code(why: &str) -> String {
     why.chars().filter(char::is_ascii_graphic).take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::CallStatus;
+    use crate::decide::tests::claimed;
+
+    /// A provider that fails each call, and then says that it never happened, is asked ever more seldom.
+    #[test]
+    fn the_backoff_grows_until_the_provider_answers() {
+        let clock = Clock::fixed(OffsetDateTime::UNIX_EPOCH);
+        let mut before = claimed(State::Authorizing, Goal::Authorized, CallStatus::Unknown);
+        before.payment.attempts = 7;
+        let attempts = |fact| {
+            let changes = Changes::of(&clock, &before, &fact, Then::Call(CallStatus::NotMade)).expect("legal");
+            changes.payment.attempts
+        };
+        assert_eq!(attempts(Fact::NeverHappened), 7);
+        assert_eq!(attempts(Fact::Created { intent_id: "pi_2".to_owned() }), 0);
+        assert_eq!(attempts(Fact::Authorized), 0);
+    }
 }

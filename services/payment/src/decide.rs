@@ -130,7 +130,7 @@ fn at_rest<'a>() -> Action<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use time::OffsetDateTime;
     use uuid::Uuid;
 
@@ -140,7 +140,7 @@ mod tests {
     use crate::ids::{OrderId, PaymentId, RefundId};
     use crate::refund::RefundState;
 
-    fn claimed(state: State, goal: Goal, call: CallStatus) -> Claimed {
+    pub(crate) fn claimed(state: State, goal: Goal, call: CallStatus) -> Claimed {
         let (captured_minor, now) = (if state == Captured { 2_500 } else { 0 }, OffsetDateTime::UNIX_EPOCH);
         let payment = Payment {
             payment_id: PaymentId(Uuid::nil()),

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::book::{Changes, Fact, OURSELVES, Transfer};
 use crate::claim::Claimed;
 use crate::conclude::Then;
+use crate::decide::CallStatus;
 use crate::payment::{CHECK_AFTER, Payment};
 use crate::refund::Refund;
 use crate::service::Service;
@@ -61,7 +62,7 @@ pub(crate) async fn record(
 }
 
 impl Claimed {
-    fn after(self, changes: Changes, call: crate::decide::CallStatus) -> Self {
+    fn after(self, changes: Changes, call: CallStatus) -> Self {
         let changed = changes.refund.map(|change| change.refund);
         let (refund, next_refund_at) = match (self.refund, changed) {
             // A new one waits for the one that is worked on.
@@ -107,7 +108,7 @@ async fn write_payment(
         r#"with changed as (
              update payment set state = $5, intent_id = $6, captured_minor = $7, refunded_minor = $8,
                refund_pending_minor = $9, call = $10, failure_reason = $11, version = $12, refund_refusal = $13, due_at = $14,
-               lease = case when $15::timestamptz is null then null else lease end, leased_until = $15, attempts = 0,
+               lease = case when $15::timestamptz is null then null else lease end, leased_until = $15, attempts = $32,
                updated_at = $16, check_at = least(check_at, $17)
              where payment_id = $1 and lease = $2 and goal = $3 and refund_pending_minor = $4
              returning payment_id
@@ -158,6 +159,7 @@ async fn write_payment(
         changes.actor,
         cause,
         telemetry::traceparent(),
+        payment.attempts,
     );
     Ok(written.fetch_one(db).await?)
 }
