@@ -6,14 +6,16 @@ use crate::stripe::{self, Answer, CallError, Intent, Stripe};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Call<'a> {
+    // Those that change something.
     Create(&'a Payment),
     Confirm(&'a Payment, &'a str),
     Capture(&'a Payment, &'a str),
     Cancel(&'a Payment, &'a str),
     Refund { refund: &'a Refund, intent_id: &'a str },
+    // Those that ask.
     Get { intent_id: &'a str },
-    GetRefund { reference: &'a str },
-    ListRefunds { intent_id: &'a str },
+    GetRefund { refund: &'a Refund, reference: &'a str },
+    ListRefunds { refund: &'a Refund, intent_id: &'a str },
 }
 
 impl Call<'_> {
@@ -54,7 +56,7 @@ pub(crate) async fn make(call: Call<'_>, provider: &Stripe) -> Result<Reply, Cal
             Reply::Refund(provider.refund(&refund.key(), intent_id, refund.minor, refund.refund_id.0).await?)
         }
         Call::Get { intent_id } => Reply::Intent(provider.get(intent_id).await?),
-        Call::GetRefund { reference } => Reply::Refund(provider.get_refund(reference).await?),
-        Call::ListRefunds { intent_id } => Reply::Refunds(provider.list_refunds(intent_id).await?),
+        Call::GetRefund { reference, .. } => Reply::Refund(provider.get_refund(reference).await?),
+        Call::ListRefunds { intent_id, .. } => Reply::Refunds(provider.list_refunds(intent_id).await?),
     })
 }

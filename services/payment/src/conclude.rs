@@ -58,16 +58,10 @@ pub(crate) fn conclude(
             cancelled(claimed, &intent)
         }
         (Call::Get { .. }, Reply::Intent(Answer::Done(intent))) => looked_up(claimed, &intent),
-        (call, reply) => match (&claimed.refund, call, reply) {
-            (Some(refund), Call::Refund { .. }, Reply::Refund(answer)) => refunded(refund, answer, now),
-            (Some(refund), Call::GetRefund { .. }, Reply::Refund(Answer::Done(theirs))) => {
-                judge_refund(refund, &theirs, now)
-            }
-            (Some(refund), Call::ListRefunds { .. }, Reply::Refunds(Answer::Done(theirs))) => {
-                listed(refund, &theirs, now)
-            }
-            (_, call, reply) => Outcome::Broken(format!("{} was answered {reply:?}", call.name())),
-        },
+        (Call::Refund { refund, .. }, Reply::Refund(answer)) => refunded(refund, answer, now),
+        (Call::GetRefund { refund, .. }, Reply::Refund(Answer::Done(theirs))) => judge_refund(refund, &theirs, now),
+        (Call::ListRefunds { refund, .. }, Reply::Refunds(Answer::Done(theirs))) => listed(refund, &theirs, now),
+        (call, reply) => Outcome::Broken(format!("{} was answered {reply:?}", call.name())),
     }
 }
 

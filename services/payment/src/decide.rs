@@ -112,7 +112,7 @@ fn captured<'a>(claimed: &'a Claimed, intent_id: &'a str) -> Action<'a> {
         };
     };
     match (refund, claimed.call) {
-        (Refund { reference: Some(reference), .. }, _) => Action::Call(Call::GetRefund { reference }),
+        (Refund { reference: Some(reference), .. }, _) => Action::Call(Call::GetRefund { refund, reference }),
         (Refund { tried_at: None, .. }, _) => {
             let begun = Fact::RefundBegun { refund: refund.clone().into() };
             Action::Write(Outcome::Record(begun, Then::Call(CallStatus::NotMade)))
@@ -121,7 +121,7 @@ fn captured<'a>(claimed: &'a Claimed, intent_id: &'a str) -> Action<'a> {
         // A list without it is no proof: an empty one names nobody, and may be about anybody. The intent has a name, and knows
         // how much went back.
         (_, CallStatus::NotListed { .. }) => Action::Call(Call::Get { intent_id }),
-        _ => Action::Call(Call::ListRefunds { intent_id }),
+        _ => Action::Call(Call::ListRefunds { refund, intent_id }),
     }
 }
 

@@ -73,19 +73,19 @@ pub(crate) async fn sweep(service: Arc<Service>) -> Result<Did, Unexpected> {
 
 /// Compares the payment that is to be compared since before `wanted`, the one for longest.
 async fn check_one(service: &Service, wanted: OffsetDateTime) -> Result<Did, Unexpected> {
-    let Some(payment) = claim(service, wanted).await? else { return Ok(Did::Nothing) };
+    let Some(payment) = claim_for_comparison(service, wanted).await? else { return Ok(Did::Nothing) };
     let payment_id = payment.payment_id;
     let ledger = Ledger::of(service, payment_id).await?;
     let theirs = match ask(service, &payment, ledger).await {
         Ok(theirs) => theirs,
         Err(CallError::OutcomeUnknown(unknown)) => {
             tracing::warn!(%payment_id, %unknown, "the provider did not answer; the payment is compared again");
-            put_off(service, &payment).await?;
+            compare_later(service, &payment).await?;
             return Ok(Did::Something);
         }
         Err(CallError::NotSent(not_sent)) => {
             tracing::debug!(%payment_id, %not_sent, "the provider was not asked; the payment is compared later");
-            put_off(service, &payment).await?;
+            compare_later(service, &payment).await?;
             return Ok(Did::Something);
         }
     };
@@ -130,7 +130,7 @@ fn asks_for_refunds(payment: &Payment, intent: &Intent, ledger: Ledger) -> bool 
 
 /// Takes the payment that is to be compared for longest, with the lease that every call to the provider needs. It counts as
 /// unanswered until the comparison has ended.
-async fn claim(service: &Service, wanted: OffsetDateTime) -> Result<Option<Payment>, Unexpected> {
+async fn claim_for_comparison(service: &Service, wanted: OffsetDateTime) -> Result<Option<Payment>, Unexpected> {
     let (now, lease) = (service.clock.now(), Uuid::now_v7());
     let claimed = at_rest!(
         r#"update payment set lease = $2, leased_until = $3, check_at = $3,
@@ -172,7 +172,7 @@ async fn finish(service: &Service, payment: &Payment, difference: &str) -> Resul
 }
 
 /// Gives the lease back without an answer. Thirty days end with a comparison, not with a provider that is away.
-async fn put_off(service: &Service, payment: &Payment) -> Result<(), Unexpected> {
+async fn compare_later(service: &Service, payment: &Payment) -> Result<(), Unexpected> {
     sqlx::query!(
         "update payment set lease = null, leased_until = null,
            check_at = case when check_at = leased_until then $3 else check_at end
