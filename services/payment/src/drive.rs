@@ -57,21 +57,20 @@ pub(crate) async fn drive_claimed(service: &Service, mut claimed: Claimed) -> Re
             Outcome::Record(fact, then) => match record(service, &claimed, &fact, then).await {
                 Ok(Some(claimed)) => claimed,
                 Ok(None) => return Ok(()),
-                Err(Unexpected::Broken(why)) => return give_up(service, &claimed, why).await,
+                Err(Unexpected::Broken(why)) => return give_up(service, &claimed, &why).await,
                 Err(unexpected) => return Err(unexpected),
             },
             Outcome::Retry(retry) => return put_off(service, &claimed.payment, &retry).await,
-            Outcome::Broken(why) => return give_up(service, &claimed, why).await,
+            Outcome::Broken(why) => return give_up(service, &claimed, &why).await,
         };
     }
-    give_up(service, &claimed, format!("{MOST_TURNS} turns did not bring it to an end")).await
+    give_up(service, &claimed, &format!("{MOST_TURNS} turns did not bring it to an end")).await
 }
 
 /// An invariant does not hold: the step fails, and the payment is tried again later.
-async fn give_up(service: &Service, claimed: &Claimed, why: String) -> Result<(), Unexpected> {
-    let error = Unexpected::Broken(format!("payment {}: {why}", claimed.payment.payment_id));
-    put_off(service, &claimed.payment, &Retry::because(why)).await?;
-    Err(error)
+async fn give_up(service: &Service, claimed: &Claimed, why: &str) -> Result<(), Unexpected> {
+    put_off(service, &claimed.payment, &Retry::because(why.to_owned())).await?;
+    Err(Unexpected::Broken(format!("payment {}: {why}", claimed.payment.payment_id)))
 }
 
 pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Did, Unexpected> {

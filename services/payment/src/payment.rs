@@ -91,7 +91,7 @@ impl Payment {
     pub(crate) fn step_to(&mut self, next: State) -> Result<(), Unexpected> {
         if !self.state.may_become(next) {
             let (from, to) = (self.state.name(), next.name());
-            return Err(Unexpected::Broken(format!("payment {} cannot go from {from} to {to}", self.payment_id)));
+            return Err(Unexpected::Broken(format!("it cannot go from {from} to {to}")));
         }
         (self.state, self.call) = (next, 1);
         Ok(())

@@ -98,16 +98,24 @@ async fn check_one(service: &Service, wanted: OffsetDateTime) -> Result<Did, Une
             tracing::warn!(%payment_id, ?fact, "the provider tells of a change that was not recorded; it is recorded now");
             let claimed = Claimed::load(service, payment).await?;
             // It is due again as soon as the lease would have ended, and shows then whether that was all.
-            record(service, &claimed, &fact, Then::Release).await?;
+            record(service, &claimed, &fact, Then::Release).await.map_err(|error| named(payment_id, error))?;
         }
         Verdict::Same => finish(service, &payment, "").await?,
         Verdict::Differs(kind) => {
             tracing::error!(%payment_id, kind, "the provider's record of this payment differs from ours");
             finish(service, &payment, kind).await?;
         }
-        Verdict::Broken(why) => return Err(Unexpected::Broken(format!("payment {payment_id}: {why}"))),
+        Verdict::Broken(why) => return Err(named(payment_id, Unexpected::Broken(why))),
     }
     Ok(Did::Something)
+}
+
+/// An error that says which payment it is about.
+fn named(payment_id: PaymentId, error: Unexpected) -> Unexpected {
+    match error {
+        Unexpected::Broken(why) => Unexpected::Broken(format!("payment {payment_id}: {why}")),
+        other => other,
+    }
 }
 
 /// What the provider says of a payment.
