@@ -1,10 +1,10 @@
 //! Money: what was authorized, captured and given back, and the ledger of it.
 //!
-//! What an order wants of its payment is a goal; what the provider says is a state; a step drives the one to the other,
-//! one call at a time, outside any transaction. Before a call it is written down that it begins, afterwards how it ended. If
-//! that is not known, the provider is asked. Calls carry a key that is the payment's, so that a repeated one moves no money
-//! twice. Nothing else ever talks to the provider, and no card number is ever seen here. What the provider reports by itself
-//! only makes us ask sooner; payments at rest are asked about once a day.
+//! What an order wants of its payment is a goal; what the provider says is a state; a step drives the one to the other, one
+//! call at a time, outside any transaction: `drive.rs` reads top to bottom. That a call begins is recorded before it, and how
+//! it ended afterwards. If that is not known, the provider is asked. Calls carry a key that is the payment's, so that a
+//! repeated one moves no money twice. No other service talks to the provider, and no card number is ever seen here. What
+//! the provider reports by itself only makes a comparison happen sooner; payments at rest are compared once a day.
 
 mod book;
 mod budget;

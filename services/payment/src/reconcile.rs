@@ -31,7 +31,7 @@ pub(crate) use lag::measure_lag;
 
 /// How long after its last change a payment is compared.
 const CHANGES_WITHIN: Duration = Duration::days(30);
-/// When a provider that did not answer is asked again.
+/// How long until a comparison that the provider did not answer is tried again.
 const UNANSWERED: Duration = Duration::seconds(30);
 
 static DIFFERENCES: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {

@@ -173,7 +173,7 @@ fn payload(payment: &Payment, event: &Event) -> Vec<u8> {
     PaymentEvent { payment_id, order_id, event: Some(event.clone()) }.encode_to_vec()
 }
 
-/// Tells operators and whoever waits for work, once it is written.
+/// Wakes the relay and the steps that have work now, and reports failed refunds to operators, once it is written.
 fn announce(service: &Service, before: &Payment, changes: &Changes, fact: &Fact) {
     if changes.event.is_some() {
         service.published.wake();

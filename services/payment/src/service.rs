@@ -29,14 +29,14 @@ pub(crate) struct Service {
     pub(crate) provider: Stripe,
     pub(crate) webhook_secret: Option<Secret>,
     pub(crate) orders: OrderServiceClient<client::Peer>,
-    /// How long a worker has for one payment: as long as three calls that take, and wait, all the time there is. Who needs more, after
-    /// refusals, may find it gone, and leaves what became of the payment to whoever asks the provider next.
+    /// How long a worker has for one payment: as long as three calls that take, and wait, all the time there is. A worker that needs
+    /// more, after refusals, may have lost its lease: the next one asks the provider what became of the payment.
     pub(crate) lease: Duration,
     /// Wakes the relay of the outbox.
     pub(crate) published: Wake,
-    /// Wakes a worker.
+    /// Wakes a worker that drives payments.
     pub(crate) work: Wake,
-    /// Wakes who looks at what was reported.
+    /// Wakes the step that compares what the provider reported about.
     pub(crate) looks: Wake,
 }
 
