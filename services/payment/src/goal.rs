@@ -69,7 +69,7 @@ pub(crate) async fn set_goals(tx: &mut PgConnection, clock: &Clock, wanted: Vec<
            insert into payment_history (payment_id, state, at) select payment_id, 'PENDING', $1 from begun
          ), wanted as (
            select payment_id, wanted.goal, wanted.order_version, wanted.cause_id
-           from unnest($11::uuid[], $12::text[], $13::bigint[], $14::uuid[])
+           from (select * from unnest($11::uuid[], $12::text[], $13::bigint[], $14::uuid[]) limit cardinality($11))
              as wanted (order_id, goal, order_version, cause_id)
              join payment using (order_id)
            order by order_id for no key update of payment
