@@ -94,15 +94,15 @@ impl Batch {
 
 /// A call that was not made, and must not be made now.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Deferred {
     pub(crate) why: String,
     /// None: nobody knows for how long.
-    pub(crate) rest: Option<Duration>,
+    pub(crate) pause: Option<Duration>,
 }
 
-impl From<Unexpected> for Held {
+impl From<Unexpected> for Deferred {
     fn from(error: Unexpected) -> Self {
-        Self { why: format!("the budget of calls cannot be read: {error}"), rest: None }
+        Self { why: format!("the budget of calls cannot be read: {error}"), pause: None }
     }
 }
 
@@ -124,7 +124,7 @@ impl Budget {
     }
 
     /// Waits until one call may be made.
-    pub(crate) async fn take(&self) -> Result<(), Held> {
+    pub(crate) async fn take(&self) -> Result<(), Deferred> {
         self.go_on()?;
         let begun = Instant::now();
         let Ok(mut batch) = timeout(PATIENCE, self.batch.lock()).await else { return Err(crowded()) };
@@ -205,12 +205,12 @@ impl Budget {
         Ok(rest)
     }
 
-    fn go_on(&self) -> Result<(), Held> {
+    fn go_on(&self) -> Result<(), Deferred> {
         self.paused().map_or(Ok(()), |rest| Err(left_alone(rest)))
     }
 
     /// A batch, and how long it is until its first call may be made. After a pause nothing is made up for.
-    async fn grant(&self, size: u32) -> Result<(Batch, Duration), Held> {
+    async fn grant(&self, size: u32) -> Result<(Batch, Duration), Deferred> {
         let (per_second, most) = (f64::from(self.rates.calls) * PACE, f64::from(self.rates.calls) / 10.0);
         let share = f64::from(size) / per_second;
         let granted = sqlx::query!(
@@ -257,10 +257,10 @@ impl Budget {
     }
 }
 
-fn left_alone(rest: Duration) -> Held {
-    Held { why: "the provider refused calls for its limits, and is left alone".to_owned(), rest: Some(rest) }
+fn left_alone(pause: Duration) -> Deferred {
+    Deferred { why: "the provider refused calls for its limits, and is left alone".to_owned(), pause: Some(pause) }
 }
 
-fn crowded() -> Held {
-    Held { why: format!("there was no room in the budget of calls for {PATIENCE:?}"), rest: Some(PATIENCE) }
+fn crowded() -> Deferred {
+    Deferred { why: format!("there was no room in the budget of calls for {PATIENCE:?}"), pause: Some(PATIENCE) }
 }

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::goal::State;
+use crate::state::State;
 
 pub use provider::{Movements, Page, Provider};
 

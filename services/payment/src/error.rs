@@ -1,7 +1,7 @@
 use chassis::{Explain, Refusal, Unexpected};
 use tonic::{Code, Status};
 
-use crate::goal::State;
+use crate::state::State;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

@@ -1,177 +1,129 @@
-//! What to do next about a payment. Pure: the test walks every pair of goal and state.
+//! What orders want of their payments is recorded here, and nothing more: no call is made.
 
-use chassis::Unexpected;
-use contracts::souk::payment::v1::PaymentState;
+use std::collections::BTreeMap;
 
-/// What the order wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goal {
-    Authorized,
-    Captured,
-    /// Nothing held, nothing kept.
-    Released,
+use chassis::{Clock, Unexpected};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::ids::OrderId;
+use crate::state::Goal;
+
+/// What one order wants of its payment, as of one of its versions.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) order_id: OrderId,
+    pub(crate) version: i64,
+    pub(crate) goal: Goal,
+    /// The event that says so; none if the order service was asked.
+    pub(crate) cause: Uuid,
+    /// The payment that begins with it, if one does.
+    pub(crate) begins: Option<NewPayment>,
 }
 
-/// What the provider said last. A state that ends in ING: a call was begun, and its end is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    Pending,
-    Authorizing,
-    Authorized,
-    Capturing,
-    Captured,
-    Voiding,
-    Voided,
-    Declined,
-    Failed,
+#[derive(Debug)]
+pub(crate) struct NewPayment {
+    pub(crate) user_id: Uuid,
+    pub(crate) currency: String,
+    pub(crate) minor: i64,
+    pub(crate) payment_method: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    Authorize,
-    Capture,
-    Void,
-    /// Give back what is reserved for a refund, or all that is kept although nothing should be.
-    Refund,
-    /// Let go of a payment that nobody began.
-    Drop,
-    /// Ask the provider how the call that was begun has ended.
-    LookUp,
-    Nothing,
-}
-
-/// What is left of what was captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
-    /// A refund is open.
-    Open,
-    Kept,
-    /// The provider does not give it back.
-    Refused,
-    Nothing,
-}
-
-pub(crate) fn next(goal: Goal, state: State, rest: Rest) -> Action {
-    match (goal, state) {
-        (_, State::Captured) if rest == Rest::Open => Action::Refund,
-        (Goal::Released, State::Captured) if matches!(rest, Rest::Nothing | Rest::Refused) => Action::Nothing,
-        (_, State::Authorizing | State::Capturing | State::Voiding) => Action::LookUp,
-        (Goal::Authorized | Goal::Captured, State::Pending) => Action::Authorize,
-        (Goal::Captured, State::Authorized) => Action::Capture,
-        (Goal::Released, State::Pending) => Action::Drop,
-        (Goal::Released, State::Authorized) => Action::Void,
-        (Goal::Released, State::Captured) => Action::Refund,
-        (Goal::Authorized, State::Authorized | State::Captured) | (Goal::Captured, State::Captured) => Action::Nothing,
-        (_, State::Voided | State::Declined | State::Failed) => Action::Nothing,
-    }
-}
-
-impl State {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::Pending,
-        Self::Authorizing,
-        Self::Authorized,
-        Self::Capturing,
-        Self::Captured,
-        Self::Voiding,
-        Self::Voided,
-        Self::Declined,
-        Self::Failed,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Authorizing => "AUTHORIZING",
-            Self::Authorized => "AUTHORIZED",
-            Self::Capturing => "CAPTURING",
-            Self::Captured => "CAPTURED",
-            Self::Voiding => "VOIDING",
-            Self::Voided => "VOIDED",
-            Self::Declined => "DECLINED",
-            Self::Failed => "FAILED",
+/// What each of these orders wants in the end. What is released stays so.
+fn last_of_each(wanted: Vec<Wanted>) -> BTreeMap<OrderId, Wanted> {
+    let mut last = BTreeMap::<OrderId, Wanted>::new();
+    for next in wanted {
+        match last.remove(&next.order_id) {
+            Some(before) if before.goal == Goal::Released || before.version >= next.version => {
+                last.insert(before.order_id, before);
+            }
+            before => {
+                let begins = before.and_then(|before| before.begins).or(next.begins);
+                last.insert(next.order_id, Wanted { begins, ..next });
+            }
         }
     }
-
-    pub(crate) fn parse(name: &str) -> Result<Self, Unexpected> {
-        let found = Self::ALL.into_iter().find(|state| state.name() == name);
-        found.ok_or_else(|| Unexpected::Broken(format!("{name} is no state of a payment")))
-    }
-
-    pub(crate) fn to_proto(self) -> PaymentState {
-        match self {
-            Self::Pending => PaymentState::Pending,
-            Self::Authorizing => PaymentState::Authorizing,
-            Self::Authorized => PaymentState::Authorized,
-            Self::Capturing => PaymentState::Capturing,
-            Self::Captured => PaymentState::Captured,
-            Self::Voiding => PaymentState::Voiding,
-            Self::Voided => PaymentState::Voided,
-            Self::Declined => PaymentState::Declined,
-            Self::Failed => PaymentState::Failed,
-        }
-    }
-
-    /// Whether a payment may go from here to there. Whatever wants to change a state comes through this.
-    pub(crate) fn may_become(self, next: Self) -> bool {
-        use State::{Authorized, Authorizing, Captured, Capturing, Declined, Failed, Pending, Voided, Voiding};
-        matches!(
-            (self, next),
-            (Pending, Authorizing | Voided)
-                | (Authorizing, Authorized | Declined | Voided)
-                // The provider let go of what it held.
-                | (Authorized, Capturing | Voiding | Failed)
-                // The lookup found that the call never happened, and the goal is another one now.
-                | (Capturing, Captured | Failed | Voiding)
-                // It was captured before the void arrived.
-                | (Voiding, Voided | Captured)
-        )
-    }
+    last
 }
 
-impl Goal {
-    pub(crate) fn parse(name: &str) -> Result<Self, Unexpected> {
-        match name {
-            "AUTHORIZED" => Ok(Self::Authorized),
-            "CAPTURED" => Ok(Self::Captured),
-            "RELEASED" => Ok(Self::Released),
-            _ => Err(Unexpected::Broken(format!("{name} is no goal of a payment"))),
-        }
-    }
+/// Sets the goals of payments, where that is not older than what is known. Those that begin are added; the goal of an order
+/// that has no payment is none. Rows are locked in the order of their orders' ids, so that no two who do this wait for each
+/// other in a circle.
+pub(crate) async fn set_goals(tx: &mut PgConnection, clock: &Clock, wanted: Vec<Wanted>) -> Result<(), Unexpected> {
+    let wanted = last_of_each(wanted);
+    let new: Vec<_> = wanted.values().filter_map(|it| Some((it, it.begins.as_ref()?))).collect();
+    let changed: Vec<_> = wanted.values().filter(|it| it.goal != Goal::Authorized).collect();
+    sqlx::query!(
+        "with begun as (
+           insert into payment
+             (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, captured_minor,
+              refunded_minor, refund_pending_minor, failure_reason, version, order_version, cause_id, wanted_at, due_at,
+              attempts, created_at, updated_at)
+           select payment_id, order_id, user_id, goal, 'PENDING', currency, minor, payment_method, 0, 0, 0, '', 0,
+             order_version, cause_id, $1, $1, 0, $1, $1
+           from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::bigint[],
+             $10::uuid[])
+             as new (payment_id, order_id, user_id, goal, currency, minor, payment_method, order_version, cause_id)
+           on conflict on constraint payment_order do nothing returning payment_id
+         ), history as (
+           insert into payment_history (payment_id, state, at) select payment_id, 'PENDING', $1 from begun
+         ), wanted as (
+           select payment_id, wanted.goal, wanted.order_version, wanted.cause_id
+           from (select * from unnest($11::uuid[], $12::text[], $13::bigint[], $14::uuid[]) limit cardinality($11))
+             as wanted (order_id, goal, order_version, cause_id)
+             join payment using (order_id)
+           order by order_id for no key update of payment
+         )
+         update payment set goal = wanted.goal, cause_id = wanted.cause_id, wanted_at = $1, due_at = $1, attempts = 0,
+           order_version = wanted.order_version
+         from wanted
+         where payment.payment_id = wanted.payment_id and payment.goal <> 'RELEASED' and payment.goal <> wanted.goal
+           and payment.order_version < wanted.order_version",
+        clock.now(),
+        &new.iter().map(|_| clock.new_id()).collect::<Vec<_>>(),
+        &new.iter().map(|(it, _)| it.order_id.0).collect::<Vec<_>>(),
+        &new.iter().map(|(_, new)| new.user_id).collect::<Vec<_>>(),
+        &new.iter().map(|(it, _)| it.goal.name()).collect::<Vec<_>>() as &[&str],
+        &new.iter().map(|(_, new)| new.currency.clone()).collect::<Vec<_>>(),
+        &new.iter().map(|(_, new)| new.minor).collect::<Vec<_>>(),
+        &new.iter().map(|(_, new)| new.payment_method.clone()).collect::<Vec<_>>(),
+        &new.iter().map(|(it, _)| it.version).collect::<Vec<_>>(),
+        &new.iter().map(|(it, _)| it.cause).collect::<Vec<_>>(),
+        &changed.iter().map(|it| it.order_id.0).collect::<Vec<_>>(),
+        &changed.iter().map(|it| it.goal.name()).collect::<Vec<_>>() as &[&str],
+        &changed.iter().map(|it| it.version).collect::<Vec<_>>(),
+        &changed.iter().map(|it| it.cause).collect::<Vec<_>>(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_pair_has_a_next_step() {
-        use Action::{Authorize, Capture, Drop, LookUp, Nothing, Refund, Void};
-        let table = [
-            (State::Pending, [Authorize, Authorize, Drop]),
-            (State::Authorizing, [LookUp, LookUp, LookUp]),
-            (State::Authorized, [Nothing, Capture, Void]),
-            (State::Capturing, [LookUp, LookUp, LookUp]),
-            (State::Captured, [Nothing, Nothing, Refund]),
-            (State::Voiding, [LookUp, LookUp, LookUp]),
-            (State::Voided, [Nothing, Nothing, Nothing]),
-            (State::Declined, [Nothing, Nothing, Nothing]),
-            (State::Failed, [Nothing, Nothing, Nothing]),
-        ];
-        assert_eq!(table.map(|(state, _)| state), State::ALL);
-        for (state, actions) in table {
-            for (goal, action) in [Goal::Authorized, Goal::Captured, Goal::Released].into_iter().zip(actions) {
-                assert_eq!(next(goal, state, Rest::Kept), action, "{goal:?} {state:?}");
-            }
-        }
+    fn wanted(order: u128, version: i64, goal: Goal) -> Wanted {
+        let begins = (goal == Goal::Authorized).then(|| NewPayment {
+            user_id: Uuid::nil(),
+            currency: "EUR".to_owned(),
+            minor: 2_500,
+            payment_method: "pm_card_visa".to_owned(),
+        });
+        Wanted { order_id: OrderId(Uuid::from_u128(order)), version, goal, cause: Uuid::nil(), begins }
     }
 
     #[test]
-    fn what_is_captured_is_given_back_as_far_as_it_is_asked_for() {
-        for goal in [Goal::Authorized, Goal::Captured, Goal::Released] {
-            assert_eq!(next(goal, State::Captured, Rest::Open), Action::Refund, "{goal:?}");
-            assert_eq!(next(goal, State::Captured, Rest::Nothing), Action::Nothing, "{goal:?}");
-            assert_eq!(next(goal, State::Captured, Rest::Refused), Action::Nothing, "{goal:?}");
-        }
+    fn of_several_goals_of_one_order_the_last_counts_and_a_release_is_the_last() {
+        let last = last_of_each(vec![
+            wanted(1, 2, Goal::Authorized),
+            wanted(2, 3, Goal::Captured),
+            wanted(1, 3, Goal::Captured),
+            wanted(1, 4, Goal::Released),
+            wanted(1, 5, Goal::Captured),
+            wanted(2, 2, Goal::Authorized),
+        ]);
+        let found: Vec<_> = last.values().map(|it| (it.version, it.goal, it.begins.is_some())).collect();
+        assert_eq!(found, [(4, Goal::Released, true), (3, Goal::Captured, false)]);
     }
 }

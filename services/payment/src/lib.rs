@@ -1,28 +1,36 @@
 //! Money: what was authorized, captured and given back, and the ledger of it.
 //!
-//! What an order wants of its payment is a goal; what the provider says is a state; a step drives the one to the other,
-//! one call at a time, outside any transaction. Before a call it is written down that it begins, afterwards how it ended. If
-//! that is not known, the provider is asked. Calls carry a key that is the payment's, so that a repeated one moves no money
-//! twice. Nothing else ever talks to the provider, and no card number is ever seen here. What the provider reports by itself
-//! only makes us ask sooner; payments at rest are asked about once a day.
+//! What an order wants of its payment is a goal; what the provider says is a state; a step drives the one to the other, one
+//! call at a time, outside any transaction: `drive.rs` reads top to bottom. That a call begins is recorded before it, and how
+//! it ended afterwards. If that is not known, the provider is asked. Calls carry a key that is the payment's, so that a
+//! repeated one moves no money twice. No other service talks to the provider, and no card number is ever seen here. What
+//! the provider reports by itself only makes a comparison happen sooner; payments at rest are compared once a day.
 
+mod book;
 mod budget;
+mod call;
 pub mod check;
+mod claim;
+mod conclude;
+mod decide;
 mod drive;
 mod error;
 mod goal;
+mod ids;
 mod on_event;
-mod outcome;
 mod payment;
 mod read;
 mod reconcile;
+mod record;
 mod refund;
+mod refund_payment;
 mod rpc;
+mod service;
 mod stale;
+mod state;
 mod stripe;
 mod webhook;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,29 +38,19 @@ use std::time::Duration;
 use chassis::boot::config::{Foundation, Secret, parse_duration, parse_secure_url};
 use chassis::boot::db::Schema;
 use chassis::boot::settings::Settings;
-use chassis::event::Consumer;
-use chassis::event::outbox::{Outbox, Wake};
+use chassis::event::outbox::Wake;
 use chassis::rpc::client;
-use chassis::{Clock, Context, Role, Unexpected};
-use chassis::{Did, Step};
+use chassis::{Context, Role};
 use clap::Args;
-use contracts::event::Event as _;
-use contracts::souk::order::v1::order_event;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
-use contracts::souk::payment::v1::payment_service_server::PaymentServiceServer;
-use sqlx::PgPool;
 
 use budget::{Budget, PATIENCE, Rates};
-use rpc::Rpc;
+use service::{Service, role};
 use stripe::Stripe;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/payment");
 pub static SCHEMA: Schema =
     Schema { service: "payment", migrator: &MIGRATOR, append_only: &["ledger_transfer", "payment_history"] };
-
-const SECOND: Duration = Duration::from_secs(1);
-/// How many payments a replica compares at once at most; how many in a second is said by the pace that all replicas share.
-const SWEEPERS: usize = 4;
 
 /// The payment service.
 #[derive(Debug, Clone, Args)]
@@ -91,23 +89,6 @@ pub struct Config {
 
 impl Settings for Config {
     const ROLE: roster::Role = roster::PAYMENT;
-}
-
-struct Service {
-    db: PgPool,
-    clock: Clock,
-    provider: Stripe,
-    webhook_secret: Option<Secret>,
-    orders: OrderServiceClient<client::Peer>,
-    /// How long a worker has for one payment: as long as three calls that take, and wait, all the time there is. Who needs more, after
-    /// refusals, may find it gone, and leaves what became of the payment to whoever asks the provider next.
-    lease: Duration,
-    /// Wakes the relay of the outbox.
-    published: Wake,
-    /// Wakes a worker.
-    work: Wake,
-    /// Wakes who looks at what was reported.
-    looks: Wake,
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
@@ -150,37 +131,6 @@ fn read_secret(file: &Path) -> Option<Secret> {
             None
         }
     }
-}
-
-fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Context) -> Role {
-    let (work, looks) = (service.work.clone(), service.looks.clone());
-    Role::new(roster::PAYMENT, listen, context)
-        .database(&service.db, &service.clock)
-        .serve(PaymentServiceServer::new(Rpc(service.clone())))
-        .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
-        .step(step(&service, "payment.drive", SECOND, drive::drive).woken_by(work).workers(workers))
-        .step(step(&service, "payment.behind", SECOND * 10, drive::measure_behind))
-        .step(step(&service, "payment.waiting", SECOND * 10, stale::settle_waiting))
-        .step(step(&service, "payment.look", SECOND, reconcile::look).woken_by(looks))
-        .step(step(&service, "payment.sweep", SECOND / 4, reconcile::sweep).workers(SWEEPERS))
-        .step(step(&service, "payment.lag", SECOND * 10, reconcile::measure_lag))
-        .step(step(&service, "payment.differences", SECOND * 10, reconcile::count_differences))
-        .step(step(&service, "payment.forget_webhooks", SECOND * 60, webhook::forget_old))
-        .consume(consumer(service))
-}
-
-fn step<F, U>(service: &Arc<Service>, name: &'static str, every: Duration, unit: F) -> Step
-where
-    F: Fn(Arc<Service>) -> U + Send + Sync + 'static,
-    U: Future<Output = Result<Did, Unexpected>> + Send + 'static,
-{
-    let service = service.clone();
-    Step::new(name, every, move || unit(service.clone()))
-}
-
-fn consumer(service: Arc<Service>) -> Consumer {
-    let db = service.db.clone();
-    Consumer { name: "payment", topics: &[order_event::Event::TOPIC], db, handler: Arc::new(on_event::Orders(service)) }
 }
 
 #[cfg(test)]

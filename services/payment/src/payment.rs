@@ -3,19 +3,21 @@
 use chassis::{Unexpected, timestamp};
 use contracts::souk::payment::v1 as proto;
 use contracts::souk::r#type::v1::Money;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::goal::{Action, Goal, Rest, State, next};
+use crate::error::Error;
+use crate::ids::{OrderId, PaymentId};
+use crate::state::{Goal, State};
 
 /// How long after a change a payment is compared with what the provider knows, and how often from then on.
 pub(crate) const CHECK_AFTER: Duration = Duration::days(1);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Payment {
-    pub(crate) payment_id: Uuid,
-    pub(crate) order_id: Uuid,
+    pub(crate) payment_id: PaymentId,
+    pub(crate) order_id: OrderId,
     pub(crate) user_id: Uuid,
     pub(crate) goal: Goal,
     pub(crate) state: State,
@@ -35,8 +37,10 @@ pub(crate) struct Payment {
     pub(crate) lease: Option<Uuid>,
     /// Numbers the key of the call that is under way.
     pub(crate) call: i32,
-    /// Whether that call was never sent, or refused before it began.
+    /// Whether that call is known not to have been made: it begins now, was never sent, or was refused before it began.
     pub(crate) unsent: bool,
+    /// Whether more payments are due, as the claim of this one saw.
+    pub(crate) others_are_due: bool,
     /// Why what an order that ended wants back is not asked for any more, such as `DISPUTED`. Empty: nothing stands in the way.
     pub(crate) refund_refusal: String,
     pub(crate) attempts: i32,
@@ -44,58 +48,37 @@ pub(crate) struct Payment {
     pub(crate) updated_at: OffsetDateTime,
 }
 
-/// The row as it stands in the table.
-pub(crate) struct Row {
-    pub(crate) payment_id: Uuid,
-    pub(crate) order_id: Uuid,
-    pub(crate) user_id: Uuid,
-    pub(crate) goal: String,
-    pub(crate) state: String,
-    pub(crate) currency: String,
-    pub(crate) amount_minor: i64,
-    pub(crate) payment_method: String,
-    pub(crate) intent_id: Option<String>,
-    pub(crate) captured_minor: i64,
-    pub(crate) refunded_minor: i64,
-    pub(crate) refund_pending_minor: i64,
-    pub(crate) failure_reason: String,
-    pub(crate) version: i64,
-    pub(crate) cause_id: Uuid,
-    pub(crate) lease: Option<Uuid>,
-    pub(crate) call: i32,
-    pub(crate) unsent: bool,
-    pub(crate) refund_refusal: String,
-    pub(crate) attempts: i32,
-    pub(crate) created_at: OffsetDateTime,
-    pub(crate) updated_at: OffsetDateTime,
+/// A query whose rows are payments: what stands before their columns, what behind, and its parameters. In between, what is
+/// read as `unsent` and `others_are_due`, where a claim knows more of these than the row.
+macro_rules! payments {
+    ($head:tt .. $tail:tt $(, $parameter:expr)* $(,)?) => {
+        $crate::payment::payments!($head .. "unsent" .. "false" .. $tail $(, $parameter)*)
+    };
+    ($head:tt .. $unsent:tt .. $others:tt .. $tail:tt $(, $parameter:expr)* $(,)?) => {
+        sqlx::query_as!(
+            $crate::payment::Payment,
+            $head
+                + r#" payment_id as "payment_id!: _", order_id as "order_id!: _", user_id as "user_id!", goal as "goal!: _",
+                      state as "state!: _", currency as "currency!", amount_minor as "amount_minor!",
+                      payment_method as "payment_method!", intent_id as "intent_id?", captured_minor as "captured_minor!",
+                      refunded_minor as "refunded_minor!", refund_pending_minor as "refund_pending_minor!",
+                      failure_reason as "failure_reason!", version as "version!", cause_id as "cause_id!", lease as "lease?",
+                      call as "call!", refund_refusal as "refund_refusal!", attempts as "attempts!",
+                      created_at as "created_at!", updated_at as "updated_at!", "#
+                + $unsent
+                + r#" as "unsent!", "#
+                + $others
+                + r#" as "others_are_due!" "#
+                + $tail,
+            $($parameter),*
+        )
+    };
 }
+pub(crate) use payments;
 
-impl Row {
-    pub(crate) fn into_payment(self) -> Result<Payment, Unexpected> {
-        Ok(Payment {
-            payment_id: self.payment_id,
-            order_id: self.order_id,
-            user_id: self.user_id,
-            goal: Goal::parse(&self.goal)?,
-            state: State::parse(&self.state)?,
-            currency: self.currency,
-            amount_minor: self.amount_minor,
-            payment_method: self.payment_method,
-            intent_id: self.intent_id,
-            captured_minor: self.captured_minor,
-            refunded_minor: self.refunded_minor,
-            refund_pending_minor: self.refund_pending_minor,
-            failure_reason: self.failure_reason,
-            version: self.version,
-            cause_id: self.cause_id,
-            lease: self.lease,
-            call: self.call,
-            unsent: self.unsent,
-            refund_refusal: self.refund_refusal,
-            attempts: self.attempts,
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-        })
+impl PaymentId {
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        Uuid::parse_str(text).map(PaymentId).map_err(|_| Error::PaymentNotFound)
     }
 }
 
@@ -104,25 +87,14 @@ impl Payment {
         Money::new(self.currency.clone(), minor)
     }
 
-    /// Changes the state, legally, and keeps it in the history when it is saved.
+    /// Changes the state, if that is legal. The next call is the first of its kind.
     pub(crate) fn step_to(&mut self, next: State) -> Result<(), Unexpected> {
         if !self.state.may_become(next) {
             let (from, to) = (self.state.name(), next.name());
-            return Err(Unexpected::Broken(format!("payment {} cannot go from {from} to {to}", self.payment_id)));
+            return Err(Unexpected::Broken(format!("it cannot go from {from} to {to}")));
         }
         (self.state, self.call) = (next, 1);
         Ok(())
-    }
-
-    /// What is to be done about it.
-    pub(crate) fn action(&self) -> Action {
-        let rest = match (self.refund_pending_minor, self.unrefunded()) {
-            (0, 0) => Rest::Nothing,
-            (0, _) if !self.refund_refusal.is_empty() => Rest::Refused,
-            (0, _) => Rest::Kept,
-            _ => Rest::Open,
-        };
-        next(self.goal, self.state, rest)
     }
 
     /// Whether its order ended, and nobody gives back yet what is left of it.
@@ -143,57 +115,19 @@ impl Payment {
         }
     }
 
-    pub(crate) async fn lock(db: &mut PgConnection, payment_id: Uuid) -> Result<Option<Self>, Unexpected> {
-        let row = sqlx::query_as!(
-            Row,
-            "select payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, intent_id,
-               captured_minor, refunded_minor, refund_pending_minor, failure_reason, version, cause_id, lease, call, unsent,
-               refund_refusal, attempts, created_at, updated_at
-             from payment where payment_id = $1 for no key update",
-            payment_id,
-        );
-        row.fetch_optional(db).await?.map(Row::into_payment).transpose()
+    pub(crate) async fn lock(db: &mut PgConnection, payment_id: PaymentId) -> Result<Option<Self>, Unexpected> {
+        let row = payments!("select".."from payment where payment_id = $1 for no key update", payment_id.0);
+        Ok(row.fetch_optional(db).await?)
     }
 
-    /// Writes what may change, and the state into the history if it did. A comparison that is wanted sooner stays wanted.
-    pub(crate) async fn save(
-        &self,
-        db: &mut PgConnection,
-        before: State,
-        due_at: Option<OffsetDateTime>,
-        leased_until: Option<OffsetDateTime>,
-        now: OffsetDateTime,
-    ) -> Result<(), Unexpected> {
-        let history = (before != self.state).then(|| self.state.name());
-        sqlx::query!(
-            "with history as (
-               insert into payment_history (payment_id, state, at) select $1, $14::text, $13 where $14::text is not null
-             )
-             update payment set state = $2, intent_id = $3, captured_minor = $4, refunded_minor = $5,
-               refund_pending_minor = $6, call = $7, failure_reason = $8, version = $9, due_at = $10,
-               lease = case when $11::timestamptz is null then null else lease end, leased_until = $11, attempts = $12,
-               updated_at = $13, check_at = least(check_at, $15), refund_refusal = $16
-             where payment_id = $1",
-            self.payment_id,
-            self.state.name(),
-            self.intent_id,
-            self.captured_minor,
-            self.refunded_minor,
-            self.refund_pending_minor,
-            self.call,
-            self.failure_reason,
-            self.version,
-            due_at,
-            leased_until,
-            self.attempts,
-            now,
-            history,
-            now + CHECK_AFTER,
-            self.refund_refusal,
-        )
-        .execute(db)
-        .await?;
-        Ok(())
+    /// As it is now, if the lease on it is still this one.
+    pub(crate) async fn leased(
+        db: impl PgExecutor<'_>,
+        payment_id: PaymentId,
+        lease: Option<Uuid>,
+    ) -> Result<Option<Self>, Unexpected> {
+        let row = payments!("select".."from payment where payment_id = $1 and lease = $2", payment_id.0, lease);
+        Ok(row.fetch_optional(db).await?)
     }
 
     pub(crate) fn to_proto(&self) -> proto::Payment {

@@ -1,20 +1,12 @@
-//! Operators give back what was captured, or a part of it. The amount is reserved here; the step that drives the payment
-//! asks the provider, see [`crate::drive`].
+//! A refund: its row, and how it looks to callers.
 
-use chassis::rpc::error::on_constraint;
-use chassis::rpc::idempotency::{self, Begun};
-use chassis::{Caller, Unexpected, timestamp};
-use contracts::souk::payment::v1::{self as proto, RefundPaymentRequest, RefundPaymentResponse, RefundReason};
+use chassis::{Clock, Unexpected, timestamp};
+use contracts::souk::payment::v1::{self as proto, RefundReason};
 use contracts::souk::r#type::v1::Money;
 use sqlx::{PgConnection, PgPool};
 use time::{Duration, OffsetDateTime};
-use uuid::Uuid;
 
-use crate::Service;
-use crate::error::Error;
-use crate::goal::State;
-use crate::payment::Payment;
-use crate::read::parse_id;
+use crate::ids::{PaymentId, RefundId};
 
 /// How often the provider is asked about a refund that it has taken, at first and at last.
 const UNDER_WAY: Duration = Duration::minutes(1);
@@ -24,11 +16,10 @@ const MOST_PENDING: i64 = 100;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Refund {
-    pub(crate) refund_id: Uuid,
-    pub(crate) payment_id: Uuid,
+    pub(crate) refund_id: RefundId,
+    pub(crate) payment_id: PaymentId,
     pub(crate) minor: i64,
-    /// `PENDING`, `DONE` or `FAILED`.
-    pub(crate) state: String,
+    pub(crate) state: RefundState,
     /// The provider's name for it, once it is known.
     pub(crate) reference: Option<String>,
     /// Who asked for it.
@@ -45,80 +36,61 @@ pub(crate) struct Refund {
     pub(crate) updated_at: OffsetDateTime,
 }
 
-pub(crate) async fn refund(
-    service: &Service,
-    caller: &Caller,
-    mut request: RefundPaymentRequest,
-) -> Result<RefundPaymentResponse, Error> {
-    let payment_id = parse_id(&request.payment_id)?;
-    let key = caller.take_key(&mut request.request_id)?;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum RefundState {
+    Pending,
+    Done,
+    Failed,
+}
 
-    let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
-        Begun::Fresh(tx) => tx,
-        Begun::Replay(response) => return Ok(response),
+/// What a refund is made of.
+pub(crate) struct NewRefund<'a> {
+    pub(crate) payment_id: PaymentId,
+    pub(crate) minor: i64,
+    /// Who asks for it.
+    pub(crate) actor: &'a str,
+    pub(crate) reason: RefundReason,
+}
+
+/// A query whose rows are refunds: what stands behind their columns, and its parameters.
+macro_rules! refunds {
+    ($tail:tt $(, $parameter:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Refund,
+            r#"select refund_id as "refund_id: _", payment_id as "payment_id: _", minor, state as "state: _", reference, actor,
+                 reason, call, tried_at, failure_reason, created_at, updated_at from refund "#
+                + $tail,
+            $($parameter),*
+        )
     };
-    // An answer that was stored by a release without `full_refund` is still replayed.
-    let wanted = Wanted::parse(&request)?;
-    let payment = Payment::lock(&mut tx, payment_id).await?.ok_or(Error::PaymentNotFound)?;
-    if payment.state != State::Captured {
-        return Err(Error::PaymentNotCaptured { state: payment.state });
+}
+
+impl RefundState {
+    fn name(self) -> &'static str {
+        self.to_proto().as_str_name().trim_start_matches("REFUND_STATE_")
     }
-    let (left, now) = (payment.unrefunded(), service.clock.now());
-    let minor = match wanted {
-        Wanted::Part(minor) => minor,
-        Wanted::Everything if left == 0 => return Err(Error::RefundExceedsCapture { left }),
-        Wanted::Everything => left,
-    };
-    sqlx::query!(
-        "update payment set refund_pending_minor = refund_pending_minor + $2, due_at = $3, wanted_at = $3, attempts = 0,
-           updated_at = $3
-         where payment_id = $1",
-        payment_id,
-        minor,
-        now,
-    )
-    .execute(&mut *tx)
-    .await
-    .map_err(on_constraint("payment_refunds", Error::RefundExceedsCapture { left }))?;
-    let refund = Refund::new(service, payment_id, minor, (&caller.actor(), request.reason()));
-    refund.insert(&mut tx).await?;
 
-    let payment = Payment::lock(&mut tx, payment_id).await?.ok_or(Error::PaymentNotFound)?;
-    let refund = refund.to_proto(&payment.currency);
-    let response = RefundPaymentResponse { payment: Some(payment.to_proto()), refund: Some(refund) };
-    tx.commit(&response).await?;
-    service.work.wake();
-    Ok(response)
-}
-
-/// How much the operator wants to give back.
-enum Wanted {
-    Part(i64),
-    Everything,
-}
-
-impl Wanted {
-    /// The contract checks each field alone; that exactly one of the two is given is checked here.
-    fn parse(request: &RefundPaymentRequest) -> Result<Self, Error> {
-        match (request.amount_minor, request.full_refund) {
-            (Some(minor), false) => Ok(Self::Part(minor)),
-            (None, true) => Ok(Self::Everything),
-            (None, false) | (Some(_), true) => Err(Error::RefundAmountUnclear),
+    fn to_proto(self) -> proto::RefundState {
+        match self {
+            Self::Pending => proto::RefundState::Pending,
+            Self::Done => proto::RefundState::Done,
+            Self::Failed => proto::RefundState::Failed,
         }
     }
 }
 
 impl Refund {
-    pub(crate) fn new(service: &Service, payment_id: Uuid, minor: i64, (actor, reason): (&str, RefundReason)) -> Self {
-        let now = service.clock.now();
+    pub(crate) fn new(clock: &Clock, new: NewRefund<'_>) -> Self {
+        let now = clock.now();
         Self {
-            refund_id: service.clock.new_id(),
-            payment_id,
-            minor,
-            state: "PENDING".to_owned(),
+            refund_id: RefundId(clock.new_id()),
+            payment_id: new.payment_id,
+            minor: new.minor,
+            state: RefundState::Pending,
             reference: None,
-            actor: actor.to_owned(),
-            reason: reason.as_str_name().trim_start_matches("REFUND_REASON_").to_owned(),
+            actor: new.actor.to_owned(),
+            reason: new.reason.as_str_name().trim_start_matches("REFUND_REASON_").to_owned(),
             call: 1,
             tried_at: None,
             failure_reason: String::new(),
@@ -135,26 +107,9 @@ impl Refund {
         }
     }
 
-    pub(crate) async fn insert(&self, db: &mut PgConnection) -> sqlx::Result<()> {
-        sqlx::query!(
-            "insert into refund
-               (refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at, created_at, updated_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-            self.refund_id,
-            self.payment_id,
-            self.minor,
-            self.state,
-            self.reference,
-            self.actor,
-            self.reason,
-            self.call,
-            self.tried_at,
-            self.created_at,
-            self.updated_at,
-        )
-        .execute(db)
-        .await?;
-        Ok(())
+    /// Whether it is an ended order's, which asks again where it fails.
+    pub(crate) fn is_of_ended_order(&self) -> bool {
+        self.reason == "ORDER_ENDED"
     }
 
     /// When the provider is asked about one that is pending: at once, unless it has taken it; then the longer it takes, the more
@@ -169,55 +124,89 @@ impl Refund {
         }
     }
 
+    pub(crate) async fn insert(&self, db: &mut PgConnection) -> Result<(), Unexpected> {
+        sqlx::query!(
+            "insert into refund
+               (refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at, created_at, updated_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            self.refund_id.0,
+            self.payment_id.0,
+            self.minor,
+            self.state.name(),
+            self.reference,
+            self.actor,
+            self.reason,
+            self.call,
+            self.tried_at,
+            self.created_at,
+            self.updated_at,
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes what may change of one that was in the state `before`.
+    pub(crate) async fn update(&self, db: &mut PgConnection, before: RefundState) -> Result<(), Unexpected> {
+        let changed = sqlx::query!(
+            "update refund set state = $2, reference = $3, failure_reason = $4, call = $5, tried_at = $6, updated_at = $7
+             where refund_id = $1 and state = $8",
+            self.refund_id.0,
+            self.state.name(),
+            self.reference,
+            self.failure_reason,
+            self.call,
+            self.tried_at,
+            self.updated_at,
+            before.name(),
+        );
+        match changed.execute(db).await?.rows_affected() {
+            1 => Ok(()),
+            _ => Err(Unexpected::Broken(format!("refund {} is not {} any more", self.refund_id, before.name()))),
+        }
+    }
+
     /// Those that are pending, the first that is due first.
-    pub(crate) async fn pending_of(db: &PgPool, payment_id: Uuid) -> Result<Vec<Self>, Unexpected> {
-        let rows = sqlx::query_as!(
-            Self,
-            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at,
-               failure_reason, created_at, updated_at
-             from refund where payment_id = $1 and state = 'PENDING' order by updated_at, refund_id limit $2",
-            payment_id,
-            MOST_PENDING,
+    pub(crate) async fn pending_of(db: &PgPool, payment_id: PaymentId) -> Result<Vec<Self>, Unexpected> {
+        let rows = refunds!(
+            "where payment_id = $1 and state = 'PENDING' order by updated_at, refund_id limit $2",
+            payment_id.0,
+            MOST_PENDING
         );
         let mut refunds = rows.fetch_all(db).await?;
         refunds.sort_by_key(Self::due_at);
         Ok(refunds)
     }
 
-    /// The newest of them, oldest first.
-    pub(crate) async fn newest_of(db: &PgPool, payment_id: Uuid, limit: i64) -> Result<Vec<Self>, Unexpected> {
-        let rows = sqlx::query_as!(
-            Self,
-            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at,
-               failure_reason, created_at, updated_at
-             from refund where payment_id = $1 order by refund_id desc limit $2",
-            payment_id,
-            limit,
+    /// How many of its ended order's refunds failed.
+    pub(crate) async fn count_failed(db: &PgPool, payment_id: PaymentId) -> Result<i64, Unexpected> {
+        let count = sqlx::query_scalar!(
+            r#"select count(*) as "n!" from refund where payment_id = $1 and state = 'FAILED' and reason = 'ORDER_ENDED'"#,
+            payment_id.0,
         );
+        Ok(count.fetch_one(db).await?)
+    }
+
+    /// The newest of them, oldest first.
+    pub(crate) async fn newest_of(db: &PgPool, payment_id: PaymentId, limit: i64) -> Result<Vec<Self>, Unexpected> {
+        let rows = refunds!("where payment_id = $1 order by refund_id desc limit $2", payment_id.0, limit);
         let mut refunds = rows.fetch_all(db).await?;
         refunds.reverse();
         Ok(refunds)
     }
 
     /// Oldest first.
-    pub(crate) async fn all_of(db: &PgPool, payment_id: Uuid) -> Result<Vec<Self>, Unexpected> {
-        let rows = sqlx::query_as!(
-            Self,
-            "select refund_id, payment_id, minor, state, reference, actor, reason, call, tried_at,
-               failure_reason, created_at, updated_at
-             from refund where payment_id = $1 order by refund_id",
-            payment_id,
-        );
+    pub(crate) async fn all_of(db: &PgPool, payment_id: PaymentId) -> Result<Vec<Self>, Unexpected> {
+        let rows = refunds!("where payment_id = $1 order by refund_id", payment_id.0);
         Ok(rows.fetch_all(db).await?)
     }
 
     pub(crate) fn to_proto(&self, currency: &str) -> proto::Refund {
-        let state = proto::RefundState::from_str_name(&format!("REFUND_STATE_{}", self.state));
         let reason = RefundReason::from_str_name(&format!("REFUND_REASON_{}", self.reason));
         proto::Refund {
             refund_id: self.refund_id.to_string(),
             payment_id: self.payment_id.to_string(),
-            state: state.unwrap_or_default().into(),
+            state: self.state.to_proto().into(),
             amount: Some(Money::new(currency.to_owned(), self.minor)),
             reason: reason.unwrap_or_default().into(),
             create_time: Some(timestamp(self.created_at)),

@@ -11,8 +11,10 @@ use contracts::souk::order::v1::{BatchGetOrderStatesRequest, OrderState};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::Service;
-use crate::on_event::{News, want};
+use crate::goal::{Wanted, set_goals};
+use crate::ids::OrderId;
+use crate::service::Service;
+use crate::state::Goal;
 
 const BATCH: i64 = 100;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,19 +43,20 @@ pub(crate) async fn settle_waiting(service: Arc<Service>) -> Result<Did, Unexpec
         Error::Unexpected(unexpected) => unexpected,
         error => Unexpected::Peer { peer: "order", source: error.into() },
     })?;
+    let mut wanted = Vec::new();
     for order in answer.into_inner().orders {
         let goal = match order.state() {
-            OrderState::Confirmed | OrderState::Fulfilled => "CAPTURED",
+            OrderState::Confirmed | OrderState::Fulfilled => Goal::Captured,
             OrderState::Rejected | OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired => {
-                "RELEASED"
+                Goal::Released
             }
             OrderState::Pending | OrderState::Reserved | OrderState::Unspecified => continue,
         };
-        let order_id = Uuid::parse_str(&order.order_id)
-            .map_err(|error| Unexpected::Broken(format!("order {:?}: {error}", order.order_id)))?;
-        let mut db = service.db.acquire().await?;
-        want(&service, &mut db, News { order_id, version: order.version, goal, cause: Uuid::nil() }).await?;
+        let order_id = Uuid::parse_str(&order.order_id).map(OrderId);
+        let order_id = order_id.map_err(|error| Unexpected::Broken(format!("order {:?}: {error}", order.order_id)))?;
+        wanted.push(Wanted { order_id, version: order.version, goal, cause: Uuid::nil(), begins: None });
     }
+    set_goals(&mut *service.db.acquire().await?, &service.clock, wanted).await?;
     service.work.wake();
     // Those whose orders go on, or are not known, are asked about again later. Only now: as long as nobody answers they
     // stay due.

@@ -17,8 +17,8 @@ use reqwest::{Method, RequestBuilder};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::budget::{Budget, Held};
-use wire::{About, Lost, Page, Subject, read};
+use crate::budget::{Budget, Deferred};
+use wire::{About, Page, Subject, WireError, read};
 pub(crate) use wire::{Answer, Intent, Refund, RefundStatus, Status};
 
 /// A form without fields, which is still one.
@@ -42,38 +42,38 @@ pub(crate) struct Stripe {
     pub(crate) budget: Budget,
 }
 
-/// Why there is no answer.
+/// Why a call has no answer. Nothing is known of its effect, or that it had none.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoAnswer {
+pub(crate) enum CallError {
     #[error(transparent)]
-    Unknown(#[from] Unknown),
+    OutcomeUnknown(#[from] OutcomeUnknown),
     #[error(transparent)]
-    Unsent(#[from] Unsent),
+    NotSent(#[from] NotSent),
 }
 
 /// The call was not made, or refused before it began: it had no effect.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {why}")]
-pub(crate) struct Unsent {
+pub(crate) struct NotSent {
     operation: &'static str,
     why: String,
     /// Whether it would have changed anything.
     pub(crate) writes: bool,
     /// After which time it may be made. None: nobody knows.
-    pub(crate) rest: Option<Duration>,
+    pub(crate) pause: Option<Duration>,
 }
 
 /// Nobody knows whether the call had its effect.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: the outcome is unknown: {why}")]
-pub(crate) struct Unknown {
+pub(crate) struct OutcomeUnknown {
     operation: &'static str,
     why: String,
     /// Whether the provider answered, with an error that it may keep under the key.
     pub(crate) answered: bool,
 }
 
-impl Unknown {
+impl OutcomeUnknown {
     /// What is known only by what the provider did not say.
     pub(crate) fn new(operation: &'static str, why: String) -> Self {
         Self { operation, why, answered: false }
@@ -96,7 +96,7 @@ impl Stripe {
         amount: (i64, &str),
         payment_method: &str,
         (payment_id, order_id): (&str, &str),
-    ) -> Result<Answer<Intent>, NoAnswer> {
+    ) -> Result<Answer<Intent>, CallError> {
         let (minor, currency) = amount;
         let form = [
             ("amount", minor.to_string()),
@@ -112,23 +112,23 @@ impl Stripe {
     }
 
     /// Holds the amount. A step that the cardholder would have to take is a decline: nobody is there to take it.
-    pub(crate) async fn confirm(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, NoAnswer> {
+    pub(crate) async fn confirm(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, CallError> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/confirm"), key);
         let request = request.form(&[("error_on_requires_action", "true")]);
         self.send("confirm", request, About::Intent(intent_id)).await
     }
 
-    pub(crate) async fn capture(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, NoAnswer> {
+    pub(crate) async fn capture(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, CallError> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/capture"), key).form(&NOTHING);
         self.send("capture", request, About::Intent(intent_id)).await
     }
 
-    pub(crate) async fn cancel(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, NoAnswer> {
+    pub(crate) async fn cancel(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, CallError> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/cancel"), key).form(&NOTHING);
         self.send("cancel", request, About::Intent(intent_id)).await
     }
 
-    pub(crate) async fn get(&self, intent_id: &str) -> Result<Answer<Intent>, NoAnswer> {
+    pub(crate) async fn get(&self, intent_id: &str) -> Result<Answer<Intent>, CallError> {
         let path = format!("/v1/payment_intents/{intent_id}?expand%5B%5D=latest_charge");
         self.send("get", self.call(Method::GET, &path), About::Intent(intent_id)).await
     }
@@ -139,7 +139,7 @@ impl Stripe {
         intent_id: &str,
         minor: i64,
         refund_id: Uuid,
-    ) -> Result<Answer<Refund>, NoAnswer> {
+    ) -> Result<Answer<Refund>, CallError> {
         let form = [
             ("payment_intent", intent_id.to_owned()),
             ("amount", minor.to_string()),
@@ -149,13 +149,13 @@ impl Stripe {
         self.send("refund", request, About::Refund(refund_id, intent_id)).await
     }
 
-    pub(crate) async fn get_refund(&self, reference: &str) -> Result<Answer<Refund>, NoAnswer> {
+    pub(crate) async fn get_refund(&self, reference: &str) -> Result<Answer<Refund>, CallError> {
         let request = self.call(Method::GET, &format!("/v1/refunds/{reference}"));
         self.send("get_refund", request, About::RefundNamed(reference)).await
     }
 
     /// All refunds of an intent.
-    pub(crate) async fn list_refunds(&self, intent_id: &str) -> Result<Answer<Vec<Refund>>, NoAnswer> {
+    pub(crate) async fn list_refunds(&self, intent_id: &str) -> Result<Answer<Vec<Refund>>, CallError> {
         let mut refunds = Vec::<Refund>::new();
         loop {
             let after = refunds.last().map_or_else(String::new, |last| format!("&starting_after={}", last.id));
@@ -189,27 +189,27 @@ impl Stripe {
         operation: &'static str,
         request: RequestBuilder,
         about: About<'_>,
-    ) -> Result<Answer<T>, NoAnswer> {
+    ) -> Result<Answer<T>, CallError> {
         let answer = self.ask(request, about).await;
         let outcome = match &answer {
             Ok(Answer::Done(_)) => "done",
             Ok(Answer::Declined(_)) => "declined",
             Ok(Answer::Elsewhere(_)) => "elsewhere",
             Ok(Answer::Refused(_)) => "refused",
-            Err(Lost::Silent(_) | Lost::Answered(_)) => "unknown",
-            Err(Lost::TurnedAway { .. }) => "limited",
-            Err(Lost::Unsent(_)) => "unsent",
+            Err(WireError::NoResponse(_) | WireError::ErrorResponse(_)) => "unknown",
+            Err(WireError::RateLimited { .. }) => "limited",
+            Err(WireError::NotSent(_)) => "unsent",
         };
         CALLS.get_or_create(&Call { operation, outcome }).inc();
         let writes = !operation.starts_with("get") && !operation.starts_with("list");
         match answer {
             Ok(answer) => Ok(answer),
-            Err(Lost::Silent(why)) => Err(Unknown { operation, why, answered: false }.into()),
-            Err(Lost::Answered(why)) => Err(Unknown { operation, why, answered: true }.into()),
-            Err(Lost::Unsent(Held { why, rest })) => Err(Unsent { operation, why, writes, rest }.into()),
-            Err(Lost::TurnedAway { why, everybody, retry_after }) => {
-                let rest = if everybody { self.budget.pause(retry_after).await.ok() } else { retry_after };
-                Err(Unsent { operation, why, writes, rest }.into())
+            Err(WireError::NoResponse(why)) => Err(OutcomeUnknown { operation, why, answered: false }.into()),
+            Err(WireError::ErrorResponse(why)) => Err(OutcomeUnknown { operation, why, answered: true }.into()),
+            Err(WireError::NotSent(Deferred { why, pause })) => Err(NotSent { operation, why, writes, pause }.into()),
+            Err(WireError::RateLimited { why, everybody, retry_after }) => {
+                let pause = if everybody { self.budget.pause(retry_after).await.ok() } else { retry_after };
+                Err(NotSent { operation, why, writes, pause }.into())
             }
         }
     }
@@ -218,18 +218,18 @@ impl Stripe {
         &self,
         request: RequestBuilder,
         about: About<'_>,
-    ) -> Result<Answer<T>, Lost> {
-        let request = request.build().map_err(|error| Lost::silent(error.without_url()))?;
-        self.budget.take().await.map_err(Lost::Unsent)?;
+    ) -> Result<Answer<T>, WireError> {
+        let request = request.build().map_err(|error| WireError::no_response(error.without_url()))?;
+        self.budget.take().await.map_err(WireError::NotSent)?;
         // No customer waits for this: what ends by the client's timeout is the provider's failure.
         let attempt = self.breaker.begin(Duration::MAX);
-        let attempt = attempt.map_err(|left| Lost::Unsent(Held { why: left.to_string(), rest: None }))?;
+        let attempt = attempt.map_err(|left| WireError::NotSent(Deferred { why: left.to_string(), pause: None }))?;
         let response = self.client.execute(request).await;
         match &response {
             Ok(response) if !response.status().is_server_error() => attempt.succeeded(),
             Ok(_) | Err(_) => attempt.failed(),
         }
-        let response = response.map_err(|error| Lost::silent(error.without_url()))?;
+        let response = response.map_err(|error| WireError::no_response(error.without_url()))?;
         read(response, about).await
     }
 }

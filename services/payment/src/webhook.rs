@@ -18,9 +18,11 @@ use sqlx::PgPool;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::Service;
 use crate::error::Error;
-use crate::goal::State;
+use crate::ids::PaymentId;
+use crate::refund::RefundState;
+use crate::service::Service;
+use crate::state::State;
 
 /// How far the time of a signature may be from ours.
 const TOLERANCE: Duration = Duration::seconds(300);
@@ -72,12 +74,12 @@ impl Object {
     }
 }
 
-/// What we know of the payment that a report is about.
+/// What is recorded of the payment that a report is about.
 struct Known {
-    payment_id: Uuid,
+    payment_id: PaymentId,
     state: State,
-    /// Whether a worker has it, and asks the provider or hears from it.
-    is_asked: bool,
+    /// Whether a worker has it, and will know what the provider says of it.
+    is_leased: bool,
     captured: i64,
     /// Given back, or about to be.
     refunded: i64,
@@ -86,18 +88,18 @@ struct Known {
 
 /// Of the refund that it is about: its state, and whether the provider's name for it is known.
 struct KnownRefund {
-    state: String,
+    state: RefundState,
     is_named: bool,
 }
 
 impl Known {
-    async fn of(db: &PgPool, object: &Object) -> Result<Option<Self>, Error> {
+    async fn of(db: &PgPool, object: &Object) -> Result<Option<Self>, Unexpected> {
         let Some(intent_id) = object.intent_id() else { return Ok(None) };
         let ours = object.metadata.as_ref().and_then(|it| it.refund_id.as_deref());
         let row = sqlx::query!(
-            r#"select payment.payment_id, payment.state, lease is not null as "is_asked!", captured_minor,
+            r#"select payment.payment_id as "payment_id: PaymentId", payment.state as "state: State", lease is not null as "is_leased!", captured_minor,
                  refunded_minor + refund_pending_minor as "refunded!",
-                 refund.state as "refund_state?", refund.reference as "reference?"
+                 refund.state as "refund_state?: RefundState", refund.reference as "reference?"
                from payment left join refund on refund.payment_id = payment.payment_id
                  and (refund.reference = $2 or refund.refund_id = $3 and refund.reference is null)
                where intent_id = $1
@@ -110,19 +112,19 @@ impl Known {
         let is_named = row.reference.is_some();
         Ok(Some(Self {
             payment_id: row.payment_id,
-            state: State::parse(&row.state)?,
-            is_asked: row.is_asked,
+            state: row.state,
+            is_leased: row.is_leased,
             captured: row.captured_minor,
             refunded: row.refunded,
             refund: row.refund_state.map(|state| KnownRefund { state, is_named }),
         }))
     }
 
-    /// Whether a report says no more than what we know, or are about to hear: most are echoes of our own calls. One that came
+    /// Whether a report says no more than what is recorded, or is about to be: most are echoes of our own calls. One that came
     /// late is an echo, too: what it tells of has gone on since.
-    fn has_heard(&self, object: &Object) -> bool {
+    fn is_echoed_by(&self, object: &Object) -> bool {
         use State::{Authorized, Authorizing, Captured, Capturing, Declined, Failed, Voided, Voiding};
-        let under_way = self.is_asked && matches!(self.state, Authorizing | Capturing | Voiding);
+        let under_way = self.is_leased && matches!(self.state, Authorizing | Capturing | Voiding);
         let status = object.status.as_deref().unwrap_or_default();
         match object.object.as_deref() {
             Some("payment_intent") if under_way => true,
@@ -149,13 +151,13 @@ impl Known {
                 }
                 _ => false,
             },
-            Some("refund") => self.refund.as_ref().is_some_and(|refund| match (refund.state.as_str(), status) {
+            Some("refund") => self.refund.as_ref().is_some_and(|refund| match (refund.state, status) {
                 // Our own call may be answered by a success that is not true any more.
-                ("PENDING", "failed" | "canceled") => false,
-                ("PENDING", _) if !refund.is_named => self.is_asked,
+                (RefundState::Pending, "failed" | "canceled") => false,
+                (RefundState::Pending, _) if !refund.is_named => self.is_leased,
                 (_, "pending" | "requires_action") => true,
-                (state, "succeeded") => state == "DONE",
-                (state, "failed" | "canceled") => state == "FAILED",
+                (state, "succeeded") => state == RefundState::Done,
+                (state, "failed" | "canceled") => state == RefundState::Failed,
                 _ => false,
             }),
             _ => false,
@@ -185,7 +187,7 @@ pub(crate) async fn receive(
     // What changes nothing needs no memory either: said again, it changes nothing again.
     let what = match Known::of(&service.db, object).await? {
         None => "unknown",
-        Some(known) if known.has_heard(object) => "echo",
+        Some(known) if known.is_echoed_by(object) => "echo",
         Some(known) => note(service, &event.id, known.payment_id).await?,
     };
     WEBHOOKS.get_or_create(&Of::new(what)).inc();
@@ -197,7 +199,7 @@ pub(crate) async fn receive(
 }
 
 /// The payment is looked at soon. Only what is under way is asked about before its time; what was refused keeps its rest.
-async fn note(service: &Service, event_id: &str, payment_id: Uuid) -> Result<&'static str, Error> {
+async fn note(service: &Service, event_id: &str, payment_id: PaymentId) -> Result<&'static str, Unexpected> {
     let noted = sqlx::query!(
         "with news as (insert into webhook_event (event_id, received_at) values ($1, $2)
            on conflict on constraint webhook_event_id do nothing returning event_id)
@@ -208,7 +210,7 @@ async fn note(service: &Service, event_id: &str, payment_id: Uuid) -> Result<&'s
          where payment_id = $3 and exists (select from news)",
         event_id,
         service.clock.now(),
-        payment_id,
+        payment_id.0,
     );
     let is_news = noted.execute(&service.db).await?.rows_affected() == 1;
     Ok(if is_news { "news" } else { "repeated" })

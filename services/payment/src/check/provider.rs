@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::budget::{Budget, Rates};
-use crate::stripe::{Answer, Intent, NoAnswer, RefundStatus, Status, Stripe};
+use crate::stripe::{Answer, CallError, Intent, RefundStatus, Status, Stripe};
 
 /// A page of intents takes longer than a call about one.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -101,19 +101,19 @@ impl Provider {
     }
 
     /// A question changes nothing, so it can be repeated; and no payment waits for it.
-    async fn with_retries<T>(&self, ask: impl AsyncFn() -> Result<Answer<T>, NoAnswer>) -> Result<Answer<T>, String> {
+    async fn with_retries<T>(&self, ask: impl AsyncFn() -> Result<Answer<T>, CallError>) -> Result<Answer<T>, String> {
         let mut tries = 0;
         loop {
             self.stripe.budget.stand_back().await.map_err(|error| format!("the budget of calls: {error}"))?;
-            let no_answer = match ask().await {
+            let error = match ask().await {
                 Ok(answer) => return Ok(answer),
-                Err(no_answer) => no_answer,
+                Err(error) => error,
             };
             tries += 1;
             if tries == TRIES {
-                return Err(format!("{no_answer}, {TRIES} times"));
+                return Err(format!("{error}, {TRIES} times"));
             }
-            let rest = if let NoAnswer::Unsent(unsent) = &no_answer { unsent.rest } else { None };
+            let rest = if let CallError::NotSent(not_sent) = &error { not_sent.pause } else { None };
             tokio::time::sleep(rest.unwrap_or(ASK_AGAIN)).await;
         }
     }

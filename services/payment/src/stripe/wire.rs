@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
-use crate::budget::Held;
+use crate::budget::Deferred;
 
 /// A hundred intents with their charges, and some refunds of each, have half of it.
 const MAX_ANSWER: usize = 2 << 20;
@@ -230,36 +230,36 @@ pub(crate) enum Answer<T> {
     Refused(String),
 }
 
-/// Why there is no answer that says anything.
-pub(super) enum Lost {
+/// Why a call has no answer.
+pub(super) enum WireError {
     /// Whatever happened, the provider did not say it.
-    Silent(String),
+    NoResponse(String),
     /// The provider answered, with an error that it may keep under the key.
-    Answered(String),
+    ErrorResponse(String),
     /// The provider refused to begin, for its limits; `everybody`: whoever asks next would be refused, too.
-    TurnedAway {
+    RateLimited {
         why: String,
         everybody: bool,
         retry_after: Option<Duration>,
     },
-    Unsent(Held),
+    NotSent(Deferred),
 }
 
-impl Lost {
-    pub(super) fn silent(why: impl ToString) -> Self {
-        Self::Silent(why.to_string())
+impl WireError {
+    pub(super) fn no_response(why: impl ToString) -> Self {
+        Self::NoResponse(why.to_string())
     }
 
     fn about_something_else() -> Self {
-        Self::silent("the answer is about something else")
+        Self::no_response("the answer is about something else")
     }
 
-    fn answered(why: impl ToString) -> Self {
-        Self::Answered(why.to_string())
+    fn error_response(why: impl ToString) -> Self {
+        Self::ErrorResponse(why.to_string())
     }
 
     /// A limiter says so in a header. A lock that was not had in time is about the one object that was asked for.
-    fn turned_away(status: StatusCode, headers: &HeaderMap, code: &str) -> Option<Self> {
+    fn rate_limited(status: StatusCode, headers: &HeaderMap, code: &str) -> Option<Self> {
         if status != StatusCode::TOO_MANY_REQUESTS && !(status.is_client_error() && code == "rate_limit") {
             return None;
         }
@@ -268,34 +268,34 @@ impl Lost {
         let everybody = limiter.is_some() || code != "lock_timeout";
         let retry_after = text("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         let why = format!("HTTP {status}, {code} {}", limiter.unwrap_or_default());
-        Some(Self::TurnedAway { why, everybody, retry_after })
+        Some(Self::RateLimited { why, everybody, retry_after })
     }
 }
 
 pub(super) async fn read<T: Subject + DeserializeOwned>(
     mut response: reqwest::Response,
     about: About<'_>,
-) -> Result<Answer<T>, Lost> {
+) -> Result<Answer<T>, WireError> {
     let (status, headers, mut body) = (response.status(), response.headers().clone(), Vec::new());
-    while let Some(chunk) = response.chunk().await.map_err(|error| Lost::silent(error.without_url()))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| WireError::no_response(error.without_url()))? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_ANSWER {
-            return Err(Lost::answered("the answer is too large"));
+            return Err(WireError::error_response("the answer is too large"));
         }
     }
     if status.is_success() {
-        let answer: T =
-            serde_json::from_slice(&body).map_err(|error| Lost::answered(format!("an odd answer: {error}")))?;
-        return if answer.is(about) { Ok(Answer::Done(answer)) } else { Err(Lost::about_something_else()) };
+        let answer: T = serde_json::from_slice(&body)
+            .map_err(|error| WireError::error_response(format!("an odd answer: {error}")))?;
+        return if answer.is(about) { Ok(Answer::Done(answer)) } else { Err(WireError::about_something_else()) };
     }
     let failure = serde_json::from_slice::<ErrorBody>(&body);
     let code = failure.as_ref().ok().and_then(|body| body.error.code.as_deref()).unwrap_or_default();
-    if let Some(turned_away) = Lost::turned_away(status, &headers, code) {
-        return Err(turned_away);
+    if let Some(rate_limited) = WireError::rate_limited(status, &headers, code) {
+        return Err(rate_limited);
     }
-    let failure = failure.map_err(|_| Lost::answered(format!("HTTP {status}")))?.error;
+    let failure = failure.map_err(|_| WireError::error_response(format!("HTTP {status}")))?.error;
     if failure.payment_intent.as_ref().is_some_and(|intent| !intent.is(about)) {
-        return Err(Lost::about_something_else());
+        return Err(WireError::about_something_else());
     }
     let (kind, code) = (failure.r#type.as_deref().unwrap_or_default(), failure.code.clone().unwrap_or_default());
     if status == StatusCode::PAYMENT_REQUIRED && kind == "card_error" {
@@ -309,6 +309,6 @@ pub(super) async fn read<T: Subject + DeserializeOwned>(
         // What stands in the way may be something else than its state, such as that nothing is left to give back.
         Some(intent) if about_us && code == "payment_intent_unexpected_state" => Ok(Answer::Elsewhere(*intent)),
         _ if about_us => Ok(Answer::Refused(code)),
-        _ => Err(Lost::answered(format!("HTTP {status}, {kind} {code}"))),
+        _ => Err(WireError::error_response(format!("HTTP {status}, {kind} {code}"))),
     }
 }

@@ -9,7 +9,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::Till;
-use crate::drive::{claim, count_behind, drive, perform};
+use crate::claim::claim;
+use crate::drive::{count_behind, drive, drive_claimed, drive_when_woken};
 
 fn moved(kinds: &[&str]) -> Vec<(String, i64)> {
     kinds.iter().map(|kind| ((*kind).to_owned(), 2_500)).collect()
@@ -230,6 +231,33 @@ async fn workers_share_the_work_and_never_a_payment(db: PgPool) {
     }
 }
 
+/// Events that share a transaction wake one worker once.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn one_wake_is_enough_for_all_payments_that_are_due(db: PgPool) {
+    let till = Till::open(db).await;
+    let mut orders = Vec::new();
+    for _ in 0..5 {
+        orders.push(till.reserved("pm_card_visa").await);
+    }
+    let worker = async {
+        loop {
+            till.service.work.woken().await;
+            drive_when_woken(till.service.clone()).await.expect("driven");
+        }
+    };
+    let done = async {
+        for order in &orders {
+            while till.state(*order).await != "AUTHORIZED" {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let both = async {
+        tokio::select! { () = worker => {}, () = done => {} }
+    };
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("each is driven");
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_ledger_is_only_ever_added_to(db: PgPool) {
     let till = Till::open(db).await;
@@ -246,9 +274,9 @@ async fn the_ledger_is_only_ever_added_to(db: PgPool) {
 async fn an_intent_of_an_order_that_ended_meanwhile_is_withdrawn_and_holds_nothing(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.reserved("pm_card_visa").await;
-    let (payment, action) = claim(&till.service).await.expect("the database is there").expect("it is due");
+    let claimed = claim(&till.service).await.expect("the database is there").expect("it is due");
     till.cancelled(order).await;
-    assert!(perform(&till.service, &payment, action).await.is_ok());
+    drive_claimed(&till.service, claimed).await.expect("driven");
     till.work().await;
     assert_eq!(till.state(order).await, "VOIDED");
     assert_eq!(till.intent(order).await["status"], "canceled");

@@ -110,8 +110,8 @@ async fn a_refusal_pauses_every_replica_and_slows_all_of_them_down(db: PgPool) {
     assert!(rest > Duration::from_secs(29), "as long as the provider asks for: {rest:?}");
     here.pause(None).await.expect("it is paused already");
     for (budget, who) in [(&here, "here"), (&there, "there")] {
-        let held = budget.take().await.expect_err(who);
-        assert!(held.rest.is_some_and(|rest| rest > Duration::from_secs(29)), "{who}: {held:?}");
+        let deferred = budget.take().await.expect_err(who);
+        assert!(deferred.pause.is_some_and(|rest| rest > Duration::from_secs(29)), "{who}: {deferred:?}");
         assert!(!budget.take_comparison().await.expect("asked"), "{who}");
     }
     let slowdown = sqlx::query_scalar!("select slowdown from provider_budget");
@@ -175,7 +175,7 @@ async fn comparisons_share_one_pace_and_yield_to_calls(db: PgPool) {
     .await
     .expect("calls wait");
     assert!(!here.take_comparison().await.expect("asked"));
-    assert!(here.take().await.is_err_and(|held| held.rest.is_some()), "nor does a call wait for an hour");
+    assert!(here.take().await.is_err_and(|deferred| deferred.pause.is_some()), "nor does a call wait for an hour");
     let mut check = std::pin::pin!(here.stand_back());
     assert!(
         tokio::time::timeout(Duration::from_millis(300), &mut check).await.is_err(),

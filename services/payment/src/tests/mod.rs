@@ -1,5 +1,6 @@
 mod check;
 mod drive;
+mod goal;
 mod keys;
 mod limits;
 mod read;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::Did;
-use chassis::event::Consumer;
 use chassis::event::outbox::Wake;
+use chassis::event::{Consumer, Record};
 use chassis::rpc::client;
+use contracts::event::Event as _;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::*;
@@ -34,8 +36,8 @@ use uuid::Uuid;
 
 use crate::budget::{Budget, Rates};
 use crate::drive::drive;
+use crate::service::{Service, consumer, role};
 use crate::stripe::Stripe;
-use crate::{Service, consumer, role};
 
 /// Nobody answers there.
 const NOBODY: &str = "http://127.0.0.1:9";
@@ -43,6 +45,10 @@ const NOBODY: &str = "http://127.0.0.1:9";
 pub(super) const RATES: Rates = Rates { calls: 100_000, comparisons: 10_000 };
 /// Signs webhooks.
 pub(super) const SECRET: &str = "whsec_test";
+
+pub(super) fn reserved(payment_method: &str) -> Event {
+    Event::OrderReserved(OrderReserved { payment_method: payment_method.to_owned() })
+}
 
 /// The payment service over the provider's simulator, which speaks real HTTP and keeps a ledger of its own.
 pub(super) struct Till {
@@ -117,27 +123,27 @@ impl Till {
         Self { kit, db, service, consumer, client, user: Uuid::now_v7(), provider, simulator, stop }
     }
 
-    /// Told twice, as Kafka may.
+    /// Delivered twice, as Kafka may.
     pub(super) async fn hear(&self, order_id: Uuid, version: i64, event: Event) {
-        let name = match &event {
-            Event::OrderReserved(_) => "souk.order.v1.OrderReserved",
-            Event::OrderConfirmed(_) => "souk.order.v1.OrderConfirmed",
-            Event::OrderPaymentFailed(_) => "souk.order.v1.OrderPaymentFailed",
-            Event::OrderCancelled(_) => "souk.order.v1.OrderCancelled",
-            Event::OrderExpired(_) => "souk.order.v1.OrderExpired",
-            other => panic!("no test tells {other:?}"),
-        };
-        let total = Some(Money::new("EUR", 2_500));
+        let record = self.record(order_id, version, event);
+        self.hear_all(&[record.clone(), record]).await;
+    }
+
+    /// Delivered together.
+    pub(super) async fn hear_all(&self, records: &[Record]) {
+        testkit::hear(&self.consumer, &self.kit.context.clock, records).await;
+    }
+
+    pub(super) fn record(&self, order_id: Uuid, version: i64, event: Event) -> Record {
+        let (event_type, total) = (event.event_type(), Some(Money::new("EUR", 2_500)));
         let event =
             OrderEvent { order_id: order_id.to_string(), user_id: self.user.to_string(), total, event: Some(event) };
-        let record = testkit::record(name, order_id, version, event.encode_to_vec());
-        testkit::hear(&self.consumer, &self.kit.context.clock, &[record.clone(), record]).await;
+        testkit::record(event_type, order_id, version, event.encode_to_vec())
     }
 
     pub(super) async fn reserved(&self, payment_method: &str) -> Uuid {
         let order_id = Uuid::now_v7();
-        let reserved = OrderReserved { payment_method: payment_method.to_owned() };
-        self.hear(order_id, 2, Event::OrderReserved(reserved)).await;
+        self.hear(order_id, 2, reserved(payment_method)).await;
         order_id
     }
 

@@ -8,7 +8,8 @@ use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
 use super::Till;
-use crate::drive::drive;
+use crate::claim::claim;
+use crate::drive::{drive, drive_claimed};
 
 impl Till {
     /// `amount_minor`: None is a full refund.
@@ -148,6 +149,23 @@ async fn an_order_that_ends_gives_back_what_nobody_asked_for_yet(db: PgPool) {
     till.cancelled(order).await;
     till.work().await;
     assert_eq!(till.refunds(order).await, [(700, "DONE".to_owned()), (1_800, "DONE".to_owned())]);
+    assert_eq!(till.ours(order).await, till.theirs(order).await);
+}
+
+/// What is recorded of one call must not undo what was reserved while it was under way.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_that_is_asked_for_during_the_call_of_another_is_made_too(db: PgPool) {
+    let till = Till::open(db).await;
+    let order = till.captured("pm_card_visa").await;
+    till.refund(order, "k1", Some(700)).await.expect("reserved");
+    let claimed = claim(&till.service).await.expect("the database is there").expect("it is due");
+    till.refund(order, "k2", Some(800)).await.expect("reserved");
+    till.cancelled(order).await;
+    drive_claimed(&till.service, claimed).await.expect("driven");
+    let (done, pending) = ((700, "DONE".to_owned()), (800, "PENDING".to_owned()));
+    assert_eq!(till.refunds(order).await[..2], [done, pending]);
+    till.work().await;
+    assert_eq!(till.refunds(order).await, [700, 800, 1_000].map(|minor| (minor, "DONE".to_owned())));
     assert_eq!(till.ours(order).await, till.theirs(order).await);
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use super::RATES;
 use crate::budget::Budget;
-use crate::stripe::{Answer, NoAnswer, RefundStatus, Stripe};
+use crate::stripe::{Answer, CallError, RefundStatus, Stripe};
 
 fn done<T, E>(what: &str, answer: Result<Answer<T>, E>) -> T
 where
@@ -25,13 +25,13 @@ where
 }
 
 /// The mock answers fixtures, which are about nothing of ours. What it does not understand it refuses.
-fn understood<T>(what: &str, answer: Result<Answer<T>, NoAnswer>)
+fn understood<T>(what: &str, answer: Result<Answer<T>, CallError>)
 where
     T: std::fmt::Debug,
 {
     match answer {
         Ok(Answer::Done(_)) => {}
-        Err(no_answer) if no_answer.to_string().ends_with("the answer is about something else") => {}
+        Err(error) if error.to_string().ends_with("the answer is about something else") => {}
         answer => panic!("{what}: {answer:?}"),
     }
 }
@@ -84,9 +84,9 @@ async fn an_answer_about_something_else_leaves_the_outcome_unknown(db: PgPool) {
         stripe.get("pi_ours").await.map(drop),
     ];
     assert!(
-        calls
-            .iter()
-            .all(|call| call.as_ref().is_err_and(|it| matches!(it, NoAnswer::Unknown(unknown) if !unknown.answered))),
+        calls.iter().all(|call| call
+            .as_ref()
+            .is_err_and(|it| matches!(it, CallError::OutcomeUnknown(unknown) if !unknown.answered))),
         "{calls:?}"
     );
     done("theirs", stripe.get("pi_theirs").await);

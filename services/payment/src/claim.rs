@@ -1,0 +1,148 @@
+//! Leases: a payment that a worker has claimed is left alone by all others until it is given back, or the lease ran out.
+
+use std::time::Duration;
+
+use chassis::Unexpected;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::decide::{BEGINS, CallStatus};
+use crate::payment::{CHECK_AFTER, Payment, payments};
+use crate::refund::Refund;
+use crate::service::Service;
+use crate::state::State;
+use crate::stripe::NotSent;
+
+const SLOWEST_RETRY: Duration = Duration::from_secs(30);
+
+/// A payment with a lease on it, and what is known of the call that is under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Claimed {
+    pub(crate) payment: Payment,
+    pub(crate) call: CallStatus,
+    /// The pending refund that is worked on.
+    pub(crate) refund: Option<Refund>,
+    /// When the first of the other pending refunds is due.
+    pub(crate) next_refund_at: Option<OffsetDateTime>,
+    /// How many of its ended order's refunds failed.
+    pub(crate) failed_refunds: i64,
+}
+
+/// Takes the payment that is due longest. That a call begins is recorded by the same statement.
+pub(crate) async fn claim(service: &Service) -> Result<Option<Claimed>, Unexpected> {
+    let now = service.clock.now();
+    let payment = payments!(
+        "with due as (
+           select payment_id, goal, state, unsent from payment
+           where due_at <= $1 and (leased_until is null or leased_until < $1)
+           order by due_at limit 1 for no key update skip locked
+         ), claimed as (
+           update payment set lease = $2, leased_until = $3, due_at = $3, unsent = false, attempts = attempts + 1,
+             state = coalesce(begins.next, payment.state), call = case when begins.next is null then call else 1 end,
+             updated_at = $1, check_at = least(check_at, $4)
+           from due left join unnest($5::text[], $6::text[], $7::text[]) as begins (goal, state, next)
+             on begins.goal = due.goal and begins.state = due.state
+           where payment.payment_id = due.payment_id
+           returning payment.*, begins.next is not null as begins, due.unsent or begins.next is not null as not_made
+         ), history as (
+           insert into payment_history (payment_id, state, at) select payment_id, state, $1 from claimed where begins
+         )
+         select" .. "not_made" .. "exists (
+             select from payment as other
+             where due_at <= $1 and (leased_until is null or leased_until < $1) and other.payment_id <> claimed.payment_id)"
+           .. "from claimed",
+        now,
+        Uuid::now_v7(),
+        now + service.lease,
+        now + CHECK_AFTER,
+        &BEGINS.map(|(goal, ..)| goal.name()) as &[&str],
+        &BEGINS.map(|(_, state, _)| state.name()) as &[&str],
+        &BEGINS.map(|(.., next)| next.name()) as &[&str],
+    );
+    match payment.fetch_optional(&service.db).await? {
+        Some(payment) => Ok(Some(Claimed::load(service, payment).await?)),
+        None => Ok(None),
+    }
+}
+
+impl Claimed {
+    pub(crate) async fn load(service: &Service, payment: Payment) -> Result<Self, Unexpected> {
+        let call = if payment.unsent { CallStatus::NotMade } else { CallStatus::Unknown };
+        let claimed = Self { payment, call, refund: None, next_refund_at: None, failed_refunds: 0 };
+        claimed.with_refunds(service).await
+    }
+
+    /// As it is now: its goal and its refunds may change under the lease. None: the lease is gone.
+    pub(crate) async fn reload(&self, service: &Service) -> Result<Option<Self>, Unexpected> {
+        match Payment::leased(&service.db, self.payment.payment_id, self.payment.lease).await? {
+            Some(payment) => Ok(Some(Self { payment, ..self.clone() }.with_refunds(service).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn with_refunds(mut self, service: &Service) -> Result<Self, Unexpected> {
+        if self.payment.state != State::Captured {
+            return Ok(self);
+        }
+        let payment_id = self.payment.payment_id;
+        let pending = Refund::pending_of(&service.db, payment_id).await?;
+        if self.refund.is_none() {
+            self.refund = pending.first().cloned();
+        }
+        let worked_on = self.refund.as_ref().map(|refund| refund.refund_id);
+        self.next_refund_at = pending.iter().find(|other| Some(other.refund_id) != worked_on).map(Refund::due_at);
+        self.failed_refunds = Refund::count_failed(&service.db, payment_id).await?;
+        Ok(self)
+    }
+}
+
+/// Why a payment is left as it is until later.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    pub(crate) why: String,
+    /// Whether the call that is under way is known to have had no effect.
+    pub(crate) unsent: bool,
+    /// How long the provider is left alone by all. None: this payment has a backoff of its own.
+    pub(crate) pause: Option<Duration>,
+    /// Whether the next call needs another key.
+    pub(crate) new_key: bool,
+}
+
+impl Retry {
+    pub(crate) fn because(why: String) -> Self {
+        Self { why, unsent: false, pause: None, new_key: false }
+    }
+}
+
+impl From<NotSent> for Retry {
+    fn from(not_sent: NotSent) -> Self {
+        Self { why: not_sent.to_string(), unsent: not_sent.writes, pause: not_sent.pause, new_key: false }
+    }
+}
+
+/// Gives the lease back. The payment is due again after a backoff that grows, or after the provider's pause.
+pub(crate) async fn put_off(service: &Service, payment: &Payment, retry: &Retry) -> Result<(), Unexpected> {
+    let exponent = payment.attempts.clamp(1, 10).unsigned_abs();
+    let backoff = SLOWEST_RETRY.min(Duration::from_millis(50 << exponent)).mul_f64(rand::random_range(0.8..1.2));
+    // Payments that wait for the pause to end are not attempted all at once, and it counts as no attempt of theirs.
+    let wait = retry.pause.map_or(backoff, |pause| pause + Duration::from_secs(1).mul_f64(rand::random()));
+    let (payment_id, state, why) = (payment.payment_id, payment.state.name(), &retry.why);
+    match retry.pause {
+        None => tracing::warn!(%payment_id, state, why, ?wait, "the provider will be asked about this payment again"),
+        Some(_) => tracing::debug!(%payment_id, state, why, ?wait, "this payment waits for the provider's limits"),
+    }
+    sqlx::query!(
+        "update payment set lease = null, leased_until = null, due_at = $3, unsent = $4, attempts = attempts - $5,
+           call = call + $6
+         where payment_id = $1 and lease = $2",
+        payment_id.0,
+        payment.lease,
+        service.clock.now() + wait,
+        retry.unsent,
+        i32::from(retry.pause.is_some() && payment.attempts > 0),
+        i32::from(retry.new_key),
+    )
+    .execute(&service.db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The step that drives payments to their goals: claim one that is due, decide what comes next, call the provider, conclude
+//! what its answer means, record that, and go on until the payment is given back. No transaction is open during a call, and
+//! what begins is recorded before it. An outcome that is not known stays so, and the provider is asked when the payment is
+//! due again.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use chassis::boot::metrics;
+use chassis::{Did, Unexpected};
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::call::make;
+use crate::claim::{Claimed, Retry, claim, put_off};
+use crate::conclude::{Outcome, conclude};
+use crate::decide::{Action, decide};
+use crate::record::record;
+use crate::service::Service;
+
+/// More than any payment needs under one lease.
+const MOST_TURNS: usize = 12;
+
+pub(crate) static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
+    metrics::register("payments_behind", "Payments that did not reach their goal within a minute", Gauge::default())
+});
+
+/// The unit of work. A claim that sees more payments that are due wakes the next worker, or leaves word for the first that
+/// is done: so none has to look for more by itself.
+pub(crate) async fn drive_when_woken(service: Arc<Service>) -> Result<Did, Unexpected> {
+    drive(service).await?;
+    Ok(Did::Nothing)
+}
+
+pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
+    if service.provider.budget.paused().is_some() {
+        return Ok(Did::Nothing);
+    }
+    let Some(claimed) = claim(&service).await? else { return Ok(Did::Nothing) };
+    if claimed.payment.others_are_due {
+        service.work.wake();
+    }
+    drive_claimed(&service, claimed).await?;
+    Ok(Did::Something)
+}
+
+pub(crate) async fn drive_claimed(service: &Service, mut claimed: Claimed) -> Result<(), Unexpected> {
+    for _ in 0..MOST_TURNS {
+        let outcome = match decide(&claimed) {
+            Action::Call(call) => {
+                let answer = make(call, &service.provider).await;
+                conclude(&claimed, call, answer, service.clock.now())
+            }
+            Action::Write(outcome) => outcome,
+        };
+        claimed = match outcome {
+            Outcome::GoOn(call) => Claimed { call, ..claimed },
+            Outcome::Record(fact, then) => match record(service, &claimed, &fact, then).await {
+                Ok(Some(claimed)) => claimed,
+                Ok(None) => return Ok(()),
+                Err(Unexpected::Broken(why)) => return give_up(service, &claimed, &why).await,
+                Err(unexpected) => return Err(unexpected),
+            },
+            Outcome::Retry(retry) => return put_off(service, &claimed.payment, &retry).await,
+            Outcome::Broken(why) => return give_up(service, &claimed, &why).await,
+        };
+    }
+    give_up(service, &claimed, &format!("{MOST_TURNS} turns did not bring it to an end")).await
+}
+
+/// An invariant does not hold: the step fails, and the payment is tried again later.
+async fn give_up(service: &Service, claimed: &Claimed, why: &str) -> Result<(), Unexpected> {
+    put_off(service, &claimed.payment, &Retry::because(why.to_owned())).await?;
+    Err(Unexpected::Broken(format!("payment {}: {why}", claimed.payment.payment_id)))
+}
+
+pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Did, Unexpected> {
+    let count = count_behind(&service).await?;
+    if BEHIND.set(count) != count {
+        tracing::warn!(count, "the number of payments that are behind changed");
+    }
+    Ok(Did::Nothing)
+}
+
+/// Refunds that the provider has taken may be under way for days: that is not our delay.
+pub(crate) async fn count_behind(service: &Service) -> Result<i64, Unexpected> {
+    let since = service.clock.now() - Duration::from_secs(60);
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "n!" from payment where due_at is not null and wanted_at < $1
+             and (state <> 'CAPTURED' or refund_pending_minor = 0 or exists (
+               select from refund where refund.payment_id = payment.payment_id
+                 and refund.state = 'PENDING' and refund.reference is null))"#,
+        since,
+    );
+    Ok(count.fetch_one(&service.db).await?)
+}

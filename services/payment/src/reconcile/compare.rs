@@ -1,0 +1,127 @@
+//! Our books beside the provider's. Pure, but for reading ours.
+
+use chassis::Unexpected;
+
+use crate::book::Fact;
+use crate::ids::PaymentId;
+use crate::payment::Payment;
+use crate::refund::{Refund, RefundState};
+use crate::service::Service;
+use crate::state::{Goal, State};
+use crate::stripe::{self, Answer, Intent, RefundStatus, Status};
+
+/// What may differ: a kind of movement, or that the provider does not know the intent.
+pub(super) const KINDS: [&str; 5] = ["authorized", "captured", "voided", "refunded", "missing"];
+
+pub(super) enum Verdict {
+    Same,
+    /// One of [`KINDS`].
+    Differs(&'static str),
+    /// The provider tells what we did not know, and it can be recorded.
+    Mend(Fact),
+    Broken(String),
+}
+
+/// What moved, in minor units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ledger {
+    pub(super) authorized: i64,
+    pub(super) captured: i64,
+    pub(super) voided: i64,
+    pub(super) refunded: i64,
+}
+
+/// What the provider says. Refunds only where they were asked for.
+pub(super) struct Theirs {
+    pub(super) intent: Answer<Intent>,
+    pub(super) refunds: Option<Answer<Vec<stripe::Refund>>>,
+}
+
+impl Ledger {
+    pub(super) async fn of(service: &Service, payment_id: PaymentId) -> Result<Self, Unexpected> {
+        let row = sqlx::query_as!(
+            Self,
+            r#"select coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
+                 coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
+                 coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
+                 coalesce(sum(case kind when 'REFUND' then minor when 'REFUND_REVERSAL' then -minor end), 0)::bigint
+                   as "refunded!"
+               from ledger_transfer where payment_id = $1"#,
+            payment_id.0,
+        );
+        Ok(row.fetch_one(&service.db).await?)
+    }
+
+    /// The provider's.
+    fn at_provider(payment: &Payment, intent: &Intent) -> Self {
+        let authorized = if intent.was_held() { payment.amount_minor } else { 0 };
+        let voided = match intent.status {
+            Status::Canceled => authorized,
+            // What a capture of a part left of it.
+            Status::Succeeded => authorized - intent.amount_received,
+            _ => 0,
+        };
+        Self { authorized, captured: intent.amount_received, voided, refunded: intent.refunded() }
+    }
+
+    fn amounts(self) -> [i64; 4] {
+        [self.authorized, self.captured, self.voided, self.refunded]
+    }
+}
+
+pub(super) fn compare(payment: &Payment, ledger: Ledger, refunds: &[Refund], theirs: Theirs) -> Verdict {
+    let intent = match theirs.intent {
+        Answer::Done(intent) => intent,
+        Answer::Refused(_) => return Verdict::Differs("missing"),
+        answer => return Verdict::Broken(format!("looking its intent up was refused: {answer:?}")),
+    };
+    // The order would wait for its capture for ever. It stands by now: a cancelled order's payment has another goal.
+    if (payment.goal, payment.state, intent.status) == (Goal::Authorized, State::Authorized, Status::Canceled) {
+        return Verdict::Mend(Fact::CaptureFailed { reason: "AUTHORIZATION_LOST" });
+    }
+    let mut provider = Ledger::at_provider(payment, &intent);
+    match theirs.refunds {
+        None => {}
+        Some(Answer::Done(listed)) => match unknown_of(payment, &intent.id, refunds, &listed) {
+            Some(fact) => return Verdict::Mend(fact),
+            None => provider.refunded = succeeded(&listed),
+        },
+        Some(answer) => return Verdict::Broken(format!("its refunds are not told about: {answer:?}")),
+    }
+    let differs = KINDS.into_iter().zip(ledger.amounts().into_iter().zip(provider.amounts()));
+    let differs = differs.into_iter().find(|(_, (ours, theirs))| ours != theirs);
+    differs.map_or(Verdict::Same, |(kind, _)| Verdict::Differs(kind))
+}
+
+/// The first refund that was made at the provider itself, that came to its end there, or that failed after it was done.
+fn unknown_of(payment: &Payment, intent_id: &str, refunds: &[Refund], listed: &[stripe::Refund]) -> Option<Fact> {
+    listed.iter().find_map(|refund| {
+        let known = refunds.iter().find(|known| known.reference.as_deref() == Some(refund.id.as_str()));
+        match (refund.status, known) {
+            (RefundStatus::Succeeded, None)
+                // What does not fit into what was captured, or does not say that it belongs here, is not booked; it differs.
+                if refund.names(intent_id) && refund.amount <= payment.unrefunded() =>
+            {
+                Some(Fact::RefundedElsewhere { reference: refund.id.clone(), minor: refund.amount })
+            }
+            (RefundStatus::Succeeded, Some(known))
+                if known.state == RefundState::Pending && known.minor == refund.amount =>
+            {
+                Some(Fact::Refunded { refund: known.clone().into() })
+            }
+            (RefundStatus::Failed | RefundStatus::Canceled, Some(known)) => {
+                let (known, why) = (Box::new(known.clone()), refund.why().to_owned());
+                match known.state {
+                    RefundState::Pending => Some(Fact::RefundFailed { refund: known, why }),
+                    RefundState::Done => Some(Fact::RefundReversed { refund: known, why }),
+                    RefundState::Failed => None,
+                }
+            }
+            _ => None,
+        }
+    })
+}
+
+fn succeeded(listed: &[stripe::Refund]) -> i64 {
+    listed.iter().filter(|refund| refund.status == RefundStatus::Succeeded).map(|refund| refund.amount).sum()
+}

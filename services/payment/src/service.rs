@@ -1,0 +1,72 @@
+//! What the service is made of, and what it does without a request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::boot::config::Secret;
+use chassis::event::Consumer;
+use chassis::event::outbox::{Outbox, Wake};
+use chassis::rpc::client;
+use chassis::{Clock, Context, Did, Role, Step, Unexpected};
+use contracts::event::Event as _;
+use contracts::souk::order::v1::order_event;
+use contracts::souk::order::v1::order_service_client::OrderServiceClient;
+use contracts::souk::payment::v1::payment_service_server::PaymentServiceServer;
+use sqlx::PgPool;
+
+use crate::rpc::Rpc;
+use crate::stripe::Stripe;
+use crate::{drive, on_event, reconcile, stale, webhook};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How many payments a replica compares at once at most; how many in a second is said by the pace that all replicas share.
+const SWEEPERS: usize = 4;
+
+pub(crate) struct Service {
+    pub(crate) db: PgPool,
+    pub(crate) clock: Clock,
+    pub(crate) provider: Stripe,
+    pub(crate) webhook_secret: Option<Secret>,
+    pub(crate) orders: OrderServiceClient<client::Peer>,
+    /// How long a worker has for one payment: as long as three calls that take, and wait, all the time there is. A worker that needs
+    /// more, after refusals, may have lost its lease: the next one asks the provider what became of the payment.
+    pub(crate) lease: Duration,
+    /// Wakes the relay of the outbox.
+    pub(crate) published: Wake,
+    /// Wakes a worker that drives payments.
+    pub(crate) work: Wake,
+    /// Wakes the step that compares what the provider reported about.
+    pub(crate) looks: Wake,
+}
+
+pub(crate) fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Context) -> Role {
+    let (work, looks) = (service.work.clone(), service.looks.clone());
+    Role::new(roster::PAYMENT, listen, context)
+        .database(&service.db, &service.clock)
+        .serve(PaymentServiceServer::new(Rpc(service.clone())))
+        .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
+        .step(step(&service, "payment.drive", SECOND, drive::drive_when_woken).woken_by(work).workers(workers))
+        .step(step(&service, "payment.behind", SECOND * 10, drive::measure_behind))
+        .step(step(&service, "payment.waiting", SECOND * 10, stale::settle_waiting))
+        .step(step(&service, "payment.look", SECOND, reconcile::look).woken_by(looks))
+        .step(step(&service, "payment.sweep", SECOND / 4, reconcile::sweep).workers(SWEEPERS))
+        .step(step(&service, "payment.lag", SECOND * 10, reconcile::measure_lag))
+        .step(step(&service, "payment.differences", SECOND * 10, reconcile::count_differences))
+        .step(step(&service, "payment.forget_webhooks", SECOND * 60, webhook::forget_old))
+        .consume(consumer(service))
+}
+
+fn step<F, U>(service: &Arc<Service>, name: &'static str, every: Duration, unit: F) -> Step
+where
+    F: Fn(Arc<Service>) -> U + Send + Sync + 'static,
+    U: Future<Output = Result<Did, Unexpected>> + Send + 'static,
+{
+    let service = service.clone();
+    Step::new(name, every, move || unit(service.clone()))
+}
+
+pub(crate) fn consumer(service: Arc<Service>) -> Consumer {
+    let db = service.db.clone();
+    Consumer { name: "payment", topics: &[order_event::Event::TOPIC], db, handler: Arc::new(on_event::Orders(service)) }
+}
