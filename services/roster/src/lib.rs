@@ -1,5 +1,4 @@
-//! Which roles there are. What needs all of them (the binary's commands, the edge, `make up`, tests) reads them here, so a new
-//! one is added in one place.
+//! Which roles there are. What needs all of them (settings, the edge, `make up`, trials) reads them here.
 
 /// One role of Souk, such as `order`: a process of its own in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
