@@ -197,7 +197,7 @@ const HEAD: &str = "# Faults
 
 Written by `make faults`: two replicas of every role behind the edge, customers who buy all the time, and everything that can go
 wrong. An attempt is one request: to place or to cancel an order, to give back a part of what was paid, to read, to sign in. One
-that is *to try again* got no answer, or one that says so, and whoever asked repeated it under the same key. *Failing for* is
+that is *to try again* got no answer, or one that says so, and the customer repeated it under the same key. *Failing for* is
 the longest time in which requests failed at a stretch, *until* when the last of them ended, counted from when the fault was
 over, and *settled* when every order placed before that had settled and was paid, but for those paid in ways that are slow
 whatever happens. Between two faults, customers wait until everything has settled.

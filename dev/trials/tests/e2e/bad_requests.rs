@@ -1,4 +1,4 @@
-//! What is wrong with a request is said by name, whoever notices: a service, or the edge.
+//! An error about a request names what is wrong with it, whether a service or the edge found it.
 
 use anyhow::{Result, ensure};
 use reqwest::Method;
