@@ -1,72 +1,137 @@
-//! From a command to running roles.
+//! The roles of this binary: how each is asked for, its settings, its schema and how it starts. A new service has its lines
+//! here and in `roster`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bus::Bus;
 use chassis::boot::config::Common;
 use chassis::boot::db::Schema;
-use chassis::boot::settings::Settings;
-use chassis::boot::telemetry;
+use chassis::boot::settings::{RoleSettings, Settings};
 use chassis::{Context, Role};
+use clap::{Args, Subcommand};
 
-use crate::cli::{All, One};
-use crate::ops::Ops;
-use crate::{USAGE, say};
+use crate::commands::{create_operator, rebuild_orders};
+use crate::serve::serve;
 
-/// The databases of `roster::services()`, in its order.
+/// The schemas of `roster::services()`, in its order.
 pub(crate) static SCHEMAS: [&Schema; 5] =
     [&user::SCHEMA, &product::SCHEMA, &inventory::SCHEMA, &order::SCHEMA, &payment::SCHEMA];
 
-/// Starts what `make` makes, and runs it until a signal.
-pub(crate) async fn serve(
-    name: &str,
-    common: &Common,
-    make: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
-) -> ExitCode {
-    let telemetry = match telemetry::init(common, name) {
-        Ok(telemetry) => telemetry,
-        Err(error) => return say(&error, USAGE),
-    };
-    let code = match prepare(common, make) {
-        Err(error) => say(&error, USAGE),
-        Ok((roles, context)) => match chassis::boot::run(roles, common, context).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => say(&error, 1),
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Runs every role in one process, each on its own port.
+    All(Box<All>),
+    /// Runs the gateway: what people open, and reflection at the edge.
+    Gateway(One<gateway::Config>),
+    /// Runs the user service, or one of its commands.
+    User(Box<OneOr<user::Config, UserCommand>>),
+    /// Runs the product service.
+    Product(One<product::Config>),
+    /// Runs the inventory service.
+    Inventory(One<inventory::Config>),
+    /// Runs the order service, or one of its commands.
+    Order(Box<OneOr<order::Config, OrderCommand>>),
+    /// Runs the payment service.
+    Payment(One<payment::Config>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct All {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    gateway: RoleSettings<gateway::Config>,
+    #[command(flatten)]
+    user: RoleSettings<user::Config>,
+    #[command(flatten)]
+    product: RoleSettings<product::Config>,
+    #[command(flatten)]
+    inventory: RoleSettings<inventory::Config>,
+    #[command(flatten)]
+    order: RoleSettings<order::Config>,
+    #[command(flatten)]
+    payment: RoleSettings<payment::Config>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct One<C: Settings> {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    role: RoleSettings<C>,
+}
+
+/// A role that has commands of its own.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct OneOr<C: Settings, S: Subcommand> {
+    #[command(subcommand)]
+    command: Option<S>,
+    #[command(flatten)]
+    one: One<C>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Makes the account of an operator. One that exists is left as it is.
+    CreateOperator(CreateOperator),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateOperator {
+    #[command(flatten)]
+    pub(crate) config: RoleSettings<user::Config>,
+    /// The operator's e-mail address.
+    #[arg(long)]
+    pub(crate) email: String,
+    /// A file that holds the password, in its first line.
+    #[arg(long)]
+    pub(crate) password_file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrderCommand {
+    /// Builds the table of orders again from their events, beside the one that is in use, and prints the differences. It
+    /// changes nothing.
+    Rebuild(RoleSettings<order::Config>),
+}
+
+pub(crate) async fn run(command: RoleCommand) -> ExitCode {
+    match command {
+        RoleCommand::All(roles) => serve("all", &roles.common, |context| roles.start(context)).await,
+        RoleCommand::Gateway(one) => one.serve(gateway::start).await,
+        RoleCommand::User(user) => match user.command {
+            Some(UserCommand::CreateOperator(operator)) => create_operator(&operator).await,
+            None => user.one.serve(user::start).await,
         },
-    };
-    telemetry.shutdown();
-    code
+        RoleCommand::Product(one) => one.serve(product::start).await,
+        RoleCommand::Inventory(one) => one.serve(inventory::start).await,
+        RoleCommand::Order(order) => match order.command {
+            Some(OrderCommand::Rebuild(config)) => rebuild_orders(&config.0).await,
+            None => order.one.serve(order::start).await,
+        },
+        RoleCommand::Payment(one) => one.serve(payment::start).await,
+    }
 }
 
-fn prepare(
-    common: &Common,
-    make: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
-) -> Result<(Vec<Role>, Context), String> {
-    let context = Context::new(common, contracts::DESCRIPTORS).map_err(|error| error.to_string())?;
-    // Everything is parsed before the first socket opens.
-    let roles = make(&context)?;
-    let bus = Bus::new(common).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
-    let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context)).collect();
-    Ok((attached, context))
+impl All {
+    /// In the order in which requests meet them.
+    fn start(&self, context: &Context) -> Result<Vec<Role>, String> {
+        Ok(vec![
+            gateway::start(&self.gateway.0, context)?,
+            user::start(&self.user.0, context)?,
+            product::start(&self.product.0, context)?,
+            inventory::start(&self.inventory.0, context)?,
+            order::start(&self.order.0, context)?,
+            payment::start(&self.payment.0, context)?,
+        ])
+    }
 }
 
-/// Every role, in the order in which requests meet them.
-pub(crate) fn all(config: &All, context: &Context) -> Result<Vec<Role>, String> {
-    Ok(vec![
-        gateway::start(&config.gateway.0, context)?,
-        user::start(&config.user.0, &config.common, context)?,
-        product::start(&config.product.0, context)?,
-        inventory::start(&config.inventory.0, context)?,
-        order::start(&config.order.0, context)?,
-        payment::start(&config.payment.0, context)?,
-    ])
-}
-
-pub(crate) async fn one<C: Settings>(
-    one: &One<C>,
-    start: impl FnOnce(&C, &Context) -> Result<Role, String>,
-) -> ExitCode {
-    serve(C::ROLE.name, &one.common, |context| Ok(vec![start(&one.role.0, context)?])).await
+impl<C: Settings> One<C> {
+    async fn serve(&self, start: impl FnOnce(&C, &Context) -> Result<Role, String>) -> ExitCode {
+        serve(C::ROLE.name, &self.common, |context| Ok(vec![start(&self.role.0, context)?])).await
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::boot::config::{Common, Foundation};
+use chassis::boot::config::Foundation;
 use chassis::boot::db::Schema;
 use chassis::boot::settings::Settings;
 use chassis::{Clock, Context, Role};
@@ -65,8 +65,8 @@ struct Service {
     signer: Signer,
 }
 
-pub fn start(config: &Config, common: &Common, context: &Context) -> Result<Role, String> {
-    let signer = Signer::read(&config.signing_key_files, &common.token_issuer, &common.token_audience)
+pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
+    let signer = Signer::read(&config.signing_key_files, &context.verifier.issuer, &context.verifier.audience)
         .map_err(|error| format!("USER_SIGNING_KEY_FILES: {error}"))?;
     let service = Service {
         db: config.pool()?,

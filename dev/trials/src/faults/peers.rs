@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use roster::{INVENTORY, ORDER, PAYMENT, USER};
 use tokio::time::sleep;
 
-use super::cluster::{INVENTORY, ORDER, PAYMENT, USER};
+use super::cluster::replicas;
 use super::fault::{Expect, Fault, ONE_SECOND, SERVES_WITHIN_FIVE};
 use super::load;
 use super::proxy::{CREATE_ORDER, Mode, Moment};
@@ -19,9 +20,9 @@ pub(crate) const FAULTS: &[Fault] = &[
                 for role in [USER, ORDER, INVENTORY, PAYMENT] {
                     let edge = site.cluster.client();
                     // Of the order service, the one that a customer waits for.
-                    let text = if std::ptr::eq(role, ORDER) { CREATE_ORDER } else { "" };
+                    let text = if role == ORDER { CREATE_ORDER } else { "" };
                     let moments = async {
-                        for replica in role.replicas.repeat(2) {
+                        for replica in replicas(role).repeat(2) {
                             site.hold(site.cluster.database(replica)?, Moment::Commit(text)).await.map(drop)?;
                             site.apart().await;
                         }
@@ -30,13 +31,14 @@ pub(crate) const FAULTS: &[Fault] = &[
                     // Nobody else registers meanwhile.
                     tokio::select! {
                         come = moments => come?,
-                        error = load::register_for_ever(site.journal, &edge), if std::ptr::eq(role, USER) => return Err(error),
+                        error = load::register_for_ever(site.journal, &edge), if role == USER => return Err(error),
                     }
                 }
                 Ok(())
             })
         },
-    ).short(),
+    )
+    .short(),
     Fault::new(
         "quote-unanswered",
         "the catalogue's answer to a quote vanishes, five times",
@@ -52,26 +54,16 @@ pub(crate) const FAULTS: &[Fault] = &[
             })
         },
     ),
-    Fault::new(
-        "catalogue-slow",
-        "200 ms more for each chunk from and to the catalogue",
-        Expect::NoFailure,
-        |site| {
-            Box::pin(async move {
-                site.misbehave(&site.cluster.product, Mode::Slow(Duration::from_millis(200)), 10).await;
-                Ok(())
-            })
-        },
-    ),
-    Fault::new(
-        "catalogue-cut",
-        "the order service cannot reach the catalogue for 10 s",
-        SERVES_WITHIN_FIVE,
-        |site| {
-            Box::pin(async move {
-                site.misbehave(&site.cluster.product, Mode::Cut, 10).await;
-                Ok(())
-            })
-        },
-    ),
+    Fault::new("catalogue-slow", "200 ms more for each chunk from and to the catalogue", Expect::NoFailure, |site| {
+        Box::pin(async move {
+            site.misbehave(&site.cluster.product, Mode::Slow(Duration::from_millis(200)), 10).await;
+            Ok(())
+        })
+    }),
+    Fault::new("catalogue-cut", "the order service cannot reach the catalogue for 10 s", SERVES_WITHIN_FIVE, |site| {
+        Box::pin(async move {
+            site.misbehave(&site.cluster.product, Mode::Cut, 10).await;
+            Ok(())
+        })
+    }),
 ];

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use roster::{INVENTORY, ORDER, PAYMENT, ROLES, Role};
 use tokio::time::sleep;
 
-use super::cluster::{INVENTORY, ORDER, PAYMENT, ROLES, Role};
+use super::cluster::replicas;
 use super::fault::{Expect, Fault, Injected, ONE_SECOND, Site, TWELVE_SECONDS};
 use super::proxy::{CREATE_ORDER, INVENTORY_TAKES_IN, Moment, ORDER_TAKES_IN, PAYMENT_TAKES_IN};
 use stack::supervisor::Command::{Kill, Pause, Resume, Start, Stop};
@@ -70,7 +71,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     .short(),
     Fault::new("replicas-killed", "kill -9 of one replica of each role, one after another", ONE_SECOND, |mut site| {
         Box::pin(async move {
-            for role in &ROLES {
+            for role in ROLES {
                 let replica = site.one_of(role);
                 site.cluster.send(replica, Kill).await?;
                 site.apart().await;
@@ -99,8 +100,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     .short(),
     Fault::new("rolling-restart", "SIGTERM and start of every replica, one after another", Expect::NoFailure, |site| {
         Box::pin(async move {
-            for role in &ROLES {
-                for replica in role.replicas {
+            for role in ROLES {
+                for replica in replicas(role) {
                     site.cluster.send(replica, Stop).await?;
                     site.cluster.send(replica, Start).await?;
                     site.cluster.edge_serves().await?;
@@ -123,7 +124,7 @@ fn kill_leaders(site: Site<'_>, moment: Moment) -> Injected<'_> {
 
 /// What the relay has sent waits in the broker's socket, and is written when its sender is gone. Some services have
 /// something to tell only when they hear of something, which may not be so when the broker stands still; it goes on then.
-async fn kill_unacknowledged(site: &Site<'_>, role: &'static Role) -> Result<()> {
+async fn kill_unacknowledged(site: &Site<'_>, role: Role) -> Result<()> {
     for _ in 0..20 {
         let leader = site.cluster.leader(role).await?;
         site.cluster.send("kafka", Pause).await?;
@@ -137,5 +138,5 @@ async fn kill_unacknowledged(site: &Site<'_>, role: &'static Role) -> Result<()>
         }
         sleep(Duration::from_secs(1)).await;
     }
-    bail!("the relay of {} never had anything to send", role.role.name)
+    bail!("the relay of {} never had anything to send", role.name)
 }

@@ -84,8 +84,7 @@ async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in(
     execute(&payment, for_each([12], unnamed)).await;
 
     let sources = Sources {
-        user: order.clone(),
-        product: order.clone(),
+        databases: vec![],
         inventory: inventory.clone(),
         order: order.clone(),
         payment: payment.clone(),
