@@ -151,7 +151,10 @@ async fn times_to_confirm(stack: &Stack, last: i64) -> Result<Vec<Duration>> {
 struct Work {
     /// Those that begin or end a transaction, or set a session up, are not counted.
     statements: f64,
+    /// Single reads, too.
     commits: f64,
+    /// Transactions that wrote.
+    writes: f64,
 }
 
 impl Work {
@@ -161,9 +164,12 @@ impl Work {
         let statements = "select sum(calls)::float8 from pg_stat_statements join pg_database on oid = dbid
                           where datname like 'souk_%' and query !~* '^(begin|commit|rollback|set|select pg_catalog)'";
         let commits = "select sum(xact_commit)::float8 from pg_stat_database where datname like 'souk_%'";
+        // Only a transaction that writes is given a number.
+        let writes = "select pg_snapshot_xmax(pg_current_snapshot())::text::float8";
         Ok(Self {
             statements: sqlx::query_scalar(statements).fetch_one(&mut db).await?,
             commits: sqlx::query_scalar(commits).fetch_one(&mut db).await?,
+            writes: sqlx::query_scalar(writes).fetch_one(&mut db).await?,
         })
     }
 
@@ -173,13 +179,14 @@ impl Work {
         Self {
             statements: (self.statements - before.statements) / orders,
             commits: (self.commits - before.commits) / orders,
+            writes: (self.writes - before.writes) / orders,
         }
     }
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} statements and {:.1} commits", self.statements, self.commits)
+        write!(f, "{:.1} statements, {:.1} commits ({:.1} that write)", self.statements, self.commits, self.writes)
     }
 }
 
