@@ -23,8 +23,9 @@ const STEADY: Duration = Duration::from_secs(20);
 const CROWD: usize = 32;
 const RUSH: Duration = Duration::from_secs(20);
 
-/// Everything real and durable, without limits for a crowd of one address.
-async fn start() -> Result<Stack> {
+/// Measures on a stack in which everything is real and durable, without limits for a crowd of one address. It has ended
+/// afterwards, so that the next one finds its ports free.
+async fn with_stack(measure: impl AsyncFnOnce(&Stack) -> Result<()>) -> Result<()> {
     let settings = [
         "--fsync=on",
         "--set=SOUK_LIMIT_ACCOUNT_COUNT=100000",
@@ -33,32 +34,37 @@ async fn start() -> Result<Stack> {
         "--set=SOUK_LIMIT_READ_RATE=100000",
         "--set=SOUK_LIMIT_READ_BURST=100000",
     ];
-    Stack::start(Build::Release, &settings).await
+    let stack = Stack::start(Build::Release, &settings).await?;
+    let measured = measure(&stack).await;
+    stack.stop().await.and(measured)
 }
 
 pub async fn run() -> Result<()> {
-    let stack = start().await?;
+    with_stack(measure).await
+}
+
+async fn measure(stack: &Stack) -> Result<()> {
     let (operator, customer) = (stack.operator().await?, stack.customer().await?);
     let product = operator.stock("BENCH", "A thing", ("EUR", 1_250), 1_000_000).await?;
     for _ in 0..200 {
         customer.order(&product, 1, "pm_card_visa").await?.ok()?;
     }
-    wait_until_paid(&stack).await?;
+    wait_until_paid(stack).await?;
     println!("load average before: {}", std::fs::read_to_string("/proc/loadavg")?.trim());
 
-    let before = Work::read(&stack).await?;
+    let before = Work::read(stack).await?;
     let mut latencies = steady(&customer, &product).await?;
-    wait_until_paid(&stack).await?;
-    let work = Work::read(&stack).await?.since(&before, latencies.len());
+    wait_until_paid(stack).await?;
+    let work = Work::read(stack).await?.since(&before, latencies.len());
     println!("at {STEADY_RATE}/s for {STEADY:?}: CreateOrder {}", percentiles(&mut latencies));
-    let mut confirmed = times_to_confirm(&stack, i64::from(STEADY_RATE) * STEADY.as_secs().cast_signed()).await?;
+    let mut confirmed = times_to_confirm(stack, i64::from(STEADY_RATE) * STEADY.as_secs().cast_signed()).await?;
     println!("at {STEADY_RATE}/s for {STEADY:?}: CONFIRMED after {}", percentiles(&mut confirmed));
 
     println!("at {STEADY_RATE}/s for {STEADY:?}: {work} per order");
 
-    let (before, worked) = (usage()?, Work::read(&stack).await?);
-    let (placed, elapsed) = rush(&stack, std::slice::from_ref(&product), RUSH).await?;
-    let (after, work) = (usage()?, Work::read(&stack).await?.since(&worked, placed));
+    let (before, worked) = (usage()?, Work::read(stack).await?);
+    let (placed, elapsed) = rush(stack, std::slice::from_ref(&product), RUSH).await?;
+    let (after, work) = (usage()?, Work::read(stack).await?.since(&worked, placed));
     let count = placed as f64;
     println!("{CROWD} clients for {RUSH:?}: {:.0} orders/s confirmed and paid", count / elapsed.as_secs_f64());
     let mut total = 0.0;
@@ -68,7 +74,7 @@ pub async fn run() -> Result<()> {
         println!("  {name:10} {spent:6.2} ms CPU per order, {rss} MiB resident");
     }
     println!("  together   {total:6.2} ms CPU per order; {work} per order");
-    reads::measure(&stack).await?;
+    reads::measure(stack).await?;
     layers::run(&stack.layout, &product).await
 }
 

@@ -71,7 +71,7 @@ fn orders(story: &Story) -> Vec<String> {
             "insert into order_event (order_id, version, event_id, type, payload, actor, occurred_at)
              select order_id, {version}, gen_random_uuid(), '{}', {}, 'service:order',
                at + ({version} - 1) * interval '{MILLIS} milliseconds' from made where cancelled or not {}",
-            event.kind,
+            event.event_type,
             event.payload.to_sql(),
             event.of_cancelled,
         ));

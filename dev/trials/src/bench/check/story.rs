@@ -1,6 +1,7 @@
 //! What happened to each of so many orders, and the events that say so.
 
 use anyhow::{Result, ensure};
+use contracts::event::Event as _;
 use contracts::souk::inventory::v1::{InventoryEvent, StockReserved, StockReturned, StockSold, inventory_event};
 use contracts::souk::order::v1::order_event::Event as Kind;
 use contracts::souk::order::v1::*;
@@ -41,7 +42,7 @@ pub(super) struct Story {
 
 /// An event of every order: the last ones only of those that were cancelled.
 pub(super) struct Event {
-    pub(super) kind: &'static str,
+    pub(super) event_type: &'static str,
     pub(super) payload: Template,
     pub(super) of_cancelled: bool,
 }
@@ -180,13 +181,13 @@ fn lines() -> Vec<OrderLine> {
 }
 
 fn order_events(expires_at: i64) -> Vec<Event> {
-    let event = |kind, told, of_cancelled| Event {
-        kind,
+    let event = |event: Kind, of_cancelled| Event {
+        event_type: event.event_type(),
         payload: Template::of(&OrderEvent {
             order_id: ORDER.to_string(),
             user_id: USER.to_string(),
             total: Some(Money::new("EUR", PRICE)),
-            event: Some(told),
+            event: Some(event),
         }),
         of_cancelled,
     };
@@ -200,49 +201,45 @@ fn order_events(expires_at: i64) -> Vec<Event> {
     let confirmed = OrderConfirmed { lines: lines(), payment_id: payment_id.clone() };
     let cancelled = OrderCancelled { reason: CancelReason::CustomerRequest.into() };
     vec![
-        event("souk.order.v1.OrderPlaced", Kind::OrderPlaced(placed), false),
-        event("souk.order.v1.OrderReserved", Kind::OrderReserved(OrderReserved { payment_method }), false),
-        event("souk.order.v1.OrderConfirmed", Kind::OrderConfirmed(confirmed), false),
-        event("souk.order.v1.OrderPaid", Kind::OrderPaid(OrderPaid { payment_id: payment_id.clone() }), false),
-        event("souk.order.v1.OrderCancelled", Kind::OrderCancelled(cancelled), true),
-        event("souk.order.v1.OrderRefunded", Kind::OrderRefunded(OrderRefunded { payment_id, amount }), true),
+        event(Kind::OrderPlaced(placed), false),
+        event(Kind::OrderReserved(OrderReserved { payment_method }), false),
+        event(Kind::OrderConfirmed(confirmed), false),
+        event(Kind::OrderPaid(OrderPaid { payment_id: payment_id.clone() }), false),
+        event(Kind::OrderCancelled(cancelled), true),
+        event(Kind::OrderRefunded(OrderRefunded { payment_id, amount }), true),
     ]
 }
 
 fn inventory_events() -> Vec<Event> {
     use inventory_event::Event as Kind;
-    let event = |kind, told, of_cancelled| Event {
-        kind,
-        payload: Template::of(&InventoryEvent { order_id: ORDER.to_string(), event: Some(told) }),
+    let event = |event: Kind, of_cancelled| Event {
+        event_type: event.event_type(),
+        payload: Template::of(&InventoryEvent { order_id: ORDER.to_string(), event: Some(event) }),
         of_cancelled,
     };
     vec![
-        event("souk.inventory.v1.StockReserved", Kind::StockReserved(StockReserved {}), false),
-        event("souk.inventory.v1.StockSold", Kind::StockSold(StockSold {}), false),
-        event("souk.inventory.v1.StockReturned", Kind::StockReturned(StockReturned {}), true),
+        event(Kind::StockReserved(StockReserved {}), false),
+        event(Kind::StockSold(StockSold {}), false),
+        event(Kind::StockReturned(StockReturned {}), true),
     ]
 }
 
 fn payment_events() -> Vec<Event> {
     use payment_event::Event as Kind;
-    let event = |kind, told, of_cancelled| Event {
-        kind,
+    let event = |event: Kind, of_cancelled| Event {
+        event_type: event.event_type(),
         payload: Template::of(&PaymentEvent {
             payment_id: PAYMENT.to_string(),
             order_id: ORDER.to_string(),
-            event: Some(told),
+            event: Some(event),
         }),
         of_cancelled,
     };
     let amount = || Some(Money::new("EUR", PRICE));
     let refunded = PaymentRefunded { amount: amount(), refund_id: PAYMENT.to_string() };
     vec![
-        event(
-            "souk.payment.v1.PaymentAuthorized",
-            Kind::PaymentAuthorized(PaymentAuthorized { amount: amount() }),
-            false,
-        ),
-        event("souk.payment.v1.PaymentCaptured", Kind::PaymentCaptured(PaymentCaptured { amount: amount() }), false),
-        event("souk.payment.v1.PaymentRefunded", Kind::PaymentRefunded(refunded), true),
+        event(Kind::PaymentAuthorized(PaymentAuthorized { amount: amount() }), false),
+        event(Kind::PaymentCaptured(PaymentCaptured { amount: amount() }), false),
+        event(Kind::PaymentRefunded(refunded), true),
     ]
 }
