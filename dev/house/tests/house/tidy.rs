@@ -120,7 +120,7 @@ fn every_reason_is_in_the_catalogue_and_every_entry_in_the_code() {
             let is_name = quoted.len() > 3 && quoted.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
             let before = text.split(&format!("\"{quoted}\"")).next().unwrap_or_default();
             let before: String = before.chars().rev().take(60).collect::<String>().chars().rev().collect();
-            let follows_code = ["Code::", "precondition("].iter().any(|code| before.contains(code));
+            let follows_code = ["Code::", "Refusal::", "precondition("].iter().any(|code| before.contains(code));
             if is_name && if is_edge { before.ends_with("name: ") } else { follows_code } {
                 said.insert(quoted.to_owned(), path.clone());
             }
