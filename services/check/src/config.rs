@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chassis::boot::config::{first_line, parse_duration, parse_secure_url};
+use chassis::boot::config::{first_line, parse_secure_url};
 use clap::Args;
 
 /// Where everything that is checked is.
@@ -44,7 +44,7 @@ pub struct Config {
         long = "statement-timeout",
         env = "SOUK_CHECK_STATEMENT_TIMEOUT",
         default_value = "10m",
-        value_parser = parse_duration
+        value_parser = humantime::parse_duration
     )]
     pub(crate) statement_timeout: Duration,
     /// What load clients wrote down of their attempts: a line of JSON for each, with `attempt`, `key`, `kind` (`create` for

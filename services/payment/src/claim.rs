@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::Unexpected;
+use chassis::{Backoff, Unexpected};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use crate::service::Service;
 use crate::state::State;
 use crate::stripe::NotSent;
 
+const FASTEST_RETRY: Duration = Duration::from_millis(50);
 const SLOWEST_RETRY: Duration = Duration::from_secs(30);
 
 /// A payment with a lease on it, and what is known of the call that is under way.
@@ -122,8 +123,7 @@ impl From<NotSent> for Retry {
 
 /// Gives the lease back. The payment is due again after a backoff that grows, or after the provider's pause.
 pub(crate) async fn put_off(service: &Service, payment: &Payment, retry: &Retry) -> Result<(), Unexpected> {
-    let exponent = payment.attempts.clamp(1, 10).unsigned_abs();
-    let backoff = SLOWEST_RETRY.min(Duration::from_millis(50 << exponent)).mul_f64(rand::random_range(0.8..1.2));
+    let backoff = Backoff::new(FASTEST_RETRY, SLOWEST_RETRY).after(payment.attempts.unsigned_abs());
     // Payments that wait for the pause to end are not attempted all at once, and it counts as no attempt of theirs.
     let wait = retry.pause.map_or(backoff, |pause| pause + Duration::from_secs(1).mul_f64(rand::random()));
     let (payment_id, state, why) = (payment.payment_id, payment.state.name(), &retry.why);

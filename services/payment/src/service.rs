@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::boot::config::Secret;
 use chassis::event::Wake;
 use chassis::rpc::client;
 use chassis::{Clock, Context, Role, Step};
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::payment::v1::payment_service_server::PaymentServiceServer;
+use secrecy::SecretString;
 use sqlx::PgPool;
 
 use crate::stripe::Stripe;
@@ -22,7 +22,7 @@ pub(crate) struct Service {
     pub(crate) db: PgPool,
     pub(crate) clock: Clock,
     pub(crate) provider: Stripe,
-    pub(crate) webhook_secret: Option<Secret>,
+    pub(crate) webhook_secret: Option<SecretString>,
     pub(crate) orders: OrderServiceClient<client::Peer>,
     /// How long a worker has for one payment: as long as three calls that take, and wait, all the time there is. A worker that needs
     /// more, after refusals, may have lost its lease: the next one asks the provider what became of the payment.

@@ -14,6 +14,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use reqwest::{Method, RequestBuilder};
+use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -38,7 +39,7 @@ pub(crate) struct Stripe {
     /// The provider is left alone while it fails each time.
     breaker: Arc<Breaker>,
     url: String,
-    key: String,
+    key: SecretString,
     pub(crate) budget: Budget,
 }
 
@@ -85,7 +86,7 @@ impl Stripe {
         let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(Duration::from_secs(2));
         let client = builder.pool_max_idle_per_host(64).build().map_err(|error| error.to_string())?;
         let url = reqwest::Url::parse(url).map_err(|error| format!("it is not a URL: {error}"))?;
-        let (url, key) = (url.as_str().trim_end_matches('/').to_owned(), key.trim().to_owned());
+        let (url, key) = (url.as_str().trim_end_matches('/').to_owned(), key.trim().into());
         Ok(Self { client, breaker: Breaker::new("provider"), url, key, budget })
     }
 
@@ -181,7 +182,7 @@ impl Stripe {
 
     fn call(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.url));
-        request.bearer_auth(&self.key).header("stripe-version", "2025-03-31.basil")
+        request.bearer_auth(self.key.expose_secret()).header("stripe-version", "2025-03-31.basil")
     }
 
     async fn send<T: Subject + DeserializeOwned>(

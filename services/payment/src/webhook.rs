@@ -5,13 +5,15 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use chassis::Did;
-use chassis::boot::config::{Secret, first_line};
+use chassis::boot::config::first_line;
 use chassis::boot::metrics::{self, Of};
 use chassis::{Error as Refused, Unexpected};
 use contracts::souk::payment::v1::{ReceiveWebhookRequest, ReceiveWebhookResponse};
+use hex::FromHex;
 use hmac::{Hmac, KeyInit, Mac};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use sha2::Sha256;
 use sqlx::PgPool;
@@ -222,16 +224,22 @@ fn is_name(text: &str) -> bool {
 }
 
 /// Stripe's scheme: `t=<unix seconds>,v1=<hex of HMAC-SHA256 over "t.body">`; one `v1` for each secret while it changes.
-fn verify(secret: &Secret, signature: Option<&str>, body: &[u8], now: OffsetDateTime) -> Result<(), &'static str> {
+fn verify(
+    secret: &SecretString,
+    signature: Option<&str>,
+    body: &[u8],
+    now: OffsetDateTime,
+) -> Result<(), &'static str> {
     let signature = signature.ok_or("there is none")?;
     let parts = || signature.split(',').filter_map(|part| part.trim().split_once('='));
     let (_, at) = parts().find(|(name, _)| *name == "t").ok_or("it has no time")?;
     let seconds: i64 = at.parse().map_err(|_| "its time is none")?;
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes()).map_err(|_| "the secret is no key")?;
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()).map_err(|_| "the secret is no key")?;
     mac.update(at.as_bytes());
     mac.update(b".");
     mac.update(body);
-    let ours = parts().filter(|(name, _)| *name == "v1").filter_map(|(_, hex)| decode(hex));
+    let ours = parts().filter(|(name, _)| *name == "v1").filter_map(|(_, hex)| <[u8; 32]>::from_hex(hex).ok());
     if !ours.into_iter().any(|claimed| mac.clone().verify_slice(&claimed).is_ok()) {
         return Err("it signs something else");
     }
@@ -239,19 +247,6 @@ fn verify(secret: &Secret, signature: Option<&str>, body: &[u8], now: OffsetDate
         return Err("its time is too far from ours");
     }
     Ok(())
-}
-
-fn decode(hex: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let digits = hex.as_bytes();
-    if digits.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16);
-        *byte = u8::try_from(digit(0)? << 4 | digit(1)?).ok()?;
-    }
-    Some(bytes)
 }
 
 pub(crate) async fn forget_old(service: Arc<Service>) -> Result<Did, Unexpected> {
@@ -265,9 +260,9 @@ pub(crate) async fn forget_old(service: Arc<Service>) -> Result<Did, Unexpected>
 }
 
 /// Without it webhooks are refused, and everything else goes on: outcomes are asked for anyway.
-pub(crate) fn read_secret(file: &Path) -> Option<Secret> {
+pub(crate) fn read_secret(file: &Path) -> Option<SecretString> {
     match first_line(file) {
-        Ok(secret) if !secret.is_empty() => secret.parse().ok(),
+        Ok(secret) if !secret.is_empty() => Some(secret.into()),
         Ok(_) => {
             tracing::error!(file = %file.display(), "PAYMENT_WEBHOOK_SECRET_FILE is empty; webhooks are refused");
             None

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use chassis::boot::Databases;
-use chassis::boot::config::Secret;
 use chassis::boot::db::Schema;
 use chassis::event::dead_letter;
 use clap::Args;
 use contracts::event::TOPICS;
 use percent_encoding::percent_decode_str;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -32,7 +32,7 @@ pub(crate) struct Config {
         default_value = "postgres://postgres@127.0.0.1:15432/postgres",
         hide_env_values = true
     )]
-    admin: Secret,
+    admin: SecretString,
     /// Kafka's bootstrap servers, comma-separated.
     #[arg(
         id = "SOUK_KAFKA_BROKERS",
@@ -70,7 +70,7 @@ pub(crate) enum Error {
 
 pub(crate) async fn run(config: &Config) -> Result<(), Error> {
     // Everything is parsed before anything is changed.
-    let admin: PgConnectOptions = config.admin.reveal().parse().map_err(|_| Error::Config {
+    let admin: PgConnectOptions = config.admin.expose_secret().parse().map_err(|_| Error::Config {
         variable: "SOUK_MIGRATE_DATABASE_URL".to_owned(),
         why: "it is not a Postgres URL".to_owned(),
     })?;
@@ -96,12 +96,12 @@ struct Target {
 }
 
 impl Target {
-    fn parse(service: &str, url: &Secret) -> Result<Self, Error> {
+    fn parse(service: &str, url: &SecretString) -> Result<Self, Error> {
         let refuse = |why: &str| Error::Config {
             variable: format!("{}_DATABASE_URL", service.to_uppercase()),
             why: why.to_owned(),
         };
-        let url = Url::parse(url.reveal()).map_err(|_| refuse("it is not a URL"))?;
+        let url = Url::parse(url.expose_secret()).map_err(|_| refuse("it is not a URL"))?;
         let role = url.username().to_owned();
         let database = url.path().trim_start_matches('/').to_owned();
         let plain = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     fn parse(url: &str) -> Result<Target, Error> {
-        Target::parse("order", &url.parse().expect("anything is a secret"))
+        Target::parse("order", &url.into())
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! Configuration: environment only. `souk <role> --help` is the reference.
 
-use std::convert::Infallible;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use secrecy::SecretString;
 use sqlx::PgPool;
 
 use crate::boot::db;
@@ -69,10 +67,10 @@ pub struct Common {
     #[arg(id = "SOUK_INSTANCE", long = "instance", env = "SOUK_INSTANCE")]
     pub instance: Option<String>,
     /// How long a stopping role waits, NOT_SERVING, for balancers to turn away.
-    #[arg(id = "SOUK_DRAIN", long = "drain", env = "SOUK_DRAIN", default_value = "0s", value_parser = parse_duration)]
+    #[arg(id = "SOUK_DRAIN", long = "drain", env = "SOUK_DRAIN", default_value = "0s", value_parser = humantime::parse_duration)]
     pub drain: Duration,
     /// How long a stopping role may take in all.
-    #[arg(id = "SOUK_GRACE", long = "grace", env = "SOUK_GRACE", default_value = "20s", value_parser = parse_duration)]
+    #[arg(id = "SOUK_GRACE", long = "grace", env = "SOUK_GRACE", default_value = "20s", value_parser = humantime::parse_duration)]
     pub grace: Duration,
 }
 
@@ -84,7 +82,7 @@ pub struct Foundation {
     pub listen: SocketAddr,
     /// Its database, with its role.
     #[arg(hide_env_values = true)]
-    pub database_url: Secret,
+    pub database_url: SecretString,
     /// How many connections it may have to its database.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub database_connections: u32,
@@ -104,44 +102,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// A value that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Secret {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// The first line of a file, which is where secrets stand; or what is wrong with the file.
 pub fn first_line(file: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
-}
-
-/// `250ms`, `5s`, `15m`, `1h`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    let parsed = units.iter().find_map(|(unit, millis)| {
-        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        Some(Duration::from_millis(count.checked_mul(*millis)?))
-    });
-    parsed.ok_or_else(|| format!("`{text}` is not a duration such as 250ms, 5s, 15m or 1h"))
 }
 
 /// Where a role listens for gRPC. Services know each other by a name in a header, which anybody could write who reaches
@@ -175,15 +139,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_a_unit() {
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_duration("15m"), Ok(Duration::from_secs(900)));
-        for odd in ["", "5", "s", "-5s", "5 s", "99999999999999999999h"] {
-            assert!(parse_duration(odd).is_err(), "{odd}");
-        }
-    }
-
-    #[test]
     fn roles_listen_on_this_machine_only() {
         assert_eq!(parse_loopback("127.0.0.1:9001"), Ok(([127, 0, 0, 1], 9_001).into()));
         assert!(parse_loopback("[::1]:9001").is_ok());
@@ -212,11 +167,5 @@ mod tests {
         for odd in odd {
             assert!(parse_secure_url(odd).is_err(), "{odd}");
         }
-    }
-
-    #[test]
-    fn secrets_do_not_print() {
-        let secret: Secret = "hunter2".parse().expect("anything is a secret");
-        assert_eq!(format!("{secret:?}"), "***");
     }
 }

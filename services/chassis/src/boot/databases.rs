@@ -1,22 +1,20 @@
 //! Where the database of each service is, for commands that work on all of them.
 
-use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 use roster::Role;
-
-use crate::boot::config::Secret;
+use secrecy::SecretString;
 
 /// `USER_DATABASE_URL` and its like, one for each service.
 #[derive(Debug, Clone)]
-pub struct Databases(Vec<(Role, Secret)>);
+pub struct Databases(Vec<(Role, SecretString)>);
 
 impl Databases {
-    pub fn iter(&self) -> impl Iterator<Item = (Role, &Secret)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Role, &SecretString)> {
         self.0.iter().map(|(role, url)| (*role, url))
     }
 
     /// Of a service of the roster.
-    pub fn url(&self, role: Role) -> &Secret {
+    pub fn url(&self, role: Role) -> &SecretString {
         let found = self.iter().find(|(it, _)| *it == role);
         found.expect("every service of the roster has a database here").1
     }
@@ -29,7 +27,7 @@ impl Args for Databases {
             let arg = Arg::new(&variable).long(format!("{}-database-url", role.name)).env(&variable);
             let arg = arg.value_name(&variable).hide_env_values(true).default_value(role.database_url());
             let help = format!("The {} service's database, with its role", role.name);
-            command.arg(arg.help(help).value_parser(ValueParser::new(|text: &str| text.parse::<Secret>())))
+            command.arg(arg.help(help).value_parser(clap::value_parser!(SecretString)))
         })
     }
 
@@ -40,7 +38,7 @@ impl Args for Databases {
 
 impl FromArgMatches for Databases {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let url = |role: Role| Some((role, matches.get_one::<Secret>(&role.variable("database_url"))?.clone()));
+        let url = |role: Role| Some((role, matches.get_one::<SecretString>(&role.variable("database_url"))?.clone()));
         Ok(Self(roster::services().filter_map(url).collect()))
     }
 

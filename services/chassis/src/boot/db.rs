@@ -3,11 +3,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-
-use crate::boot::config::Secret;
 
 /// The database of one service: its schema, and the tables that its role may only add to.
 #[derive(Debug)]
@@ -28,14 +27,14 @@ pub fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
 }
 
 /// For a role: no statement takes longer than a caller would wait.
-pub fn pool(url: &Secret, connections: u32) -> Result<PgPool, String> {
+pub fn pool(url: &SecretString, connections: u32) -> Result<PgPool, String> {
     patient_pool(url, connections, SLOWEST_STATEMENT)
 }
 
 /// Connects when first needed, so that a role starts while its database is still away.
-pub fn patient_pool(url: &Secret, connections: u32, slowest_statement: Duration) -> Result<PgPool, String> {
+pub fn patient_pool(url: &SecretString, connections: u32, slowest_statement: Duration) -> Result<PgPool, String> {
     let options: PgConnectOptions =
-        url.reveal().parse().map_err(|error| format!("it is not a Postgres URL: {error}"))?;
+        url.expose_secret().parse().map_err(|error| format!("it is not a Postgres URL: {error}"))?;
     let options = options
         .application_name("souk")
         .options([

@@ -13,7 +13,7 @@ pub mod settings;
 pub(crate) mod step;
 pub mod telemetry;
 
-pub use config::{Foundation, parse_duration};
+pub use config::Foundation;
 pub use databases::Databases;
 pub use db::Schema;
 pub use run::{BootError, run};

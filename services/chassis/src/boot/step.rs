@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::boot::metrics;
 use crate::event::outbox::Wake;
 use crate::rpc::error::Unexpected;
@@ -26,6 +27,7 @@ impl Did {
 
 type Unit = Pin<Box<dyn Future<Output = Result<Did, Unexpected>> + Send>>;
 
+const FASTEST_RETRY: Duration = Duration::from_millis(50);
 const SLOWEST_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
@@ -69,7 +71,7 @@ impl Step {
 
     /// One worker's loop. A unit that has begun is finished before it stops.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut failures = 0;
+        let (backoff, mut failures) = (Backoff::new(FASTEST_RETRY, SLOWEST_RETRY), 0);
         while !stop.is_cancelled() {
             let rest = match (self.unit)().await {
                 Ok(Did::Something) => {
@@ -84,7 +86,7 @@ impl Step {
                     failures += 1;
                     metrics::count_step_failure(self.name);
                     tracing::error!(step = self.name, %error, failures, "a background step failed; it is tried again");
-                    SLOWEST_RETRY.min(Duration::from_millis(50 << u32::min(failures, 7)))
+                    backoff.after(failures)
                 }
             };
             tokio::select! {

@@ -49,8 +49,7 @@ pub(super) fn placed(order_id: Uuid) -> [String; 3] {
 }
 
 fn bytes(message: &impl Message) -> String {
-    let hex: String = message.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!(r"'\x{hex}'::bytea")
+    format!(r"'\x{}'::bytea", hex::encode(message.encode_to_vec()))
 }
 
 /// That a request under a key which begins so was answered with this order.

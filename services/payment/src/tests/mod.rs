@@ -66,7 +66,7 @@ impl Till {
             db,
             clock: kit.context.clock.clone(),
             lease: Duration::from_secs(25),
-            webhook_secret: SECRET.parse().ok(),
+            webhook_secret: Some(SECRET.into()),
             orders: OrderServiceClient::new(unreachable("order")),
             published: Wake::default(),
             work: Wake::default(),

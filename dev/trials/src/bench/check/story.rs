@@ -160,8 +160,7 @@ impl Template {
     pub(super) fn to_sql(&self) -> String {
         let part = |part: &Part| match part {
             Part::Bytes(some) => {
-                let hex: String = some.iter().map(|byte| format!("{byte:02x}")).collect();
-                format!(r"'\x{hex}'::bytea")
+                format!(r"'\x{}'::bytea", hex::encode(some))
             }
             Part::OrderId => "convert_to(order_id::text, 'UTF8')".to_owned(),
             Part::PaymentId => "convert_to(payment_id::text, 'UTF8')".to_owned(),

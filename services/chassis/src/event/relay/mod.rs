@@ -21,6 +21,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::backoff::Backoff;
 use crate::boot::metrics::{self, Of};
 use crate::event::Record;
 use crate::event::outbox::Outbox;
@@ -34,6 +35,8 @@ const BATCH: usize = 500;
 const DELETE_WITHIN: Duration = Duration::from_millis(50);
 /// A net under the wake-ups, and the sign of life that keeps the session.
 const TICK: Duration = Duration::from_secs(1);
+const FASTEST_RETRY: Duration = Duration::from_millis(50);
+const SLOWEST_RETRY: Duration = Duration::from_secs(4);
 /// How old what was read may be when it is sent: younger than the silence after which the lock is lost.
 const FRESH: Duration = Duration::from_secs(2);
 /// How many ticks a relay that is told to stop waits for a broker that does not answer. The outbox keeps what is left.
@@ -91,7 +94,7 @@ enum RelayError {
 
 /// Publishes until told to stop, whenever this process leads.
 pub async fn publish(outbox: Outbox, service: &'static str, send: Sender, stop: CancellationToken) {
-    let mut failures = 0_u32;
+    let (backoff, mut failures) = (Backoff::new(FASTEST_RETRY, SLOWEST_RETRY), 0);
     while !stop.is_cancelled() {
         let begun = Instant::now();
         let Err(error) = lead(&outbox, service, &send, &stop).await else { continue };
@@ -104,7 +107,7 @@ pub async fn publish(outbox: Outbox, service: &'static str, send: Sender, stop: 
             return;
         }
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(50 << failures.min(6))) => {}
+            () = tokio::time::sleep(backoff.after(failures)) => {}
             () = stop.cancelled() => {}
         }
     }
