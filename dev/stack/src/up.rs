@@ -1,5 +1,6 @@
 //! `make up`: everything on this machine, a catalogue to look at, and a purchase as the proof that it works.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,9 @@ pub struct Options {
     trial: bool,
 }
 
+/// The steps of `make up`. It has done the first before this program runs: that builds it.
+const STEPS: u32 = 7;
+const BUILT: u32 = 1;
 /// How many units are bought as the proof.
 const PROOF: u32 = 2;
 
@@ -42,9 +46,14 @@ const CATALOGUE: [(&str, &str, i64, u32); 8] = [
 
 pub async fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
-    let say = |what: &str| println!("[{:5.1} s] {what}", begun.elapsed().as_secs_f64());
+    let step = Cell::new(BUILT);
+    let say = |what: &str| {
+        step.set(step.get() + 1);
+        println!("[{:5.1} s] {} of {STEPS}: {what}", begun.elapsed().as_secs_f64(), step.get());
+    };
     let layout = if options.trial { Layout::trial() } else { Layout::up() };
     layout.ports.check_free()?;
+    say("installing what is missing of Postgres, Java, Kafka and Envoy");
     install::ensure(&layout.tools).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut supervisor = Supervisor::default();
@@ -62,7 +71,7 @@ pub async fn run(options: &Options) -> Result<()> {
         },
         Err(error) => Err(error),
     };
-    say("stopping");
+    println!("stopping");
     supervisor.stop().await;
     outcome
 }
@@ -92,7 +101,7 @@ async fn buy(layout: &Layout, product_id: &str, say: &dyn Fn(&str)) -> Result<()
     let took = begun.elapsed();
     let paid = |order: &serde_json::Value| order["payment"]["captured"] == true;
     let order = customer.wait_for(order_id, Duration::from_secs(30), "paid", paid).await?;
-    say(&format!("order {order_id} was confirmed in {} ms and is paid", took.as_millis()));
+    println!("order {order_id} was confirmed in {} ms and is paid", took.as_millis());
     println!("{}", serde_json::to_string_pretty(&order)?);
     Ok(())
 }

@@ -63,3 +63,19 @@ fn is_trusted(age: Duration) -> bool {
     let distrusted = *DISTRUSTED.lock().expect("nothing panics while it holds this lock");
     distrusted.is_none_or(|at| age < at.elapsed())
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection;
+    use sqlx::postgres::{PgConnection, PgSslMode};
+
+    use super::*;
+
+    /// Only a feature of a dependency makes `sslmode` of a URL work.
+    #[sqlx::test(migrations = false)]
+    async fn a_database_that_asks_for_tls_is_reached_by_tls(db: PgPool) {
+        let options = db.connect_options().as_ref().clone().ssl_mode(PgSslMode::Require);
+        let refused = PgConnection::connect_with(&options).await.expect_err("this server has no certificate");
+        assert!(refused.to_string().contains("server does not support TLS"), "{refused}");
+    }
+}
