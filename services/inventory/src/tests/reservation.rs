@@ -177,7 +177,7 @@ async fn groups_that_cross_do_not_deadlock(db: PgPool) {
 }
 
 /// Orders over the same two goods; some are confirmed, some end, before or after that. Their events are interleaved at
-/// random and each is told twice, alone or in a group. At every moment what is held and sold is what the reservations say,
+/// random and each is delivered twice, alone or in a group. At every moment what is held and sold is what the reservations say,
 /// and nothing is oversold.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn units_are_conserved_whatever_the_order_of_events(db: PgPool) {

@@ -65,8 +65,8 @@ async fn while_orders_cannot_be_asked_a_hold_stays(db: PgPool) {
     store.receive("k1", "MUG", 10).await.expect("received");
     store.kit.deliver(placed(Uuid::now_v7(), &[("MUG", 4)])).await;
     store.kit.context.clock.advance(Duration::from_secs(1_501));
-    let failed = settle_stale(store.service.clone()).await.expect_err("nobody answers");
+    let failed = settle_stale(store.service.clone()).await.expect_err("the order service cannot be reached");
     assert!(failed.will_pass(), "{failed}");
-    settle_stale(store.service.clone()).await.expect_err("it is asked about until somebody answers");
+    settle_stale(store.service.clone()).await.expect_err("it stays due until the order service answers");
     assert_eq!(store.level("MUG").await, (6, 4, 0));
 }

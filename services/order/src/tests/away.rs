@@ -7,12 +7,12 @@ use tonic::Code;
 use super::Shop;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_catalogue_that_fails_each_time_is_left_alone_and_asked_again_later(db: PgPool) {
+async fn the_breaker_of_a_failing_catalogue_opens_and_closes_again(db: PgPool) {
     let shop = Shop::open(db).await;
     let wanted = shop.wanted("k1");
     shop.catalogue.fail(u32::MAX);
     for _ in 0..30 {
-        let refused = shop.create(wanted.clone()).await.expect_err("nobody knows a price");
+        let refused = shop.create(wanted.clone()).await.expect_err("there are no prices");
         assert_eq!(refused.code(), Code::Unavailable);
     }
     assert!(shop.catalogue.calls() < 20, "it was asked {} times", shop.catalogue.calls());
@@ -31,10 +31,10 @@ async fn a_catalogue_that_fails_each_time_is_left_alone_and_asked_again_later(db
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_replica_of_the_catalogue_that_leaves_in_the_middle_is_not_noticed(db: PgPool) {
+async fn a_quote_that_got_lost_is_retried_twice(db: PgPool) {
     let shop = Shop::open(db).await;
     shop.catalogue.fail(2);
-    shop.create(shop.wanted("k1")).await.expect("another one is asked");
+    shop.create(shop.wanted("k1")).await.expect("the third call is answered");
     assert_eq!(shop.catalogue.calls(), 3);
     shop.catalogue.fail(3);
     let refused = shop.create(shop.wanted("k2")).await.expect_err("that is enough");

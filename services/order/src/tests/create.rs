@@ -221,7 +221,7 @@ async fn without_prices_there_is_no_order_but_an_old_answer_is_given(db: PgPool)
     let first = shop.create(request.clone()).await.expect("placed");
     shop.catalogue.fail(u32::MAX);
     assert_eq!(shop.create(request).await.expect("replayed"), first);
-    let refused = shop.create(shop.wanted("k2")).await.expect_err("nobody to ask");
+    let refused = shop.create(shop.wanted("k2")).await.expect_err("there are no prices");
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "UNAVAILABLE@souk.order".into()));
 }
 
@@ -238,7 +238,7 @@ async fn however_much_is_wrong_the_answer_fits_into_headers(db: PgPool) {
 
     let unknown = |quantity| (0..100).map(move |_| OrderItem { quantity, ..item() }).collect();
     let refused = shop.create(CreateOrderRequest { items: unknown(1), ..shop.wanted("k1") }).await;
-    let refused = refused.expect_err("nobody sells these");
+    let refused = refused.expect_err("the catalogue does not know them");
     assert_eq!(reason(&refused), "PRODUCT_UNAVAILABLE@souk.order");
     assert_eq!(fields(&refused).len(), 10);
     assert!(refused.message().ends_with("; 90 more fields"), "{refused:?}");

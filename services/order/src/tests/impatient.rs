@@ -1,4 +1,4 @@
-//! Customers that do not wait for an answer harm nobody but themselves.
+//! Customers that do not wait for an answer do no harm to others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Shop {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_customer_that_does_not_wait_for_prices_keeps_nobody_from_ordering(db: PgPool) {
+async fn a_customer_that_does_not_wait_for_prices_keeps_no_other_from_ordering(db: PgPool) {
     let shop = Arc::new(Shop::open(db).await);
     let check = CreateOrderRequest { validate_only: true, request_id: String::new(), ..shop.wanted("") };
     // However fast this machine is, the customer leaves before there is a price.
@@ -39,7 +39,8 @@ async fn a_customer_that_does_not_wait_for_prices_keeps_nobody_from_ordering(db:
             let (shop, check) = (shop.clone(), check.clone());
             spam.spawn(async move {
                 for _ in 0..15 {
-                    let left = shop.create_within(patience, check.clone()).await.expect_err("nobody waits for it");
+                    let left =
+                        shop.create_within(patience, check.clone()).await.expect_err("there is no time to answer it");
                     assert!(matches!(left.code(), Code::DeadlineExceeded | Code::Cancelled), "{left:?}");
                 }
             });

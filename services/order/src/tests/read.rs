@@ -29,8 +29,8 @@ async fn people_see_their_own_orders_and_operators_see_anybodys(db: PgPool) {
     let stranger =
         shop.client.clone().get_order(shop.kit.customer(Uuid::now_v7(), ask())).await.expect_err("not theirs");
     assert_eq!((stranger.code(), reason(&stranger)), (Code::NotFound, "ORDER_NOT_FOUND@souk.order".into()));
-    let nobody = shop.client.clone().get_order(ask()).await.expect_err("no token");
-    assert_eq!((nobody.code(), reason(&nobody)), (Code::Unauthenticated, "TOKEN_MISSING@souk.order".into()));
+    let anonymous = shop.client.clone().get_order(ask()).await.expect_err("no token");
+    assert_eq!((anonymous.code(), reason(&anonymous)), (Code::Unauthenticated, "TOKEN_MISSING@souk.order".into()));
     shop.client.clone().get_order(shop.kit.operator(ask())).await.expect("an operator may");
 }
 
@@ -85,7 +85,7 @@ async fn a_page_ends_early_when_its_orders_have_many_lines(db: PgPool) {
 
 /// However often a part of its money goes back, one answer has a bound.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn the_story_of_an_order_is_told_page_by_page(db: PgPool) {
+async fn the_events_of_an_order_are_listed_page_by_page(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
     for record in [stock_reserved(order), authorized(order), captured(order, 2_500)] {

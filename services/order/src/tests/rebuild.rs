@@ -87,7 +87,7 @@ async fn events_that_no_row_could_follow_are_reported(db: PgPool) {
     }
     let (count, differences) = compare(&shop.service.db).await.expect("compared");
     assert_eq!((count, differences.len()), (2, 2), "{differences:?}");
-    let why = |order| differences.iter().find(|it| it.order_id == order).expect("told").why.as_str();
+    let why = |order| differences.iter().find(|it| it.order_id == order).expect("a difference").why.as_str();
     assert!(why(overpaid).contains("refunded_minor is 0, the events say 2501"), "{}", why(overpaid));
     assert_eq!(why(twice), "it was placed twice");
 }

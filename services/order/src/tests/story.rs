@@ -37,7 +37,7 @@ impl Shop {
 }
 
 /// What happened, who did it, after how many seconds, because of which event, and for what reason.
-fn told(entry: &OrderEventEntry) -> (&str, &str, i64, &str, &str) {
+fn summary(entry: &OrderEventEntry) -> (&str, &str, i64, &str, &str) {
     let seconds = entry.time.unwrap_or_default().seconds - BEGUN;
     (&entry.r#type, &entry.actor, seconds, &entry.causation_id, &entry.reason)
 }
@@ -64,7 +64,7 @@ async fn an_order_that_an_operator_cancelled_and_refunded(db: PgPool) {
     let customer = format!("user:{CUSTOMER}");
     let causes = [&reserved, &authorized, &captured, &wanted, &rest].map(|record| record.event_id.to_string());
     assert_eq!(
-        shop.story(order).await.iter().map(told).collect::<Vec<_>>(),
+        shop.story(order).await.iter().map(summary).collect::<Vec<_>>(),
         [
             ("OrderPlaced", customer.as_str(), 0, "", ""),
             ("OrderReserved", OURSELVES, 1, &causes[0], ""),
@@ -100,6 +100,6 @@ async fn every_way_out_says_why(db: PgPool) {
         (declined, ("OrderPaymentFailed", OURSELVES, 0, refused.as_str(), "CARD_DECLINED")),
         (regretted, ("OrderCancelled", customer.as_str(), 0, "", "CANCEL_REASON_CUSTOMER_REQUEST")),
     ] {
-        assert_eq!(shop.story(order).await.last().map(told), Some(end));
+        assert_eq!(shop.story(order).await.last().map(summary), Some(end));
     }
 }

@@ -33,8 +33,8 @@ async fn an_update_changes_what_its_mask_says(db: PgPool) {
     assert_eq!(reason(&sku), "UPDATE_MASK_INVALID@souk.product");
     let long = shelf.update(product.clone(), &["x".repeat(100_000).as_str()]).await.expect_err("no such field");
     assert_eq!(reason(&long), "UPDATE_MASK_INVALID@souk.product", "what is refused is not echoed at length");
-    let nobody = Product { product_id: Uuid::now_v7().to_string(), ..Default::default() };
-    assert_eq!(reason(&shelf.update(nobody, &[]).await.expect_err("unknown")), "PRODUCT_NOT_FOUND@souk.product");
+    let unknown = Product { product_id: Uuid::now_v7().to_string(), ..Default::default() };
+    assert_eq!(reason(&shelf.update(unknown, &[]).await.expect_err("unknown")), "PRODUCT_NOT_FOUND@souk.product");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

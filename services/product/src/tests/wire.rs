@@ -1,4 +1,4 @@
-//! What clients do to a message on its way, and what they are told that come to no handler.
+//! Compressed messages, and what is answered to calls that reach no handler.
 
 use std::io::{Read, Write};
 
@@ -57,7 +57,7 @@ async fn a_gzipped_message_is_read_and_an_answer_is_gzipped_if_that_is_asked_for
     }
     let ask = ListProductsRequest { page_size: 2, page_token: String::new() }.encode_to_vec();
     let (headers, plain) = post(&shelf, LIST, &[("grpc-encoding", "gzip")], frame(1, &gzip(&ask))).await;
-    assert!(!headers.contains_key("grpc-encoding"), "nobody asked for that: {headers:?}");
+    assert!(!headers.contains_key("grpc-encoding"), "the client did not ask for it: {headers:?}");
     let listed = ListProductsResponse::decode(&plain[5..]).expect("an answer");
     assert_eq!((plain[0], listed.products.len()), (0, 2));
 
@@ -70,7 +70,7 @@ async fn a_gzipped_message_is_read_and_an_answer_is_gzipped_if_that_is_asked_for
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn whatever_comes_to_no_handler_is_told_why(db: PgPool) {
+async fn a_call_that_reaches_no_handler_is_answered_with_a_reason(db: PgPool) {
     let shelf = Shelf::open(db).await;
     let bomb = frame(1, &gzip(&vec![0; 64 << 20]));
     let unknown_service = [10, 1, b'x'];

@@ -104,8 +104,8 @@ async fn people_see_themselves_and_operators_see_anybody(db: PgPool) {
     assert_eq!((other.code(), reason(&other)), (Code::NotFound, "USER_NOT_FOUND@souk.user".into()));
     let any = desk.users.clone().get_user(desk.kit.operator(ask(&bob.user_id))).await.expect("any").into_inner();
     assert_eq!(any.user, Some(bob));
-    let nobody = desk.users.clone().get_user(ask("me")).await.expect_err("no token");
-    assert_eq!((nobody.code(), reason(&nobody)), (Code::Unauthenticated, "TOKEN_MISSING@souk.user".into()));
+    let anonymous = desk.users.clone().get_user(ask("me")).await.expect_err("no token");
+    assert_eq!((anonymous.code(), reason(&anonymous)), (Code::Unauthenticated, "TOKEN_MISSING@souk.user".into()));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -122,7 +122,7 @@ async fn no_password_is_stored_as_it_is(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_key_that_somebody_used_is_free_for_others(db: PgPool) {
+async fn a_key_belongs_to_one_address(db: PgPool) {
     let desk = Desk::open(db).await;
     let ada = desk.register("hello-1", "ada@example.com").await.expect("registered");
     let bob = desk.register("hello-1", "bob@example.com").await.expect("another visitor");

@@ -48,7 +48,7 @@ async fn no_address_is_answered_without_a_check(db: PgPool) {
     }
 }
 
-/// When nobody has left.
+/// A deadline that no caller of these tests reaches.
 fn later() -> Instant {
     Instant::now() + Duration::from_secs(3_600)
 }
@@ -97,7 +97,7 @@ async fn what_cannot_be_an_address_or_a_password_is_named(db: PgPool) {
 }
 
 #[tokio::test]
-async fn a_crowd_that_is_too_large_is_told_to_come_back() {
+async fn logins_beyond_the_queue_are_refused_and_may_come_back() {
     let passwords = std::sync::Arc::new(Passwords::new(1));
     let mut crowd = JoinSet::new();
     for _ in 0..60 {

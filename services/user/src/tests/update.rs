@@ -27,7 +27,7 @@ async fn an_operator_renames_anybody_and_me_is_oneself(db: PgPool) {
     let me = User { user_id: "me".into(), display_name: "Ada".into(), ..Default::default() };
     assert_eq!(rename(&desk, &ada, me, &[]).await.expect("oneself").user_id, ada.user_id);
     let lines = log.find("an account was changed");
-    let [line] = lines.as_slice() else { panic!("what an operator did is told, and only that: {lines:?}") };
+    let [line] = lines.as_slice() else { panic!("the change of the operator is logged, and no other: {lines:?}") };
     assert!(line.contains(&format!("actor=\"operator:{OPERATOR}\"")) && line.contains(&ada.user_id), "{line}");
     assert!(log.find("Countess").is_empty() && log.find("ada@example.com").is_empty(), "nothing personal");
 }
