@@ -13,7 +13,7 @@ fn config(url: &str) -> Config {
     Config {
         foundation: Foundation {
             listen: ([127, 0, 0, 1], 0).into(),
-            database_url: url.parse().expect("any text"),
+            database_url: url.into(),
             database_connections: 2,
         },
         signing_key_files: vec![],
