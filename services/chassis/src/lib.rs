@@ -1,13 +1,13 @@
-//! What every service of Souk needs, and no commerce noun.
+//! What every service of Souk needs. It knows nothing about commerce.
 //!
 //! | Folder | For |
 //! | --- | --- |
-//! | `rpc` | verbs: callers and policies, idempotency, errors with details, pages, clients of peers |
+//! | `rpc` | RPC handlers: callers and policies, idempotency, errors with details, pages, clients of peers |
 //! | `event` | events: the outbox and its relay, the inbox, consumers, dead letters |
-//! | `boot` | `start` functions: roles, configuration, databases, background steps, health, telemetry, drain |
-//! | `check` | `souk check`: what an invariant's check found |
+//! | `boot` | `start` functions: roles, configuration, databases, jobs, health, telemetry, drain |
+//! | `check` | `souk check`: findings and ranges |
 //!
-//! It never knows a contract (it is handed the descriptor set as bytes) and never talks to Kafka (the crate `bus` does).
+//! It never depends on a contract (it gets the descriptor set as bytes) and never talks to Kafka (the crate `bus` does).
 
 pub mod boot;
 pub mod check;
@@ -15,7 +15,7 @@ pub mod event;
 pub mod rpc;
 
 pub use boot::clock::{Clock, timestamp};
+pub use boot::job::{Did, Job};
 pub use boot::role::{Context, Role};
-pub use boot::step::{Did, Step};
 pub use rpc::caller::{Caller, Owner, accept};
 pub use rpc::error::{Error, Explain, Refusal, Unexpected};

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::Step;
+use chassis::Job;
 use chassis::boot::config::{Foundation, parse_duration};
 use chassis::boot::db::Schema;
 use chassis::boot::settings::Settings;
@@ -90,13 +90,13 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
 
 fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
     let stale = service.clone();
-    let stale = Step::new("inventory.stale_holds", Duration::from_secs(10), move || stale::settle_stale(stale.clone()));
+    let stale = Job::new("inventory.stale_holds", Duration::from_secs(10), move || stale::settle_stale(stale.clone()));
     Role::new(roster::INVENTORY, listen, context)
         .database(&service.db, &service.clock)
         .serve(InventoryServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
         .consume(consumer(service))
-        .step(stale)
+        .job(stale)
 }
 
 fn consumer(service: Arc<Service>) -> Consumer {

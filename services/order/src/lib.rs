@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::Step;
+use chassis::Job;
 use chassis::boot::config::{Foundation, parse_duration};
 use chassis::boot::db::Schema;
 use chassis::boot::settings::Settings;
@@ -97,15 +97,15 @@ pub async fn rebuild(config: &Config, differ: impl FnMut(Difference)) -> Result<
 
 fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
     let (expire, watch) = (service.clone(), service.clone());
-    let expire = Step::new("order.expire", Duration::from_secs(1), move || expire::expire_due(expire.clone()));
-    let watch = Step::new("order.stuck", Duration::from_secs(10), move || stuck::count_stuck(watch.clone()));
+    let expire = Job::new("order.expire", Duration::from_secs(1), move || expire::expire_due(expire.clone()));
+    let watch = Job::new("order.stuck", Duration::from_secs(10), move || stuck::count_stuck(watch.clone()));
     Role::new(roster::ORDER, listen, context)
         .database(&service.db, &service.clock)
         .serve(OrderServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
         .consume(consumer(service))
-        .step(expire)
-        .step(watch)
+        .job(expire)
+        .job(watch)
 }
 
 fn consumer(service: Arc<Service>) -> Consumer {

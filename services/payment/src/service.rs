@@ -8,7 +8,7 @@ use chassis::boot::config::Secret;
 use chassis::event::Consumer;
 use chassis::event::outbox::{Outbox, Wake};
 use chassis::rpc::client;
-use chassis::{Clock, Context, Did, Role, Step, Unexpected};
+use chassis::{Clock, Context, Did, Job, Role, Unexpected};
 use contracts::event::Event as _;
 use contracts::souk::order::v1::order_event;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
@@ -36,7 +36,7 @@ pub(crate) struct Service {
     pub(crate) published: Wake,
     /// Wakes a worker that drives payments.
     pub(crate) work: Wake,
-    /// Wakes the step that compares what the provider reported about.
+    /// Wakes the job that compares what the provider reported about.
     pub(crate) looks: Wake,
 }
 
@@ -46,24 +46,24 @@ pub(crate) fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, co
         .database(&service.db, &service.clock)
         .serve(PaymentServiceServer::new(Rpc(service.clone())))
         .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
-        .step(step(&service, "payment.drive", SECOND, drive::drive_when_woken).woken_by(work).workers(workers))
-        .step(step(&service, "payment.behind", SECOND * 10, drive::measure_behind))
-        .step(step(&service, "payment.waiting", SECOND * 10, stale::settle_waiting))
-        .step(step(&service, "payment.look", SECOND, reconcile::look).woken_by(looks))
-        .step(step(&service, "payment.sweep", SECOND / 4, reconcile::sweep).workers(SWEEPERS))
-        .step(step(&service, "payment.lag", SECOND * 10, reconcile::measure_lag))
-        .step(step(&service, "payment.differences", SECOND * 10, reconcile::count_differences))
-        .step(step(&service, "payment.forget_webhooks", SECOND * 60, webhook::forget_old))
+        .job(job(&service, "payment.drive", SECOND, drive::drive_when_woken).woken_by(work).workers(workers))
+        .job(job(&service, "payment.behind", SECOND * 10, drive::measure_behind))
+        .job(job(&service, "payment.waiting", SECOND * 10, stale::settle_waiting))
+        .job(job(&service, "payment.look", SECOND, reconcile::look).woken_by(looks))
+        .job(job(&service, "payment.sweep", SECOND / 4, reconcile::sweep).workers(SWEEPERS))
+        .job(job(&service, "payment.lag", SECOND * 10, reconcile::measure_lag))
+        .job(job(&service, "payment.differences", SECOND * 10, reconcile::count_differences))
+        .job(job(&service, "payment.forget_webhooks", SECOND * 60, webhook::forget_old))
         .consume(consumer(service))
 }
 
-fn step<F, U>(service: &Arc<Service>, name: &'static str, every: Duration, unit: F) -> Step
+fn job<F, U>(service: &Arc<Service>, name: &'static str, every: Duration, unit: F) -> Job
 where
     F: Fn(Arc<Service>) -> U + Send + Sync + 'static,
     U: Future<Output = Result<Did, Unexpected>> + Send + 'static,
 {
     let service = service.clone();
-    Step::new(name, every, move || unit(service.clone()))
+    Job::new(name, every, move || unit(service.clone()))
 }
 
 pub(crate) fn consumer(service: Arc<Service>) -> Consumer {

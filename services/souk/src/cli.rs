@@ -1,5 +1,5 @@
-//! What can be asked of `souk`. Configuration is environment only; the flags of the same names exist so that `--help` is
-//! its reference.
+//! The command line of `souk`. Configuration comes from the environment; the flags of the same names exist so that `--help`
+//! documents it.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::migrate;
 use chassis::boot::Databases;
 
 #[derive(Debug, Parser)]
-#[command(name = "souk", version, about = "A commerce backend: every role, and the commands around them")]
+#[command(name = "souk", version, about = "A commerce backend: every role, and administrative commands")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -21,25 +21,25 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs every role in one process, each on its own port.
     All(Box<All>),
-    /// Runs the gateway: what people open, and reflection at the edge.
-    Gateway(One<gateway::Config>),
+    /// Runs the gateway: gRPC reflection at the edge.
+    Gateway(SingleRole<gateway::Config>),
     /// Runs the user service, or one of its commands.
     User(Box<User>),
     /// Runs the product service.
-    Product(One<product::Config>),
+    Product(SingleRole<product::Config>),
     /// Runs the inventory service.
-    Inventory(One<inventory::Config>),
+    Inventory(SingleRole<inventory::Config>),
     /// Runs the order service, or one of its commands.
     Order(Box<Order>),
     /// Runs the payment service.
-    Payment(One<payment::Config>),
+    Payment(SingleRole<payment::Config>),
     /// Creates databases, database roles, tables and topics, or brings them up to date.
     Migrate(migrate::Config),
     /// Checks the invariants over all databases, all topics and the payment provider: one line each, exit code 1 if one is
     /// violated.
     #[command(after_help = check::help())]
     Check(Box<Check>),
-    /// Prints the edge's configuration for Envoy.
+    /// Prints the edge's Envoy configuration.
     Envoy(Box<edge::Config>),
     /// Prints the contracts as a FileDescriptorSet.
     Descriptors,
@@ -54,7 +54,7 @@ pub(crate) struct Check {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct One<C: Settings> {
+pub(crate) struct SingleRole<C: Settings> {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
@@ -85,12 +85,12 @@ pub(crate) struct User {
     #[command(subcommand)]
     pub(crate) command: Option<UserCommand>,
     #[command(flatten)]
-    pub(crate) one: One<user::Config>,
+    pub(crate) single: SingleRole<user::Config>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
-    /// Makes the account of an operator. One that exists is left as it is.
+    /// Creates an operator's account. Does nothing if it exists.
     CreateOperator(CreateOperator),
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct CreateOperator {
     /// The operator's e-mail address.
     #[arg(long)]
     pub(crate) email: String,
-    /// A file that holds the password, in its first line.
+    /// A file with the password in its first line.
     #[arg(long)]
     pub(crate) password_file: PathBuf,
 }
@@ -112,12 +112,12 @@ pub(crate) struct Order {
     #[command(subcommand)]
     pub(crate) command: Option<OrderCommand>,
     #[command(flatten)]
-    pub(crate) one: One<order::Config>,
+    pub(crate) single: SingleRole<order::Config>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OrderCommand {
-    /// Builds the table of orders again from their events, beside the one that is in use, and tells the differences. It
+    /// Rebuilds the orders from their events in a temporary table, and prints how they differ from the orders in use. It
     /// changes nothing.
     Rebuild(RoleSettings<order::Config>),
 }

@@ -1,4 +1,4 @@
-//! From a command to running roles.
+//! Builds and runs the roles of a command.
 
 use std::process::ExitCode;
 
@@ -9,29 +9,29 @@ use chassis::boot::settings::Settings;
 use chassis::boot::telemetry;
 use chassis::{Context, Role};
 
-use crate::cli::{All, One};
+use crate::cli::{All, SingleRole};
 use crate::ops::Ops;
-use crate::{USAGE, say};
+use crate::{USAGE, fail};
 
 /// The databases of `roster::services()`, in its order.
 pub(crate) static SCHEMAS: [&Schema; 5] =
     [&user::SCHEMA, &product::SCHEMA, &inventory::SCHEMA, &order::SCHEMA, &payment::SCHEMA];
 
-/// Starts what `make` makes, and runs it until a signal.
+/// Runs the roles that `build` returns, until a signal.
 pub(crate) async fn serve(
     name: &str,
     common: &Common,
-    make: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
+    build: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
 ) -> ExitCode {
     let telemetry = match telemetry::init(common, name) {
         Ok(telemetry) => telemetry,
-        Err(error) => return say(&error, USAGE),
+        Err(error) => return fail(&error, USAGE),
     };
-    let code = match prepare(common, make) {
-        Err(error) => say(&error, USAGE),
+    let code = match prepare(common, build) {
+        Err(error) => fail(&error, USAGE),
         Ok((roles, context)) => match chassis::boot::run(roles, common, context).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => say(&error, 1),
+            Err(error) => fail(&error, 1),
         },
     };
     telemetry.shutdown();
@@ -40,17 +40,17 @@ pub(crate) async fn serve(
 
 fn prepare(
     common: &Common,
-    make: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
+    build: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
 ) -> Result<(Vec<Role>, Context), String> {
     let context = Context::new(common, contracts::DESCRIPTORS).map_err(|error| error.to_string())?;
-    // Everything is parsed before the first socket opens.
-    let roles = make(&context)?;
+    // All settings are parsed before the first socket opens.
+    let roles = build(&context)?;
     let bus = Bus::new(common).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
     let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context)).collect();
     Ok((attached, context))
 }
 
-/// Every role, in the order in which requests meet them.
+/// Every role, in the order in which a request passes them.
 pub(crate) fn all(config: &All, context: &Context) -> Result<Vec<Role>, String> {
     Ok(vec![
         gateway::start(&config.gateway.0, context)?,
@@ -62,11 +62,11 @@ pub(crate) fn all(config: &All, context: &Context) -> Result<Vec<Role>, String> 
     ])
 }
 
-pub(crate) async fn one<C: Settings>(
-    one: &One<C>,
+pub(crate) async fn run_one<C: Settings>(
+    single: &SingleRole<C>,
     start: impl FnOnce(&C, &Context) -> Result<Role, String>,
 ) -> ExitCode {
-    serve(C::ROLE.name, &one.common, |context| Ok(vec![start(&one.role.0, context)?])).await
+    serve(C::ROLE.name, &single.common, |context| Ok(vec![start(&single.role.0, context)?])).await
 }
 
 #[cfg(test)]

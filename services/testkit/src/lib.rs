@@ -172,7 +172,7 @@ fn keep_samples(records: &[Record]) {
 
 /// Hands records to a consumer, as the bus would.
 pub async fn hear(consumer: &Consumer, clock: &Clock, records: &[Record]) {
-    chassis::event::inbox::take_in(consumer, clock, records).await.expect("the database is there");
+    chassis::event::inbox::consume(consumer, clock, records).await.expect("the database is there");
 }
 
 /// An event of another service, as it would arrive.

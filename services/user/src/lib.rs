@@ -25,7 +25,7 @@ use chassis::boot::config::{Common, Foundation};
 use chassis::boot::db::Schema;
 use chassis::boot::settings::Settings;
 use chassis::{Clock, Context, Role};
-use chassis::{Did, Step};
+use chassis::{Did, Job};
 use clap::Args;
 use contracts::souk::user::v1::session_service_server::SessionServiceServer;
 use contracts::souk::user::v1::user_service_server::UserServiceServer;
@@ -87,7 +87,7 @@ fn role(service: Service, listen: SocketAddr, context: &Context) -> Role {
     let service = Arc::new(service);
     let minute = Duration::from_secs(60);
     let db = service.db.clone();
-    let forget_sessions = Step::new("user.forget_sessions", minute, move || {
+    let forget_sessions = Job::new("user.forget_sessions", minute, move || {
         let db = db.clone();
         async move { Ok(Did::any(session::forget_old(&db).await?)) }
     });
@@ -96,7 +96,7 @@ fn role(service: Service, listen: SocketAddr, context: &Context) -> Role {
         .serve(UserServiceServer::new(Rpc(service.clone())))
         .serve(SessionServiceServer::new(Rpc(service.clone())))
         .admin(signing::pages(&service.signer))
-        .step(forget_sessions)
+        .job(forget_sessions)
 }
 
 #[cfg(test)]
