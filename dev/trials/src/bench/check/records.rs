@@ -1,4 +1,4 @@
-//! What was published about the orders.
+//! Writes the events of the orders into the topics.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const WITHIN: Duration = Duration::from_secs(120);
 pub(super) fn write(layout: &Layout, story: &Story) -> Result<()> {
     let brokers = format!("127.0.0.1:{}", layout.ports.kafka());
     let mut config = ClientConfig::new();
-    // As many as wait for the broker are in memory.
+    // The queue bounds how many are in memory.
     config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("linger.ms", "20");
     let producer: BaseProducer = config.create()?;
     for order in story.orders() {
@@ -52,7 +52,7 @@ fn headers(event: &Event, key: &str, version: u64) -> OwnedHeaders {
     let all = [
         ("ce_specversion", "1.0"),
         ("ce_id", &event_id),
-        ("ce_type", event.kind),
+        ("ce_type", event.event_type),
         ("ce_source", "/souk/bench"),
         ("ce_time", "2026-01-01T00:00:00Z"),
         ("ce_subject", key),
