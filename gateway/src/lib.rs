@@ -24,10 +24,11 @@ impl Settings for Config {
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
-    role(config.listen, context).map_err(|error| format!("the contracts: {error}"))
+    let role = role(context).map_err(|error| format!("the contracts: {error}"))?;
+    Ok(role.listen_on(config.listen))
 }
 
-fn role(listen: SocketAddr, context: &Context) -> Result<Role, Box<dyn std::error::Error>> {
+fn role(context: &Context) -> Result<Role, Box<dyn std::error::Error>> {
     let contracts = only_public(FileDescriptorSet::decode(context.descriptors)?, &context.policies);
     let reflect = || {
         let builder = tonic_reflection::server::Builder::configure();
@@ -35,7 +36,7 @@ fn role(listen: SocketAddr, context: &Context) -> Result<Role, Box<dyn std::erro
         let builder = names.into_iter().fold(builder, |builder, name| builder.with_service_name(name));
         builder.register_file_descriptor_set(contracts.clone())
     };
-    let role = Role::new(roster::GATEWAY, listen, context);
+    let role = Role::new(roster::GATEWAY, context);
     Ok(role.serve_streaming(reflect().build_v1()?).serve_streaming(reflect().build_v1alpha()?))
 }
 
@@ -97,8 +98,8 @@ mod tests {
         use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
         use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-        let kit = testkit::Kit::new();
-        let role = role(SocketAddr::from(([127, 0, 0, 1], 0)), &kit.context).expect("the contracts can be reflected");
+        let mut kit = testkit::Kit::new();
+        let role = role(&kit.context).expect("the contracts can be reflected");
         let ask = ServerReflectionRequest {
             host: String::new(),
             message_request: Some(MessageRequest::ListServices(String::new())),

@@ -93,7 +93,7 @@ pub struct Stack {
     pub layout: Layout,
     pub operator: (String, String),
     lines: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
-    _process: Child,
+    process: Child,
 }
 
 impl Stack {
@@ -113,7 +113,15 @@ impl Stack {
                 break (email.to_owned(), password.to_owned());
             }
         };
-        Ok(Self { layout, operator, lines: Mutex::new((input, lines)), _process: process })
+        Ok(Self { layout, operator, lines: Mutex::new((input, lines)), process })
+    }
+
+    /// Ends everything, and waits for it: ports and folders are free afterwards.
+    pub async fn stop(self) -> Result<()> {
+        let Self { lines, mut process, .. } = self;
+        drop(lines);
+        process.wait().await?;
+        Ok(())
     }
 
     pub fn ports(&self) -> Ports {

@@ -12,10 +12,12 @@
 pub mod boot;
 pub mod check;
 pub mod event;
+mod id;
 pub mod rpc;
 
 pub use boot::clock::{Clock, timestamp};
 pub use boot::job::{Did, Job};
 pub use boot::role::{Context, Role};
+pub use id::Id;
 pub use rpc::caller::{Caller, Owner, accept};
-pub use rpc::error::{Error, Explain, Refusal, Unexpected};
+pub use rpc::error::{Error, Explain, Refusal, RpcResult, Unexpected, respond};

@@ -24,7 +24,7 @@ fn check(connection: &mut SendRequest<Bytes>) -> (ResponseFuture, h2::SendStream
 #[tokio::test]
 async fn a_client_that_cancels_a_burst_of_calls_does_not_end_those_of_others() {
     let kit = Kit::new();
-    let mut role = chassis::Role::new(TEST, ([127, 0, 0, 1], 0).into(), &kit.context);
+    let mut role = chassis::Role::new(TEST, &kit.context);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
     let server = chassis::boot::server::serve(&mut role, &kit.context, incoming, CancellationToken::new());

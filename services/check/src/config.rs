@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chassis::boot::config::{parse_duration, parse_secure_url};
+use chassis::boot::config::{first_line, parse_duration, parse_secure_url};
 use clap::Args;
 
 /// What to check, beside the databases.
@@ -62,7 +62,6 @@ pub struct Config {
 impl Config {
     pub(crate) fn provider_key(&self) -> Result<String, String> {
         let file = self.provider_key_file.as_ref().ok_or("it is required with SOUK_CHECK_PROVIDER_URL")?;
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        Ok(text.lines().next().unwrap_or_default().to_owned())
+        first_line(file)
     }
 }

@@ -81,8 +81,8 @@ const SIZES: Sizes = Sizes { rows_per_range: 10_000, keys_in_memory: 900_000 };
 
 /// Everything that is read.
 struct Sources {
-    user: PgPool,
-    product: PgPool,
+    /// The databases of all services of the roster: no secret is in any of them.
+    databases: Vec<(Role, PgPool)>,
     inventory: PgPool,
     order: PgPool,
     payment: PgPool,
@@ -102,7 +102,9 @@ impl Sources {
             let pool = db::pool_with_timeout(databases.url(role), 4, config.statement_timeout);
             pool.map_err(|why| invalid(&role.variable("database_url"), why))
         };
-        let payment = pool(roster::PAYMENT)?;
+        let databases = roster::services().map(|role| Ok((role, pool(role)?))).collect::<Result<Vec<_>, Error>>()?;
+        let [inventory, order, payment] =
+            [roster::INVENTORY, roster::ORDER, roster::PAYMENT].map(|role| database(&databases, role));
         let provider = config.provider_url.as_deref().map(|url| {
             let key = config.provider_key().map_err(|why| invalid("PAYMENT_PROVIDER_KEY_FILE", why))?;
             Provider::new(url, &key, config.provider_rate, payment.clone())
@@ -112,10 +114,9 @@ impl Sources {
         let coverage = if config.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
         let attempts = config.journal.as_deref().map(journal::read).transpose()?;
         Ok(Self {
-            user: pool(roster::USER)?,
-            product: pool(roster::PRODUCT)?,
-            inventory: pool(roster::INVENTORY)?,
-            order: pool(roster::ORDER)?,
+            databases,
+            inventory,
+            order,
             payment,
             kafka_brokers: config.kafka_brokers.clone(),
             provider,
@@ -130,6 +131,12 @@ impl Sources {
     fn as_of(&self) -> OffsetDateTime {
         Clock::System.now() + if self.at_rest { time::Duration::DAY } else { time::Duration::ZERO }
     }
+}
+
+/// Of one service.
+fn database(all: &[(Role, PgPool)], role: Role) -> PgPool {
+    let found = all.iter().find(|(it, _)| *it == role);
+    found.expect("every service of the roster has a database").1.clone()
 }
 
 /// Checks everything and prints the report. Returns whether all invariants hold.
@@ -175,16 +182,9 @@ async fn check(sources: &Sources) -> Result<Vec<Finding>, Error> {
 }
 
 async fn scan(sources: &Sources) -> Result<Scan, Error> {
-    let mut scan = Scan::begin(&sources.user).await?;
-    let services = [
-        ("user", &sources.user),
-        ("product", &sources.product),
-        ("inventory", &sources.inventory),
-        ("order", &sources.order),
-        ("payment", &sources.payment),
-    ];
-    for (service, db) in services {
-        scan.database(service, db).await?;
+    let mut scan = Scan::begin(&database(&sources.databases, roster::USER)).await?;
+    for (role, db) in &sources.databases {
+        scan.database(role.name, db).await?;
     }
     for topic in TOPICS {
         scan = scan.topic(&sources.kafka_brokers, topic).await?;

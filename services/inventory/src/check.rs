@@ -45,7 +45,7 @@ pub async fn check_stock(db: &PgPool) -> Result<Finding, Unexpected> {
     Ok(finding)
 }
 
-/// I9: every reservation went only where it may, and is where its history ends.
+/// I9: every reservation took only legal steps, and is in the last state of its history.
 pub async fn check_reservations(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id as "order_id!", now.state as "state?",
@@ -80,7 +80,7 @@ pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid,
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.version)).collect())
 }
 
-/// What the orders of a range hold: their units, held or sold. One that holds nothing is not there.
+/// Whether the units of the orders of a range are held or sold. Orders without units are not in the answer.
 pub async fn held_or_sold(db: &PgPool, range: Range) -> Result<HashMap<Uuid, Holding>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, state = 'SOLD' as "sold!" from reservation

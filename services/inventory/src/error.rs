@@ -1,5 +1,5 @@
 use chassis::{Explain, Refusal, Unexpected};
-use tonic::{Code, Status};
+use tonic::Code;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -10,7 +10,7 @@ pub(crate) enum Error {
     #[error("this order has no reservation")]
     ReservationNotFound,
     #[error(transparent)]
-    Chassis(#[from] chassis::Error),
+    Chassis(chassis::Error),
 }
 
 impl Explain for Error {
@@ -20,24 +20,17 @@ impl Explain for Error {
         let text = self.to_string();
         Ok(match self {
             Self::SkuNotFound { sku } => Refusal::new(Code::NotFound, "SKU_NOT_FOUND", text).with("sku", sku),
-            Self::StockShort { sku, available } => Refusal::new(Code::FailedPrecondition, "STOCK_SHORT", &text)
-                .precondition(&sku, text)
-                .with("sku", &sku)
-                .with("available", available),
+            Self::StockShort { sku, available } => {
+                Refusal::precondition("STOCK_SHORT", &sku, text).with("sku", &sku).with("available", available)
+            }
             Self::ReservationNotFound => Refusal::new(Code::NotFound, "RESERVATION_NOT_FOUND", text),
             Self::Chassis(error) => return error.explain(),
         })
     }
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
+impl<E: Into<chassis::Error>> From<E> for Error {
+    fn from(error: E) -> Self {
         Self::Chassis(error.into())
-    }
-}
-
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        chassis::rpc::error::status(error)
     }
 }

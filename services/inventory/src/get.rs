@@ -1,14 +1,14 @@
-//! What anybody may know of stock, and what operators may know of reservations.
+//! Read stock, which is public, and reservations, which are for operators.
 
 use std::collections::HashMap;
 
 use chassis::timestamp;
 use contracts::souk::inventory::v1::*;
-use uuid::Uuid;
 
-use crate::Service;
 use crate::error::Error;
+use crate::ids::OrderId;
 use crate::reservation::State;
+use crate::service::Service;
 
 pub(crate) async fn get(service: &Service, request: GetStockRequest) -> Result<GetStockResponse, Error> {
     let available = sqlx::query_scalar!("select available from stock where sku = $1", request.sku);
@@ -38,16 +38,21 @@ pub(crate) async fn get_reservation(
     service: &Service,
     request: GetReservationRequest,
 ) -> Result<GetReservationResponse, Error> {
-    let order_id = Uuid::parse_str(&request.order_id).map_err(|_| Error::ReservationNotFound)?;
-    let row = sqlx::query!("select state, created_at, updated_at from reservation where order_id = $1", order_id);
+    let order_id = OrderId::parse(&request.order_id).ok_or(Error::ReservationNotFound)?;
+    let row = sqlx::query!(
+        r#"select state as "state: State", created_at, updated_at from reservation where order_id = $1"#,
+        order_id as OrderId,
+    );
     let row = row.fetch_optional(&service.db).await?.ok_or(Error::ReservationNotFound)?;
-    let lines = sqlx::query!("select sku, quantity from reservation_line where order_id = $1 order by sku", order_id);
+    let lines = sqlx::query!(
+        "select sku, quantity from reservation_line where order_id = $1 order by sku",
+        order_id as OrderId,
+    );
     let lines = lines.fetch_all(&service.db).await?.into_iter();
     let lines = lines.map(|line| ReservationLine { sku: line.sku, quantity: line.quantity }).collect();
-    let state = State::parse(&row.state).map_err(chassis::Error::from)?;
     let reservation = Reservation {
         order_id: request.order_id,
-        state: state.to_proto().into(),
+        state: row.state.to_proto().into(),
         lines,
         create_time: Some(timestamp(row.created_at)),
         update_time: Some(timestamp(row.updated_at)),

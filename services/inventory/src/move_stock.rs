@@ -1,12 +1,12 @@
-//! Operators take units in, and correct what a count found.
+//! Receive units, and correct their number after a count.
 
 use chassis::Caller;
 use chassis::rpc::error::on_constraint;
 use chassis::rpc::idempotency::{self, Begun};
 use contracts::souk::inventory::v1::*;
 
-use crate::Service;
 use crate::error::Error;
+use crate::service::Service;
 use crate::stock::Level;
 
 pub(crate) async fn receive(

@@ -1,57 +1,42 @@
-//! What an order's events say to whoever holds stock for it. What is done about it is in `apply`.
+//! Consumes the events of orders: parses all, and applies them as one set.
 
-use std::sync::Arc;
-
-use chassis::event::{Due, HandleError, Handler, Record};
+use chassis::event::{Due, HandleError, Handler};
 use contracts::event::Event as _;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::{OrderEvent, OrderLine};
 use prost::Message;
 use sqlx::PgConnection;
-use tracing::Span;
-use uuid::Uuid;
 
-use crate::Service;
-use crate::apply::{News, apply};
-use crate::reservation::Heard;
+use crate::apply::{OrderUpdate, apply};
+use crate::ids::{OrderId, UserId};
+use crate::reservation::OrderPhase;
+use crate::service::Service;
 use crate::stock::Line;
 
-pub(crate) struct Orders(pub(crate) Arc<Service>);
+pub(crate) const TOPICS: &[&str] = &[Event::TOPIC];
 
 #[tonic::async_trait]
-impl Handler for Orders {
+impl Handler for Service {
     fn wants(&self, event_type: &str) -> bool {
-        Event::of_type(event_type).is_some_and(|event| parse_news(&event).is_some())
+        Event::of_type(event_type).is_some_and(|event| phase_of(&event).is_some())
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
-        let news = due.iter().map(|due| Ok(News { span: due.span.clone(), ..read(due.record)? }));
-        let news = news.collect::<Result<Vec<_>, HandleError>>()?;
-        apply(&self.0, tx, &news).await
+        let updates = due.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        apply(self, tx, &updates).await
     }
 
     fn committed(&self) {
-        self.0.published.wake();
+        self.published.wake();
     }
 }
 
-fn read(record: &Record) -> Result<News, HandleError> {
-    let event = OrderEvent::decode(&*record.payload)?;
-    let order_id = Uuid::parse_str(&event.order_id).map_err(|_| poisoned("its order_id is not a UUID"))?;
-    let payload = event.event.ok_or_else(|| poisoned("it says nothing"))?;
-    let heard = parse_news(&payload).ok_or_else(|| poisoned("its type is not what its headers say"))?;
-    let lines = if let Event::OrderPlaced(placed) = payload { sum(placed.lines) } else { vec![] };
-    let user_id = Uuid::parse_str(&event.user_id).ok();
-    let (version, causation_id) = (record.version, Some(record.event_id));
-    Ok(News { order_id, user_id, version, heard, lines, causation_id, span: Span::current() })
-}
-
-/// What it means for the order's reservation, if it means anything.
-fn parse_news(event: &Event) -> Option<Heard> {
+/// What an event says of its order, as far as it matters to the reservation.
+fn phase_of(event: &Event) -> Option<OrderPhase> {
     match event {
-        Event::OrderPlaced(_) => Some(Heard::Placed),
-        Event::OrderConfirmed(_) => Some(Heard::Confirmed),
-        Event::OrderPaymentFailed(_) | Event::OrderCancelled(_) | Event::OrderExpired(_) => Some(Heard::Ended),
+        Event::OrderPlaced(_) => Some(OrderPhase::Placed),
+        Event::OrderConfirmed(_) => Some(OrderPhase::Confirmed),
+        Event::OrderPaymentFailed(_) | Event::OrderCancelled(_) | Event::OrderExpired(_) => Some(OrderPhase::Ended),
         Event::OrderReserved(_)
         | Event::OrderPaid(_)
         | Event::OrderFulfilled(_)
@@ -61,8 +46,21 @@ fn parse_news(event: &Event) -> Option<Heard> {
     }
 }
 
-fn poisoned(why: &str) -> HandleError {
-    HandleError::Poisoned(why.to_owned())
+fn parse(due: &Due<'_>) -> Result<OrderUpdate, HandleError> {
+    let poisoned = |why: &str| HandleError::Poisoned(why.to_owned());
+    let event = OrderEvent::decode(&*due.record.payload)?;
+    let order_id = OrderId::parse(&event.order_id).ok_or_else(|| poisoned("its order_id is not a UUID"))?;
+    let payload = event.event.ok_or_else(|| poisoned("it has no payload"))?;
+    let phase = phase_of(&payload).ok_or_else(|| poisoned("its type is not the one in its headers"))?;
+    Ok(OrderUpdate {
+        order_id,
+        user_id: UserId::parse(&event.user_id),
+        version: due.record.version,
+        phase,
+        lines: if let Event::OrderPlaced(placed) = payload { sum(placed.lines) } else { vec![] },
+        event_id: Some(due.record.event_id),
+        span: due.span.clone(),
+    })
 }
 
 /// One line for each SKU.

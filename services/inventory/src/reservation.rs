@@ -1,9 +1,33 @@
-//! What becomes of a reservation. Pure: the test walks every pair of state and news.
+//! The aggregate: what is held for an order, and how it may change. The decision is pure: its test walks every pair.
+
+use std::collections::BTreeMap;
 
 use chassis::Unexpected;
 use contracts::souk::inventory::v1::ReservationState;
+use sqlx::PgConnection;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use crate::ids::{OrderId, UserId};
+use crate::stock::Line;
+
+/// The default is that of an order that is not known yet.
+#[derive(Debug, Default)]
+pub(crate) struct Reservation {
+    pub(crate) user_id: Option<UserId>,
+    /// None: there is no row yet.
+    pub(crate) state: Option<State>,
+    /// Counts its events.
+    pub(crate) version: i64,
+    /// The order's, when it came into this state.
+    pub(crate) order_version: i64,
+    pub(crate) lines: Vec<Line>,
+    /// Whether this transaction inserts it.
+    pub(crate) is_new: bool,
+    /// Whether this transaction writes it.
+    pub(crate) is_changed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum State {
     Held,
     Sold,
@@ -12,60 +36,99 @@ pub(crate) enum State {
     Rejected,
 }
 
-/// What an order's event means for its reservation.
+/// How far an order is, as far as it matters to its reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum OrderPhase {
     Placed,
     Confirmed,
-    /// Whatever ended it: cancelled, expired, not paid for.
+    /// Cancelled, expired, or its payment failed.
     Ended,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Hold all lines, or reject.
-    Hold,
-    Sell,
-    Release,
-    TakeBack,
-    /// The end came before anything was held: remember that, so that nothing ever will be.
-    Bar,
+    Record(Step),
+    /// A repeat, or the end of an order for which nothing is held.
     Ignore,
+    /// An order service that works never says this in this state: the event becomes a dead letter.
     Impossible,
 }
 
-/// `known`: the state, and the version of the order that led to it. `version`: the order's with what was heard, as an event
-/// or as an answer of the order service, which may be ahead of the events.
-pub(crate) fn decide(known: Option<(State, i64)>, heard: Heard, version: i64) -> Decision {
+/// What happens to a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Holds all lines, or rejects the order.
+    Hold,
+    Sell,
+    Release,
+    Return,
+    /// The order ended before anything was held: its reservation is released at once, so that nothing ever will be held.
+    Block,
+}
+
+/// `known`: the state, and the version of the order that led to it. `version`: the order's in this phase, as an event or an
+/// answer of the order service says, which may be ahead of the events.
+pub(crate) fn decide(known: Option<(State, i64)>, phase: OrderPhase, version: i64) -> Decision {
     use State::{Held, Rejected, Released, Returned, Sold};
     if known.is_some_and(|(_, known)| version <= known) {
         return Decision::Ignore;
     }
-    match (known.map(|(state, _)| state), heard) {
-        (None, Heard::Placed) => Decision::Hold,
-        (Some(Held), Heard::Confirmed) => Decision::Sell,
-        (Some(Held), Heard::Ended) => Decision::Release,
-        (Some(Sold), Heard::Ended) => Decision::TakeBack,
-        (None, Heard::Ended) => Decision::Bar,
-        // Heard again, or the end of what holds nothing.
-        (Some(_), Heard::Placed) | (Some(Sold), Heard::Confirmed) => Decision::Ignore,
-        (Some(Released | Returned | Rejected), Heard::Ended) => Decision::Ignore,
-        // An order is confirmed only after it was told that its goods are held, and never after its end.
-        (None | Some(Released | Returned | Rejected), Heard::Confirmed) => Decision::Impossible,
+    match (known.map(|(state, _)| state), phase) {
+        (None, OrderPhase::Placed) => Decision::Record(Step::Hold),
+        (Some(Held), OrderPhase::Confirmed) => Decision::Record(Step::Sell),
+        (Some(Held), OrderPhase::Ended) => Decision::Record(Step::Release),
+        (Some(Sold), OrderPhase::Ended) => Decision::Record(Step::Return),
+        (None, OrderPhase::Ended) => Decision::Record(Step::Block),
+        (Some(_), OrderPhase::Placed) | (Some(Sold), OrderPhase::Confirmed) => Decision::Ignore,
+        (Some(Released | Returned | Rejected), OrderPhase::Ended) => Decision::Ignore,
+        // An order is confirmed only after its stock was reserved, and never after its end.
+        (None | Some(Released | Returned | Rejected), OrderPhase::Confirmed) => Decision::Impossible,
+    }
+}
+
+impl Reservation {
+    /// Locks in the order of ids. Those that do not exist are not in the answer.
+    ///
+    /// The limit makes Postgres expect few rows, so that it keeps a plan by the index. Otherwise it goes on reading the whole of
+    /// a table that was small at first.
+    pub(crate) async fn lock_all(
+        tx: &mut PgConnection,
+        order_ids: &[OrderId],
+    ) -> Result<BTreeMap<OrderId, Self>, Unexpected> {
+        let rows = sqlx::query!(
+            r#"select order_id as "order_id: OrderId", user_id as "user_id: UserId", state as "state: State", version, order_version,
+                 array(select sku from reservation_line as line where line.order_id = reservation.order_id order by sku)
+                   as "skus!",
+                 array(select quantity from reservation_line as line where line.order_id = reservation.order_id order by sku)
+                   as "quantities!"
+               from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
+                 join reservation on order_id = wanted.id
+               order by order_id for update of reservation"#,
+            order_ids as &[OrderId],
+        );
+        let rows = rows.fetch_all(tx).await?.into_iter().map(|row| {
+            let lines = row.skus.into_iter().zip(row.quantities);
+            let reservation = Self {
+                user_id: row.user_id,
+                state: Some(row.state),
+                version: row.version,
+                order_version: row.order_version,
+                lines: lines.map(|(sku, quantity)| Line { sku, quantity }).collect(),
+                is_new: false,
+                is_changed: false,
+            };
+            (row.order_id, reservation)
+        });
+        Ok(rows.collect())
     }
 }
 
 impl State {
     pub(crate) const ALL: [Self; 5] = [Self::Held, Self::Sold, Self::Released, Self::Returned, Self::Rejected];
 
+    /// Such as `HELD`, in the table and in the contract.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Held => "HELD",
-            Self::Sold => "SOLD",
-            Self::Released => "RELEASED",
-            Self::Returned => "RETURNED",
-            Self::Rejected => "REJECTED",
-        }
+        self.to_proto().as_str_name().trim_start_matches("RESERVATION_STATE_")
     }
 
     pub(crate) fn parse(name: &str) -> Result<Self, Unexpected> {
@@ -73,9 +136,9 @@ impl State {
         found.ok_or_else(|| Unexpected::Broken(format!("{name} is no state of a reservation")))
     }
 
-    /// Whether a reservation may begin so.
+    /// Whether a reservation may begin in this state.
     pub(crate) fn is_first(self) -> bool {
-        // Released: the end of the order came before its beginning.
+        // Released: the order ended before its stock was held.
         matches!(self, Self::Held | Self::Released | Self::Rejected)
     }
 
@@ -110,63 +173,66 @@ mod tests {
 
     #[test]
     fn every_pair_is_decided() {
-        use Decision::{Bar, Hold, Ignore, Impossible, Release, Sell, TakeBack};
+        use Decision::{Ignore, Impossible, Record};
         let table = [
-            (None, [Hold, Impossible, Bar]),
-            (Some(State::Held), [Ignore, Sell, Release]),
-            (Some(State::Sold), [Ignore, Ignore, TakeBack]),
+            (None, [Record(Step::Hold), Impossible, Record(Step::Block)]),
+            (Some(State::Held), [Ignore, Record(Step::Sell), Record(Step::Release)]),
+            (Some(State::Sold), [Ignore, Ignore, Record(Step::Return)]),
             (Some(State::Released), [Ignore, Impossible, Ignore]),
             (Some(State::Returned), [Ignore, Impossible, Ignore]),
             (Some(State::Rejected), [Ignore, Impossible, Ignore]),
         ];
         assert_eq!(table[1..].iter().filter_map(|(state, _)| *state).collect::<Vec<_>>(), State::ALL);
         for (state, decisions) in table {
-            for (heard, expected) in [Heard::Placed, Heard::Confirmed, Heard::Ended].into_iter().zip(decisions) {
+            for (phase, expected) in
+                [OrderPhase::Placed, OrderPhase::Confirmed, OrderPhase::Ended].into_iter().zip(decisions)
+            {
                 let known = state.map(|state| (state, 1));
-                assert_eq!(decide(known, heard, 2), expected, "{state:?} {heard:?}");
+                assert_eq!(decide(known, phase, 2), expected, "{state:?} {phase:?}");
                 if known.is_some() {
-                    assert_eq!(decide(known, heard, 1), Ignore, "{state:?} {heard:?} again");
+                    assert_eq!(decide(known, phase, 1), Ignore, "{state:?} {phase:?} again");
                 }
             }
         }
     }
 
-    /// What one order tells, by version: Kafka repeats events from any point on, and the order service may be asked at any
+    /// What is said of one order, by version: Kafka repeats events from any point on, and the order service may be asked at any
     /// time about a hold that exists.
     struct Story {
         has_stock: bool,
-        events: &'static [(i64, Heard)],
-        /// How the order stands at a version: other events than these move it on, too.
-        answers: &'static [(i64, Heard)],
+        events: &'static [(i64, OrderPhase)],
+        /// What the order service answers: other events than these change the order's version, too.
+        answers: &'static [(i64, OrderPhase)],
     }
 
     impl Story {
         /// Everything that may come next, from every state that can be reached. The states that were.
         fn walk(&self) -> Vec<Option<State>> {
             let (mut seen, mut open) = (vec![], vec![(None, 0)]);
-            while let Some((known, told)) = open.pop() {
-                if seen.contains(&(known, told)) {
+            while let Some((known, delivered)) = open.pop() {
+                if seen.contains(&(known, delivered)) {
                     continue;
                 }
-                seen.push((known, told));
-                let events = self.events.iter().take(told + 1).enumerate().map(|(at, event)| (event, told.max(at + 1)));
-                let answers = self.answers.iter().filter(|_| known.is_some()).map(|answer| (answer, told));
-                for ((version, heard), told) in events.chain(answers) {
-                    let state = match decide(known, *heard, *version) {
-                        Decision::Hold if self.has_stock => State::Held,
-                        Decision::Hold => State::Rejected,
-                        Decision::Sell => State::Sold,
-                        Decision::Release | Decision::Bar => State::Released,
-                        Decision::TakeBack => State::Returned,
+                seen.push((known, delivered));
+                let events = self.events.iter().take(delivered + 1).enumerate();
+                let events = events.map(|(at, event)| (event, delivered.max(at + 1)));
+                let answers = self.answers.iter().filter(|_| known.is_some()).map(|answer| (answer, delivered));
+                for ((version, phase), delivered) in events.chain(answers) {
+                    let state = match decide(known, *phase, *version) {
+                        Decision::Record(Step::Hold) if self.has_stock => State::Held,
+                        Decision::Record(Step::Hold) => State::Rejected,
+                        Decision::Record(Step::Sell) => State::Sold,
+                        Decision::Record(Step::Release | Step::Block) => State::Released,
+                        Decision::Record(Step::Return) => State::Returned,
                         Decision::Ignore => {
-                            open.push((known, told));
+                            open.push((known, delivered));
                             continue;
                         }
-                        Decision::Impossible => panic!("{known:?} hears {heard:?} at {version}, after {told} events"),
+                        Decision::Impossible => panic!("{known:?}: {phase:?} at {version}, after {delivered} events"),
                     };
                     let before = known.map(|(state, _): (State, i64)| state);
                     assert!(before.map_or(state.is_first(), |before| before.may_become(state)), "{before:?} {state:?}");
-                    open.push((Some((state, *version)), told));
+                    open.push((Some((state, *version)), delivered));
                 }
             }
             let states: Vec<_> = seen.iter().map(|(known, _)| known.map(|(state, _)| state)).collect();
@@ -174,10 +240,10 @@ mod tests {
         }
     }
 
-    /// Version 2 is that the order heard of its stock, 4 that it was paid, 6 that money went back.
+    /// At version 2 the order is reserved, at 4 paid, at 6 refunded.
     #[test]
     fn no_legal_story_is_a_dead_letter() {
-        use Heard::{Confirmed, Ended, Placed};
+        use OrderPhase::{Confirmed, Ended, Placed};
         use State::{Held, Rejected, Released, Returned, Sold};
         let story = |has_stock, events, answers| Story { has_stock, events, answers }.walk();
         let states = |states: &[State]| states.iter().copied().map(Some).collect::<Vec<_>>();
@@ -192,7 +258,7 @@ mod tests {
             &[(3, Confirmed), (4, Confirmed), (5, Ended), (6, Ended)],
         );
         assert_eq!(returned, states(&[Held, Sold, Released, Returned]));
-        // The order that is told of its shortage ends by that, or had ended before.
+        // An order ends by its shortage, or had ended before.
         assert_eq!(story(false, &[(1, Placed)], &[(2, Ended)]), states(&[Rejected]));
         assert_eq!(story(false, &[(1, Placed), (2, Ended)], &[(2, Ended)]), states(&[Rejected]));
         // The event that placed it was discarded from the dead letters.

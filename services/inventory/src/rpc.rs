@@ -1,37 +1,32 @@
-use std::sync::Arc;
-
-use chassis::accept;
+use chassis::{RpcResult, accept, respond};
 use contracts::souk::inventory::v1::inventory_service_server::InventoryService;
 use contracts::souk::inventory::v1::*;
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
-use crate::{Service, get, move_stock};
-
-pub(crate) struct Rpc(pub(crate) Arc<Service>);
-
-type Answer<T> = Result<Response<T>, Status>;
+use crate::service::Service;
+use crate::{get, move_stock};
 
 #[tonic::async_trait]
-impl InventoryService for Rpc {
-    async fn get_stock(&self, request: Request<GetStockRequest>) -> Answer<GetStockResponse> {
-        Ok(Response::new(get::get(&self.0, accept(request).1).await?))
+impl InventoryService for Service {
+    async fn get_stock(&self, request: Request<GetStockRequest>) -> RpcResult<GetStockResponse> {
+        respond(get::get(self, accept(request).1).await)
     }
 
-    async fn batch_get_stock(&self, request: Request<BatchGetStockRequest>) -> Answer<BatchGetStockResponse> {
-        Ok(Response::new(get::batch_get(&self.0, accept(request).1).await?))
+    async fn batch_get_stock(&self, request: Request<BatchGetStockRequest>) -> RpcResult<BatchGetStockResponse> {
+        respond(get::batch_get(self, accept(request).1).await)
     }
 
-    async fn receive_stock(&self, request: Request<ReceiveStockRequest>) -> Answer<ReceiveStockResponse> {
+    async fn receive_stock(&self, request: Request<ReceiveStockRequest>) -> RpcResult<ReceiveStockResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(move_stock::receive(&self.0, &caller, request).await?))
+        respond(move_stock::receive(self, &caller, request).await)
     }
 
-    async fn adjust_stock(&self, request: Request<AdjustStockRequest>) -> Answer<AdjustStockResponse> {
+    async fn adjust_stock(&self, request: Request<AdjustStockRequest>) -> RpcResult<AdjustStockResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(move_stock::adjust(&self.0, &caller, request).await?))
+        respond(move_stock::adjust(self, &caller, request).await)
     }
 
-    async fn get_reservation(&self, request: Request<GetReservationRequest>) -> Answer<GetReservationResponse> {
-        Ok(Response::new(get::get_reservation(&self.0, accept(request).1).await?))
+    async fn get_reservation(&self, request: Request<GetReservationRequest>) -> RpcResult<GetReservationResponse> {
+        respond(get::get_reservation(self, accept(request).1).await)
     }
 }

@@ -1,5 +1,5 @@
-//! Holds that grew old: the order they are for should have ended, and its event should have come. The order service is
-//! asked how it stands, and the answer goes through the same decisions as the event would have.
+//! Holds that are older than an order takes: its event should have been consumed. The order service is asked for the state of
+//! the order, and the answer is applied as the event would have been.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -15,9 +15,10 @@ use tokio::time::Instant;
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::Service;
-use crate::apply::{News, apply};
-use crate::reservation::Heard;
+use crate::apply::{OrderUpdate, apply};
+use crate::ids::OrderId;
+use crate::reservation::OrderPhase;
+use crate::service::Service;
 
 static OLD: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::register("holds_old", "Holds that the order service is asked about, 100 at most", Gauge::default())
@@ -39,7 +40,7 @@ pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpecte
     if orders.is_empty() {
         return Ok(Did::Nothing);
     }
-    tracing::warn!(count = orders.len(), "holds grew old; the order service is asked about them");
+    tracing::warn!(count = orders.len(), "holds are old: the order service is asked for the states of their orders");
     let ask = BatchGetOrderStatesRequest { order_ids: orders.iter().map(Uuid::to_string).collect() };
     let ask = client::request("inventory", Instant::now() + PATIENCE, ask);
     let answer = service.orders.clone().batch_get_order_states(ask).await;
@@ -57,8 +58,8 @@ pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpecte
         }
     }
     service.published.wake();
-    // Those whose orders go on, or are not known, are looked at again when as much time has passed once more. Only now:
-    // as long as nobody answers they stay due.
+    // Holds whose orders are not settled, or not known, are checked again after the same time. This is written only now, so that
+    // they stay due while the order service does not answer.
     sqlx::query!(
         "update reservation set checked_at = $2 where order_id = any($1) and state = 'HELD'",
         &orders,
@@ -70,17 +71,19 @@ pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpecte
 }
 
 async fn settle(service: &Service, order: &OrderStatus) -> Result<(), Unexpected> {
-    let heard = match order.state() {
-        OrderState::Confirmed | OrderState::Fulfilled => Heard::Confirmed,
-        OrderState::Rejected | OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired => Heard::Ended,
+    let phase = match order.state() {
+        OrderState::Confirmed | OrderState::Fulfilled => OrderPhase::Confirmed,
+        OrderState::Rejected | OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired => {
+            OrderPhase::Ended
+        }
         OrderState::Pending | OrderState::Reserved | OrderState::Unspecified => return Ok(()),
     };
     let broken = |why: String| Unexpected::Broken(format!("the hold of order {:?}: {why}", order.order_id));
-    let order_id = Uuid::parse_str(&order.order_id).map_err(|error| broken(error.to_string()))?;
+    let order_id = OrderId::parse(&order.order_id).ok_or_else(|| broken("it is not a UUID".to_owned()))?;
     let (version, span) = (order.version, Span::current());
-    let news = News { order_id, user_id: None, version, heard, lines: vec![], causation_id: None, span };
+    let update = OrderUpdate { order_id, user_id: None, version, phase, lines: vec![], event_id: None, span };
     let mut tx = service.db.begin().await?;
-    match apply(service, &mut tx, &[news]).await {
+    match apply(service, &mut tx, &[update]).await {
         Ok(()) => Ok(tx.commit().await?),
         Err(HandleError::Unexpected(error)) => Err(error),
         Err(HandleError::Poisoned(why)) => Err(broken(why)),

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use chassis::Unexpected;
 use contracts::souk::inventory::v1 as proto;
 use sqlx::PgConnection;
-use uuid::Uuid;
+
+use crate::ids::UserId;
 
 /// So many units of a SKU.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +34,13 @@ pub(crate) struct Shortage {
     pub(crate) reason: &'static str,
 }
 
+impl Shortage {
+    pub(crate) fn into_proto(self) -> proto::StockShortage {
+        let Self { sku, requested, available, reason } = self;
+        proto::StockShortage { sku, requested, available, reason: reason.to_owned() }
+    }
+}
+
 impl Level {
     pub(crate) fn into_proto(self) -> proto::StockLevel {
         proto::StockLevel {
@@ -56,7 +65,7 @@ pub(crate) struct Move {
 pub(crate) const HOLD: Move = Move { available: -1, reserved: 1, sold: 0 };
 pub(crate) const SELL: Move = Move { available: 0, reserved: -1, sold: 1 };
 pub(crate) const RELEASE: Move = Move { available: 1, reserved: -1, sold: 0 };
-pub(crate) const TAKE_BACK: Move = Move { available: 1, reserved: 0, sold: -1 };
+pub(crate) const RETURN: Move = Move { available: 1, reserved: 0, sold: -1 };
 
 /// What is available while rows are locked, and what is to be done to them: one sum for each SKU, however many orders.
 #[derive(Debug, Default)]
@@ -66,17 +75,20 @@ pub(crate) struct Shelves {
 }
 
 impl Shelves {
-    /// Locks rows, in the order of SKUs.
-    pub(crate) async fn lock(db: &mut PgConnection, skus: &[String]) -> sqlx::Result<Self> {
+    /// Locks rows, in the order of SKUs. For the limit see [`Reservation::lock_all`](crate::reservation::Reservation::lock_all).
+    pub(crate) async fn lock(db: &mut PgConnection, skus: &[String]) -> Result<Self, Unexpected> {
         let rows = sqlx::query!(
-            r#"select sku, available from stock where sku = any($1) order by sku collate "C" for no key update"#,
+            r#"select stock.sku, available
+               from (select sku from unnest($1::text[]) as sku limit cardinality($1)) as wanted
+                 join stock on stock.sku = wanted.sku
+               order by stock.sku collate "C" for no key update of stock"#,
             skus,
         );
         let available = rows.fetch_all(db).await?.into_iter().map(|row| (row.sku, row.available)).collect();
         Ok(Self { available, moves: BTreeMap::new() })
     }
 
-    /// Of a SKU that was never received there is nothing.
+    /// None of a SKU that was never received.
     pub(crate) fn available(&self, sku: &str) -> i64 {
         self.available.get(sku).copied().unwrap_or_default()
     }
@@ -91,17 +103,18 @@ impl Shelves {
     }
 }
 
-/// What customers hold of some SKUs. Of rows that are locked, or it may have changed by the time it is used.
+/// How many units customers hold of some SKUs. The rows of the stock must be locked, or it may change before it is used.
 pub(crate) async fn held(
     db: &mut PgConnection,
-    user_ids: &[Uuid],
+    user_ids: &[UserId],
     skus: &[String],
-) -> sqlx::Result<HashMap<(Uuid, String), i64>> {
+) -> Result<HashMap<(UserId, String), i64>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select user_id as "user_id!", sku, sum(quantity) as "quantity!"
-           from reservation join reservation_line using (order_id)
-           where state = 'HELD' and user_id = any($1) and sku = any($2) group by user_id, sku"#,
-        user_ids,
+        r#"select user_id as "user_id!: UserId", sku, sum(quantity) as "quantity!"
+           from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
+             join reservation on user_id = wanted.id join reservation_line using (order_id)
+           where state = 'HELD' and sku = any($2) group by user_id, sku"#,
+        user_ids as &[UserId],
         skus,
     );
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| ((row.user_id, row.sku), row.quantity)).collect())

@@ -25,7 +25,7 @@ pub(crate) async fn create(
     caller: &Caller,
     mut request: CreateOrderRequest,
 ) -> Result<CreateOrderResponse, Error> {
-    let user_id = UserId(caller.user_id()?);
+    let user_id = UserId::new(caller.user_id()?);
     let product_ids = parse_items(&request.items)?;
     let expected = parse_expected_total(&request)?;
     if request.validate_only {
@@ -46,7 +46,7 @@ pub(crate) async fn create(
     };
     let now = service.clock.now();
     let order = Order {
-        order_id: OrderId(service.clock.new_id()),
+        order_id: OrderId::new(service.clock.new_id()),
         user_id,
         state: State::Pending,
         version: 1,
@@ -139,8 +139,8 @@ pub(crate) fn price(
             unavailable.push(format!("items[{at}].product_id"));
             continue;
         };
-        let sum = price.times(item.quantity)?;
-        total = Some(total.map_or(Ok(sum.clone()), |total| total.plus(&sum))?);
+        let sum = price.times(item.quantity).map_err(refuse_total)?;
+        total = Some(total.map_or(Ok(sum.clone()), |total| total.plus(&sum)).map_err(refuse_total)?);
         lines.push(Line {
             product_id: *product_id,
             sku: quote.sku,
@@ -152,6 +152,13 @@ pub(crate) fn price(
     if !unavailable.is_empty() {
         return Err(Error::ProductUnavailable { fields: unavailable });
     }
-    let total = total.ok_or(Error::TotalOutOfRange)?.checked()?;
+    let total = total.ok_or(Error::TotalOutOfRange)?.checked().map_err(refuse_total)?;
     Ok((lines, total))
+}
+
+fn refuse_total(invalid: Invalid) -> Error {
+    match invalid {
+        Invalid::Mixed | Invalid::Currency => Error::CurrencyMixed,
+        Invalid::Amount => Error::TotalOutOfRange,
+    }
 }

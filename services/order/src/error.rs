@@ -1,7 +1,7 @@
 use chassis::{Explain, Refusal, Unexpected};
-use contracts::money::{Invalid, MAX_MINOR};
+use contracts::money::MAX_MINOR;
 use contracts::souk::r#type::v1::Money;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::order::IllegalStep;
 use crate::state::State;
@@ -27,7 +27,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     StepIllegal(#[from] IllegalStep),
     #[error(transparent)]
-    Chassis(#[from] chassis::Error),
+    Chassis(chassis::Error),
 }
 
 impl Explain for Error {
@@ -35,23 +35,14 @@ impl Explain for Error {
 
     fn explain(self) -> Result<Refusal, Unexpected> {
         let text = self.to_string();
-        let precondition = |reason, state: State| {
-            Refusal::new(Code::FailedPrecondition, reason, &text)
-                .precondition("order", &text)
-                .with("state", state.name())
-        };
+        let precondition =
+            |reason, state: State| Refusal::precondition(reason, "order", text.clone()).with("state", state.name());
         Ok(match self {
             Self::OrderNotFound => Refusal::new(Code::NotFound, "ORDER_NOT_FOUND", text),
-            Self::ProductUnavailable { fields } => {
-                let refusal = Refusal::new(Code::InvalidArgument, "PRODUCT_UNAVAILABLE", &text);
-                fields.into_iter().fold(refusal, |refusal, field| refusal.field(field, &text))
-            }
-            Self::CurrencyMixed => Refusal::new(Code::InvalidArgument, "CURRENCY_MIXED", &text).field("items", text),
-            Self::TotalOutOfRange => {
-                Refusal::new(Code::InvalidArgument, "TOTAL_OUT_OF_RANGE", &text).field("items", text)
-            }
-            Self::PriceChanged { expected, actual } => Refusal::new(Code::FailedPrecondition, "PRICE_CHANGED", &text)
-                .precondition("expected_total", &text)
+            Self::ProductUnavailable { fields } => Refusal::invalid("PRODUCT_UNAVAILABLE", fields, text),
+            Self::CurrencyMixed => Refusal::invalid("CURRENCY_MIXED", ["items"], text),
+            Self::TotalOutOfRange => Refusal::invalid("TOTAL_OUT_OF_RANGE", ["items"], text),
+            Self::PriceChanged { expected, actual } => Refusal::precondition("PRICE_CHANGED", "expected_total", text)
                 .with("expected_currency", expected.currency)
                 .with("expected_minor", expected.minor)
                 .with("actual_currency", actual.currency)
@@ -65,29 +56,8 @@ impl Explain for Error {
     }
 }
 
-impl From<Invalid> for Error {
-    fn from(invalid: Invalid) -> Self {
-        match invalid {
-            Invalid::Mixed | Invalid::Currency => Self::CurrencyMixed,
-            Invalid::Amount => Self::TotalOutOfRange,
-        }
-    }
-}
-
-impl From<Unexpected> for Error {
-    fn from(error: Unexpected) -> Self {
+impl<E: Into<chassis::Error>> From<E> for Error {
+    fn from(error: E) -> Self {
         Self::Chassis(error.into())
-    }
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Chassis(error.into())
-    }
-}
-
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        chassis::rpc::error::status(error)
     }
 }

@@ -1,69 +1,14 @@
-//! Ids as types, so that none is taken for another.
+//! Ids of what orders are about.
 
-use std::fmt::{self, Display, Formatter};
+use chassis::Id;
 
-use uuid::Uuid;
+use crate::order::Order;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
-#[sqlx(transparent)]
-pub(crate) struct OrderId(pub(crate) Uuid);
+pub(crate) enum User {}
+pub(crate) enum Product {}
+pub(crate) enum Payment {}
 
-impl OrderId {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Uuid::parse_str(text).ok().map(Self)
-    }
-}
-
-impl Display for OrderId {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
-#[sqlx(transparent)]
-pub(crate) struct UserId(pub(crate) Uuid);
-
-impl UserId {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Uuid::parse_str(text).ok().map(Self)
-    }
-}
-
-impl Display for UserId {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
-#[sqlx(transparent)]
-pub(crate) struct ProductId(pub(crate) Uuid);
-
-impl ProductId {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Uuid::parse_str(text).ok().map(Self)
-    }
-}
-
-impl Display for ProductId {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, sqlx::Type)]
-#[sqlx(transparent)]
-pub(crate) struct PaymentId(pub(crate) Uuid);
-
-impl PaymentId {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Uuid::parse_str(text).ok().map(Self)
-    }
-}
-
-impl Display for PaymentId {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
+pub(crate) type OrderId = Id<Order>;
+pub(crate) type UserId = Id<User>;
+pub(crate) type ProductId = Id<Product>;
+pub(crate) type PaymentId = Id<Payment>;

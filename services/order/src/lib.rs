@@ -28,32 +28,20 @@ mod service;
 mod state;
 mod states;
 mod stuck;
-mod unnest;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::Job;
-use chassis::boot::config::{Foundation, parse_duration};
-use chassis::boot::db::Schema;
-use chassis::boot::settings::Settings;
-use chassis::check::Range;
-use chassis::event::Consumer;
-use chassis::event::outbox::{Outbox, Wake};
+use chassis::boot::{Foundation, Schema, Settings, parse_duration};
+use chassis::event::Wake;
 use chassis::rpc::client;
 use chassis::{Context, Role};
 use clap::Args;
-use contracts::event::Event as _;
-use contracts::souk::inventory::v1::inventory_event;
-use contracts::souk::order::v1::order_service_server::OrderServiceServer;
-use contracts::souk::payment::v1::payment_event;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 
-pub use rebuild::Difference;
+pub use rebuild::{Difference, rebuild};
 
-use rpc::Rpc;
-use service::Service;
+use service::{Service, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/order");
 pub static SCHEMA: Schema = Schema { service: "order", migrator: &MIGRATOR, append_only: &["order_event"] };
@@ -65,7 +53,7 @@ pub struct Config {
     foundation: Foundation,
     /// The product service, which prices orders.
     #[arg(default_value = "http://127.0.0.1:9003")]
-    product_url: String,
+    product_url: client::Url,
     /// How long an order may stay unsettled before it expires.
     #[arg(default_value = "15m", value_parser = parse_duration)]
     payment_deadline: Duration,
@@ -76,42 +64,14 @@ impl Settings for Config {
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
-    let db = config.foundation.pool(roster::ORDER)?;
-    let products =
-        client::connect("product", &config.product_url).map_err(|error| format!("ORDER_PRODUCT_URL: {error}"))?;
     let service = Service {
-        db,
+        db: config.foundation.pool(roster::ORDER)?,
         clock: context.clock.of_database(),
-        products: ProductServiceClient::new(products),
+        products: ProductServiceClient::new(client::connect("product", &config.product_url)),
         payment_deadline: config.payment_deadline,
         published: Wake::default(),
     };
-    Ok(role(Arc::new(service), config.foundation.listen, context))
-}
-
-/// Builds the projection again, beside the one in use, and counts the orders. `differ` is called for each difference.
-pub async fn rebuild(config: &Config, differ: impl FnMut(Difference)) -> Result<u64, String> {
-    let db = config.foundation.pool(roster::ORDER)?;
-    rebuild::compare(&db, Range::ALL, differ).await.map_err(|error| error.to_string())
-}
-
-fn role(service: Arc<Service>, listen: SocketAddr, context: &Context) -> Role {
-    let (expire, watch) = (service.clone(), service.clone());
-    let expire = Job::new("order.expire", Duration::from_secs(1), move || expire::expire_due(expire.clone()));
-    let watch = Job::new("order.stuck", Duration::from_secs(10), move || stuck::count_stuck(watch.clone()));
-    Role::new(roster::ORDER, listen, context)
-        .database(&service.db, &service.clock)
-        .serve(OrderServiceServer::new(Rpc(service.clone())))
-        .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
-        .consume(consumer(service))
-        .job(expire)
-        .job(watch)
-}
-
-fn consumer(service: Arc<Service>) -> Consumer {
-    let topics = &[inventory_event::Event::TOPIC, payment_event::Event::TOPIC];
-    let db = service.db.clone();
-    Consumer { name: "order", topics, db, handler: Arc::new(on_event::Peers(service)) }
+    Ok(role(&Arc::new(service), context).listen_on(config.foundation.listen))
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! Several events may be about one order: each is decided on what the one before it made of the order.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use chassis::Owner;
 use chassis::event::{Due, HandleError, Handler, Record};
@@ -22,10 +21,10 @@ use crate::record::{Cause, Changes};
 use crate::saga::{Decision, PeerEvent, decide};
 use crate::service::Service;
 
-pub(crate) struct Peers(pub(crate) Arc<Service>);
+pub(crate) const TOPICS: &[&str] = &[Stock::TOPIC, Payment::TOPIC];
 
 #[tonic::async_trait]
-impl Handler for Peers {
+impl Handler for Service {
     fn wants(&self, event_type: &str) -> bool {
         // All event types of this version of the contracts; later ones are skipped.
         Stock::of_type(event_type).is_some() || Payment::of_type(event_type).is_some()
@@ -38,7 +37,7 @@ impl Handler for Peers {
         order_ids.dedup();
         let orders = Order::lock_all(tx, &order_ids, Owner::Anybody).await?;
         let mut orders: HashMap<_, _> = orders.into_iter().map(|order| (order.order_id, order)).collect();
-        let mut changes = Changes::new(&self.0);
+        let mut changes = Changes::new(self);
         for (due, (order_id, event)) in due.iter().zip(parsed) {
             let _part_of = due.span.enter();
             let order = orders.get_mut(&order_id).ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
@@ -66,7 +65,7 @@ impl Handler for Peers {
     }
 
     fn committed(&self) {
-        self.0.published.wake();
+        self.published.wake();
     }
 }
 

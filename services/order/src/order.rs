@@ -1,5 +1,6 @@
 //! The aggregate: what an order is, what a fact changes, and how it is loaded and saved.
 
+use chassis::boot::db::column;
 use chassis::{Owner, Unexpected, timestamp};
 use contracts::event::Event as _;
 use contracts::souk::order::v1 as proto;
@@ -10,7 +11,6 @@ use time::OffsetDateTime;
 use crate::fact::Fact;
 use crate::ids::{OrderId, PaymentId, ProductId, UserId};
 use crate::state::State;
-use crate::unnest::column;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Order {

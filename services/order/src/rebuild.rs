@@ -13,6 +13,7 @@ use uuid::Uuid;
 use chassis::Unexpected;
 use chassis::check::Range;
 
+use crate::Config;
 use crate::fact::Fact;
 use crate::ids::{OrderId, ProductId, UserId};
 use crate::order::{Line, Order};
@@ -55,6 +56,12 @@ pub struct Difference {
     pub why: String,
 }
 
+/// Builds the projection again, beside the one in use, and counts the orders. `differ` is called for each difference.
+pub async fn rebuild(config: &Config, differ: impl FnMut(Difference)) -> Result<u64, String> {
+    let db = config.foundation.pool(roster::ORDER)?;
+    compare(&db, Range::ALL, differ).await.map_err(|error| error.to_string())
+}
+
 /// Builds the orders of a range again, and counts them. `differ` is called for each that differs from its row.
 pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Difference)) -> Result<u64, Unexpected> {
     // A session of its own, closed afterwards: in it, the names of tables mean the temporary ones.
@@ -79,14 +86,14 @@ pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Di
         let Some(last) = ids.last() else { break };
         after = *last;
         count += ids.len() as u64;
-        rebuild(&mut session, &ids).await?.into_iter().for_each(&mut differ);
+        rebuild_batch(&mut session, &ids).await?.into_iter().for_each(&mut differ);
     }
     session.close().await?;
     Ok(count)
 }
 
 /// Builds some orders from their events and compares the live ones with them.
-async fn rebuild(session: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Difference>, Unexpected> {
+async fn rebuild_batch(session: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Difference>, Unexpected> {
     // One snapshot, or an order that moves on meanwhile would differ from itself. And read only, so that Postgres refuses
     // to change anything but what is temporary.
     let mut tx = session.begin_with("begin isolation level repeatable read read only").await?;
@@ -132,7 +139,7 @@ fn fold(built: Option<Order>, order_id: Uuid, event: OrderEvent, at: OffsetDateT
             let expires_at = OffsetDateTime::from_unix_timestamp(expires.seconds).map_err(|error| error.to_string())?;
             let lines = placed.lines.into_iter().map(parse_line).collect::<Result<_, String>>()?;
             Ok(Order {
-                order_id: OrderId(order_id),
+                order_id: OrderId::new(order_id),
                 user_id: UserId::parse(&user_id).ok_or("its user_id is not a UUID")?,
                 state: State::Pending,
                 version: 1,

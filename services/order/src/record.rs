@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use chassis::boot::db::column;
 use chassis::boot::telemetry;
 use chassis::event::Record;
 use chassis::{Caller, Unexpected, timestamp};
@@ -18,7 +19,6 @@ use crate::fact::Fact;
 use crate::ids::OrderId;
 use crate::order::{IllegalStep, Order};
 use crate::service::Service;
-use crate::unnest::column;
 
 /// Who or what caused a fact.
 #[derive(Debug, Clone)]

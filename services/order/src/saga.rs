@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     fn all_events() -> [PeerEvent; 12] {
-        let payment_id = PaymentId(Uuid::from_u128(7));
+        let payment_id = PaymentId::new(Uuid::from_u128(7));
         let reason = || "CARD_DECLINED".to_owned();
         [
             PeerEvent::StockReserved,
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn only_a_capture_of_the_total_pays_for_an_order() {
-        let captured = |minor| PeerEvent::PaymentCaptured { payment_id: PaymentId(Uuid::from_u128(7)), minor };
+        let captured = |minor| PeerEvent::PaymentCaptured { payment_id: PaymentId::new(Uuid::from_u128(7)), minor };
         assert_eq!(captured(2_500).for_total(2_500), captured(2_500));
         for minor in [1, 2_499, 2_501] {
             assert_eq!(captured(minor).for_total(2_500), PeerEvent::PaymentCapturedInPart);

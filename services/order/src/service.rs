@@ -1,12 +1,19 @@
+//! What the service is made of, and what it serves, consumes and does without a request.
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::Clock;
-use chassis::event::outbox::Wake;
+use chassis::event::Wake;
 use chassis::rpc::client;
+use chassis::{Clock, Context, Job, Role};
+use contracts::souk::order::v1::order_service_server::OrderServiceServer;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use sqlx::PgPool;
 
-/// What verbs, steps and the consumer work with.
+use crate::{expire, on_event, stuck};
+
+const SECOND: Duration = Duration::from_secs(1);
+
 pub(crate) struct Service {
     pub(crate) db: PgPool,
     pub(crate) clock: Clock,
@@ -14,4 +21,14 @@ pub(crate) struct Service {
     pub(crate) payment_deadline: Duration,
     /// Wakes the relay of the outbox.
     pub(crate) published: Wake,
+}
+
+pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
+    Role::new(roster::ORDER, context)
+        .database(&service.db, &service.clock)
+        .serve(OrderServiceServer::from_arc(service.clone()))
+        .publish(&service.db, &service.published)
+        .consume(&service.db, on_event::TOPICS, service)
+        .job(Job::new("order.expire", SECOND, service, expire::expire_due))
+        .job(Job::new("order.stuck", SECOND * 10, service, stuck::count_stuck))
 }

@@ -80,7 +80,7 @@ mod tests {
     /// A row for each state, a column for each fact in the order below: the state after it, or a dot where it is illegal.
     #[test]
     fn these_steps_are_legal_and_no_others() {
-        let (payment_id, text) = (PaymentId(Uuid::from_u128(7)), String::new);
+        let (payment_id, text) = (PaymentId::new(Uuid::from_u128(7)), String::new);
         let facts = [
             Fact::Reserved,
             Fact::Rejected { reason: text(), skus: vec![] },

@@ -1,4 +1,4 @@
-//! The states of orders, for the services that hold something for them.
+//! The states of orders, for services that hold stock or money for them.
 
 use contracts::souk::order::v1::{BatchGetOrderStatesRequest, BatchGetOrderStatesResponse, OrderStatus};
 

@@ -1,4 +1,4 @@
-//! What a fact about a payment changes: its row, the ledger, its refund, and the event that tells others. Pure, but for the
+//! What a fact about a payment changes: its row, the ledger, its refund, and the event that is published. Pure, but for the
 //! clock and the ids that it hands out; [`crate::record`] writes it.
 
 use chassis::{Clock, Unexpected};
@@ -43,9 +43,9 @@ pub(crate) enum Fact {
     CaptureFailed {
         reason: &'static str,
     },
-    /// What was held went back; or nothing ever was.
+    /// The held amount was released, or nothing was ever held.
     Voided,
-    /// The amount was held and let go before that was seen.
+    /// The amount was held and released before we saw that it was held.
     HeldAndReleased,
     /// All that an ended order's payment keeps is about to be given back.
     RestReserved,
@@ -69,7 +69,7 @@ pub(crate) enum Fact {
         refund: Box<Refund>,
         why: String,
     },
-    /// Somebody gave money back at the provider itself.
+    /// A refund that was made at the provider itself.
     RefundedElsewhere {
         reference: String,
         minor: i64,
@@ -77,7 +77,7 @@ pub(crate) enum Fact {
 }
 
 impl Fact {
-    /// Whether it tells what became of a call. One that was only begun, or came to nothing, leaves the backoff as it is.
+    /// Whether it says how a call ended. A call that only begins, or had no effect, leaves the backoff as it is.
     fn is_progress(&self) -> bool {
         !matches!(self, Self::Begun(_) | Self::NeverHappened | Self::RestReserved | Self::RefundBegun { .. })
     }
@@ -120,7 +120,7 @@ pub(crate) struct Transfer {
 }
 
 impl Changes {
-    /// Fails if the payment may not go where the fact says it is.
+    /// Fails if the fact is not a legal step from the state of the payment.
     pub(crate) fn of(clock: &Clock, claimed: &Claimed, fact: &Fact, then: Then) -> Result<Self, Unexpected> {
         let now = clock.now();
         let mut changes = Self {
@@ -166,7 +166,7 @@ impl Changes {
                 self.payment.step_to(State::Captured)?;
                 self.payment.captured_minor = *minor;
                 self.transfer("CAPTURE", ("held", "revenue"), *minor);
-                // Somebody captured a part at the provider itself, which let go of the rest.
+                // A part was captured at the provider itself, which released the rest.
                 if *minor < amount {
                     self.release_hold(amount - minor);
                 }
@@ -175,7 +175,7 @@ impl Changes {
             Fact::CaptureFailed { reason } => {
                 self.payment.step_to(State::Failed)?;
                 self.payment.failure_reason = (*reason).to_owned();
-                // The provider lets go of what it does not capture.
+                // The provider releases what it does not capture.
                 self.release_hold(amount);
                 self.publish(Event::PaymentCaptureFailed(PaymentCaptureFailed { reason: (*reason).to_owned() }));
             }
@@ -308,7 +308,7 @@ impl Changes {
     }
 }
 
-/// What is stored and told of the provider's word: a code, and no more than that.
+/// Of an error of the provider, only its code is stored and published.
 fn code(why: &str) -> String {
     why.chars().filter(char::is_ascii_graphic).take(100).collect()
 }
@@ -319,7 +319,7 @@ mod tests {
     use crate::decide::CallStatus;
     use crate::decide::tests::claimed;
 
-    /// A provider that fails each call, and then says that it never happened, is asked ever more seldom.
+    /// A provider that fails each call, and then does not know of it, is asked with a growing backoff.
     #[test]
     fn the_backoff_grows_until_the_provider_answers() {
         let clock = Clock::fixed(OffsetDateTime::UNIX_EPOCH);

@@ -1,5 +1,5 @@
 //! How often the provider may be asked. All replicas share one row of the database: a call is granted a moment there, in its
-//! order, and a call that the provider refuses for its limits pauses everybody and halves the pace. Times are compared by the
+//! order, and a call that the provider refuses for its limits pauses all calls and halves the pace. Times are compared by the
 //! database's clock only.
 //!
 //! Calls are taken in batches, as large as the last one was used up, so that the row is written some ten times a second by a
@@ -17,14 +17,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long a call waits for its moment before it is put off.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// What may be made up for after a quiet moment. A fifth of what a second may have, at four fifths of its pace, so that no
-/// second has more than it may.
+/// The burst after a quiet moment: a fifth of the calls of a second, at four fifths of its pace, so that no second has more calls
+/// than it may.
 const BURST: Duration = Duration::from_millis(250);
 const PACE: f64 = 0.8;
 /// What a batch has left after this is lost.
 const BATCH_LASTS: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: f64 = 5.0;
-/// How long one call that is not urgent stands back at most.
+/// How long a call that is not urgent waits for others at most.
 const LONGEST_BACK: Duration = Duration::from_secs(30);
 /// Where the provider says how long.
 const LONGEST_ASKED_FOR: Duration = Duration::from_secs(60);
@@ -96,7 +96,7 @@ impl Batch {
 #[derive(Debug)]
 pub(crate) struct Deferred {
     pub(crate) why: String,
-    /// None: nobody knows for how long.
+    /// None: it is not known for how long.
     pub(crate) pause: Option<Duration>,
 }
 
@@ -132,7 +132,7 @@ impl Budget {
             let size = batch.next_size(Instant::now());
             *batch = Batch::none();
             let (granted, wait) = self.grant(size).await?;
-            // Whoever else wants one waits behind this one.
+            // Other callers queue behind this one.
             sleep(wait).await;
             *batch = Batch { until: Instant::now() + BATCH_LASTS, ..granted };
         }
@@ -147,7 +147,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Whether one payment may be compared now: comparisons have a pace of their own, and stand back while calls wait.
+    /// Whether one payment may be compared now: comparisons have a pace of their own, and none begins while calls wait.
     pub(crate) async fn take_comparison(&self) -> Result<bool, Unexpected> {
         if self.paused().is_some() {
             return Ok(false);

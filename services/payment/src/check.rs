@@ -17,7 +17,7 @@ pub use provider::{Movements, Page, Provider};
 /// How long the order service may take to consume a refund.
 const PATIENCE: time::Duration = time::Duration::seconds(60);
 
-/// What our books say of one order's payment, in minor units.
+/// One order's payment in our books, in minor units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Books {
     pub payment_id: Uuid,
@@ -141,7 +141,7 @@ pub async fn history_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<
     Ok(end.fetch_one(db).await?)
 }
 
-/// I9: every payment went only where it may, and is where its history ends. The range is one of payments, as a history without
+/// I9: every payment took only legal steps, and is in the last state of its history. The range is one of payments, as a history without
 /// a payment has no order.
 pub async fn check_payments(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(

@@ -68,7 +68,7 @@ pub(crate) fn conclude(
 fn unanswered(call: Call<'_>, error: CallError) -> Outcome {
     Outcome::Retry(match error {
         CallError::NotSent(not_sent) => not_sent.into(),
-        // The provider may keep its error under the key for a day. Another intent that nobody confirms harms nobody.
+        // The provider may keep its error under the key for a day. An intent that is never confirmed moves no money.
         CallError::OutcomeUnknown(unknown) => {
             let new_key = unknown.answered && matches!(call, Call::Create(_));
             Retry { new_key, ..Retry::because(unknown.to_string()) }
@@ -118,7 +118,7 @@ fn captured(payment: &Payment, answer: Answer<Intent>) -> Outcome {
 
 fn cancelled(claimed: &Claimed, intent: &Intent) -> Outcome {
     match (claimed.payment.state, claimed.call) {
-        // A confirmation that was still on its way may have come first: the provider is asked what became of it.
+        // A confirmation that was sent earlier may have arrived first: the provider is asked for its outcome.
         (State::Authorizing, _) => Outcome::GoOn(CallStatus::Answered),
         (State::Capturing, CallStatus::RefusedAndOpen(reason)) => {
             judge_refused_capture(&claimed.payment, intent, reason)
@@ -145,7 +145,7 @@ fn looked_up(claimed: &Claimed, intent: &Intent) -> Outcome {
     }
 }
 
-/// What the provider's word about an intent means for a payment whose call was begun.
+/// What the status of an intent means for a payment whose call was begun.
 #[derive(Debug)]
 enum Judgement {
     Ended(Fact),
@@ -162,11 +162,11 @@ fn judge((state, goal): (State, Goal), intent: &Intent) -> Judgement {
         (State::Authorizing | State::Capturing | State::Voiding, Status::Processing) => return Judgement::NotYet,
         (State::Authorizing, Status::RequiresConfirmation)
         | (State::Capturing | State::Voiding, Status::RequiresCapture)
-        // The provider let go of the hold by itself, and the intent is still to be cancelled.
+        // The provider released the hold by itself, and the intent is still to be cancelled.
         | (State::Voiding, Status::RequiresPaymentMethod | Status::RequiresConfirmation | Status::RequiresAction) => {
             return Judgement::NeverHappened;
         }
-        // What somebody captured already is found by our own capture, or given back.
+        // An amount that was captured at the provider itself is found by our own capture, or refunded.
         (State::Authorizing, Status::RequiresCapture | Status::Succeeded) => Fact::Authorized,
         (State::Authorizing, Status::RequiresAction) => Fact::Declined { reason: "AUTHENTICATION_REQUIRED" },
         (State::Authorizing, Status::RequiresPaymentMethod) => Fact::Declined { reason: reason("CARD_DECLINED") },

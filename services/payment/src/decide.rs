@@ -9,14 +9,14 @@ use crate::payment::Payment;
 use crate::refund::Refund;
 use crate::state::{Goal, State};
 
-/// What is known of the call that a payment's state, or its refund, tells of.
+/// What is known of the call that a payment's state, or its refund, stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallStatus {
     /// It had no effect: it is about to be made, was never sent, or never arrived.
     NotMade,
     /// It may have had its effect.
     Unknown,
-    /// It was answered, and its intent says what came of it.
+    /// It was answered, and the outcome is read from its intent.
     Answered,
     /// The provider refused it, for this reason. Whether the intent still stands is to be asked.
     Refused(&'static str),
@@ -65,7 +65,7 @@ pub(crate) fn decide(claimed: &Claimed) -> Action<'_> {
     match (payment.state, &payment.intent_id) {
         // Its order ended before anything was asked of the provider.
         (State::Pending, _) => Action::Write(Outcome::Record(Fact::Voided, Then::Release)),
-        // Not even the intent is known, so nobody confirmed it. Creating it again finds the one that exists, or makes it.
+        // Not even the intent is known, so it was never confirmed. Creating it again finds the one that exists, or makes it.
         (State::Authorizing, None) if payment.goal == Goal::Released => {
             Action::Write(Outcome::Record(Fact::Voided, Then::Release))
         }
@@ -79,7 +79,7 @@ pub(crate) fn decide(claimed: &Claimed) -> Action<'_> {
     }
 }
 
-/// The call that the state tells of is made, or asked about.
+/// The call that the state stands for is made, or looked up.
 fn under_way<'a>(claimed: &'a Claimed, intent_id: &'a str) -> Action<'a> {
     let payment = &claimed.payment;
     Action::Call(match (payment.state, payment.goal, claimed.call) {
@@ -94,7 +94,7 @@ fn under_way<'a>(claimed: &'a Claimed, intent_id: &'a str) -> Action<'a> {
         }
         (State::Capturing, _, CallStatus::NotMade) => Call::Capture(payment, intent_id),
         (_, _, CallStatus::NotMade | CallStatus::RefusedAndOpen(_)) => Call::Cancel(payment, intent_id),
-        // A refusal tells less of the intent than it knows itself.
+        // The intent knows more than a refusal says.
         _ => Call::Get { intent_id },
     })
 }
@@ -118,8 +118,8 @@ fn captured<'a>(claimed: &'a Claimed, intent_id: &'a str) -> Action<'a> {
             Action::Write(Outcome::Record(begun, Then::Call(CallStatus::NotMade)))
         }
         (_, CallStatus::NotMade) => Action::Call(Call::Refund { refund, intent_id }),
-        // A list without it is no proof: an empty one names nobody, and may be about anybody. The intent has a name, and knows
-        // how much went back.
+        // A list without it is no proof: an empty list does not say which intent it is about. The intent has an id, and knows how
+        // much went back.
         (_, CallStatus::NotListed { .. }) => Action::Call(Call::Get { intent_id }),
         _ => Action::Call(Call::ListRefunds { refund, intent_id }),
     }
@@ -143,8 +143,8 @@ pub(crate) mod tests {
     pub(crate) fn claimed(state: State, goal: Goal, call: CallStatus) -> Claimed {
         let (captured_minor, now) = (if state == Captured { 2_500 } else { 0 }, OffsetDateTime::UNIX_EPOCH);
         let payment = Payment {
-            payment_id: PaymentId(Uuid::nil()),
-            order_id: OrderId(Uuid::nil()),
+            payment_id: PaymentId::new(Uuid::nil()),
+            order_id: OrderId::new(Uuid::nil()),
             user_id: Uuid::nil(),
             goal,
             state,
@@ -176,7 +176,7 @@ pub(crate) mod tests {
         claimed.payment.refund_pending_minor = 1_000;
         let now = OffsetDateTime::UNIX_EPOCH;
         claimed.refund = Some(Refund {
-            refund_id: RefundId(Uuid::nil()),
+            refund_id: RefundId::new(Uuid::nil()),
             payment_id: claimed.payment.payment_id,
             minor: 1_000,
             state: RefundState::Pending,

@@ -1,5 +1,5 @@
 use chassis::{Explain, Refusal, Unexpected};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::state::State;
 
@@ -7,11 +7,11 @@ use crate::state::State;
 pub(crate) enum Error {
     #[error("there is no such payment")]
     PaymentNotFound,
-    #[error("a payment that is {} has nothing to give back", .state.name())]
+    #[error("a payment that is {} has nothing to refund", .state.name())]
     PaymentNotCaptured { state: State },
-    #[error("exactly one of amount_minor and full_refund is given")]
+    #[error("exactly one of amount_minor and full_refund must be given")]
     RefundAmountUnclear,
-    #[error("{left} minor units are not given back yet")]
+    #[error("only {left} minor units can still be refunded")]
     RefundExceedsCapture { left: i64 },
     #[error("there is no such payment provider")]
     ProviderNotFound,
@@ -20,7 +20,7 @@ pub(crate) enum Error {
     #[error("the signature is not the provider's: {0}")]
     WebhookSignatureInvalid(&'static str),
     #[error(transparent)]
-    Chassis(#[from] chassis::Error),
+    Chassis(chassis::Error),
 }
 
 impl Explain for Error {
@@ -30,16 +30,12 @@ impl Explain for Error {
         let text = self.to_string();
         Ok(match self {
             Self::PaymentNotFound => Refusal::new(Code::NotFound, "PAYMENT_NOT_FOUND", text),
-            Self::PaymentNotCaptured { state } => Refusal::new(Code::FailedPrecondition, "PAYMENT_NOT_CAPTURED", &text)
-                .precondition("payment", text)
-                .with("state", state.name()),
-            Self::RefundAmountUnclear => Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", &text)
-                .field("amount_minor", &text)
-                .field("full_refund", text),
+            Self::PaymentNotCaptured { state } => {
+                Refusal::precondition("PAYMENT_NOT_CAPTURED", "payment", text).with("state", state.name())
+            }
+            Self::RefundAmountUnclear => Refusal::invalid("REQUEST_INVALID", ["amount_minor", "full_refund"], text),
             Self::RefundExceedsCapture { left } => {
-                Refusal::new(Code::FailedPrecondition, "REFUND_EXCEEDS_CAPTURE", &text)
-                    .precondition("payment", text)
-                    .with("left_minor", left)
+                Refusal::precondition("REFUND_EXCEEDS_CAPTURE", "payment", text).with("left_minor", left)
             }
             Self::ProviderNotFound => Refusal::new(Code::NotFound, "PROVIDER_NOT_FOUND", text),
             Self::WebhooksNotConfigured => Refusal::new(Code::Unavailable, "WEBHOOKS_NOT_CONFIGURED", text),
@@ -49,20 +45,8 @@ impl Explain for Error {
     }
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
+impl<E: Into<chassis::Error>> From<E> for Error {
+    fn from(error: E) -> Self {
         Self::Chassis(error.into())
-    }
-}
-
-impl From<Unexpected> for Error {
-    fn from(error: Unexpected) -> Self {
-        Self::Chassis(error.into())
-    }
-}
-
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        chassis::rpc::error::status(error)
     }
 }

@@ -1,4 +1,4 @@
-//! What orders want of their payments is recorded here, and nothing more: no call is made.
+//! Sets the goals of payments. No call is made here.
 
 use std::collections::BTreeMap;
 
@@ -110,7 +110,7 @@ mod tests {
             minor: 2_500,
             payment_method: "pm_card_visa".to_owned(),
         });
-        Wanted { order_id: OrderId(Uuid::from_u128(order)), version, goal, cause: Uuid::nil(), begins }
+        Wanted { order_id: OrderId::new(Uuid::from_u128(order)), version, goal, cause: Uuid::nil(), begins }
     }
 
     #[test]

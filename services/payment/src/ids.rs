@@ -1,23 +1,12 @@
-//! Ids, each of one kind of thing.
+//! Ids of what payments are about.
 
-use std::fmt::{Display, Formatter, Result};
+use chassis::Id;
 
-use uuid::Uuid;
+use crate::payment::Payment;
+use crate::refund::Refund;
 
-macro_rules! ids {
-    ($($name:ident)*) => {
-        $(
-            #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
-            #[sqlx(transparent)]
-            pub(crate) struct $name(pub(crate) Uuid);
+pub(crate) enum Order {}
 
-            impl Display for $name {
-                fn fmt(&self, formatter: &mut Formatter<'_>) -> Result {
-                    self.0.fmt(formatter)
-                }
-            }
-        )*
-    };
-}
-
-ids!(PaymentId OrderId RefundId);
+pub(crate) type PaymentId = Id<Payment>;
+pub(crate) type OrderId = Id<Order>;
+pub(crate) type RefundId = Id<Refund>;

@@ -1,4 +1,4 @@
-//! Money: what was authorized, captured and given back, and the ledger of it.
+//! Money: what was authorized, captured and refunded, and the ledger of it.
 //!
 //! What an order wants of its payment is a goal; what the provider says is a state; a step drives the one to the other, one
 //! call at a time, outside any transaction: `drive.rs` reads top to bottom. That a call begins is recorded before it, and how
@@ -31,14 +31,13 @@ mod state;
 mod stripe;
 mod webhook;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::boot::config::{Foundation, Secret, parse_duration, parse_secure_url};
-use chassis::boot::db::Schema;
-use chassis::boot::settings::Settings;
-use chassis::event::outbox::Wake;
+use chassis::boot::config::{first_line, parse_secure_url};
+use chassis::boot::{Foundation, Schema, Settings, parse_duration};
+use chassis::event::Wake;
 use chassis::rpc::client;
 use chassis::{Context, Role};
 use clap::Args;
@@ -62,13 +61,13 @@ pub struct Config {
     provider_url: String,
     /// A file that holds the provider's secret key, in its first line.
     provider_key_file: Option<PathBuf>,
-    /// A file that holds the secret that signs the provider's webhooks, in its first line. None: webhooks are not taken.
+    /// A file that holds the secret that signs the provider's webhooks, in its first line. None: webhooks are refused.
     /// The endpoint subscribes to payment_intent.amount_capturable_updated, payment_intent.canceled,
-    /// payment_intent.succeeded, refund.created, refund.failed and refund.updated. Others are taken, and tell nothing more.
+    /// payment_intent.succeeded, refund.created, refund.failed and refund.updated. Others are accepted, and add nothing.
     webhook_secret_file: Option<PathBuf>,
     /// The order service, which is asked about payments that wait for their orders.
     #[arg(default_value = "http://127.0.0.1:9005")]
-    order_url: String,
+    order_url: client::Url,
     /// How long a call to the provider may take.
     #[arg(default_value = "10s", value_parser = parse_duration)]
     provider_timeout: Duration,
@@ -95,42 +94,22 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let rates = Rates::new(config.provider_rate, config.reconcile_rate)?;
     let db = config.foundation.pool(roster::PAYMENT)?;
     let file = config.provider_key_file.as_ref().ok_or("PAYMENT_PROVIDER_KEY_FILE: is required")?;
-    let key = first_line(file).map_err(|error| format!("PAYMENT_PROVIDER_KEY_FILE: {}: {error}", file.display()))?;
+    let key = first_line(file).map_err(|why| format!("PAYMENT_PROVIDER_KEY_FILE: {why}"))?;
     let budget = Budget::new(db.clone(), rates);
     let provider = Stripe::new(&config.provider_url, &key, config.provider_timeout, budget)
         .map_err(|error| format!("PAYMENT_PROVIDER_URL: {error}"))?;
-    let orders = client::connect("order", &config.order_url).map_err(|error| format!("PAYMENT_ORDER_URL: {error}"))?;
     let service = Service {
         db,
         clock: context.clock.of_database(),
         provider,
-        webhook_secret: config.webhook_secret_file.as_deref().and_then(read_secret),
-        orders: OrderServiceClient::new(orders),
+        webhook_secret: config.webhook_secret_file.as_deref().and_then(webhook::read_secret),
+        orders: OrderServiceClient::new(client::connect("order", &config.order_url)),
         lease: (config.provider_timeout + PATIENCE) * 3 + Duration::from_secs(5),
         published: Wake::default(),
         work: Wake::default(),
         looks: Wake::default(),
     };
-    Ok(role(Arc::new(service), config.foundation.listen, config.workers.into(), context))
-}
-
-fn first_line(file: &Path) -> std::io::Result<String> {
-    Ok(std::fs::read_to_string(file)?.lines().next().unwrap_or_default().to_owned())
-}
-
-/// Without it webhooks are refused, and everything else goes on: outcomes are asked for anyway.
-fn read_secret(file: &Path) -> Option<Secret> {
-    match first_line(file) {
-        Ok(secret) if !secret.is_empty() => secret.parse().ok(),
-        Ok(_) => {
-            tracing::error!(file = %file.display(), "PAYMENT_WEBHOOK_SECRET_FILE is empty; webhooks are refused");
-            None
-        }
-        Err(error) => {
-            tracing::error!(file = %file.display(), %error, "PAYMENT_WEBHOOK_SECRET_FILE: webhooks are refused");
-            None
-        }
-    }
+    Ok(role(&Arc::new(service), config.workers.into(), context).listen_on(config.foundation.listen))
 }
 
 #[cfg(test)]

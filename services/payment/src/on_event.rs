@@ -1,6 +1,4 @@
-//! What an order's events want of its payment.
-
-use std::sync::Arc;
+//! Consumes the events of orders: parses all, and sets the goals of their payments.
 
 use chassis::event::{Due, HandleError, Handler, Record};
 use contracts::event::Event as _;
@@ -15,25 +13,25 @@ use crate::ids::OrderId;
 use crate::service::Service;
 use crate::state::Goal;
 
-pub(crate) struct Orders(pub(crate) Arc<Service>);
+pub(crate) const TOPICS: &[&str] = &[Event::TOPIC];
 
 #[tonic::async_trait]
-impl Handler for Orders {
+impl Handler for Service {
     fn wants(&self, event_type: &str) -> bool {
         Event::of_type(event_type).is_some_and(|event| goal_of(&event).is_some())
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
-        let wanted = due.iter().map(|due| read(due.record)).collect::<Result<_, _>>()?;
-        Ok(set_goals(tx, &self.0.clock, wanted).await?)
+        let wanted = due.iter().map(|due| parse(due.record)).collect::<Result<_, _>>()?;
+        Ok(set_goals(tx, &self.clock, wanted).await?)
     }
 
     fn committed(&self) {
-        self.0.work.wake();
+        self.work.wake();
     }
 }
 
-/// What an event wants of its order's payment, if it wants anything.
+/// The goal that an event sets for its order's payment, if it sets one.
 fn goal_of(event: &Event) -> Option<Goal> {
     match event {
         Event::OrderReserved(_) => Some(Goal::Authorized),
@@ -48,11 +46,11 @@ fn goal_of(event: &Event) -> Option<Goal> {
     }
 }
 
-fn read(record: &Record) -> Result<Wanted, HandleError> {
+fn parse(record: &Record) -> Result<Wanted, HandleError> {
     let order = OrderEvent::decode(&*record.payload)?;
-    let order_id = OrderId(parse_id(&order.order_id, "order_id")?);
-    let event = order.event.ok_or_else(|| poisoned("it says nothing"))?;
-    let goal = goal_of(&event).ok_or_else(|| poisoned("its type is not what its headers say"))?;
+    let order_id = OrderId::new(parse_id(&order.order_id, "order_id")?);
+    let event = order.event.ok_or_else(|| poisoned("it has no payload"))?;
+    let goal = goal_of(&event).ok_or_else(|| poisoned("its type is not the one in its headers"))?;
     let begins = match event {
         Event::OrderReserved(reserved) => {
             let total = order.total.ok_or_else(|| poisoned("it has no total"))?;

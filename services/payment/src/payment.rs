@@ -7,7 +7,6 @@ use sqlx::{PgConnection, PgExecutor};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::error::Error;
 use crate::ids::{OrderId, PaymentId};
 use crate::state::{Goal, State};
 
@@ -41,7 +40,7 @@ pub(crate) struct Payment {
     pub(crate) unsent: bool,
     /// Whether more payments are due, as the claim of this one saw.
     pub(crate) others_are_due: bool,
-    /// Why what an order that ended wants back is not asked for any more, such as `DISPUTED`. Empty: nothing stands in the way.
+    /// Why no refund is requested any more for an order that ended, such as `DISPUTED`. Empty: refunds are possible.
     pub(crate) refund_refusal: String,
     pub(crate) attempts: i32,
     pub(crate) created_at: OffsetDateTime,
@@ -76,12 +75,6 @@ macro_rules! payments {
 }
 pub(crate) use payments;
 
-impl PaymentId {
-    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        Uuid::parse_str(text).map(PaymentId).map_err(|_| Error::PaymentNotFound)
-    }
-}
-
 impl Payment {
     pub(crate) fn money(&self, minor: i64) -> Money {
         Money::new(self.currency.clone(), minor)
@@ -97,7 +90,7 @@ impl Payment {
         Ok(())
     }
 
-    /// Whether its order ended, and nobody gives back yet what is left of it.
+    /// Whether its order ended, and a part of the captured amount is neither refunded nor about to be.
     pub(crate) fn keeps_too_much(&self) -> bool {
         self.goal == Goal::Released && self.unrefunded() > 0 && self.refund_refusal.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Payments and their ledger, for those whose they are.
+//! Read payments and their ledger.
 
 use chassis::rpc::page::Page;
 use chassis::{Caller, timestamp};
@@ -27,7 +27,7 @@ pub(crate) async fn get(
 ) -> Result<GetPaymentResponse, Error> {
     let payment = payments!(
         "select".."from payment where payment_id = $1 and ($2::uuid is null or user_id = $2)",
-        PaymentId::parse(&request.payment_id)?.0,
+        PaymentId::parse(&request.payment_id).ok_or(Error::PaymentNotFound)?.0,
         caller.owner()?.filter(),
     );
     let payment = payment.fetch_optional(&service.db).await?.ok_or(Error::PaymentNotFound)?;
@@ -43,7 +43,7 @@ pub(crate) async fn list(
 ) -> Result<ListPaymentsResponse, Error> {
     let order_id = Some(request.order_id).filter(|id| !id.is_empty()).map(|id| Uuid::parse_str(&id)).transpose();
     let order_id = order_id.map_err(|_| Error::PaymentNotFound)?;
-    // An operator asks about anybody's order, and otherwise sees what is their own.
+    // With an order_id an operator sees any order's payments, and otherwise their own.
     let owner = match order_id {
         Some(_) => caller.owner()?.filter(),
         None => Some(caller.user_id()?),
@@ -67,7 +67,7 @@ pub(crate) async fn list(
 }
 
 pub(crate) async fn get_ledger(service: &Service, request: GetLedgerRequest) -> Result<GetLedgerResponse, Error> {
-    let payment_id = PaymentId::parse(&request.payment_id)?.0;
+    let payment_id = PaymentId::parse(&request.payment_id).ok_or(Error::PaymentNotFound)?.0;
     let exists = sqlx::query_scalar!("select payment_id from payment where payment_id = $1", payment_id);
     exists.fetch_optional(&service.db).await?.ok_or(Error::PaymentNotFound)?;
     let rows = sqlx::query!(

@@ -1,6 +1,6 @@
 //! Payments at rest are compared with what the provider knows: at once where it reported something, and all of them once a
-//! day, at a pace that all replicas share, for as long as something may still happen to them. What is safe to mend is mended,
-//! everything else is told by a metric and a line in the log. What is under way asks the provider anyway, see
+//! day, at a pace that all replicas share, for as long as something may still happen to them. Differences that are safe to
+//! correct are corrected, all others are reported by a metric and a line in the log. What is under way asks the provider anyway, see
 //! [`crate::drive`]; a payment that rests after a refused refund is compared too, for that may be what was refused.
 
 mod compare;
@@ -58,12 +58,12 @@ macro_rules! at_rest {
 }
 pub(crate) use at_rest;
 
-/// Looks at one payment that the provider reported about.
+/// Compares one payment that the provider reported about.
 pub(crate) async fn look(service: Arc<Service>) -> Result<Did, Unexpected> {
     check_one(&service, OffsetDateTime::UNIX_EPOCH).await
 }
 
-/// Looks at one payment whose day has passed, if one is due and the pace allows it.
+/// Compares one payment whose day has passed, if one is due and the pace allows it.
 pub(crate) async fn sweep(service: Arc<Service>) -> Result<Did, Unexpected> {
     if lag::oldest_due(&service).await?.is_none() || !service.provider.budget.take_comparison().await? {
         return Ok(Did::Nothing);
@@ -95,7 +95,7 @@ async fn check_one(service: &Service, wanted: OffsetDateTime) -> Result<Did, Une
     };
     match compare(&payment, ledger, &ours, theirs) {
         Verdict::Mend(fact) => {
-            tracing::warn!(%payment_id, ?fact, "the provider tells of a change that was not recorded; it is recorded now");
+            tracing::warn!(%payment_id, ?fact, "the provider shows a change that was not recorded; it is recorded now");
             let claimed = Claimed::load(service, payment).await?;
             // It is due again as soon as the lease would have ended, and shows then whether that was all.
             record(service, &claimed, &fact, Then::Release).await.map_err(|error| named(payment_id, error))?;
@@ -118,7 +118,7 @@ fn named(payment_id: PaymentId, error: Unexpected) -> Unexpected {
     }
 }
 
-/// What the provider says of a payment.
+/// What the provider knows of a payment.
 async fn ask(service: &Service, payment: &Payment, ledger: Ledger) -> Result<Theirs, CallError> {
     let intent_id = payment.intent_id.as_deref().unwrap_or_default();
     let intent = service.provider.get(intent_id).await?;
@@ -131,7 +131,7 @@ async fn ask(service: &Service, payment: &Payment, ledger: Ledger) -> Result<The
     Ok(Theirs { intent, refunds })
 }
 
-/// An intent does not tell of refunds that failed after they were done, nor of one that is under way from one that is done.
+/// An intent does not show refunds that failed after they were done, nor which refunds are still under way.
 fn asks_for_refunds(payment: &Payment, intent: &Intent, ledger: Ledger) -> bool {
     payment.state == State::Captured && (intent.refunded() != ledger.refunded || payment.refunded_minor > 0)
 }
@@ -174,7 +174,7 @@ async fn finish(service: &Service, payment: &Payment, difference: &str) -> Resul
     )
     .execute(&service.db)
     .await?;
-    // The order may have wanted something meanwhile.
+    // The goal may have changed meanwhile.
     service.work.wake();
     Ok(())
 }

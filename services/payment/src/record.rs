@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use chassis::Unexpected;
+use chassis::boot::db::column;
 use chassis::boot::{metrics, telemetry};
 use contracts::event::Event as _;
 use contracts::souk::payment::v1::PaymentEvent;
@@ -13,7 +14,7 @@ use sqlx::PgExecutor;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::book::{Changes, Fact, OURSELVES, Transfer};
+use crate::book::{Changes, Fact, OURSELVES};
 use crate::claim::Claimed;
 use crate::conclude::Then;
 use crate::decide::CallStatus;
@@ -21,7 +22,7 @@ use crate::payment::{CHECK_AFTER, Payment};
 use crate::refund::Refund;
 use crate::service::Service;
 
-/// How often what an order or an operator wants may change while one fact is recorded.
+/// How often the goal or the refunds may change while one fact is recorded.
 const MOST_CHANGES: usize = 10;
 
 static FAILED: LazyLock<Counter> = LazyLock::new(|| {
@@ -102,7 +103,7 @@ async fn write_payment(
     let check_at = if changes.is_compared { OffsetDateTime::UNIX_EPOCH } else { now + CHECK_AFTER };
     let event =
         changes.event.as_ref().map(|event| (service.clock.new_id(), event.event_type(), payload(payment, event)));
-    // What somebody asked for has its cause in them, not in the order.
+    // A refund that an operator asked for was not caused by the order's event.
     let cause = Some(payment.cause_id).filter(|cause| *cause != Uuid::nil() && changes.actor == OURSELVES);
     let written = sqlx::query_scalar!(
         r#"with changed as (
@@ -147,11 +148,11 @@ async fn write_payment(
         check_at,
         before.state != payment.state,
         payment.currency,
-        &all(transfers, |it| it.kind.to_owned()),
-        &all(transfers, |it| it.debit.clone()),
-        &all(transfers, |it| it.credit.clone()),
-        &all(transfers, |it| it.minor),
-        &all(transfers, |it| it.reference.clone()),
+        &column(transfers, |transfer| transfer.kind) as &[&str],
+        &column(transfers, |transfer| transfer.debit.as_str()) as &[&str],
+        &column(transfers, |transfer| transfer.credit.as_str()) as &[&str],
+        &column(transfers, |transfer| transfer.minor),
+        &column(transfers, |transfer| transfer.reference.as_str()) as &[&str],
         event.as_ref().map(|(event_id, ..)| *event_id),
         Event::TOPIC,
         event.as_ref().map(|(_, event_type, _)| *event_type),
@@ -162,10 +163,6 @@ async fn write_payment(
         payment.attempts,
     );
     Ok(written.fetch_one(db).await?)
-}
-
-fn all<T>(transfers: &[Transfer], column: impl Fn(&Transfer) -> T) -> Vec<T> {
-    transfers.iter().map(column).collect()
 }
 
 fn payload(payment: &Payment, event: &Event) -> Vec<u8> {

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::ids::{PaymentId, RefundId};
 
-/// How often the provider is asked about a refund that it has taken, at first and at last.
+/// How often a refund that the provider accepted is looked up, at first and at last.
 const UNDER_WAY: Duration = Duration::minutes(1);
 const LONG_UNDER_WAY: Duration = Duration::hours(1);
 /// Of how many pending refunds of one payment the next is chosen.
@@ -84,7 +84,7 @@ impl Refund {
     pub(crate) fn new(clock: &Clock, new: NewRefund<'_>) -> Self {
         let now = clock.now();
         Self {
-            refund_id: RefundId(clock.new_id()),
+            refund_id: RefundId::new(clock.new_id()),
             payment_id: new.payment_id,
             minor: new.minor,
             state: RefundState::Pending,

@@ -1,4 +1,4 @@
-//! Operators give back what was captured, or a part of it. The amount is reserved here; [`crate::drive`] makes the call to the
+//! Refund what was captured, or a part of it. The amount is reserved here; [`crate::drive`] makes the call to the
 //! provider.
 
 use chassis::Caller;
@@ -18,7 +18,7 @@ pub(crate) async fn refund_payment(
     caller: &Caller,
     mut request: RefundPaymentRequest,
 ) -> Result<RefundPaymentResponse, Error> {
-    let payment_id = PaymentId::parse(&request.payment_id)?;
+    let payment_id = PaymentId::parse(&request.payment_id).ok_or(Error::PaymentNotFound)?;
     let key = caller.take_key(&mut request.request_id)?;
 
     let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
@@ -60,7 +60,7 @@ pub(crate) async fn refund_payment(
     Ok(response)
 }
 
-/// How much the operator wants to give back.
+/// How much the operator wants to refund.
 enum Wanted {
     Part(i64),
     Everything,

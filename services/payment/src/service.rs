@@ -1,21 +1,16 @@
-//! What the service is made of, and what it does without a request.
+//! What the service is made of, and what it serves, consumes and does without a request.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::boot::config::Secret;
-use chassis::event::Consumer;
-use chassis::event::outbox::{Outbox, Wake};
+use chassis::event::Wake;
 use chassis::rpc::client;
-use chassis::{Clock, Context, Did, Job, Role, Unexpected};
-use contracts::event::Event as _;
-use contracts::souk::order::v1::order_event;
+use chassis::{Clock, Context, Job, Role};
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::payment::v1::payment_service_server::PaymentServiceServer;
 use sqlx::PgPool;
 
-use crate::rpc::Rpc;
 use crate::stripe::Stripe;
 use crate::{drive, on_event, reconcile, stale, webhook};
 
@@ -40,33 +35,20 @@ pub(crate) struct Service {
     pub(crate) looks: Wake,
 }
 
-pub(crate) fn role(service: Arc<Service>, listen: SocketAddr, workers: usize, context: &Context) -> Role {
-    let (work, looks) = (service.work.clone(), service.looks.clone());
-    Role::new(roster::PAYMENT, listen, context)
+pub(crate) fn role(service: &Arc<Service>, workers: usize, context: &Context) -> Role {
+    let drive = Job::new("payment.drive", SECOND, service, drive::drive_when_woken);
+    let look = Job::new("payment.look", SECOND, service, reconcile::look);
+    Role::new(roster::PAYMENT, context)
         .database(&service.db, &service.clock)
-        .serve(PaymentServiceServer::new(Rpc(service.clone())))
-        .publish(Outbox { db: service.db.clone(), wake: service.published.clone() })
-        .job(job(&service, "payment.drive", SECOND, drive::drive_when_woken).woken_by(work).workers(workers))
-        .job(job(&service, "payment.behind", SECOND * 10, drive::measure_behind))
-        .job(job(&service, "payment.waiting", SECOND * 10, stale::settle_waiting))
-        .job(job(&service, "payment.look", SECOND, reconcile::look).woken_by(looks))
-        .job(job(&service, "payment.sweep", SECOND / 4, reconcile::sweep).workers(SWEEPERS))
-        .job(job(&service, "payment.lag", SECOND * 10, reconcile::measure_lag))
-        .job(job(&service, "payment.differences", SECOND * 10, reconcile::count_differences))
-        .job(job(&service, "payment.forget_webhooks", SECOND * 60, webhook::forget_old))
-        .consume(consumer(service))
-}
-
-fn job<F, U>(service: &Arc<Service>, name: &'static str, every: Duration, unit: F) -> Job
-where
-    F: Fn(Arc<Service>) -> U + Send + Sync + 'static,
-    U: Future<Output = Result<Did, Unexpected>> + Send + 'static,
-{
-    let service = service.clone();
-    Job::new(name, every, move || unit(service.clone()))
-}
-
-pub(crate) fn consumer(service: Arc<Service>) -> Consumer {
-    let db = service.db.clone();
-    Consumer { name: "payment", topics: &[order_event::Event::TOPIC], db, handler: Arc::new(on_event::Orders(service)) }
+        .serve(PaymentServiceServer::from_arc(service.clone()))
+        .publish(&service.db, &service.published)
+        .consume(&service.db, on_event::TOPICS, service)
+        .job(drive.woken_by(service.work.clone()).workers(workers))
+        .job(look.woken_by(service.looks.clone()))
+        .job(Job::new("payment.sweep", SECOND / 4, service, reconcile::sweep).workers(SWEEPERS))
+        .job(Job::new("payment.waiting", SECOND * 10, service, stale::settle_waiting))
+        .job(Job::new("payment.behind", SECOND * 10, service, drive::measure_behind))
+        .job(Job::new("payment.lag", SECOND * 10, service, reconcile::measure_lag))
+        .job(Job::new("payment.differences", SECOND * 10, service, reconcile::count_differences))
+        .job(Job::new("payment.forget_webhooks", SECOND * 60, service, webhook::forget_old))
 }

@@ -1,5 +1,5 @@
-//! Payments that wait for their order: money is held, and what the order wants next should have been heard. The order service
-//! is asked how it stands, and the answer sets the goal as the event would have.
+//! Payments that wait for their order: money is held, and the next event of the order should have been consumed. The order
+//! service is asked for the state of the order, and the answer sets the goal as the event would have.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) async fn settle_waiting(service: Arc<Service>) -> Result<Did, Unexpec
     if orders.is_empty() {
         return Ok(Did::Nothing);
     }
-    tracing::warn!(count = orders.len(), "payments wait for their orders; the order service is asked about them");
+    tracing::warn!(count = orders.len(), "payments wait for their orders: the order service is asked for their states");
     let ask = BatchGetOrderStatesRequest { order_ids: orders.iter().map(Uuid::to_string).collect() };
     let ask = client::request("payment", Instant::now() + PATIENCE, ask);
     let answer = service.orders.clone().batch_get_order_states(ask).await;
@@ -52,14 +52,14 @@ pub(crate) async fn settle_waiting(service: Arc<Service>) -> Result<Did, Unexpec
             }
             OrderState::Pending | OrderState::Reserved | OrderState::Unspecified => continue,
         };
-        let order_id = Uuid::parse_str(&order.order_id).map(OrderId);
+        let order_id = Uuid::parse_str(&order.order_id).map(OrderId::new);
         let order_id = order_id.map_err(|error| Unexpected::Broken(format!("order {:?}: {error}", order.order_id)))?;
         wanted.push(Wanted { order_id, version: order.version, goal, cause: Uuid::nil(), begins: None });
     }
     set_goals(&mut *service.db.acquire().await?, &service.clock, wanted).await?;
     service.work.wake();
-    // Those whose orders go on, or are not known, are asked about again later. Only now: as long as nobody answers they
-    // stay due.
+    // Orders that are not settled, or not known, are asked for again later. This is written only now, so that payments stay due
+    // while the order service does not answer.
     sqlx::query!("update payment set order_asked_at = $2 where order_id = any($1)", &orders, service.clock.now())
         .execute(&service.db)
         .await?;

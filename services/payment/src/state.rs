@@ -1,4 +1,4 @@
-//! Where a payment shall be, and where it is.
+//! The goal of a payment, and its state.
 
 use chassis::Unexpected;
 use contracts::souk::payment::v1::PaymentState;
@@ -84,7 +84,7 @@ impl State {
             (self, next),
             (Pending, Authorizing | Voided)
                 | (Authorizing, Authorized | Declined | Voided)
-                // The provider let go of what it held.
+                // The provider released the hold.
                 | (Authorized, Capturing | Voiding | Failed)
                 // The lookup found that the call never happened, and the goal is another one now.
                 | (Capturing, Captured | Failed | Voiding)

@@ -59,11 +59,11 @@ pub(crate) struct NotSent {
     why: String,
     /// Whether it would have changed anything.
     pub(crate) writes: bool,
-    /// After which time it may be made. None: nobody knows.
+    /// After which time it may be made. None: it is not known.
     pub(crate) pause: Option<Duration>,
 }
 
-/// Nobody knows whether the call had its effect.
+/// It is not known whether the call had its effect.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: the outcome is unknown: {why}")]
 pub(crate) struct OutcomeUnknown {
@@ -111,7 +111,7 @@ impl Stripe {
         self.send("create", request, About::Payment(payment_id)).await
     }
 
-    /// Holds the amount. A step that the cardholder would have to take is a decline: nobody is there to take it.
+    /// Holds the amount. A step that the cardholder would have to take is a decline: the cardholder is not present.
     pub(crate) async fn confirm(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, CallError> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/confirm"), key);
         let request = request.form(&[("error_on_requires_action", "true")]);

@@ -1,11 +1,11 @@
-//! The provider reports that something happened. Its word is only a hint: the payment it is about is looked at soon, and
-//! what is true then is asked of the provider. Order, repeats and lateness of reports therefore do not matter. Most reports
+//! The provider reports that something happened. A report is only a hint: its payment is compared with the provider soon. Order, repeats and lateness of reports therefore do not matter. Most reports
 //! are echoes of our own calls: a read finds that out, and nothing is written.
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use chassis::Did;
-use chassis::boot::config::Secret;
+use chassis::boot::config::{Secret, first_line};
 use chassis::boot::metrics::{self, ByOutcome};
 use chassis::{Error as Refused, Unexpected};
 use contracts::souk::payment::v1::{ReceiveWebhookRequest, ReceiveWebhookResponse};
@@ -78,7 +78,7 @@ impl Object {
 struct Known {
     payment_id: PaymentId,
     state: State,
-    /// Whether a worker has it, and will know what the provider says of it.
+    /// Whether a worker has claimed it, and will read its state from the provider.
     is_leased: bool,
     captured: i64,
     /// Given back, or about to be.
@@ -120,8 +120,8 @@ impl Known {
         }))
     }
 
-    /// Whether a report says no more than what is recorded, or is about to be: most are echoes of our own calls. One that came
-    /// late is an echo, too: what it tells of has gone on since.
+    /// Whether a report says no more than what is recorded, or is about to be: most are echoes of our own calls. A late one is an
+    /// echo, too: the payment has changed since.
     fn is_echoed_by(&self, object: &Object) -> bool {
         use State::{Authorized, Authorizing, Captured, Capturing, Declined, Failed, Voided, Voiding};
         let under_way = self.is_leased && matches!(self.state, Authorizing | Capturing | Voiding);
@@ -184,7 +184,7 @@ pub(crate) async fn receive(
     let event = event.ok_or_else(|| Refused::field("body", "is not an event"))?;
     let object = &event.data.object;
 
-    // What changes nothing needs no memory either: said again, it changes nothing again.
+    // A report that changes nothing is not remembered: its repeat changes nothing either.
     let what = match Known::of(&service.db, object).await? {
         None => "unknown",
         Some(known) if known.is_echoed_by(object) => "echo",
@@ -198,7 +198,7 @@ pub(crate) async fn receive(
     Ok(ReceiveWebhookResponse {})
 }
 
-/// The payment is looked at soon. Only what is under way is asked about before its time; what was refused keeps its rest.
+/// Makes the payment be compared soon. A call that is under way is looked up at once; a backoff after a refusal is kept.
 async fn note(service: &Service, event_id: &str, payment_id: PaymentId) -> Result<&'static str, Unexpected> {
     let noted = sqlx::query!(
         "with news as (insert into webhook_event (event_id, received_at) values ($1, $2)
@@ -262,4 +262,19 @@ pub(crate) async fn forget_old(service: Arc<Service>) -> Result<Did, Unexpected>
         service.clock.now() - REMEMBERED,
     );
     Ok(Did::any(done.execute(&service.db).await?.rows_affected()))
+}
+
+/// Without it webhooks are refused, and everything else goes on: outcomes are asked for anyway.
+pub(crate) fn read_secret(file: &Path) -> Option<Secret> {
+    match first_line(file) {
+        Ok(secret) if !secret.is_empty() => secret.parse().ok(),
+        Ok(_) => {
+            tracing::error!(file = %file.display(), "PAYMENT_WEBHOOK_SECRET_FILE is empty; webhooks are refused");
+            None
+        }
+        Err(why) => {
+            tracing::error!(why, "PAYMENT_WEBHOOK_SECRET_FILE cannot be read; webhooks are refused");
+            None
+        }
+    }
 }

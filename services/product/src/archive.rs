@@ -1,11 +1,11 @@
-//! Take a product out of the catalogue, for good.
+//! Archive a product: it leaves the catalogue for good.
 
 use chassis::Caller;
 use contracts::souk::product::v1::{ArchiveProductRequest, ArchiveProductResponse};
 
-use crate::Service;
 use crate::error::Error;
-use crate::product::{Product, parse_id};
+use crate::product::{Product, State, parse_id};
+use crate::service::Service;
 
 pub(crate) async fn archive(
     service: &Service,
@@ -16,9 +16,9 @@ pub(crate) async fn archive(
 
     let mut tx = service.db.begin().await?;
     let mut product = Product::lock(&mut tx, product_id).await?.ok_or(Error::ProductNotFound)?;
-    let changed = !product.is_archived();
+    let changed = product.state == State::Active;
     if changed {
-        product.state = "ARCHIVED".to_owned();
+        product.state = State::Archived;
         product.save(&mut tx, service.clock.now()).await?;
     }
     tx.commit().await?;

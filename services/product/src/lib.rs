@@ -9,20 +9,16 @@ mod list;
 mod product;
 mod quote;
 mod rpc;
+mod service;
 mod update;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chassis::boot::config::Foundation;
-use chassis::boot::db::Schema;
-use chassis::boot::settings::Settings;
-use chassis::{Clock, Context, Role};
+use chassis::boot::{Foundation, Schema, Settings};
+use chassis::{Context, Role};
 use clap::Args;
-use contracts::souk::product::v1::product_service_server::ProductServiceServer;
-use sqlx::PgPool;
 
-use rpc::Rpc;
+use service::{Service, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/product");
 pub static SCHEMA: Schema = Schema { service: "product", migrator: &MIGRATOR, append_only: &[] };
@@ -39,20 +35,9 @@ impl Settings for Config {
     const CONNECTIONS: u32 = 10;
 }
 
-struct Service {
-    db: PgPool,
-    clock: Clock,
-}
-
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
-    let db = config.foundation.pool(roster::PRODUCT)?;
-    Ok(role(Service { db, clock: context.clock.of_database() }, config.foundation.listen, context))
-}
-
-fn role(service: Service, listen: SocketAddr, context: &Context) -> Role {
-    Role::new(roster::PRODUCT, listen, context)
-        .database(&service.db, &service.clock)
-        .serve(ProductServiceServer::new(Rpc(Arc::new(service))))
+    let service = Service { db: config.foundation.pool(roster::PRODUCT)?, clock: context.clock.of_database() };
+    Ok(role(&Arc::new(service), context).listen_on(config.foundation.listen))
 }
 
 #[cfg(test)]

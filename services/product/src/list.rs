@@ -4,9 +4,9 @@ use chassis::rpc::page::Page;
 use contracts::souk::product::v1::{ListProductsRequest, ListProductsResponse};
 use uuid::Uuid;
 
-use crate::Service;
 use crate::error::Error;
 use crate::product::Product;
+use crate::service::Service;
 
 pub(crate) async fn list(service: &Service, request: ListProductsRequest) -> Result<ListProductsResponse, Error> {
     let page = Page::<(String, Uuid)>::parse(request.page_size, &request.page_token, "products")?;
@@ -17,7 +17,8 @@ pub(crate) async fn list(service: &Service, request: ListProductsRequest) -> Res
     }
     let mut products = sqlx::query_as!(
         Product,
-        r#"select product_id, sku, title, description, currency, price_minor, state, version, created_at, updated_at
+        r#"select product_id as "product_id: _", sku, title, description, currency, price_minor, state as "state: _", version,
+           created_at, updated_at
          from product
          where state = 'ACTIVE' and (title collate "C", product_id) > ($1, $2)
          order by title collate "C", product_id limit $3"#,
@@ -27,6 +28,6 @@ pub(crate) async fn list(service: &Service, request: ListProductsRequest) -> Res
     )
     .fetch_all(&service.db)
     .await?;
-    let next_page_token = page.cut(&mut products, |product| (product.title.clone(), product.product_id));
+    let next_page_token = page.cut(&mut products, |product| (product.title.clone(), product.product_id.0));
     Ok(ListProductsResponse { products: products.into_iter().map(Product::into_proto).collect(), next_page_token })
 }

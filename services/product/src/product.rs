@@ -1,92 +1,129 @@
-//! A product: its row, what makes a valid one, and how it looks to callers.
+//! The aggregate: what a product is, and how it is loaded and saved.
 
+use chassis::rpc::error::Violation;
 use chassis::rpc::update::etag;
-use chassis::timestamp;
+use chassis::{Error, Id, Unexpected, timestamp};
 use contracts::money::Invalid;
 use contracts::souk::product::v1 as proto;
 use contracts::souk::r#type::v1::Money;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use crate::error::{Error, Violation};
+pub(crate) type ProductId = Id<Product>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Product {
-    pub(crate) product_id: Uuid,
+    pub(crate) product_id: ProductId,
     pub(crate) sku: String,
     pub(crate) title: String,
     pub(crate) description: String,
     pub(crate) currency: String,
     pub(crate) price_minor: i64,
-    pub(crate) state: String,
+    pub(crate) state: State,
     pub(crate) version: i64,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
 }
 
-/// The contract says what an id looks like; this only turns it into one.
-pub(crate) fn parse_id(text: &str, field: &str) -> Result<Uuid, Error> {
-    Uuid::parse_str(text).map_err(|_| chassis::Error::field(field, "must be a UUID").into())
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum State {
+    Active,
+    Archived,
 }
 
-/// A price that may be asked: the error names which half of it is wrong.
+impl State {
+    /// Such as `ACTIVE`, in the table and in the contract.
+    fn name(self) -> &'static str {
+        self.to_proto().as_str_name().trim_start_matches("PRODUCT_STATE_")
+    }
+
+    pub(crate) fn to_proto(self) -> proto::ProductState {
+        match self {
+            Self::Active => proto::ProductState::Active,
+            Self::Archived => proto::ProductState::Archived,
+        }
+    }
+}
+
+/// `field` is where the id stands in the request.
+pub(crate) fn parse_id(text: &str, field: &str) -> Result<ProductId, Error> {
+    ProductId::parse(text).ok_or_else(|| Error::field(field, "must be a UUID"))
+}
+
+pub(crate) fn parse_ids(texts: &[String]) -> Result<Vec<ProductId>, Error> {
+    texts.iter().enumerate().map(|(at, text)| parse_id(text, &format!("product_ids[{at}]"))).collect()
+}
+
+/// The error names which half of a price is wrong.
 pub(crate) fn parse_price(price: Option<Money>) -> Result<Money, Violation> {
-    let price = price.ok_or_else(|| ("product.price", "is required".to_owned()))?;
+    let price = price.ok_or_else(|| ("product.price".to_owned(), "is required".to_owned()))?;
     price.checked().map_err(|invalid| {
         let field = if invalid == Invalid::Currency { "product.price.currency" } else { "product.price.minor" };
-        (field, invalid.to_string())
+        (field.to_owned(), invalid.to_string())
     })
 }
 
 impl Product {
-    pub(crate) async fn insert(&self, db: &mut PgConnection) -> Result<(), Error> {
+    pub(crate) async fn insert(&self, db: impl PgExecutor<'_>) -> Result<(), Unexpected> {
         sqlx::query!(
             "insert into product
                (product_id, sku, title, description, currency, price_minor, state, version, created_at, updated_at)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            self.product_id,
+            self.product_id as ProductId,
             self.sku,
             self.title,
             self.description,
             self.currency,
             self.price_minor,
-            self.state,
+            self.state.name(),
             self.version,
             self.created_at,
             self.updated_at,
         )
         .execute(db)
-        .await
-        .map_err(chassis::rpc::error::on_constraint("product_sku", Error::SkuTaken { sku: self.sku.clone() }))?;
+        .await?;
         Ok(())
     }
 
-    pub(crate) async fn lock(db: &mut PgConnection, product_id: Uuid) -> Result<Option<Self>, Error> {
-        let product = sqlx::query_as!(
+    /// Those of these products that are there. The limit makes Postgres expect few rows, so that it keeps a plan by the index,
+    /// also from when the table was small.
+    pub(crate) async fn find_all(db: impl PgExecutor<'_>, product_ids: &[ProductId]) -> Result<Vec<Self>, Unexpected> {
+        let products = sqlx::query_as!(
             Self,
-            "select product_id, sku, title, description, currency, price_minor, state, version, created_at, updated_at
-             from product where product_id = $1 for update",
-            product_id,
-        )
-        .fetch_optional(db)
-        .await?;
-        Ok(product)
+            r#"select product_id as "product_id: _", sku, title, description, currency, price_minor, state as "state: _", version,
+                 created_at, updated_at
+               from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
+                 join product on product_id = wanted.id"#,
+            product_ids as &[ProductId],
+        );
+        Ok(products.fetch_all(db).await?)
     }
 
-    pub(crate) async fn save(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), Error> {
+    pub(crate) async fn lock(db: &mut PgConnection, product_id: ProductId) -> Result<Option<Self>, Unexpected> {
+        let product = sqlx::query_as!(
+            Self,
+            r#"select product_id as "product_id: _", sku, title, description, currency, price_minor, state as "state: _", version,
+                 created_at, updated_at
+               from product where product_id = $1 for update"#,
+            product_id as ProductId,
+        );
+        Ok(product.fetch_optional(db).await?)
+    }
+
+    pub(crate) async fn save(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), Unexpected> {
         self.version += 1;
         self.updated_at = now;
         sqlx::query!(
             "update product set title = $2, description = $3, currency = $4, price_minor = $5, state = $6, version = $7,
                updated_at = $8
              where product_id = $1",
-            self.product_id,
+            self.product_id as ProductId,
             self.title,
             self.description,
             self.currency,
             self.price_minor,
-            self.state,
+            self.state.name(),
             self.version,
             self.updated_at,
         )
@@ -95,23 +132,14 @@ impl Product {
         Ok(())
     }
 
-    pub(crate) fn is_archived(&self) -> bool {
-        self.state == "ARCHIVED"
-    }
-
-    pub(crate) fn state(&self) -> proto::ProductState {
-        if self.is_archived() { proto::ProductState::Archived } else { proto::ProductState::Active }
-    }
-
     pub(crate) fn into_proto(self) -> proto::Product {
-        let state = self.state().into();
         proto::Product {
             product_id: self.product_id.to_string(),
             sku: self.sku,
             title: self.title,
             description: self.description,
             price: Some(Money::new(self.currency, self.price_minor)),
-            state,
+            state: self.state.to_proto().into(),
             create_time: Some(timestamp(self.created_at)),
             update_time: Some(timestamp(self.updated_at)),
             etag: etag(self.version),

@@ -1,46 +1,44 @@
-use std::sync::Arc;
-
-use chassis::accept;
+use chassis::{RpcResult, accept, respond};
 use contracts::souk::product::v1::product_service_server::ProductService;
 use contracts::souk::product::v1::*;
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
-use crate::{Service, archive, create, get, list, quote, update};
-
-pub(crate) struct Rpc(pub(crate) Arc<Service>);
-
-type Answer<T> = Result<Response<T>, Status>;
+use crate::service::Service;
+use crate::{archive, create, get, list, quote, update};
 
 #[tonic::async_trait]
-impl ProductService for Rpc {
-    async fn create_product(&self, request: Request<CreateProductRequest>) -> Answer<CreateProductResponse> {
+impl ProductService for Service {
+    async fn create_product(&self, request: Request<CreateProductRequest>) -> RpcResult<CreateProductResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(create::create(&self.0, &caller, request).await?))
+        respond(create::create(self, &caller, request).await)
     }
 
-    async fn update_product(&self, request: Request<UpdateProductRequest>) -> Answer<UpdateProductResponse> {
+    async fn update_product(&self, request: Request<UpdateProductRequest>) -> RpcResult<UpdateProductResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(update::update(&self.0, &caller, request).await?))
+        respond(update::update(self, &caller, request).await)
     }
 
-    async fn archive_product(&self, request: Request<ArchiveProductRequest>) -> Answer<ArchiveProductResponse> {
+    async fn archive_product(&self, request: Request<ArchiveProductRequest>) -> RpcResult<ArchiveProductResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(archive::archive(&self.0, &caller, request).await?))
+        respond(archive::archive(self, &caller, request).await)
     }
 
-    async fn get_product(&self, request: Request<GetProductRequest>) -> Answer<GetProductResponse> {
-        Ok(Response::new(get::get(&self.0, accept(request).1).await?))
+    async fn get_product(&self, request: Request<GetProductRequest>) -> RpcResult<GetProductResponse> {
+        respond(get::get(self, accept(request).1).await)
     }
 
-    async fn batch_get_products(&self, request: Request<BatchGetProductsRequest>) -> Answer<BatchGetProductsResponse> {
-        Ok(Response::new(get::batch_get(&self.0, accept(request).1).await?))
+    async fn batch_get_products(
+        &self,
+        request: Request<BatchGetProductsRequest>,
+    ) -> RpcResult<BatchGetProductsResponse> {
+        respond(get::batch_get(self, accept(request).1).await)
     }
 
-    async fn list_products(&self, request: Request<ListProductsRequest>) -> Answer<ListProductsResponse> {
-        Ok(Response::new(list::list(&self.0, accept(request).1).await?))
+    async fn list_products(&self, request: Request<ListProductsRequest>) -> RpcResult<ListProductsResponse> {
+        respond(list::list(self, accept(request).1).await)
     }
 
-    async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> Answer<QuoteItemsResponse> {
-        Ok(Response::new(quote::quote(&self.0, accept(request).1).await?))
+    async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> RpcResult<QuoteItemsResponse> {
+        respond(quote::quote(self, accept(request).1).await)
     }
 }

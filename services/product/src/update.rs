@@ -4,9 +4,9 @@ use chassis::Caller;
 use chassis::rpc::update::{Mask, check_etag};
 use contracts::souk::product::v1::{UpdateProductRequest, UpdateProductResponse};
 
-use crate::Service;
 use crate::error::Error;
-use crate::product::{Product, parse_id, parse_price};
+use crate::product::{Product, State, parse_id, parse_price};
+use crate::service::Service;
 
 pub(crate) async fn update(
     service: &Service,
@@ -19,19 +19,20 @@ pub(crate) async fn update(
     let title = mask.pick("title", Some(wanted.title).filter(|it| !it.is_empty()));
     let description = mask.pick("description", Some(wanted.description).filter(|it| !it.is_empty()));
     let price = mask.pick("price", wanted.price.map(Some)).map(parse_price);
-    let empty = title.as_deref() == Some("");
-    let mut violations: Vec<_> =
-        empty.then(|| ("product.title", "must have 1 to 200 characters".to_owned())).into_iter().collect();
+    let mut violations = Vec::new();
+    if title.as_deref() == Some("") {
+        violations.push(("product.title".to_owned(), "must have 1 to 200 characters".to_owned()));
+    }
     let price = price.and_then(|price| price.map_err(|violation| violations.push(violation)).ok());
     if !violations.is_empty() {
-        return Err(Error::Invalid(violations));
+        return Err(chassis::Error::FieldsInvalid(violations).into());
     }
 
     let mut tx = service.db.begin().await?;
     let mut product = Product::lock(&mut tx, product_id).await?.ok_or(Error::ProductNotFound)?;
     check_etag(&wanted.etag, product.version)?;
     mask.keep("product.sku", &wanted.sku, &product.sku)?;
-    if product.is_archived() {
+    if product.state == State::Archived {
         return Err(Error::ProductArchived);
     }
     let before = product.clone();
@@ -40,7 +41,7 @@ pub(crate) async fn update(
     if let Some(price) = price {
         (product.currency, product.price_minor) = (price.currency, price.minor);
     }
-    // Without a change there is no new version: nobody's etag becomes stale for nothing.
+    // Without a change there is no new version, so that etags stay valid.
     let changed = product != before;
     if changed {
         product.save(&mut tx, service.clock.now()).await?;

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use chassis::accept;
 use chassis::event::Consumer;
 use chassis::event::dead_letter::{self, Discard, DiscardError, RedriveError};
-use chassis::{Caller, Clock, Context, Explain, Refusal, Role, Unexpected, timestamp};
+use chassis::{Caller, Clock, Context, Explain, Refusal, Role, RpcResult, Unexpected, accept, respond, timestamp};
 use contracts::souk::ops::v1::ops_service_server::{OpsService, OpsServiceServer};
 use contracts::souk::ops::v1::*;
 use sqlx::PgPool;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request};
 use uuid::Uuid;
 
 pub(crate) struct Ops {
@@ -89,35 +88,29 @@ impl Ops {
 
 #[tonic::async_trait]
 impl OpsService for Ops {
-    async fn list_dead_letters(
-        &self,
-        request: Request<ListDeadLettersRequest>,
-    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+    async fn list_dead_letters(&self, request: Request<ListDeadLettersRequest>) -> RpcResult<ListDeadLettersResponse> {
         let (_, request) = accept(request);
-        Ok(Response::new(self.list(request).await?))
+        respond(self.list(request).await)
     }
 
     async fn redrive_dead_letters(
         &self,
         request: Request<RedriveDeadLettersRequest>,
-    ) -> Result<Response<RedriveDeadLettersResponse>, Status> {
+    ) -> RpcResult<RedriveDeadLettersResponse> {
         let (_, request) = accept(request);
-        Ok(Response::new(self.redrive(request).await?))
+        respond(self.redrive(request).await)
     }
 
     async fn discard_dead_letters(
         &self,
         request: Request<DiscardDeadLettersRequest>,
-    ) -> Result<Response<DiscardDeadLettersResponse>, Status> {
+    ) -> RpcResult<DiscardDeadLettersResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(self.discard(&caller, request).await?))
+        respond(self.discard(&caller, request).await)
     }
 
-    async fn get_outbox_status(
-        &self,
-        _: Request<GetOutboxStatusRequest>,
-    ) -> Result<Response<GetOutboxStatusResponse>, Status> {
-        Ok(Response::new(self.status().await?))
+    async fn get_outbox_status(&self, _: Request<GetOutboxStatusRequest>) -> RpcResult<GetOutboxStatusResponse> {
+        respond(self.status().await)
     }
 }
 
@@ -147,11 +140,5 @@ impl Explain for Error {
             Self::RedriveFailed(_) => Ok(Refusal::new(Code::FailedPrecondition, "REDRIVE_FAILED", text)),
             Self::Unexpected(unexpected) => Err(unexpected),
         }
-    }
-}
-
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        chassis::rpc::error::status(error)
     }
 }

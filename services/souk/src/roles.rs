@@ -1,72 +1,137 @@
-//! Builds and runs the roles of a command.
+//! The roles of this binary: the subcommand, settings and schema of each, and how it starts. A new service is added here and
+//! in `roster`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bus::Bus;
 use chassis::boot::config::Common;
 use chassis::boot::db::Schema;
-use chassis::boot::settings::Settings;
-use chassis::boot::telemetry;
+use chassis::boot::settings::{RoleSettings, Settings};
 use chassis::{Context, Role};
+use clap::{Args, Subcommand};
 
-use crate::cli::{All, SingleRole};
-use crate::ops::Ops;
-use crate::{USAGE, fail};
+use crate::commands::{create_operator, rebuild_orders};
+use crate::serve::serve;
 
-/// The databases of `roster::services()`, in its order.
+/// The schemas of `roster::services()`, in its order.
 pub(crate) static SCHEMAS: [&Schema; 5] =
     [&user::SCHEMA, &product::SCHEMA, &inventory::SCHEMA, &order::SCHEMA, &payment::SCHEMA];
 
-/// Runs the roles that `build` returns, until a signal.
-pub(crate) async fn serve(
-    name: &str,
-    common: &Common,
-    build: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
-) -> ExitCode {
-    let telemetry = match telemetry::init(common, name) {
-        Ok(telemetry) => telemetry,
-        Err(error) => return fail(&error, USAGE),
-    };
-    let code = match prepare(common, build) {
-        Err(error) => fail(&error, USAGE),
-        Ok((roles, context)) => match chassis::boot::run(roles, common, context).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, 1),
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Runs every role in one process, each on its own port.
+    All(Box<All>),
+    /// Runs the gateway: gRPC reflection at the edge.
+    Gateway(SingleRole<gateway::Config>),
+    /// Runs the user service, or one of its commands.
+    User(Box<SingleOr<user::Config, UserCommand>>),
+    /// Runs the product service.
+    Product(SingleRole<product::Config>),
+    /// Runs the inventory service.
+    Inventory(SingleRole<inventory::Config>),
+    /// Runs the order service, or one of its commands.
+    Order(Box<SingleOr<order::Config, OrderCommand>>),
+    /// Runs the payment service.
+    Payment(SingleRole<payment::Config>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct All {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    gateway: RoleSettings<gateway::Config>,
+    #[command(flatten)]
+    user: RoleSettings<user::Config>,
+    #[command(flatten)]
+    product: RoleSettings<product::Config>,
+    #[command(flatten)]
+    inventory: RoleSettings<inventory::Config>,
+    #[command(flatten)]
+    order: RoleSettings<order::Config>,
+    #[command(flatten)]
+    payment: RoleSettings<payment::Config>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SingleRole<C: Settings> {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    role: RoleSettings<C>,
+}
+
+/// A role that has further commands.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct SingleOr<C: Settings, S: Subcommand> {
+    #[command(subcommand)]
+    command: Option<S>,
+    #[command(flatten)]
+    single: SingleRole<C>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Creates an operator's account. Does nothing if it exists.
+    CreateOperator(CreateOperator),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateOperator {
+    #[command(flatten)]
+    pub(crate) config: RoleSettings<user::Config>,
+    /// The operator's e-mail address.
+    #[arg(long)]
+    pub(crate) email: String,
+    /// A file with the password in its first line.
+    #[arg(long)]
+    pub(crate) password_file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrderCommand {
+    /// Rebuilds the orders from their events in a temporary table, and prints how they differ from the orders in use. It
+    /// changes nothing.
+    Rebuild(RoleSettings<order::Config>),
+}
+
+pub(crate) async fn run(command: RoleCommand) -> ExitCode {
+    match command {
+        RoleCommand::All(roles) => serve("all", &roles.common, |context| roles.start(context)).await,
+        RoleCommand::Gateway(single) => single.serve(gateway::start).await,
+        RoleCommand::User(user) => match user.command {
+            Some(UserCommand::CreateOperator(operator)) => create_operator(&operator).await,
+            None => user.single.serve(user::start).await,
         },
-    };
-    telemetry.shutdown();
-    code
+        RoleCommand::Product(single) => single.serve(product::start).await,
+        RoleCommand::Inventory(single) => single.serve(inventory::start).await,
+        RoleCommand::Order(order) => match order.command {
+            Some(OrderCommand::Rebuild(config)) => rebuild_orders(&config.0).await,
+            None => order.single.serve(order::start).await,
+        },
+        RoleCommand::Payment(single) => single.serve(payment::start).await,
+    }
 }
 
-fn prepare(
-    common: &Common,
-    build: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
-) -> Result<(Vec<Role>, Context), String> {
-    let context = Context::new(common, contracts::DESCRIPTORS).map_err(|error| error.to_string())?;
-    // All settings are parsed before the first socket opens.
-    let roles = build(&context)?;
-    let bus = Bus::new(common).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
-    let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context)).collect();
-    Ok((attached, context))
+impl All {
+    /// In the order in which a request passes them.
+    fn start(&self, context: &Context) -> Result<Vec<Role>, String> {
+        Ok(vec![
+            gateway::start(&self.gateway.0, context)?,
+            user::start(&self.user.0, context)?,
+            product::start(&self.product.0, context)?,
+            inventory::start(&self.inventory.0, context)?,
+            order::start(&self.order.0, context)?,
+            payment::start(&self.payment.0, context)?,
+        ])
+    }
 }
 
-/// Every role, in the order in which a request passes them.
-pub(crate) fn all(config: &All, context: &Context) -> Result<Vec<Role>, String> {
-    Ok(vec![
-        gateway::start(&config.gateway.0, context)?,
-        user::start(&config.user.0, &config.common, context)?,
-        product::start(&config.product.0, context)?,
-        inventory::start(&config.inventory.0, context)?,
-        order::start(&config.order.0, context)?,
-        payment::start(&config.payment.0, context)?,
-    ])
-}
-
-pub(crate) async fn run_one<C: Settings>(
-    single: &SingleRole<C>,
-    start: impl FnOnce(&C, &Context) -> Result<Role, String>,
-) -> ExitCode {
-    serve(C::ROLE.name, &single.common, |context| Ok(vec![start(&single.role.0, context)?])).await
+impl<C: Settings> SingleRole<C> {
+    async fn serve(&self, start: impl FnOnce(&C, &Context) -> Result<Role, String>) -> ExitCode {
+        serve(C::ROLE.name, &self.common, |context| Ok(vec![start(&self.role.0, context)?])).await
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The lines that a test logs. One subscriber serves all threads of the process: `tracing` remembers for each place that logs
-//! whether anybody is interested, as the thread sees it that comes there first. With a subscriber for each test, a thread
-//! without one would make a place silent for all others.
+//! The lines that a test logs. One subscriber serves all threads of the process: `tracing` caches for each place that
+//! logs whether a subscriber is interested, as the first thread that comes there sees it. With a subscriber for each test, a
+//! thread without one would make a place silent for all others.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ thread_local! {
     static KEPT: RefCell<Option<Lines>> = const { RefCell::new(None) };
 }
 
-/// Before anything of ours logs: every fixture calls it.
+/// Every fixture calls this before anything of ours logs.
 pub(crate) fn subscribe() {
     static SUBSCRIBED: Once = Once::new();
     SUBSCRIBED.call_once(|| {
@@ -21,7 +21,7 @@ pub(crate) fn subscribe() {
     });
 }
 
-/// Writes to what the present thread keeps, if it does.
+/// Writes to the lines of the current thread, if it keeps them.
 struct Kept;
 
 impl Write for Kept {

@@ -1,16 +1,15 @@
-//! What every change owes, whoever asks for it: it happens once or not at all, wherever it is cut off.
+//! Trials of a change, a verb's or a consumer's: it happens once or not at all, also if its session ends before the commit.
 
 use std::fmt::Debug;
 
-use chassis::Clock;
-use chassis::event::inbox;
-use chassis::event::{Consumer, Record};
+use chassis::event::{Record, inbox};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::reason;
+use crate::database::digest;
+use crate::{Kit, reason};
 
 /// Tries an RPC that takes an idempotency key. `call` makes the call, always as the same caller; `other` has the key of
 /// `request` and another body.
@@ -48,8 +47,10 @@ where
     assert_eq!(digest(db).await, after, "once is enough");
 }
 
-/// Tries an event that is told about in another: cut off before that, it has no effect; handed in again, it has one.
-pub async fn try_event(consumer: &Consumer, clock: &Clock, record: &Record) {
+/// Tries an event whose effect publishes another: if the session ends before that, it has no effect; delivered again, it has
+/// one.
+pub async fn try_event(kit: &Kit, record: &Record) {
+    let (consumer, clock) = (kit.consumer(), &kit.context.clock);
     let db = &consumer.db;
     let before = digest(db).await;
     let holdup = hold_up(db, "outbox").await;
@@ -68,14 +69,14 @@ pub async fn try_event(consumer: &Consumer, clock: &Clock, record: &Record) {
     assert_eq!(digest(db).await, after, "once is enough");
 }
 
-/// Nobody writes to this table until the transaction is over; it can be read.
+/// Blocks writes to this table until the transaction is over.
 async fn hold_up(db: &PgPool, table: &str) -> Transaction<'static, Postgres> {
     let mut tx = db.begin().await.expect("the database is there");
     sqlx::query(AssertSqlSafe(format!("lock table {table} in share mode"))).execute(&mut *tx).await.expect("locked");
     tx
 }
 
-/// Waits until whoever was begun is held up. Its session.
+/// Waits until the task is blocked. The process id of its session.
 async fn held_up<T: Debug>(db: &PgPool, begun: &mut JoinHandle<T>) -> i32 {
     let sql = "select pid from pg_locks where not granted and locktype = 'relation'
                  and database = (select oid from pg_database where datname = current_database())";
@@ -99,17 +100,4 @@ async fn end_session(db: &PgPool, pid: i32) {
         .await
         .expect("may be ended");
     assert!(ended, "the session is gone");
-}
-
-/// What stands in all tables.
-async fn digest(db: &PgPool) -> Vec<(String, String)> {
-    let tables = "select tablename::text from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations' order by 1";
-    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(db).await.expect("the catalogue can be read");
-    let mut digests = Vec::new();
-    for table in tables {
-        let rows = format!("select coalesce(string_agg(it::text, ' ' order by it::text), '') from \"{table}\" as it");
-        let rows = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(db).await.expect("a table can be read");
-        digests.push((table, rows));
-    }
-    digests
 }

@@ -1,87 +1,113 @@
-//! An account: its row, and how it looks to callers.
+//! The aggregate: what an account is, and how it is loaded and saved.
 
+use chassis::rpc::token::RoleClaim;
 use chassis::rpc::update::etag;
-use chassis::{Owner, timestamp};
+use chassis::{Caller, Id, Owner, Unexpected, timestamp};
 use contracts::souk::user::v1 as proto;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use crate::error::Error;
 
+pub(crate) type UserId = Id<Account>;
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Account {
-    pub(crate) user_id: Uuid,
+    pub(crate) user_id: UserId,
     pub(crate) email: String,
     pub(crate) display_name: String,
-    pub(crate) role: String,
+    pub(crate) role: Role,
     pub(crate) version: i64,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
 }
 
-/// Parses the id of an account; `me` is whoever asks.
-pub(crate) fn parse_id(text: &str, caller: &chassis::Caller) -> Result<Uuid, Error> {
-    if text == "me" {
-        return Ok(caller.user_id()?);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum Role {
+    Customer,
+    Operator,
+}
+
+impl Role {
+    /// Such as `OPERATOR`, in the table and in the contract.
+    pub(crate) fn name(self) -> &'static str {
+        self.to_proto().as_str_name().trim_start_matches("ROLE_")
     }
-    Uuid::parse_str(text).map_err(|_| Error::UserNotFound)
+
+    /// In access tokens.
+    pub(crate) fn to_claim(self) -> RoleClaim {
+        match self {
+            Self::Customer => RoleClaim::Customer,
+            Self::Operator => RoleClaim::Operator,
+        }
+    }
+
+    fn to_proto(self) -> proto::Role {
+        match self {
+            Self::Customer => proto::Role::Customer,
+            Self::Operator => proto::Role::Operator,
+        }
+    }
+}
+
+/// Parses the id of an account; `me` is the caller's own.
+pub(crate) fn parse_id(text: &str, caller: &Caller) -> Result<UserId, Error> {
+    if text == "me" {
+        return Ok(UserId::new(caller.user_id()?));
+    }
+    UserId::parse(text).ok_or(Error::UserNotFound)
 }
 
 impl Account {
     /// Customers are inserted by RegisterUser, operators by the administrator's command.
-    pub(crate) async fn insert(&self, db: &mut PgConnection, password_hash: &str) -> Result<(), Error> {
+    pub(crate) async fn insert(&self, db: &mut PgConnection, password_hash: &str) -> Result<(), Unexpected> {
         sqlx::query!(
             "insert into account (user_id, email, password_hash, display_name, role, version, created_at, updated_at)
              values ($1, $2, $3, $4, $5, $6, $7, $8)",
-            self.user_id,
+            self.user_id as UserId,
             self.email,
             password_hash,
             self.display_name,
-            self.role,
+            self.role.name(),
             self.version,
             self.created_at,
             self.updated_at,
         )
         .execute(db)
-        .await
-        .map_err(chassis::rpc::error::on_constraint("account_email", Error::EmailTaken))?;
+        .await?;
         Ok(())
     }
 
     /// Ownership is in the query: somebody else's account is not there.
-    pub(crate) async fn find(db: &mut PgConnection, user_id: Uuid, owner: Owner) -> Result<Option<Self>, Error> {
+    pub(crate) async fn find(db: &mut PgConnection, user_id: UserId, owner: Owner) -> Result<Option<Self>, Unexpected> {
         let account = sqlx::query_as!(
             Self,
-            "select user_id, email, display_name, role, version, created_at, updated_at
-             from account where user_id = $1 and ($2::uuid is null or user_id = $2)",
-            user_id,
+            r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, created_at, updated_at
+               from account where user_id = $1 and ($2::uuid is null or user_id = $2)"#,
+            user_id as UserId,
             owner.filter(),
-        )
-        .fetch_optional(db)
-        .await?;
-        Ok(account)
+        );
+        Ok(account.fetch_optional(db).await?)
     }
 
-    pub(crate) async fn lock(db: &mut PgConnection, user_id: Uuid, owner: Owner) -> Result<Option<Self>, Error> {
+    pub(crate) async fn lock(db: &mut PgConnection, user_id: UserId, owner: Owner) -> Result<Option<Self>, Unexpected> {
         let account = sqlx::query_as!(
             Self,
-            "select user_id, email, display_name, role, version, created_at, updated_at
-             from account where user_id = $1 and ($2::uuid is null or user_id = $2) for update",
-            user_id,
+            r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, created_at, updated_at
+               from account where user_id = $1 and ($2::uuid is null or user_id = $2) for update"#,
+            user_id as UserId,
             owner.filter(),
-        )
-        .fetch_optional(db)
-        .await?;
-        Ok(account)
+        );
+        Ok(account.fetch_optional(db).await?)
     }
 
-    pub(crate) async fn save(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), Error> {
+    pub(crate) async fn save(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), Unexpected> {
         self.version += 1;
         self.updated_at = now;
         sqlx::query!(
             "update account set display_name = $2, version = $3, updated_at = $4 where user_id = $1",
-            self.user_id,
+            self.user_id as UserId,
             self.display_name,
             self.version,
             self.updated_at,
@@ -92,12 +118,11 @@ impl Account {
     }
 
     pub(crate) fn to_proto(&self) -> proto::User {
-        let role = if self.role == "OPERATOR" { proto::Role::Operator } else { proto::Role::Customer };
         proto::User {
             user_id: self.user_id.to_string(),
             email: self.email.clone(),
             display_name: self.display_name.clone(),
-            role: role.into(),
+            role: self.role.to_proto().into(),
             create_time: Some(timestamp(self.created_at)),
             update_time: Some(timestamp(self.updated_at)),
             etag: etag(self.version),

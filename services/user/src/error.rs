@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use chassis::{Explain, Refusal, Unexpected};
-use tonic::{Code, Status};
+use tonic::Code;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -14,7 +14,7 @@ pub(crate) enum Error {
     #[error("too many passwords are being checked; try again")]
     PasswordChecksBusy,
     #[error(transparent)]
-    Chassis(#[from] chassis::Error),
+    Chassis(chassis::Error),
 }
 
 impl Explain for Error {
@@ -33,14 +33,8 @@ impl Explain for Error {
     }
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
+impl<E: Into<chassis::Error>> From<E> for Error {
+    fn from(error: E) -> Self {
         Self::Chassis(error.into())
-    }
-}
-
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        chassis::rpc::error::status(error)
     }
 }

@@ -1,9 +1,9 @@
 use chassis::Caller;
 use contracts::souk::user::v1::{GetUserRequest, GetUserResponse};
 
-use crate::Service;
 use crate::account::{self, Account};
 use crate::error::Error;
+use crate::service::Service;
 
 pub(crate) async fn get(service: &Service, caller: &Caller, request: GetUserRequest) -> Result<GetUserResponse, Error> {
     let user_id = account::parse_id(&request.user_id, caller)?;

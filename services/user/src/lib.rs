@@ -12,29 +12,22 @@ mod operator;
 mod password;
 mod register;
 mod rpc;
+mod service;
 mod session;
 mod signing;
 mod update;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use chassis::boot::config::{Common, Foundation};
-use chassis::boot::db::Schema;
-use chassis::boot::settings::Settings;
-use chassis::{Clock, Context, Role};
-use chassis::{Did, Job};
+use chassis::boot::{Foundation, Schema, Settings};
+use chassis::{Context, Role};
 use clap::Args;
-use contracts::souk::user::v1::session_service_server::SessionServiceServer;
-use contracts::souk::user::v1::user_service_server::UserServiceServer;
-use sqlx::PgPool;
 
 pub use operator::{CreateOperatorError, create_operator};
 
 use password::Passwords;
-use rpc::Rpc;
+use service::{Service, role};
 use signing::Signer;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/user");
@@ -58,45 +51,16 @@ impl Settings for Config {
     const CONNECTIONS: u32 = 10;
 }
 
-struct Service {
-    db: PgPool,
-    clock: Clock,
-    passwords: Passwords,
-    signer: Signer,
-}
-
-pub fn start(config: &Config, common: &Common, context: &Context) -> Result<Role, String> {
-    let signer = Signer::read(&config.signing_key_files, &common.token_issuer, &common.token_audience)
+pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
+    let signer = Signer::read(&config.signing_key_files, &context.verifier.issuer, &context.verifier.audience)
         .map_err(|error| format!("USER_SIGNING_KEY_FILES: {error}"))?;
     let service = Service {
-        db: config.pool()?,
+        db: config.foundation.pool(roster::USER)?,
         clock: context.clock.of_database(),
         passwords: Passwords::new(config.password_slots.into()),
         signer,
     };
-    Ok(role(service, config.foundation.listen, context))
-}
-
-impl Config {
-    fn pool(&self) -> Result<PgPool, String> {
-        self.foundation.pool(roster::USER)
-    }
-}
-
-fn role(service: Service, listen: SocketAddr, context: &Context) -> Role {
-    let service = Arc::new(service);
-    let minute = Duration::from_secs(60);
-    let db = service.db.clone();
-    let forget_sessions = Job::new("user.forget_sessions", minute, move || {
-        let db = db.clone();
-        async move { Ok(Did::any(session::forget_old(&db).await?)) }
-    });
-    Role::new(roster::USER, listen, context)
-        .database(&service.db, &service.clock)
-        .serve(UserServiceServer::new(Rpc(service.clone())))
-        .serve(SessionServiceServer::new(Rpc(service.clone())))
-        .admin(signing::pages(&service.signer))
-        .job(forget_sessions)
+    Ok(role(&Arc::new(service), context).listen_on(config.foundation.listen))
 }
 
 #[cfg(test)]

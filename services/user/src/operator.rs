@@ -3,64 +3,67 @@
 use std::path::Path;
 
 use chassis::Clock;
+use chassis::boot::config::first_line;
 use chassis::rpc::DEFAULT_DEADLINE;
+use chassis::rpc::error::on_constraint;
 use contracts::email;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::Config;
-use crate::account::Account;
+use crate::account::{Account, Role, UserId};
 use crate::error::Error;
 use crate::password::{self, Passwords};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CreateOperatorError {
-    /// What was given cannot be right; it says which option or variable that is.
+    /// An option or a variable is invalid; the text names it.
     #[error("{0}")]
     Given(String),
     #[error("{0}")]
     Failed(String),
 }
 
-/// Makes an operator's account, or finds it there: its password then stays as it is. Says what it did.
+/// Creates an operator's account, unless it exists: then its password is not changed. Returns a line for the administrator.
 pub async fn create_operator(
     config: &Config,
     email: &str,
     password_file: &Path,
 ) -> Result<String, CreateOperatorError> {
     use CreateOperatorError::{Failed, Given};
-    let read = std::fs::read_to_string(password_file);
-    let text = read.map_err(|error| Given(format!("--password-file {}: {error}", password_file.display())))?;
-    let password = text.lines().next().unwrap_or_default();
-    let password = password::prepare(password).map_err(|why| Given(format!("--password-file: {why}")))?;
+    let password = first_line(password_file).map_err(|why| Given(format!("--password-file: {why}")))?;
+    let password = password::prepare(&password).map_err(|why| Given(format!("--password-file: {why}")))?;
     let email = email::normalize(email).map_err(|why| Given(format!("--email: `{email}` {why}")))?;
-    let db = config.pool().map_err(Given)?;
-    match create(&db, &email, password).await.map_err(|error| Failed(error.to_string()))?.as_deref() {
+    let db = config.foundation.pool(roster::USER).map_err(Given)?;
+    match create(&db, &email, password).await.map_err(|error| Failed(error.to_string()))? {
         None => Ok(format!("the operator {email} was created")),
-        Some("OPERATOR") => Ok(format!("the operator {email} exists; the password was left as it is")),
-        Some(role) => Err(Given(format!("--email: the account {email} exists as {role}; it was left as it is"))),
+        Some(Role::Operator) => Ok(format!("the operator {email} exists; the password was left as it is")),
+        Some(role) => {
+            Err(Given(format!("--email: the account {email} exists as {}; it was left as it is", role.name())))
+        }
     }
 }
 
-/// The role of the account that was there already, if any.
-async fn create(db: &PgPool, email: &str, password: String) -> Result<Option<String>, Error> {
+/// The role of the account that exists already, if one does.
+async fn create(db: &PgPool, email: &str, password: String) -> Result<Option<Role>, Error> {
     let password_hash = Passwords::new(1).hash(password, Instant::now() + DEFAULT_DEADLINE).await?;
     let (clock, mut tx) = (Clock::System, db.begin().await?);
-    let role = sqlx::query_scalar!("select role from account where email = $1", email).fetch_optional(&mut *tx).await?;
-    if role.is_some() {
-        return Ok(role);
+    let role = sqlx::query_scalar!(r#"select role as "role: Role" from account where email = $1"#, email);
+    if let Some(role) = role.fetch_optional(&mut *tx).await? {
+        return Ok(Some(role));
     }
     let now = clock.now();
     let account = Account {
-        user_id: clock.new_id(),
+        user_id: UserId::new(clock.new_id()),
         email: email.to_owned(),
         display_name: "Operator".to_owned(),
-        role: "OPERATOR".to_owned(),
+        role: Role::Operator,
         version: 1,
         created_at: now,
         updated_at: now,
     };
-    account.insert(&mut tx, &password_hash).await?;
+    let inserted = account.insert(&mut tx, &password_hash).await;
+    inserted.map_err(on_constraint("account_email", Error::EmailTaken))?;
     tx.commit().await?;
     Ok(None)
 }

@@ -1,6 +1,6 @@
-//! Passwords, hashed with argon2id (19 MiB, two passes) on a few threads of their own: a crowd of logins waits in line,
-//! and a crowd that is too large is told to come back. What is hashed is an OpaqueString of RFC 8265, so that it does not
-//! matter how a keyboard writes a letter.
+//! Passwords, hashed with argon2id (19 MiB, two passes) on a few threads of their own: logins wait in a
+//! bounded queue, and are refused when it is full. What is hashed is an OpaqueString of RFC 8265, so that it does not matter how a
+//! keyboard writes a letter.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ const LENGTH: RangeInclusive<usize> = 15..=128;
 /// How many may wait for each slot.
 const QUEUE: usize = 50;
 
-/// The hash of no password. An unknown e-mail address is checked against it, so that it takes as long as a known one. Fixed, so
-/// that not even the first one takes longer.
-pub(crate) const NOBODY: &str =
+/// The hash of no password. A login with an unknown e-mail address is checked against it, so that it takes as long as with a known
+/// one. It is fixed, so that not even the first check takes longer.
+pub(crate) const NO_PASSWORD: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdCEhIQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// A new password as it is hashed, or what is wrong with it.
@@ -51,36 +51,35 @@ fn spellings(password: String) -> Vec<String> {
 
 pub(crate) struct Passwords {
     slots: Arc<Semaphore>,
-    line: Semaphore,
+    queue: Semaphore,
 }
 
 impl Passwords {
     pub(crate) fn new(slots: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(slots)), line: Semaphore::new(slots * QUEUE) }
+        Self { slots: Arc::new(Semaphore::new(slots)), queue: Semaphore::new(slots * QUEUE) }
     }
 
     pub(crate) async fn hash(&self, password: String, deadline: Instant) -> Result<String, Error> {
-        self.run(deadline, move || hash_now(&password)).await?
+        Ok(self.run(deadline, move || hash_now(&password)).await??)
     }
 
     /// Whether it is the password of this hash.
     pub(crate) async fn verify(&self, password: String, hash: String, deadline: Instant) -> Result<bool, Error> {
-        self.run(deadline, move || {
+        let verified = self.run(deadline, move || {
             let hash = PasswordHash::new(&hash).map_err(|error| broken("a stored password hash", error))?;
             let fits = |spelling: String| Argon2::default().verify_password(spelling.as_bytes(), &hash).is_ok();
-            Ok(spellings(password).into_iter().any(fits))
-        })
-        .await?
+            Ok::<_, Unexpected>(spellings(password).into_iter().any(fits))
+        });
+        Ok(verified.await??)
     }
 
-    /// A caller that leaves gives up its place in the line, and nothing is hashed for it: those who do not wait must not keep
-    /// out those who do.
+    /// A caller that leaves gives up its place in the queue, and nothing is hashed for it.
     async fn run<T: Send + 'static>(
         &self,
         deadline: Instant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let _waiting = self.line.try_acquire().map_err(|_| Error::PasswordChecksBusy)?;
+        let _waiting = self.queue.try_acquire().map_err(|_| Error::PasswordChecksBusy)?;
         let slot = timeout_at(deadline, self.slots.clone().acquire_owned()).await;
         let slot = slot.map_err(|_| chassis::Error::DeadlineExceeded)?;
         let slot = slot.map_err(|error| broken("the password slots", error))?;
@@ -89,17 +88,17 @@ impl Passwords {
             drop(slot);
             done
         });
-        task.await.map_err(|error| broken("hashing a password", error))
+        Ok(task.await.map_err(|error| broken("hashing a password", error))?)
     }
 }
 
-fn hash_now(password: &str) -> Result<String, Error> {
+fn hash_now(password: &str) -> Result<String, Unexpected> {
     let hash = Argon2::default().hash_password(password.as_bytes());
     Ok(hash.map_err(|error| broken("hashing a password", error))?.to_string())
 }
 
-fn broken(what: &str, error: impl std::fmt::Display) -> Error {
-    chassis::Error::from(Unexpected::Broken(format!("{what}: {error}"))).into()
+fn broken(what: &str, error: impl std::fmt::Display) -> Unexpected {
+    Unexpected::Broken(format!("{what}: {error}"))
 }
 
 #[cfg(test)]
@@ -128,13 +127,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_caller_that_leaves_gives_up_its_place_in_the_line() {
+    async fn a_caller_that_leaves_gives_up_its_place_in_the_queue() {
         let passwords = Passwords::new(1);
         let busy = passwords.slots.clone().acquire_owned().await.expect("a slot");
         let soon = Instant::now() + Duration::from_millis(20);
-        let left = passwords.hash("correct horse battery".to_owned(), soon).await.expect_err("nobody hashes it");
+        let left = passwords.hash("correct horse battery".to_owned(), soon).await.expect_err("the only slot is busy");
         assert!(matches!(left, Error::Chassis(chassis::Error::DeadlineExceeded)), "{left:?}");
-        assert_eq!(passwords.line.available_permits(), QUEUE);
+        assert_eq!(passwords.queue.available_permits(), QUEUE);
         drop(busy);
     }
 }

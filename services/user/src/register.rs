@@ -2,14 +2,15 @@
 //! gets the first answer.
 
 use chassis::Caller;
+use chassis::rpc::error::on_constraint;
 use chassis::rpc::idempotency::{self, Begun};
 use contracts::email;
 use contracts::souk::user::v1::{RegisterUserRequest, RegisterUserResponse};
 
-use crate::Service;
-use crate::account::Account;
+use crate::account::{Account, Role, UserId};
 use crate::error::Error;
 use crate::password;
+use crate::service::Service;
 
 pub(crate) async fn register(
     service: &Service,
@@ -31,15 +32,16 @@ pub(crate) async fn register(
     };
     let now = service.clock.now();
     let account = Account {
-        user_id: service.clock.new_id(),
+        user_id: UserId::new(service.clock.new_id()),
         email: request.email,
         display_name: request.display_name,
-        role: "CUSTOMER".to_owned(),
+        role: Role::Customer,
         version: 1,
         created_at: now,
         updated_at: now,
     };
-    account.insert(&mut tx, &password_hash).await?;
+    let inserted = account.insert(&mut tx, &password_hash).await;
+    inserted.map_err(on_constraint("account_email", Error::EmailTaken))?;
 
     let response = RegisterUserResponse { user: Some(account.to_proto()) };
     tx.commit(&response).await?;

@@ -1,40 +1,34 @@
-use std::sync::Arc;
-
-use chassis::accept;
+use chassis::{RpcResult, accept, respond};
 use contracts::souk::user::v1::session_service_server::SessionService;
 use contracts::souk::user::v1::user_service_server::UserService;
 use contracts::souk::user::v1::*;
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
-use crate::{Service, get, register, session, update};
-
-#[derive(Clone)]
-pub(crate) struct Rpc(pub(crate) Arc<Service>);
-
-type Answer<T> = Result<Response<T>, Status>;
+use crate::service::Service;
+use crate::{get, register, session, update};
 
 #[tonic::async_trait]
-impl UserService for Rpc {
-    async fn register_user(&self, request: Request<RegisterUserRequest>) -> Answer<RegisterUserResponse> {
+impl UserService for Service {
+    async fn register_user(&self, request: Request<RegisterUserRequest>) -> RpcResult<RegisterUserResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(register::register(&self.0, &caller, request).await?))
+        respond(register::register(self, &caller, request).await)
     }
 
-    async fn get_user(&self, request: Request<GetUserRequest>) -> Answer<GetUserResponse> {
+    async fn get_user(&self, request: Request<GetUserRequest>) -> RpcResult<GetUserResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(get::get(&self.0, &caller, request).await?))
+        respond(get::get(self, &caller, request).await)
     }
 
-    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Answer<UpdateUserResponse> {
+    async fn update_user(&self, request: Request<UpdateUserRequest>) -> RpcResult<UpdateUserResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(update::update(&self.0, &caller, request).await?))
+        respond(update::update(self, &caller, request).await)
     }
 }
 
 #[tonic::async_trait]
-impl SessionService for Rpc {
-    async fn create_session(&self, request: Request<CreateSessionRequest>) -> Answer<CreateSessionResponse> {
+impl SessionService for Service {
+    async fn create_session(&self, request: Request<CreateSessionRequest>) -> RpcResult<CreateSessionResponse> {
         let (caller, request) = accept(request);
-        Ok(Response::new(session::create(&self.0, &caller, request).await?))
+        respond(session::create(self, &caller, request).await)
     }
 }

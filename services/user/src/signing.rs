@@ -10,16 +10,16 @@ use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chassis::Unexpected;
-use chassis::rpc::token::{Claims, RoleClaim};
+use chassis::rpc::token::Claims;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::account::{Role, UserId};
 
-/// How long an access token is good for.
+/// How long an access token is valid.
 const LIFETIME: Duration = Duration::from_secs(300);
 
 pub(crate) struct Signer {
@@ -59,26 +59,24 @@ impl Signer {
     /// An access token, and when it expires.
     pub(crate) fn sign(
         &self,
-        user_id: Uuid,
+        user_id: UserId,
         session_id: Uuid,
-        role: RoleClaim,
+        role: Role,
         now: OffsetDateTime,
-    ) -> Result<(String, OffsetDateTime), Error> {
+    ) -> Result<(String, OffsetDateTime), Unexpected> {
         let expires = now + LIFETIME;
         let claims = Claims {
-            sub: user_id,
+            sub: user_id.0,
             sid: session_id,
-            role,
+            role: role.to_claim(),
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
             iat: now.unix_timestamp(),
             exp: expires.unix_timestamp(),
         };
         let token = jsonwebtoken::encode(&self.header, &claims, &self.key);
-        let token = token.map_err(|error| {
-            chassis::Error::from(Unexpected::Broken(format!("an access token was not signed: {error}")))
-        })?;
-        Ok((token, expires))
+        let unsigned = |error| Unexpected::Broken(format!("an access token was not signed: {error}"));
+        Ok((token.map_err(unsigned)?, expires))
     }
 }
 

@@ -6,9 +6,9 @@ use chassis::rpc::update::{Mask, check_etag};
 use contracts::email;
 use contracts::souk::user::v1::{UpdateUserRequest, UpdateUserResponse};
 
-use crate::Service;
 use crate::account::{self, Account};
 use crate::error::Error;
+use crate::service::Service;
 
 pub(crate) async fn update(
     service: &Service,
@@ -17,7 +17,7 @@ pub(crate) async fn update(
 ) -> Result<UpdateUserResponse, Error> {
     let user = request.user.unwrap_or_default();
     if user.user_id.is_empty() {
-        return Err(chassis::Error::field("user.user_id", "says which account to change").into());
+        return Err(chassis::Error::field("user.user_id", "is required").into());
     }
     let user_id = account::parse_id(&user.user_id, caller)?;
     let mask = Mask::parse(request.update_mask, &["display_name"])?;
@@ -31,7 +31,7 @@ pub(crate) async fn update(
     check_etag(&user.etag, account.version)?;
     let email = email::normalize(&user.email).unwrap_or(user.email);
     mask.keep("user.email", &email, &account.email)?;
-    // Without a change there is no new version: nobody's etag becomes stale for nothing.
+    // Without a change there is no new version, so that etags stay valid.
     let display_name = display_name.filter(|name| *name != account.display_name);
     let by_operator = display_name.is_some() && matches!(caller.identity, Identity::Operator { .. });
     if let Some(display_name) = display_name {
@@ -40,7 +40,7 @@ pub(crate) async fn update(
     }
     tx.commit().await?;
     if by_operator {
-        // Whose and which, never what: names are personal.
+        // The log names the account, never the new name: that is personal data.
         tracing::info!(%user_id, version = account.version, actor = caller.actor(), "an account was changed");
     }
     Ok(UpdateUserResponse { user: Some(account.to_proto()) })

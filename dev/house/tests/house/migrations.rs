@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::root;
 
-/// The last migration of each folder that is older than these rules.
+/// The last migration of a folder that is older than these rules.
 const BEFORE: [(&str, u32); 5] =
     [("inventory", 102), ("order", 100), ("payment", 104), ("product", 100), ("user", 100)];
 /// The same, of the migrations that all folders share.
@@ -15,8 +15,9 @@ const CHASSIS_BEFORE: u32 = 2;
 #[test]
 fn no_migration_blocks_writers() {
     let (mut looked_at, mut wrong) = (0, Vec::new());
-    for (service, last) in BEFORE {
-        for file in std::fs::read_dir(root().join("migrations").join(service)).expect("its folder") {
+    for service in roster::services() {
+        let last = BEFORE.into_iter().find(|(name, _)| *name == service.name).map_or(0, |(_, last)| last);
+        for file in std::fs::read_dir(root().join("migrations").join(service.name)).expect("its folder") {
             let path = file.expect("a file").path();
             let version = version(&path);
             looked_at += 1;

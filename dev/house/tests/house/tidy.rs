@@ -76,7 +76,11 @@ fn every_service_has_the_same_chassis_migrations() {
             folders.entry(folder).or_default().push((name, read(&path)));
         }
     }
-    assert_eq!(folders.len(), 6, "the folder of chassis, and links in the folder of every service");
+    assert_eq!(
+        folders.len(),
+        1 + roster::services().count(),
+        "the folder of chassis, and links in the folder of every service"
+    );
     let first = folders.values().next().expect("five");
     assert!(first.len() >= 2, "{first:?}");
     for (folder, copies) in &folders {
@@ -115,7 +119,7 @@ fn docs_errors_lists_every_reason_of_the_code() {
             let is_name = quoted.len() > 3 && quoted.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
             let before = text.split(&format!("\"{quoted}\"")).next().unwrap_or_default();
             let before: String = before.chars().rev().take(60).collect::<String>().chars().rev().collect();
-            let follows_code = ["Code::", "precondition("].iter().any(|code| before.contains(code));
+            let follows_code = ["Code::", "Refusal::", "precondition("].iter().any(|code| before.contains(code));
             if is_name && if is_edge { before.ends_with("name: ") } else { follows_code } {
                 said.insert(quoted.to_owned(), path.clone());
             }

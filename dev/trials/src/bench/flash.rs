@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 
-use super::{median, rush, start, wait_until_paid};
+use super::{median, rush, wait_until_paid, with_stack};
+use stack::controlled::Stack;
 
 const SKUS: usize = 1_000;
 const MAKERS: usize = 8;
@@ -17,7 +18,10 @@ const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(10);
 
 pub async fn run() -> Result<()> {
-    let stack = start().await?;
+    with_stack(measure).await
+}
+
+async fn measure(stack: &Stack) -> Result<()> {
     let operator = stack.operator().await?;
     let hot = [operator.stock("FLASH", "A thing that everybody wants", ("EUR", 1_250), UNITS).await?];
     let mut makers = JoinSet::new();
@@ -37,19 +41,19 @@ pub async fn run() -> Result<()> {
     }
     // Opens connections and fills caches.
     for products in [&hot[..], &spread] {
-        rush(&stack, products, ROUND / 5).await?;
+        rush(stack, products, ROUND / 5).await?;
     }
     println!("load average before: {}", std::fs::read_to_string("/proc/loadavg")?.trim());
     let (mut on_one, mut on_many) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         for (products, rates) in [(&hot[..], &mut on_one), (&spread, &mut on_many)] {
-            let (placed, elapsed) = rush(&stack, products, ROUND).await?;
+            let (placed, elapsed) = rush(stack, products, ROUND).await?;
             rates.push(placed as f64 / elapsed.as_secs_f64());
         }
         let last = |rates: &[f64]| rates.last().copied().context("a round was run");
         println!("round {round}: {:.0}/s on one SKU, {:.0}/s on {SKUS}", last(&on_one)?, last(&on_many)?);
     }
-    wait_until_paid(&stack).await?;
+    wait_until_paid(stack).await?;
     let (one, many) = (median(&mut on_one), median(&mut on_many));
     println!(
         "flash sale: {one:.0} orders/s confirmed and paid on one SKU, {many:.0} on {SKUS}: ratio {:.2}",

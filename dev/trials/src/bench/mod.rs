@@ -23,8 +23,9 @@ const STEADY: Duration = Duration::from_secs(20);
 const CROWD: usize = 32;
 const RUSH: Duration = Duration::from_secs(20);
 
-/// Real servers with fsync, and no rate limits, as all customers share one address.
-async fn start() -> Result<Stack> {
+/// Measures real servers with fsync, and without rate limits, as all customers share one address. The stack has ended when it
+/// returns, so that its ports are free.
+async fn with_stack(measure: impl AsyncFnOnce(&Stack) -> Result<()>) -> Result<()> {
     let settings = [
         "--fsync=on",
         "--set=SOUK_LIMIT_ACCOUNT_COUNT=100000",
@@ -33,32 +34,37 @@ async fn start() -> Result<Stack> {
         "--set=SOUK_LIMIT_READ_RATE=100000",
         "--set=SOUK_LIMIT_READ_BURST=100000",
     ];
-    Stack::start(Build::Release, &settings).await
+    let stack = Stack::start(Build::Release, &settings).await?;
+    let measured = measure(&stack).await;
+    stack.stop().await.and(measured)
 }
 
 pub async fn run() -> Result<()> {
-    let stack = start().await?;
+    with_stack(measure).await
+}
+
+async fn measure(stack: &Stack) -> Result<()> {
     let (operator, customer) = (stack.operator().await?, stack.customer().await?);
     let product = operator.stock("BENCH", "A thing", ("EUR", 1_250), 1_000_000).await?;
     for _ in 0..200 {
         customer.order(&product, 1, "pm_card_visa").await?.ok()?;
     }
-    wait_until_paid(&stack).await?;
+    wait_until_paid(stack).await?;
     println!("load average before: {}", std::fs::read_to_string("/proc/loadavg")?.trim());
 
-    let before = Work::read(&stack).await?;
+    let before = Work::read(stack).await?;
     let mut latencies = steady(&customer, &product).await?;
-    wait_until_paid(&stack).await?;
-    let work = Work::read(&stack).await?.since(&before, latencies.len());
+    wait_until_paid(stack).await?;
+    let work = Work::read(stack).await?.since(&before, latencies.len());
     println!("at {STEADY_RATE}/s for {STEADY:?}: CreateOrder {}", percentiles(&mut latencies));
-    let mut confirmed = times_to_confirm(&stack, i64::from(STEADY_RATE) * STEADY.as_secs().cast_signed()).await?;
+    let mut confirmed = times_to_confirm(stack, i64::from(STEADY_RATE) * STEADY.as_secs().cast_signed()).await?;
     println!("at {STEADY_RATE}/s for {STEADY:?}: CONFIRMED after {}", percentiles(&mut confirmed));
 
     println!("at {STEADY_RATE}/s for {STEADY:?}: {work} per order");
 
-    let (before, worked) = (usage()?, Work::read(&stack).await?);
-    let (placed, elapsed) = rush(&stack, std::slice::from_ref(&product), RUSH).await?;
-    let (after, work) = (usage()?, Work::read(&stack).await?.since(&worked, placed));
+    let (before, worked) = (usage()?, Work::read(stack).await?);
+    let (placed, elapsed) = rush(stack, std::slice::from_ref(&product), RUSH).await?;
+    let (after, work) = (usage()?, Work::read(stack).await?.since(&worked, placed));
     let count = placed as f64;
     println!("{CROWD} clients for {RUSH:?}: {:.0} orders/s confirmed and paid", count / elapsed.as_secs_f64());
     let mut total = 0.0;
@@ -68,7 +74,7 @@ pub async fn run() -> Result<()> {
         println!("  {name:10} {spent:6.2} ms CPU per order, {rss} MiB resident");
     }
     println!("  together   {total:6.2} ms CPU per order; {work} per order");
-    reads::measure(&stack).await?;
+    reads::measure(stack).await?;
     layers::run(&stack.layout, &product).await
 }
 
@@ -151,7 +157,10 @@ async fn times_to_confirm(stack: &Stack, last: i64) -> Result<Vec<Duration>> {
 struct Work {
     /// Except those that begin or end a transaction, or set up a session.
     statements: f64,
+    /// Single reads, too.
     commits: f64,
+    /// Transactions that wrote.
+    writes: f64,
 }
 
 impl Work {
@@ -161,9 +170,12 @@ impl Work {
         let statements = "select sum(calls)::float8 from pg_stat_statements join pg_database on oid = dbid
                           where datname like 'souk_%' and query !~* '^(begin|commit|rollback|set|select pg_catalog)'";
         let commits = "select sum(xact_commit)::float8 from pg_stat_database where datname like 'souk_%'";
+        // Only a transaction that writes is given a number.
+        let writes = "select pg_snapshot_xmax(pg_current_snapshot())::text::float8";
         Ok(Self {
             statements: sqlx::query_scalar(statements).fetch_one(&mut db).await?,
             commits: sqlx::query_scalar(commits).fetch_one(&mut db).await?,
+            writes: sqlx::query_scalar(writes).fetch_one(&mut db).await?,
         })
     }
 
@@ -173,13 +185,14 @@ impl Work {
         Self {
             statements: (self.statements - before.statements) / orders,
             commits: (self.commits - before.commits) / orders,
+            writes: (self.writes - before.writes) / orders,
         }
     }
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} statements and {:.1} commits", self.statements, self.commits)
+        write!(f, "{:.1} statements, {:.1} commits ({:.1} that write)", self.statements, self.commits, self.writes)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::layers::connect;
-use super::{percentile, start};
+use super::{percentile, with_stack};
 use stack::client::Client;
 use stack::controlled::Stack;
 
@@ -22,7 +22,7 @@ const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(2);
 
 pub async fn run() -> Result<()> {
-    measure(&start().await?).await
+    with_stack(measure).await
 }
 
 /// Measures a running stack.

@@ -1,9 +1,12 @@
 //! Two replicas of every role, each a process, behind Envoy; and proxies that inject faults: between each replica and its
 //! database, and before the product service, the order service and the payment provider.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use roster::Role;
 use rustix::process::Signal;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -18,25 +21,19 @@ use stack::parts::{self, Fsync};
 use stack::supervisor::{Command, Ready, Spec, Supervisor};
 use stack::up::create_operator;
 
-/// The replicas of each role, by name.
-pub(crate) static ROLES: [Role; 6] = [
-    Role { role: roster::GATEWAY, replicas: ["gateway-1", "gateway-2"] },
-    Role { role: roster::USER, replicas: ["user-1", "user-2"] },
-    Role { role: roster::PRODUCT, replicas: ["product-1", "product-2"] },
-    Role { role: roster::INVENTORY, replicas: ["inventory-1", "inventory-2"] },
-    Role { role: roster::ORDER, replicas: ["order-1", "order-2"] },
-    Role { role: roster::PAYMENT, replicas: ["payment-1", "payment-2"] },
-];
-
-pub(crate) struct Role {
-    pub(crate) role: roster::Role,
-    pub(crate) replicas: [&'static str; 2],
+/// The names of a role's replicas, such as `order-1`. They are made once, and live as long as the process.
+pub(crate) fn replicas(role: Role) -> [&'static str; 2] {
+    static NAMES: LazyLock<HashMap<&str, [&str; 2]>> = LazyLock::new(|| {
+        let name = |role: Role, replica| &*format!("{}-{replica}", role.name).leak();
+        roster::ROLES.map(|role| (role.name, [name(role, 1), name(role, 2)])).into()
+    });
+    NAMES[role.name]
 }
 
-pub(crate) static USER: &Role = &ROLES[1];
-pub(crate) static INVENTORY: &Role = &ROLES[3];
-pub(crate) static ORDER: &Role = &ROLES[4];
-pub(crate) static PAYMENT: &Role = &ROLES[5];
+/// The replicas of all roles.
+pub(crate) fn all_replicas() -> impl Iterator<Item = &'static str> {
+    roster::ROLES.into_iter().flat_map(replicas)
+}
 
 const OPERATOR: &str = "operator@souk.test";
 /// The condition that an order is not settled.
@@ -81,7 +78,8 @@ impl Cluster {
         let envoy = parts::envoy(&layout, &settings).await?;
         cluster.supervisor.start(envoy).await?;
         // The user service first: roles wait for its keys.
-        for role in [USER, &ROLES[0], &ROLES[2], INVENTORY, ORDER, PAYMENT] {
+        let others = roster::ROLES.into_iter().filter(|role| *role != roster::USER);
+        for role in [roster::USER].into_iter().chain(others) {
             for replica in 1..=2 {
                 cluster.start_replica(role, replica).await?;
             }
@@ -91,14 +89,14 @@ impl Cluster {
         Ok(cluster)
     }
 
-    async fn start_replica(&mut self, role: &'static Role, replica: u16) -> Result<()> {
+    async fn start_replica(&mut self, role: Role, replica: u16) -> Result<()> {
         let (layout, ports) = (&self.layout, self.layout.ports);
-        let name = role.replicas[usize::from(replica) - 1];
+        let name = replicas(role)[usize::from(replica) - 1];
         let local = |port: u16| format!("127.0.0.1:{port}");
         let mut environment = [parts::environment(layout), self.settings.clone()].concat();
         let mut set = |name: String, value: String| environment.push((name, value));
-        set(role.role.variable("listen"), local(ports.grpc_of(role.role, replica)));
-        set("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin_of(role.role, replica)));
+        set(role.variable("listen"), local(ports.grpc_of(role, replica)));
+        set("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin_of(role, replica)));
         set("SOUK_INSTANCE".to_owned(), name.to_owned());
         for (variable, proxy) in [
             ("ORDER_PRODUCT_URL", &self.product),
@@ -108,19 +106,19 @@ impl Cluster {
         ] {
             set(variable.to_owned(), format!("http://127.0.0.1:{}", proxy.port));
         }
-        if role.role.has_database {
+        if role.has_database {
             let proxy = Proxy::open(vec![ports.postgres()]).await?;
-            let url = format!("postgres://souk_{0}@127.0.0.1:{1}/souk_{0}?sslmode=disable", role.role.name, proxy.port);
-            set(role.role.variable("database_url"), url);
+            let url = format!("postgres://souk_{0}@127.0.0.1:{1}/souk_{0}?sslmode=disable", role.name, proxy.port);
+            set(role.variable("database_url"), url);
             self.databases.push((name, proxy));
         }
         let spec = Spec {
             name,
             program: layout.program("souk"),
-            arguments: vec![role.role.name.to_owned()],
+            arguments: vec![role.name.to_owned()],
             environment,
             user: None,
-            port: ports.admin_of(role.role, replica),
+            port: ports.admin_of(role, replica),
             ready: Ready::ReportsReady,
             log: layout.log(name),
             stop: Signal::TERM,
@@ -133,8 +131,7 @@ impl Cluster {
     pub(crate) async fn heal(&self) -> Result<()> {
         let databases = self.databases.iter().map(|(_, proxy)| proxy);
         databases.chain([&self.product, &self.order, &self.provider]).for_each(|proxy| proxy.set(Mode::Pass));
-        let replicas = ROLES.iter().flat_map(|role| role.replicas);
-        for name in ["postgres", "kafka", "provider"].into_iter().chain(replicas) {
+        for name in ["postgres", "kafka", "provider"].into_iter().chain(all_replicas()) {
             self.supervisor.send(name, Command::Start).await?;
             self.supervisor.send(name, Command::Resume).await?;
         }
@@ -153,26 +150,26 @@ impl Cluster {
     }
 
     /// Waits for the replica whose relay publishes the outbox of a service.
-    pub(crate) async fn leader(&self, role: &'static Role) -> Result<&'static str> {
+    pub(crate) async fn leader(&self, role: Role) -> Result<&'static str> {
         let begun = Instant::now();
         loop {
-            for (at, name) in role.replicas.into_iter().enumerate() {
-                let port = self.layout.ports.admin_of(role.role, at as u16 + 1);
+            for (at, name) in replicas(role).into_iter().enumerate() {
+                let port = self.layout.ports.admin_of(role, at as u16 + 1);
                 let page = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?;
                 if page.lines().any(|line| line.starts_with("souk_outbox_leader{") && line.ends_with(" 1")) {
                     return Ok(name);
                 }
             }
-            ensure!(begun.elapsed() < LEADS_WITHIN, "no replica publishes the outbox of {}", role.role.name);
+            ensure!(begun.elapsed() < LEADS_WITHIN, "no replica publishes the outbox of {}", role.name);
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
     /// Whether, while the broker is frozen, a relay has events that are not acknowledged, or has some within two seconds: events
     /// that are in the outbox for half a second, which is long enough to send them.
-    pub(crate) async fn has_unacknowledged(&self, role: &Role) -> Result<bool> {
+    pub(crate) async fn has_unacknowledged(&self, role: Role) -> Result<bool> {
         let query = "select count(*) from outbox where created_at < now() - interval '500 milliseconds'";
-        let mut session = self.administrator(&format!("souk_{}", role.role.name)).await?;
+        let mut session = self.administrator(&format!("souk_{}", role.name)).await?;
         let begun = Instant::now();
         loop {
             let waiting: i64 = sqlx::query_scalar(query).fetch_one(&mut session).await?;
@@ -267,8 +264,8 @@ impl Cluster {
         let held = self.count("souk_inventory", "select count(*) from reservation where state = 'HELD'").await?;
         let payments = self.count("souk_payment", "select count(*) from payment where due_at is not null").await?;
         let mut unpublished = 0;
-        for role in [INVENTORY, PAYMENT, ORDER] {
-            unpublished += self.count(&format!("souk_{}", role.role.name), "select count(*) from outbox").await?;
+        for role in roster::services() {
+            unpublished += self.count(&format!("souk_{}", role.name), "select count(*) from outbox").await?;
         }
         let mut session = self.administrator("souk_order").await?;
         let (orders, prompt_orders, events) = sqlx::query_as(AssertSqlSafe(format!(
@@ -303,7 +300,7 @@ impl Cluster {
 
     pub(crate) async fn stop(self) {
         // There are no requests any more, so replicas are killed instead of drained.
-        for replica in ROLES.iter().flat_map(|role| role.replicas) {
+        for replica in all_replicas() {
             self.supervisor.send(replica, Command::End).await.ok();
         }
         self.supervisor.stop().await;
@@ -327,9 +324,9 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
     {
         all.push((format!("SOUK_LIMIT_{limit}"), count.to_owned()));
     }
-    for role in &ROLES {
-        let endpoints = both(&|replica| ports.grpc_of(role.role, replica));
-        all.push((format!("EDGE_{}", role.role.variable("endpoints")), endpoints));
+    for role in roster::ROLES {
+        let endpoints = both(&|replica| ports.grpc_of(role, replica));
+        all.push((format!("EDGE_{}", role.variable("endpoints")), endpoints));
     }
     all
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use roster::ORDER;
 
-use super::cluster::{Cluster, ORDER, ROLES};
+use super::cluster::{Cluster, all_replicas};
 use super::fault::{Expect, Fault, Injected, SERVES_WITHIN_FIVE, Site, TWELVE_SECONDS};
 use super::proxy::Mode;
 use stack::supervisor::Command::Kill;
@@ -78,8 +79,7 @@ pub(crate) const FAULTS: &[Fault] = &[
 ];
 
 fn set_all(cluster: &Cluster, mode: Mode) {
-    let replicas = ROLES.iter().flat_map(|role| role.replicas);
-    replicas.filter_map(|replica| cluster.database(replica).ok()).for_each(|proxy| proxy.set(mode));
+    all_replicas().filter_map(|replica| cluster.database(replica).ok()).for_each(|proxy| proxy.set(mode));
 }
 
 fn misbehave(mut site: Site<'_>, mode: Mode) -> Injected<'_> {

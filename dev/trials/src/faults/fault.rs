@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+use roster::Role;
 use tokio::time::sleep;
 
-use super::cluster::{Cluster, Role};
+use super::cluster::{Cluster, replicas};
 use super::control::Control;
 use super::journal::Journal;
 use super::machine::Machine;
@@ -126,8 +127,8 @@ const MOMENT_AFTER: u64 = 800;
 const GAP_WITHIN: Duration = Duration::from_secs(15);
 
 impl<'a> Site<'a> {
-    pub(crate) fn one_of(&mut self, role: &'static Role) -> &'static str {
-        role.replicas.choose(&mut self.random).expect("each role has replicas")
+    pub(crate) fn one_of(&mut self, role: Role) -> &'static str {
+        replicas(role).choose(&mut self.random).expect("each role has replicas")
     }
 
     pub(crate) async fn lasts(&self, seconds: u64) {

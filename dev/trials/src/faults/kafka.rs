@@ -1,9 +1,10 @@
 //! Faults: the broker is killed or frozen, events are duplicated, and offsets are reset.
 
 use anyhow::Result;
+use roster::{INVENTORY, ORDER, PAYMENT};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{INVENTORY, ORDER, PAYMENT};
+use super::cluster::replicas;
 use super::fault::{Expect, Fault, SERVES_WITHIN_FIVE};
 use crate::topics;
 use stack::supervisor::Command::{End, Start, Stop};
@@ -45,12 +46,12 @@ pub(crate) const FAULTS: &[Fault] = &[
             Box::pin(async move {
                 for role in [INVENTORY, PAYMENT, ORDER] {
                     // A group can be deleted only while it has no members.
-                    for replica in role.replicas {
+                    for replica in replicas(role) {
                         site.cluster.send(replica, Stop).await?;
                     }
-                    let deleted = topics::delete_groups(&site.cluster.brokers(), &[role.role.name]).await;
+                    let deleted = topics::delete_groups(&site.cluster.brokers(), &[role.name]).await;
                     let mut started = Result::Ok(());
-                    for replica in role.replicas {
+                    for replica in replicas(role) {
                         started = started.and(site.cluster.send(replica, Start).await);
                     }
                     deleted.and(started)?;

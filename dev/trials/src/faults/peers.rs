@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use roster::{INVENTORY, ORDER, PAYMENT, USER};
 use tokio::time::sleep;
 
-use super::cluster::{INVENTORY, ORDER, PAYMENT, USER};
+use super::cluster::replicas;
 use super::fault::{Expect, Fault, ONE_SECOND, SERVES_WITHIN_FIVE};
 use super::load;
 use super::proxy::{CREATE_ORDER, Mode, Moment};
@@ -19,9 +20,9 @@ pub(crate) const FAULTS: &[Fault] = &[
                 for role in [USER, ORDER, INVENTORY, PAYMENT] {
                     let edge = site.cluster.client();
                     // For the order service, the commit that a customer waits for.
-                    let text = if std::ptr::eq(role, ORDER) { CREATE_ORDER } else { "" };
+                    let text = if role == ORDER { CREATE_ORDER } else { "" };
                     let moments = async {
-                        for replica in role.replicas.repeat(2) {
+                        for replica in replicas(role).repeat(2) {
                             site.hold(site.cluster.database(replica)?, Moment::Commit(text)).await.map(drop)?;
                             site.gap().await;
                         }
@@ -30,13 +31,14 @@ pub(crate) const FAULTS: &[Fault] = &[
                     // Other customers do not register at this time.
                     tokio::select! {
                         occurred = moments => occurred?,
-                        error = load::register_for_ever(site.journal, &edge), if std::ptr::eq(role, USER) => return Err(error),
+                        error = load::register_for_ever(site.journal, &edge), if role == USER => return Err(error),
                     }
                 }
                 Ok(())
             })
         },
-    ).short(),
+    )
+    .short(),
     Fault::new(
         "quote-unanswered",
         "the product service's response to a quote is lost, five times",

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use roster::{INVENTORY, ORDER, PAYMENT, ROLES, Role};
 use tokio::time::sleep;
 
-use super::cluster::{INVENTORY, ORDER, PAYMENT, ROLES, Role};
+use super::cluster::replicas;
 use super::fault::{Expect, Fault, Injected, ONE_SECOND, Site, TWELVE_SECONDS};
 use super::proxy::{CREATE_ORDER, INVENTORY_CONSUMES, Moment, ORDER_CONSUMES, PAYMENT_CONSUMES};
 use stack::supervisor::Command::{Kill, Pause, Resume, Start, Stop};
@@ -70,7 +71,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     .short(),
     Fault::new("replicas-killed", "kill -9 of one replica of each role, one after another", ONE_SECOND, |mut site| {
         Box::pin(async move {
-            for role in &ROLES {
+            for role in ROLES {
                 let replica = site.one_of(role);
                 site.cluster.send(replica, Kill).await?;
                 site.gap().await;
@@ -99,8 +100,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     .short(),
     Fault::new("rolling-restart", "SIGTERM and start of every replica, one after another", Expect::NoFailure, |site| {
         Box::pin(async move {
-            for role in &ROLES {
-                for replica in role.replicas {
+            for role in ROLES {
+                for replica in replicas(role) {
                     site.cluster.send(replica, Stop).await?;
                     site.cluster.send(replica, Start).await?;
                     site.cluster.edge_serves().await?;
@@ -124,7 +125,7 @@ fn kill_leaders(site: Site<'_>, moment: Moment) -> Injected<'_> {
 /// While the broker is frozen, what the relay has sent waits in the broker's socket, and is written after the sender was killed.
 /// Some services publish only when they have consumed something, which may not happen while the broker is frozen; then it is
 /// resumed and frozen again.
-async fn kill_unacknowledged(site: &Site<'_>, role: &'static Role) -> Result<()> {
+async fn kill_unacknowledged(site: &Site<'_>, role: Role) -> Result<()> {
     for _ in 0..20 {
         let leader = site.cluster.leader(role).await?;
         site.cluster.send("kafka", Pause).await?;
@@ -138,5 +139,5 @@ async fn kill_unacknowledged(site: &Site<'_>, role: &'static Role) -> Result<()>
         }
         sleep(Duration::from_secs(1)).await;
     }
-    bail!("the relay of {} had no events to send", role.role.name)
+    bail!("the relay of {} had no events to send", role.name)
 }

@@ -22,6 +22,11 @@ pub(crate) const SLOWEST_STATEMENT: Duration = Duration::from_secs(5);
 /// How long a caller waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
 
+/// One column of many rows, for `unnest`.
+pub fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
 /// The pool of a role: no statement takes longer than a caller would wait.
 pub fn pool(url: &Secret, connections: u32) -> Result<PgPool, String> {
     pool_with_timeout(url, connections, SLOWEST_STATEMENT)

@@ -39,12 +39,16 @@ pub struct Job {
 }
 
 impl Job {
-    pub fn new<F, U>(name: &'static str, every: Duration, unit: F) -> Self
+    /// Each unit gets a clone of `service`, which is usually an `Arc`.
+    pub fn new<S, F, U>(name: &'static str, every: Duration, service: &S, unit: F) -> Self
     where
-        F: Fn() -> U + Send + Sync + 'static,
+        S: Clone + Send + Sync + 'static,
+        F: Fn(S) -> U + Send + Sync + 'static,
         U: Future<Output = Result<Did, Unexpected>> + Send + 'static,
     {
-        Self { name, every, workers: 1, wake: Wake::default(), unit: Arc::new(move || Box::pin(unit())) }
+        let service = service.clone();
+        let unit = Arc::new(move || -> Unit { Box::pin(unit(service.clone())) });
+        Self { name, every, workers: 1, wake: Wake::default(), unit }
     }
 
     pub fn workers(self, workers: usize) -> Self {

@@ -13,5 +13,8 @@ pub mod server;
 pub mod settings;
 pub mod telemetry;
 
+pub use config::{Foundation, parse_duration};
 pub use databases::Databases;
+pub use db::Schema;
 pub use run::{BootError, run};
+pub use settings::Settings;

@@ -18,8 +18,8 @@ use tower::Service;
 use crate::boot::clock::Clock;
 use crate::boot::config::Common;
 use crate::boot::job::{Did, Job};
-use crate::event::consumer::Consumer;
-use crate::event::outbox::Outbox;
+use crate::event::consumer::{Consumer, Handler};
+use crate::event::outbox::{Outbox, Wake};
 use crate::rpc::idempotency;
 use crate::rpc::policy::{Policies, Unreadable};
 use crate::rpc::run_to_end::RunToEnd;
@@ -71,11 +71,11 @@ pub struct Role {
 }
 
 impl Role {
-    pub fn new(role: roster::Role, listen: SocketAddr, context: &Context) -> Self {
+    pub fn new(role: roster::Role, context: &Context) -> Self {
         Self {
             name: role.name,
             domain: role.domain,
-            listen,
+            listen: SocketAddr::from(([127, 0, 0, 1], role.port())),
             jobs: vec![],
             consumers: vec![],
             outbox: None,
@@ -87,6 +87,11 @@ impl Role {
             background: vec![],
             tasks: context.tasks.clone(),
         }
+    }
+
+    /// Sets the address for gRPC, instead of the role's port in the roster.
+    pub fn listen_on(self, listen: SocketAddr) -> Self {
+        Self { listen, ..self }
     }
 
     /// Adds a gRPC service of unary RPCs, whose handlers run to their end.
@@ -125,10 +130,8 @@ impl Role {
     pub fn database(mut self, db: &PgPool, clock: &Clock) -> Self {
         self.database = Some(db.clone());
         self.clock = clock.clone();
-        let db = db.clone();
-        self.job(Job::new("delete_old_responses", DELETE_EVERY, move || {
-            let db = db.clone();
-            async move { Ok(Did::any(idempotency::delete_old(&db).await?)) }
+        self.job(Job::new("delete_old_responses", DELETE_EVERY, db, |db| async move {
+            Ok(Did::any(idempotency::delete_old(&db).await?))
         }))
     }
 
@@ -137,14 +140,18 @@ impl Role {
         self
     }
 
-    pub fn consume(mut self, consumer: Consumer) -> Self {
-        self.consumers.push(consumer);
+    /// Consumes these topics under its own name. Its effects and its inbox are in this database.
+    pub fn consume<H>(mut self, db: &PgPool, topics: &'static [&'static str], handler: &Arc<H>) -> Self
+    where
+        H: Handler + 'static,
+    {
+        self.consumers.push(Consumer { name: self.name, topics, db: db.clone(), handler: handler.clone() });
         self
     }
 
-    /// Sets the outbox from which its events are published.
-    pub fn publish(mut self, outbox: Outbox) -> Self {
-        self.outbox = Some(outbox);
+    /// Publishes the events in the outbox of this database. `published` wakes its relay.
+    pub fn publish(mut self, db: &PgPool, published: &Wake) -> Self {
+        self.outbox = Some(Outbox { db: db.clone(), wake: published.clone() });
         self
     }
 

@@ -180,7 +180,7 @@ async fn read(
     let rows = sqlx::query!(
         r#"select asked.stream as "stream!", coalesce(inbox.version, 0) as "version!",
              exists (select from dead_letter where consumer = $1 and key = asked.stream) as "parked!"
-           from unnest($2::uuid[]) as asked (stream)
+           from (select stream from unnest($2::uuid[]) as stream limit cardinality($2)) as asked
              left join inbox on inbox.consumer = $1 and inbox.stream = asked.stream"#,
         consumer,
         &keys,

@@ -7,3 +7,4 @@ pub mod outbox;
 pub mod relay;
 
 pub use consumer::{Consumer, Due, HandleError, Handler, Record};
+pub use outbox::Wake;

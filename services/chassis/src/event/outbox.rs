@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::boot::db::column;
 use crate::boot::telemetry;
 
 /// One event of one aggregate. Append it after the aggregate's row was locked: that makes ids grow in the order of
@@ -65,9 +66,6 @@ impl Batch {
 
     /// In the order in which they were pushed.
     pub async fn append(self, db: &mut PgConnection) -> sqlx::Result<()> {
-        fn all<T>(events: &[Event], column: impl Fn(&Event) -> T) -> Vec<T> {
-            events.iter().map(column).collect()
-        }
         let events = &self.events;
         sqlx::query!(
             "insert into outbox (event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at)
@@ -76,16 +74,16 @@ impl Batch {
                $9::text[], $10::timestamptz[]) with ordinality
                as told (event_id, topic, key, version, type, payload, actor, causation_id, traceparent, created_at, place)
              order by place",
-            &all(events, |event| event.event_id),
-            &all(events, |event| event.topic) as &[&str],
-            &all(events, |event| event.key),
-            &all(events, |event| event.version),
-            &all(events, |event| event.event_type) as &[&str],
-            &all(events, |event| event.payload.clone()),
-            &all(events, |event| event.actor.clone()),
-            &all(events, |event| event.causation_id) as &[Option<Uuid>],
+            &column(events, |event| event.event_id),
+            &column(events, |event| event.topic) as &[&str],
+            &column(events, |event| event.key),
+            &column(events, |event| event.version),
+            &column(events, |event| event.event_type) as &[&str],
+            &column(events, |event| event.payload.as_slice()) as &[&[u8]],
+            &column(events, |event| event.actor.as_str()) as &[&str],
+            &column(events, |event| event.causation_id) as &[Option<Uuid>],
             &self.traceparents as &[Option<String>],
-            &all(events, |event| event.occurred_at),
+            &column(events, |event| event.occurred_at),
         )
         .execute(db)
         .await?;

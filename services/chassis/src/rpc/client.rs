@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -41,18 +42,34 @@ pub enum PeerError {
     Transport(#[source] TransportError),
 }
 
+/// The address of a peer.
+#[derive(Debug, Clone)]
+pub struct Url(Endpoint);
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|error| format!("it is not a URL: {error}"))?;
+        // Without a scheme every call would fail. TLS is not supported yet.
+        match endpoint.uri().scheme_str() {
+            Some("http") => Ok(Self(endpoint)),
+            _ => Err(format!("`{text}` does not begin with http://")),
+        }
+    }
+}
+
 /// A channel to `peer`, such as `product`. It connects when first used, and reconnects when needed.
-pub fn connect(peer: &'static str, url: &str) -> Result<Peer, String> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| format!("it is not a URL: {error}"))?;
-    // Without a scheme every call would fail. TLS is not supported yet.
-    endpoint.uri().scheme_str().filter(|it| *it == "http").ok_or(format!("`{url}` does not begin with http://"))?;
-    let endpoint = endpoint
+pub fn connect(peer: &'static str, url: &Url) -> Peer {
+    let endpoint = url
+        .0
+        .clone()
         .connect_timeout(Duration::from_secs(1))
         .tcp_nodelay(true)
         // A connection to a replica that hangs is replaced within four seconds.
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(2));
-    Ok(Peer { channel: endpoint.connect_lazy(), breaker: Breaker::new(peer) })
+    Peer { channel: endpoint.connect_lazy(), breaker: Breaker::new(peer) }
 }
 
 impl Service<http::Request<Body>> for Peer {
@@ -209,7 +226,7 @@ mod tests {
                 tokio::spawn(then(stream));
             }
         });
-        connect("test", &url).expect("a URL")
+        connect("test", &url.parse().expect("a URL"))
     }
 
     #[tokio::test]
@@ -286,7 +303,7 @@ mod tests {
         let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let url = format!("http://{}", incoming.local_addr().expect("an address"));
         tokio::spawn(Server::builder().add_service(HealthServer::new(Late)).serve_with_incoming(incoming));
-        connect("test", &url).expect("a URL")
+        connect("test", &url.parse().expect("a URL"))
     }
 
     async fn silent() -> Peer {
@@ -332,7 +349,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_without_time_is_not_made() {
         // No server listens there.
-        let peer = connect("test", "http://127.0.0.1:1").expect("a URL");
+        let peer = connect("test", &"http://127.0.0.1:1".parse().expect("a URL"));
         let status = ask(&peer, Duration::ZERO).await.expect_err("it is not made");
         assert!(matches!(peer_error(&status), Some(PeerError::NoTimeLeft)), "{status:?}");
         assert!(matches!(failed("test", status), Error::DeadlineExceeded));

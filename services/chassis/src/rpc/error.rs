@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::metadata::AsciiMetadataValue;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::boot::metrics;
@@ -99,8 +99,8 @@ pub enum Error {
     MaskInvalid(String),
     #[error("the resource has changed since it was read: read it again")]
     EtagMismatch,
-    #[error("{field}: {description}")]
-    FieldInvalid { field: String, description: String },
+    #[error("{}", describe(.0))]
+    FieldsInvalid(Vec<Violation>),
     #[error("the request is not a valid gRPC message: {0}")]
     Malformed(&'static str),
     #[error("the message is compressed in a way that is not supported")]
@@ -125,7 +125,7 @@ pub enum Error {
 
 impl Error {
     pub fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self::FieldInvalid { field: field.into(), description: description.into() }
+        Self::FieldsInvalid(vec![(field.into(), description.into())])
     }
 
     pub fn explain(self) -> Result<Refusal, Unexpected> {
@@ -146,9 +146,11 @@ impl Error {
                 Refusal::new(Code::InvalidArgument, "UPDATE_MASK_INVALID", &text).field("update_mask", &text)
             }
             Self::EtagMismatch => Refusal::new(Code::Aborted, "ETAG_MISMATCH", text),
-            Self::FieldInvalid { field, description } => {
-                Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text).field(field, description)
-            }
+            Self::FieldsInvalid(violations) => violations
+                .into_iter()
+                .fold(Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text), |refusal, (field, description)| {
+                    refusal.field(field, description)
+                }),
             Self::Malformed(_) => Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", text),
             Self::EncodingUnsupported => Refusal::new(Code::Unimplemented, "ENCODING_UNSUPPORTED", text),
             Self::TokenRequired => Refusal::new(Code::Unauthenticated, "TOKEN_MISSING", text),
@@ -170,6 +172,13 @@ impl Error {
     pub fn into_status(self, domain: &str) -> Status {
         to_status(self.explain(), domain)
     }
+}
+
+/// The path of a field of the request, and what is wrong with it.
+pub type Violation = (String, String);
+
+fn describe(violations: &[Violation]) -> String {
+    violations.iter().map(|(field, description)| format!("{field}: {description}")).collect::<Vec<_>>().join("; ")
 }
 
 impl From<sqlx::Error> for Error {
@@ -195,14 +204,26 @@ impl Refusal {
         Self { code, reason, message, metadata, fields: vec![], details }
     }
 
+    /// INVALID_ARGUMENT. The message says what is wrong with each of these fields.
+    pub fn invalid<F: Into<String>>(
+        reason: &'static str,
+        fields: impl IntoIterator<Item = F>,
+        message: String,
+    ) -> Self {
+        let refusal = Self::new(Code::InvalidArgument, reason, message.clone());
+        fields.into_iter().fold(refusal, |refusal, field| refusal.field(field, message.clone()))
+    }
+
+    /// FAILED_PRECONDITION. The message says what about the subject, such as the order, stands in the way.
+    pub fn precondition(reason: &'static str, subject: impl Into<String>, message: String) -> Self {
+        let mut refusal = Self::new(Code::FailedPrecondition, reason, message.clone());
+        refusal.details.add_precondition_failure_violation(reason, subject, message);
+        refusal
+    }
+
     /// Names a field of the request by its path, such as `items[0].quantity`.
     pub fn field(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
         self.fields.push(FieldViolation::new(field, description));
-        self
-    }
-
-    pub fn precondition(mut self, subject: impl Into<String>, description: impl Into<String>) -> Self {
-        self.details.add_precondition_failure_violation(self.reason, subject, description);
         self
     }
 
@@ -256,9 +277,12 @@ pub trait Explain: std::error::Error {
     fn explain(self) -> Result<Refusal, Unexpected>;
 }
 
-/// The status of an error. An unexpected error is logged here and nowhere else.
-pub fn status<E: Explain>(error: E) -> Status {
-    to_status(error.explain(), E::DOMAIN)
+/// The result of a gRPC method.
+pub type RpcResult<T> = Result<Response<T>, Status>;
+
+/// Converts the result of a handler into a response. An unexpected error is logged here and nowhere else.
+pub fn respond<T, E: Explain>(result: Result<T, E>) -> RpcResult<T> {
+    result.map(Response::new).map_err(|error| to_status(error.explain(), E::DOMAIN))
 }
 
 fn to_status(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
@@ -281,10 +305,14 @@ fn to_status(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
 }
 
 /// Converts the violation of a named constraint into `meaning`; other errors stay as they are.
-pub fn on_constraint<E: From<sqlx::Error>>(name: &str, meaning: E) -> impl FnOnce(sqlx::Error) -> E {
-    move |error| match &error {
-        sqlx::Error::Database(database) if database.constraint() == Some(name) => meaning,
-        _ => error.into(),
+pub fn on_constraint<S, E>(name: &str, meaning: E) -> impl FnOnce(S) -> E
+where
+    S: Into<Unexpected>,
+    E: From<Unexpected>,
+{
+    move |error| match error.into() {
+        Unexpected::Database(sqlx::Error::Database(error)) if error.constraint() == Some(name) => meaning,
+        error => error.into(),
     }
 }
 

@@ -91,7 +91,7 @@ mod tests {
         );
         assert!(matches!(Page::<i64>::parse(2, &next, "orders of b"), Err(Error::PageTokenInvalid)));
         assert!(matches!(Page::<i64>::parse(2, "x!", "orders of a"), Err(Error::PageTokenInvalid)));
-        assert!(matches!(Page::<i64>::parse(-1, "", "orders of a"), Err(Error::FieldInvalid { .. })));
+        assert!(matches!(Page::<i64>::parse(-1, "", "orders of a"), Err(Error::FieldsInvalid(_))));
     }
 
     #[test]

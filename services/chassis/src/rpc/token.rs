@@ -53,6 +53,8 @@ impl Claims {
 }
 
 pub struct Verifier {
+    pub issuer: String,
+    pub audience: String,
     keys: watch::Sender<Option<Arc<HashMap<String, DecodingKey>>>>,
     verified: Cache<[u8; 32], (Identity, i64)>,
     validation: Validation,
@@ -65,7 +67,8 @@ impl Verifier {
         validation.set_audience(&[audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.leeway = 5;
-        Self { keys: watch::Sender::new(None), verified: Cache::new(CACHED), validation }
+        let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
+        Self { issuer, audience, keys: watch::Sender::new(None), verified: Cache::new(CACHED), validation }
     }
 
     /// Replaces the keys, and clears the cache of verified tokens.

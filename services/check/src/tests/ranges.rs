@@ -81,8 +81,7 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
     execute(&payment, for_each([12], unnamed)).await;
 
     let sources = Sources {
-        user: order.clone(),
-        product: order.clone(),
+        databases: vec![],
         inventory: inventory.clone(),
         order: order.clone(),
         payment: payment.clone(),

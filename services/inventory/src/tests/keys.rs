@@ -5,14 +5,15 @@ use sqlx::PgPool;
 use testkit::{try_event, try_key};
 use uuid::Uuid;
 
-use super::{Store, cancelled, confirmed, placed};
+use super::Store;
+use super::reservation::{cancelled, confirmed, placed};
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn receiving_units(db: PgPool) {
     let store = Store::open(db).await;
     let request = ReceiveStockRequest { request_id: "k1".into(), sku: "MUG".into(), quantity: 10 };
     let other = ReceiveStockRequest { quantity: 11, ..request.clone() };
-    try_key(&store.db, request, other, |request| {
+    try_key(&store.service.db, request, other, |request| {
         let (mut client, request) = (store.client.clone(), store.kit.operator(request));
         async move { Ok(client.receive_stock(request).await?.into_inner()) }
     })
@@ -27,7 +28,7 @@ async fn adjusting_them(db: PgPool) {
     let reason = AdjustReason::Count.into();
     let request = AdjustStockRequest { request_id: "k1".into(), sku: "MUG".into(), change: -3, reason };
     let other = AdjustStockRequest { change: -4, ..request.clone() };
-    try_key(&store.db, request, other, |request| {
+    try_key(&store.service.db, request, other, |request| {
         let (mut client, request) = (store.client.clone(), store.kit.operator(request));
         async move { Ok(client.adjust_stock(request).await?.into_inner()) }
     })
@@ -48,8 +49,8 @@ async fn holding_selling_and_letting_go(db: PgPool) {
         cancelled(released),
         cancelled(sold),
     ] {
-        try_event(&store.consumer, &store.kit.context.clock, &record).await;
+        try_event(&store.kit, &record).await;
     }
     assert_eq!(store.level("MUG").await, (10, 0, 0));
-    assert_eq!(store.published(sold).await, ["StockReserved", "StockSold", "StockReturned"]);
+    assert_eq!(store.kit.published(sold).await, ["StockReserved", "StockSold", "StockReturned"]);
 }

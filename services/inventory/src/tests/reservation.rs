@@ -1,10 +1,46 @@
 use chassis::check::Range;
+use chassis::event::Record;
 use contracts::souk::inventory::v1::*;
+use contracts::souk::order::v1::order_event::Event;
+use contracts::souk::order::v1::*;
 use sqlx::PgPool;
-use testkit::reason;
+use testkit::{deadlocks, deliver, order_event, reason};
 use uuid::Uuid;
 
-use super::{Store, cancelled, confirmed, ends, placed};
+use super::Store;
+
+pub(super) fn placed(order: Uuid, lines: &[(&str, i32)]) -> Record {
+    let line =
+        |(sku, quantity): &(&str, i32)| OrderLine { sku: (*sku).into(), quantity: *quantity, ..Default::default() };
+    let lines = lines.iter().map(line).collect();
+    order_event(order, 1, Event::OrderPlaced(OrderPlaced { lines, ..Default::default() }))
+}
+
+pub(super) fn confirmed(order: Uuid) -> Record {
+    order_event(order, 3, Event::OrderConfirmed(OrderConfirmed::default()))
+}
+
+pub(super) fn cancelled(order: Uuid) -> Record {
+    order_event(order, 4, Event::OrderCancelled(OrderCancelled::default()))
+}
+
+/// Every way in which an order that holds stock can end.
+fn ends(order: Uuid) -> [Record; 3] {
+    [
+        cancelled(order),
+        order_event(order, 4, Event::OrderExpired(OrderExpired::default())),
+        order_event(order, 4, Event::OrderPaymentFailed(OrderPaymentFailed::default())),
+    ]
+}
+
+impl Store {
+    /// available, reserved, sold.
+    pub(super) async fn level(&self, sku: &str) -> (i64, i64, i64) {
+        let row = sqlx::query!("select available, reserved, sold from stock where sku = $1", sku);
+        let row = row.fetch_one(&self.service.db).await.expect("a stock row");
+        (row.available, row.reserved, row.sold)
+    }
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_holds_sells_and_gives_back_however_it_ends(db: PgPool) {
@@ -16,17 +52,17 @@ async fn an_order_holds_sells_and_gives_back_however_it_ends(db: PgPool) {
         for (record, level) in
             [(placed(order, &[("MUG", 4)]), (6, 4, 0)), (confirmed(order), (6, 0, 4)), (end, (10, 0, 0))]
         {
-            store.hear(record.clone()).await;
+            store.kit.deliver(record.clone()).await;
             assert_eq!(store.level("MUG").await, level, "{}", record.event_type);
-            store.hear(record).await;
+            store.kit.deliver(record).await;
             assert_eq!(store.level("MUG").await, level, "twice is once");
         }
-        assert_eq!(store.published(order).await, ["StockReserved", "StockSold", "StockReturned"]);
+        assert_eq!(store.kit.published(order).await, ["StockReserved", "StockSold", "StockReturned"]);
 
-        store.hear(placed(other, &[("MUG", 4)])).await;
-        store.hear(ends(other)[which].clone()).await;
+        store.kit.deliver(placed(other, &[("MUG", 4)])).await;
+        store.kit.deliver(ends(other)[which].clone()).await;
         assert_eq!(store.level("MUG").await, (10, 0, 0));
-        assert_eq!(store.published(other).await, ["StockReserved", "StockReleased"]);
+        assert_eq!(store.kit.published(other).await, ["StockReserved", "StockReleased"]);
     }
 }
 
@@ -36,11 +72,11 @@ async fn all_lines_are_held_or_none(db: PgPool) {
     store.receive("k1", "MUG", 10).await.expect("received");
     store.receive("k2", "CUP", 1).await.expect("received");
     let order = Uuid::now_v7();
-    store.hear(placed(order, &[("MUG", 1), ("CUP", 2), ("GONE", 1)])).await;
+    store.kit.deliver(placed(order, &[("MUG", 1), ("CUP", 2), ("GONE", 1)])).await;
     assert_eq!((store.level("MUG").await, store.level("CUP").await), ((10, 0, 0), (1, 0, 0)));
-    assert_eq!(store.published(order).await, ["StockRejected"]);
-    store.hear(cancelled(order)).await;
-    assert_eq!(store.published(order).await, ["StockRejected"], "nothing was held, nothing goes back");
+    assert_eq!(store.kit.published(order).await, ["StockRejected"]);
+    store.kit.deliver(cancelled(order)).await;
+    assert_eq!(store.kit.published(order).await, ["StockRejected"], "nothing was held, nothing goes back");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -48,12 +84,12 @@ async fn an_end_that_comes_first_bars_the_hold(db: PgPool) {
     let store = Store::open(db).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
-    store.hear(cancelled(order)).await;
+    store.kit.deliver(cancelled(order)).await;
     let mut late = placed(order, &[("MUG", 4)]);
     late.version = 5;
-    store.hear(late).await;
+    store.kit.deliver(late).await;
     assert_eq!(store.level("MUG").await, (10, 0, 0));
-    assert_eq!(store.published(order).await, Vec::<String>::new());
+    assert_eq!(store.kit.published(order).await, Vec::<String>::new());
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -61,9 +97,9 @@ async fn a_confirmation_without_a_hold_parks_its_order_only(db: PgPool) {
     let store = Store::open(db).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let (odd, fine) = (Uuid::now_v7(), Uuid::now_v7());
-    store.hear(confirmed(odd)).await;
-    store.hear(placed(fine, &[("MUG", 1)])).await;
-    assert_eq!((store.parked().await, store.level("MUG").await), (1, (9, 1, 0)));
+    store.kit.deliver(confirmed(odd)).await;
+    store.kit.deliver(placed(fine, &[("MUG", 1)])).await;
+    assert_eq!((store.kit.parked().await, store.level("MUG").await), (1, (9, 1, 0)));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -73,14 +109,14 @@ async fn of_many_orders_for_the_last_unit_one_gets_it(db: PgPool) {
     let orders: Vec<_> = (0..16).map(|_| Uuid::now_v7()).collect();
     let mut crowd = tokio::task::JoinSet::new();
     for order in orders.clone() {
-        let (consumer, clock) = (store.consumer.clone(), store.kit.context.clock.clone());
-        crowd.spawn(async move { testkit::hear(&consumer, &clock, &[placed(order, &[("MUG", 1)])]).await });
+        let (consumer, clock) = (store.kit.consumer().clone(), store.kit.context.clock.clone());
+        crowd.spawn(async move { deliver(&consumer, &clock, &[placed(order, &[("MUG", 1)])]).await });
     }
     crowd.join_all().await;
     assert_eq!(store.level("MUG").await, (0, 1, 0));
     let mut held = 0;
     for order in orders {
-        held += usize::from(store.published(order).await == ["StockReserved"]);
+        held += usize::from(store.kit.published(order).await == ["StockReserved"]);
     }
     assert_eq!(held, 1);
 }
@@ -100,13 +136,13 @@ async fn a_group_is_decided_in_its_order(db: PgPool) {
         confirmed(third),
         cancelled(second),
     ];
-    testkit::hear(&store.consumer, &store.kit.context.clock, &group).await;
-    assert_eq!((store.level("MUG").await, store.parked().await), ((0, 0, 5), 0));
-    assert_eq!(store.published(first).await, ["StockReserved", "StockReleased"]);
-    assert_eq!(store.published(second).await, ["StockRejected"], "it was short when its turn came");
-    assert_eq!(store.published(third).await, ["StockReserved", "StockSold"]);
-    assert_eq!(store.published(barred).await, Vec::<String>::new());
-    let checked = crate::check::check_reservations(&store.db, Range::ALL).await.expect("checked");
+    store.kit.deliver_together(&group).await;
+    assert_eq!((store.level("MUG").await, store.kit.parked().await), ((0, 0, 5), 0));
+    assert_eq!(store.kit.published(first).await, ["StockReserved", "StockReleased"]);
+    assert_eq!(store.kit.published(second).await, ["StockRejected"], "it was short when its turn came");
+    assert_eq!(store.kit.published(third).await, ["StockReserved", "StockSold"]);
+    assert_eq!(store.kit.published(barred).await, Vec::<String>::new());
+    let checked = crate::check::check_reservations(&store.service.db, Range::ALL).await.expect("checked");
     assert_eq!((checked.checked, checked.violations.len()), (4, 0), "{:?}", checked.violations);
 }
 
@@ -121,15 +157,15 @@ async fn groups_that_cross_do_not_deadlock(db: PgPool) {
     }
     let mut crowd = tokio::task::JoinSet::new();
     for partition in 0..4_usize {
-        let (consumer, clock, goods) = (store.consumer.clone(), store.kit.context.clock.clone(), goods.clone());
+        let (consumer, clock, goods) = (store.kit.consumer().clone(), store.kit.context.clock.clone(), goods.clone());
         crowd.spawn(async move {
             for _ in 0..8 {
                 let orders: Vec<_> = (0..16).map(|_| Uuid::now_v7()).collect();
                 let along = |n: usize| &*goods[if partition % 2 == 0 { n } else { 15 - n }];
                 let group: Vec<_> = (0..16).map(|n| placed(orders[n], &[(along(n), 1)])).collect();
-                testkit::hear(&consumer, &clock, &group).await;
+                deliver(&consumer, &clock, &group).await;
                 let group: Vec<_> = (0..16).map(|n| cancelled(orders[15 - n])).collect();
-                testkit::hear(&consumer, &clock, &group).await;
+                deliver(&consumer, &clock, &group).await;
             }
         });
     }
@@ -137,7 +173,7 @@ async fn groups_that_cross_do_not_deadlock(db: PgPool) {
     for sku in &goods {
         assert_eq!(store.level(sku).await, (1_000, 0, 0), "{sku}");
     }
-    assert_eq!(store.deadlocks().await, 0);
+    assert_eq!(deadlocks(&store.service.db).await, 0);
 }
 
 /// Orders over the same two goods; some are confirmed, some end, before or after that. Their events are interleaved at
@@ -171,9 +207,9 @@ async fn units_are_conserved_whatever_the_order_of_events(db: PgPool) {
             let at = random(stories.len());
             let (order, story) = &mut stories[at];
             // The order service confirms only what was held.
-            let bad = ["StockRejected"] == *store.published(*order).await;
+            let bad = ["StockRejected"] == *store.kit.published(*order).await;
             story.retain(|record| !(bad && record.event_type.ends_with("Confirmed")));
-            if !group.iter().any(|told: &chassis::event::Record| told.key == *order) && !story.is_empty() {
+            if !group.iter().any(|record: &Record| record.key == *order) && !story.is_empty() {
                 group.push(story.remove(0));
             }
             // One in three stays as it is, so that in the end some are held, some sold.
@@ -184,12 +220,12 @@ async fn units_are_conserved_whatever_the_order_of_events(db: PgPool) {
                 break;
             }
         }
-        testkit::hear(&store.consumer, &store.kit.context.clock, &group).await;
-        testkit::hear(&store.consumer, &store.kit.context.clock, &group).await;
+        store.kit.deliver_together(&group).await;
+        store.kit.deliver_together(&group).await;
         returned += store.check_sums().await;
     }
     assert!(returned > 0, "the walk came to sales that went back");
-    assert_eq!(store.parked().await, 0);
+    assert_eq!(store.kit.parked().await, 0);
 }
 
 impl Store {
@@ -203,7 +239,7 @@ impl Store {
                from stock left join reservation_line using (sku) left join reservation using (order_id)
                group by stock.sku"#,
         );
-        let sums = sums.fetch_all(&self.db).await.expect("sums");
+        let sums = sums.fetch_all(&self.service.db).await.expect("sums");
         for row in &sums {
             let counters = (row.available, row.reserved, row.sold);
             assert_eq!(counters, (25 - row.held - row.gone, row.held, row.gone), "{}", row.sku);
@@ -218,7 +254,7 @@ async fn operators_see_reservations(db: PgPool) {
     let store = Store::open(db).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
-    store.hear(placed(order, &[("MUG", 4)])).await;
+    store.kit.deliver(placed(order, &[("MUG", 4)])).await;
     let ask = |order: Uuid| store.kit.operator(GetReservationRequest { order_id: order.to_string() });
     let found = store.client.clone().get_reservation(ask(order)).await.expect("there").into_inner().reservation;
     let found = found.expect("a reservation");

@@ -6,6 +6,12 @@ use tonic::{Code, Status};
 use super::Store;
 
 impl Store {
+    pub(super) async fn receive(&self, key: &str, sku: &str, quantity: i32) -> Result<StockLevel, Status> {
+        let request = ReceiveStockRequest { request_id: key.into(), sku: sku.into(), quantity };
+        let response = self.client.clone().receive_stock(self.kit.operator(request)).await?;
+        Ok(response.into_inner().stock.expect("a success has the level"))
+    }
+
     async fn adjust(&self, key: &str, sku: &str, change: i32) -> Result<StockLevel, Status> {
         let reason = AdjustReason::Count.into();
         let request = AdjustStockRequest { request_id: key.into(), sku: sku.into(), change, reason };

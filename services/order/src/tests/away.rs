@@ -10,14 +10,14 @@ use super::Shop;
 async fn a_catalogue_that_fails_each_time_is_left_alone_and_asked_again_later(db: PgPool) {
     let shop = Shop::open(db).await;
     let wanted = shop.wanted("k1");
-    shop.catalogue.close();
+    shop.catalogue.fail(u32::MAX);
     for _ in 0..30 {
         let refused = shop.create(wanted.clone()).await.expect_err("nobody knows a price");
         assert_eq!(refused.code(), Code::Unavailable);
     }
-    assert!(shop.catalogue.asked() < 20, "it was asked {} times", shop.catalogue.asked());
+    assert!(shop.catalogue.calls() < 20, "it was asked {} times", shop.catalogue.calls());
 
-    shop.catalogue.reopen();
+    shop.catalogue.fail(0);
     let begun = Instant::now();
     let order = loop {
         match shop.create(wanted.clone()).await {
@@ -33,10 +33,10 @@ async fn a_catalogue_that_fails_each_time_is_left_alone_and_asked_again_later(db
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_replica_of_the_catalogue_that_leaves_in_the_middle_is_not_noticed(db: PgPool) {
     let shop = Shop::open(db).await;
-    shop.catalogue.turn_away(2);
+    shop.catalogue.fail(2);
     shop.create(shop.wanted("k1")).await.expect("another one is asked");
-    assert_eq!(shop.catalogue.asked(), 3);
-    shop.catalogue.turn_away(3);
+    assert_eq!(shop.catalogue.calls(), 3);
+    shop.catalogue.fail(3);
     let refused = shop.create(shop.wanted("k2")).await.expect_err("that is enough");
-    assert_eq!((refused.code(), shop.catalogue.asked()), (Code::Unavailable, 6));
+    assert_eq!((refused.code(), shop.catalogue.calls()), (Code::Unavailable, 6));
 }

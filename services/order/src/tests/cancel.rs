@@ -1,19 +1,28 @@
 use contracts::souk::order::v1::*;
 use sqlx::PgPool;
-use testkit::{fields, reason};
-use tonic::Code;
+use testkit::{CUSTOMER, authorized, fields, reason, stock_reserved};
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::Shop;
 
+impl Shop {
+    pub(super) async fn cancel(&self, order_id: Uuid, key: &str) -> Result<Order, Status> {
+        let reason = CancelReason::CustomerRequest.into();
+        let ask = CancelOrderRequest { request_id: key.into(), order_id: order_id.to_string(), reason };
+        let response = self.client.clone().cancel_order(self.kit.customer(CUSTOMER, ask)).await?;
+        Ok(response.into_inner().order.expect("a success has the order"))
+    }
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_late_authorization_does_not_revive_a_cancelled_order(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.consume(shop.stock_reserved(order)).await;
+    shop.kit.deliver(stock_reserved(order)).await;
     shop.cancel(order, "c1").await.expect("legal while reserved");
-    shop.consume(shop.authorized(order)).await;
+    shop.kit.deliver(authorized(order)).await;
     assert_eq!(shop.state(order).await, OrderState::Cancelled);
     assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderCancelled"]);
 }
@@ -28,8 +37,8 @@ async fn cancelling_is_legal_until_an_order_is_fulfilled_and_answers_the_same_tw
     let again = shop.cancel(pending, "c2").await.expect_err("another key, a new attempt");
     assert_eq!((again.code(), reason(&again)), (Code::FailedPrecondition, "ORDER_NOT_CANCELLABLE@souk.order".into()));
 
-    shop.consume(shop.stock_reserved(confirmed)).await;
-    shop.consume(shop.authorized(confirmed)).await;
+    shop.kit.deliver(stock_reserved(confirmed)).await;
+    shop.kit.deliver(authorized(confirmed)).await;
     shop.cancel(confirmed, "c3").await.expect("confirmed");
     assert_eq!(shop.state(confirmed).await, OrderState::Cancelled);
 }
@@ -55,11 +64,11 @@ async fn some_reasons_are_for_operators(db: PgPool) {
     let order = shop.place().await;
     let ask =
         CancelOrderRequest { request_id: "c1".into(), order_id: order.to_string(), reason: CancelReason::Fraud.into() };
-    let refused = shop.client.clone().cancel_order(shop.kit.customer(shop.user, ask.clone())).await.expect_err("no");
+    let refused = shop.client.clone().cancel_order(shop.kit.customer(CUSTOMER, ask.clone())).await.expect_err("no");
     assert_eq!(fields(&refused), ["reason"]);
     shop.client.clone().cancel_order(shop.kit.operator(ask)).await.expect("an operator may");
     let actor = sqlx::query_scalar!("select actor from order_event order by version desc limit 1");
-    let actor = actor.fetch_one(&shop.db).await.expect("an event");
+    let actor = actor.fetch_one(&shop.service.db).await.expect("an event");
     assert!(actor.starts_with("operator:"), "{actor}");
 }
 

@@ -4,14 +4,38 @@ use contracts::souk::order::v1::*;
 use contracts::souk::product::v1::{ItemQuote, ProductState};
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
-use testkit::{fields, reason};
-use tonic::Code;
+use testkit::{CUSTOMER, fields, reason};
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::Shop;
 use crate::create::price;
 use crate::ids::ProductId;
+
+impl Shop {
+    /// One mug for 12.50 EUR, as the customer of this shop.
+    pub(super) fn wanted(&self, key: &str) -> CreateOrderRequest {
+        let product_id = self.catalogue.add("MUG", Money::new("EUR", 1_250));
+        CreateOrderRequest {
+            request_id: key.into(),
+            items: vec![OrderItem { product_id, quantity: 2 }],
+            payment_method: "pm_card_visa".into(),
+            ..Default::default()
+        }
+    }
+
+    pub(super) async fn create(&self, request: CreateOrderRequest) -> Result<Order, Status> {
+        let response = self.client.clone().create_order(self.kit.customer(CUSTOMER, request)).await?;
+        Ok(response.into_inner().order.expect("a success has the order"))
+    }
+
+    pub(super) async fn place(&self) -> Uuid {
+        let key = Uuid::now_v7().to_string();
+        let order = self.create(self.wanted(&key)).await.expect("placed");
+        Uuid::parse_str(&order.order_id).expect("a UUID")
+    }
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_is_placed_at_the_catalogues_prices(db: PgPool) {
@@ -37,8 +61,10 @@ async fn the_same_key_is_one_order_even_if_the_product_went_meanwhile(db: PgPool
     let other = CreateOrderRequest { payment_method: "pm_other".into(), ..request };
     let reused = shop.create(other).await.expect_err("another body");
     assert_eq!((reused.code(), reason(&reused)), (Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED@souk.order".into()));
-    let count =
-        sqlx::query_scalar!(r#"select count(*) as "n!" from "order""#).fetch_one(&shop.db).await.expect("a count");
+    let count = sqlx::query_scalar!(r#"select count(*) as "n!" from "order""#)
+        .fetch_one(&shop.service.db)
+        .await
+        .expect("a count");
     assert_eq!(count, 1);
 }
 
@@ -102,7 +128,7 @@ async fn validating_prices_without_ordering(db: PgPool) {
     let request = CreateOrderRequest { validate_only: true, request_id: String::new(), ..shop.wanted("") };
     let priced = shop.create(request).await.expect("priced");
     assert_eq!((priced.total, priced.order_id), (Some(Money::new("EUR", 2_500)), String::new()));
-    assert_eq!(testkit::published(&shop.db).await, []);
+    assert_eq!(testkit::published(&shop.service.db).await, []);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -130,7 +156,7 @@ async fn an_order_at_another_total_than_the_customer_expects_is_refused_with_bot
             assert_eq!((&*violations[0].r#type, &*violations[0].subject), ("PRICE_CHANGED", "expected_total"));
         }
     }
-    assert_eq!(testkit::published(&shop.db).await, [], "nothing was ordered");
+    assert_eq!(testkit::published(&shop.service.db).await, [], "nothing was ordered");
     // Nothing is stored under the key either.
     let agreed = CreateOrderRequest { expected_total: Some(Money::new("USD", 2_500)), ..request };
     let order = shop.create(agreed).await.expect("placed");
@@ -161,16 +187,18 @@ async fn no_personal_data_is_published(db: PgPool) {
         country: "GB".into(),
     };
     shop.create(CreateOrderRequest { shipping_address: Some(address), ..shop.wanted("k1") }).await.expect("placed");
-    let payload = testkit::published(&shop.db).await.remove(0).payload;
+    let payload = testkit::published(&shop.service.db).await.remove(0).payload;
     assert!(!String::from_utf8_lossy(&payload).contains("Lovelace"));
-    let rows =
-        sqlx::query_scalar!("select recipient from order_shipping_address").fetch_all(&shop.db).await.expect("rows");
+    let rows = sqlx::query_scalar!("select recipient from order_shipping_address")
+        .fetch_all(&shop.service.db)
+        .await
+        .expect("rows");
     assert_eq!(rows, ["Ada Lovelace"]);
 }
 
 #[test]
 fn quotes_for_other_products_than_were_asked_for_are_no_prices() {
-    let (mug, cup) = (ProductId(Uuid::now_v7()), ProductId(Uuid::now_v7()));
+    let (mug, cup) = (ProductId::new(Uuid::now_v7()), ProductId::new(Uuid::now_v7()));
     let item = |product_id: ProductId| OrderItem { product_id: product_id.to_string(), quantity: 2 };
     let quote = |product_id: ProductId| ItemQuote {
         product_id: product_id.to_string(),
@@ -191,7 +219,7 @@ async fn without_prices_there_is_no_order_but_an_old_answer_is_given(db: PgPool)
     let shop = Shop::open(db).await;
     let request = shop.wanted("k1");
     let first = shop.create(request.clone()).await.expect("placed");
-    shop.catalogue.close();
+    shop.catalogue.fail(u32::MAX);
     assert_eq!(shop.create(request).await.expect("replayed"), first);
     let refused = shop.create(shop.wanted("k2")).await.expect_err("nobody to ask");
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "UNAVAILABLE@souk.order".into()));

@@ -8,23 +8,85 @@ use contracts::souk::payment::v1::payment_event::Event as Payment;
 use contracts::souk::payment::v1::*;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
-use testkit::reason;
+use testkit::{
+    authorized, captured, deadlocks, declined, deliver, inventory_event, payment_event, reason, stock_reserved,
+};
+use tonic::Status;
 use uuid::Uuid;
 
-use super::{Shop, compare};
+use super::Shop;
+use super::rebuild::compare;
 use crate::expire::expire_due;
+
+impl Shop {
+    pub(super) async fn fulfill(&self, order_id: Uuid, key: &str) -> Result<Order, Status> {
+        let request = FulfillOrderRequest {
+            request_id: key.into(),
+            order_id: order_id.to_string(),
+            carrier: "Royal Mail".into(),
+            tracking_number: "RM-1".into(),
+        };
+        let response = self.client.clone().fulfill_order(self.kit.operator(request)).await?;
+        Ok(response.into_inner().order.expect("a success has the order"))
+    }
+
+    /// One order in each state.
+    pub(super) async fn one_of_each(&self) -> Vec<(OrderState, Uuid)> {
+        use OrderState::{Cancelled, Confirmed, Expired, Fulfilled, PaymentFailed, Pending, Rejected, Reserved};
+        let mut orders = vec![];
+        for state in [Expired, Pending, Reserved, Confirmed, Fulfilled, Rejected, PaymentFailed, Cancelled] {
+            let order = self.place().await;
+            if matches!(state, Reserved | Confirmed | Fulfilled | PaymentFailed) {
+                self.kit.deliver(stock_reserved(order)).await;
+            }
+            if matches!(state, Confirmed | Fulfilled) {
+                self.kit.deliver(authorized(order)).await;
+            }
+            match state {
+                Expired => {
+                    self.kit.context.clock.advance(Duration::from_secs(901));
+                    expire_due(self.service.clone()).await.expect("one is due");
+                }
+                Fulfilled => {
+                    self.kit.deliver(captured(order, 2_500)).await;
+                    self.fulfill(order, "fulfilled").await.expect("paid");
+                }
+                Rejected => {
+                    let rejected = Stock::StockRejected(StockRejected::default());
+                    self.kit.deliver(inventory_event(order, rejected)).await;
+                }
+                PaymentFailed => self.kit.deliver(declined(order)).await,
+                Cancelled => drop(self.cancel(order, "cancelled").await.expect("pending")),
+                _ => {}
+            }
+            assert_eq!(self.state(order).await, state);
+            orders.push((state, order));
+        }
+        orders
+    }
+
+    /// The types of the events that were published about an order. The event store has the same events.
+    pub(super) async fn published(&self, order_id: Uuid) -> Vec<String> {
+        let records = testkit::published(&self.service.db).await.into_iter().filter(|record| record.key == order_id);
+        let records: Vec<_> = records.map(|record| record.event_id).collect();
+        let stored =
+            sqlx::query_scalar!("select event_id from order_event where order_id = $1 order by version", order_id);
+        assert_eq!(stored.fetch_all(&self.service.db).await.expect("events"), records);
+        self.kit.published(order_id).await
+    }
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_goes_from_placed_to_fulfilled(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.consume(shop.stock_reserved(order)).await;
-    shop.consume(shop.authorized(order)).await;
+    shop.kit.deliver(stock_reserved(order)).await;
+    shop.kit.deliver(authorized(order)).await;
     assert_eq!(shop.state(order).await, OrderState::Confirmed);
     let early = shop.fulfill(order, "f1").await.expect_err("not paid");
     assert_eq!(reason(&early), "PAYMENT_NOT_CAPTURED@souk.order");
-    shop.consume(shop.stock(order, Stock::StockSold(StockSold {}))).await;
-    shop.consume(shop.captured(order)).await;
+    shop.kit.deliver(inventory_event(order, Stock::StockSold(StockSold {}))).await;
+    shop.kit.deliver(captured(order, 2_500)).await;
     let fulfilled = shop.fulfill(order, "f1").await.expect("paid");
     assert_eq!(fulfilled.state(), OrderState::Fulfilled);
     assert_eq!(
@@ -33,7 +95,7 @@ async fn an_order_goes_from_placed_to_fulfilled(db: PgPool) {
     );
     let story = ["OrderPlaced", "OrderReserved", "OrderConfirmed", "OrderPaid", "OrderFulfilled"];
     assert_eq!(shop.published(order).await, story);
-    assert_eq!(shop.parked().await, 0);
+    assert_eq!(shop.kit.parked().await, 0);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -41,22 +103,22 @@ async fn no_stock_rejects_and_a_declined_card_fails(db: PgPool) {
     let shop = Shop::open(db).await;
     let (short, declined, lost) = (shop.place().await, shop.place().await, shop.place().await);
     let shortage = StockShortage { sku: "MUG".into(), requested: 2, available: 1, ..Default::default() };
-    shop.consume(shop.stock(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }))).await;
+    shop.kit.deliver(inventory_event(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }))).await;
     assert_eq!(
         (shop.state(short).await, shop.order(short).await.exit_reason),
         (OrderState::Rejected, "STOCK_SHORT".into())
     );
     assert_eq!(shop.published(short).await, ["OrderPlaced", "OrderRejected"]);
 
-    shop.consume(shop.stock_reserved(declined)).await;
-    shop.consume(shop.declined(declined)).await;
+    shop.kit.deliver(stock_reserved(declined)).await;
+    shop.kit.deliver(testkit::declined(declined)).await;
     let order = shop.order(declined).await;
     assert_eq!((order.state(), order.exit_reason.as_str()), (OrderState::PaymentFailed, "CARD_DECLINED"));
 
-    shop.consume(shop.stock_reserved(lost)).await;
-    shop.consume(shop.authorized(lost)).await;
+    shop.kit.deliver(stock_reserved(lost)).await;
+    shop.kit.deliver(authorized(lost)).await;
     let failed = PaymentCaptureFailed { reason: "CARD_DECLINED".into() };
-    shop.consume(shop.payment(lost, Payment::PaymentCaptureFailed(failed))).await;
+    shop.kit.deliver(payment_event(lost, Payment::PaymentCaptureFailed(failed))).await;
     assert_eq!(shop.state(lost).await, OrderState::PaymentFailed);
 }
 
@@ -71,23 +133,23 @@ async fn a_cap_is_another_reason_than_a_shortage(db: PgPool) {
         (vec![line("MUG", "STOCK_SHORT")], "STOCK_SHORT"),
     ] {
         let order = shop.place().await;
-        shop.consume(shop.stock(order, Stock::StockRejected(StockRejected { shortages: lines }))).await;
+        shop.kit.deliver(inventory_event(order, Stock::StockRejected(StockRejected { shortages: lines }))).await;
         let order = shop.order(order).await;
         assert_eq!((order.state(), order.exit_reason.as_str()), (OrderState::Rejected, reason));
     }
-    assert_eq!(compare(&shop.db).await.expect("compared"), (3, vec![]));
+    assert_eq!(compare(&shop.service.db).await.expect("compared"), (3, vec![]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_is_part_of_the_story(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.consume(shop.stock_reserved(order)).await;
-    shop.consume(shop.authorized(order)).await;
-    shop.consume(shop.captured(order)).await;
+    shop.kit.deliver(stock_reserved(order)).await;
+    shop.kit.deliver(authorized(order)).await;
+    shop.kit.deliver(captured(order, 2_500)).await;
     shop.cancel(order, "c1").await.expect("legal until fulfilled");
     let back = PaymentRefunded { amount: Some(Money::new("EUR", 2_500)), ..Default::default() };
-    shop.consume(shop.payment(order, Payment::PaymentRefunded(back))).await;
+    shop.kit.deliver(payment_event(order, Payment::PaymentRefunded(back))).await;
     assert_eq!(shop.order(order).await.payment.expect("a payment").refunded_minor, 2_500);
     assert_eq!(shop.published(order).await.last().map(String::as_str), Some("OrderRefunded"));
 }
@@ -96,42 +158,42 @@ async fn a_refund_is_part_of_the_story(db: PgPool) {
 async fn a_refund_that_failed_after_it_was_done_is_part_of_the_story_too(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.consume(shop.stock_reserved(order)).await;
-    shop.consume(shop.authorized(order)).await;
-    shop.consume(shop.captured(order)).await;
+    shop.kit.deliver(stock_reserved(order)).await;
+    shop.kit.deliver(authorized(order)).await;
+    shop.kit.deliver(captured(order, 2_500)).await;
     let back = PaymentRefunded { amount: Some(Money::new("EUR", 900)), ..Default::default() };
-    shop.consume(shop.payment(order, Payment::PaymentRefunded(back))).await;
+    shop.kit.deliver(payment_event(order, Payment::PaymentRefunded(back))).await;
     let failed = |minor| {
         let reason = "lost_or_stolen_card".to_owned();
         let failed = PaymentRefundFailed { amount: Some(Money::new("EUR", minor)), reason, ..Default::default() };
-        Record { actor: "provider".to_owned(), ..shop.payment(order, Payment::PaymentRefundFailed(failed)) }
+        Record { actor: "provider".to_owned(), ..payment_event(order, Payment::PaymentRefundFailed(failed)) }
     };
-    shop.consume(failed(900)).await;
+    shop.kit.deliver(failed(900)).await;
     let shown = shop.order(order).await;
     assert_eq!((shown.state(), shown.payment.expect("a payment").refunded_minor), (OrderState::Confirmed, 0));
     let story = shop.story(order).await;
     let last = story.last().expect("a story");
     assert_eq!((&*last.r#type, &*last.actor, &*last.reason), ("OrderRefundFailed", "provider", "lost_or_stolen_card"));
-    assert_eq!(compare(&shop.db).await.expect("compared"), (1, vec![]));
+    assert_eq!(compare(&shop.service.db).await.expect("compared"), (1, vec![]));
 
-    shop.consume(failed(1)).await;
+    shop.kit.deliver(failed(1)).await;
     assert_eq!(shop.order(order).await.payment.expect("a payment").refunded_minor, 0, "more than went back");
-    assert_eq!(shop.parked().await, 1);
+    assert_eq!(shop.kit.parked().await, 1);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_that_does_not_settle_in_time_expires(db: PgPool) {
     let shop = Shop::open(db).await;
     let (late, settled) = (shop.place().await, shop.place().await);
-    shop.consume(shop.stock_reserved(settled)).await;
-    shop.consume(shop.authorized(settled)).await;
+    shop.kit.deliver(stock_reserved(settled)).await;
+    shop.kit.deliver(authorized(settled)).await;
     expire_due(shop.service.clone()).await.expect("nothing is due");
     assert_eq!(shop.state(late).await, OrderState::Pending);
     shop.kit.context.clock.advance(Duration::from_secs(901));
     expire_due(shop.service.clone()).await.expect("one is due");
     assert_eq!(shop.state(late).await, OrderState::Expired);
     assert_eq!(shop.state(settled).await, OrderState::Confirmed);
-    shop.consume(shop.stock_reserved(late)).await;
+    shop.kit.deliver(stock_reserved(late)).await;
     assert_eq!(shop.published(late).await, ["OrderPlaced", "OrderExpired"]);
 }
 
@@ -144,15 +206,15 @@ async fn events_after_the_end_of_an_order_change_nothing(db: PgPool) {
             continue;
         }
         let (before, published) = (shop.order(order).await, shop.published(order).await);
-        shop.consume(shop.stock_reserved(order)).await;
-        shop.consume(shop.authorized(order)).await;
-        shop.consume(shop.declined(order)).await;
-        shop.consume(shop.stock(order, Stock::StockReleased(StockReleased {}))).await;
+        shop.kit.deliver(stock_reserved(order)).await;
+        shop.kit.deliver(authorized(order)).await;
+        shop.kit.deliver(declined(order)).await;
+        shop.kit.deliver(inventory_event(order, Stock::StockReleased(StockReleased {}))).await;
         let voided = PaymentVoided { amount: Some(Money::new("EUR", 2_500)) };
-        shop.consume(shop.payment(order, Payment::PaymentVoided(voided))).await;
+        shop.kit.deliver(payment_event(order, Payment::PaymentVoided(voided))).await;
         assert_eq!((shop.order(order).await, shop.published(order).await), (before, published), "{state:?}");
     }
-    assert_eq!(shop.parked().await, 0);
+    assert_eq!(shop.kit.parked().await, 0);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -163,23 +225,24 @@ async fn a_refund_of_nothing_or_of_too_much_is_not_recorded(db: PgPool) {
             continue;
         }
         let amount = (state == OrderState::Fulfilled).then(|| Money::new("EUR", 2_501));
-        shop.consume(shop.payment(order, Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() })))
+        shop.kit
+            .deliver(payment_event(order, Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() })))
             .await;
         assert_eq!(shop.order(order).await.payment.expect("always there").refunded_minor, 0);
     }
-    assert_eq!(shop.parked().await, 2);
+    assert_eq!(shop.kit.parked().await, 2);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_impossible_event_parks_its_key_only(db: PgPool) {
     let shop = Shop::open(db).await;
     let (odd, fine) = (shop.place().await, shop.place().await);
-    shop.consume(shop.stock(odd, Stock::StockSold(StockSold {}))).await;
-    shop.consume(shop.stock_reserved(odd)).await;
-    shop.consume(shop.stock_reserved(fine)).await;
-    shop.consume(shop.stock_reserved(Uuid::now_v7())).await;
+    shop.kit.deliver(inventory_event(odd, Stock::StockSold(StockSold {}))).await;
+    shop.kit.deliver(stock_reserved(odd)).await;
+    shop.kit.deliver(stock_reserved(fine)).await;
+    shop.kit.deliver(stock_reserved(Uuid::now_v7())).await;
     assert_eq!((shop.state(odd).await, shop.state(fine).await), (OrderState::Pending, OrderState::Reserved));
-    assert_eq!(shop.parked().await, 3, "the odd one, the one behind it, and the one of an unknown order");
+    assert_eq!(shop.kit.parked().await, 3, "the odd one, the one behind it, and the one of an unknown order");
 }
 
 /// Such as those of one partition that wait together: each is decided on what the one before it made of the order.
@@ -188,19 +251,19 @@ async fn events_of_one_order_may_share_a_transaction(db: PgPool) {
     let shop = Shop::open(db).await;
     let (order, other) = (shop.place().await, shop.place().await);
     let group = [
-        shop.stock_reserved(order),
-        shop.authorized(order),
-        shop.stock_reserved(other),
-        shop.captured(order),
-        shop.stock(order, Stock::StockSold(StockSold {})),
+        stock_reserved(order),
+        authorized(order),
+        stock_reserved(other),
+        captured(order, 2_500),
+        inventory_event(order, Stock::StockSold(StockSold {})),
     ];
-    testkit::hear(&shop.consumer, &shop.kit.context.clock, &group).await;
+    shop.kit.deliver_together(&group).await;
     assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderConfirmed", "OrderPaid"]);
     assert_eq!(shop.published(other).await, ["OrderPlaced", "OrderReserved"]);
     let transactions = r#"select count(distinct xmin::text) from order_event where version > 1"#;
-    let transactions: i64 = sqlx::query_scalar(transactions).fetch_one(&shop.db).await.expect("a count");
-    assert_eq!((transactions, shop.parked().await), (1, 0));
-    assert_eq!(compare(&shop.db).await.expect("compared"), (2, vec![]));
+    let transactions: i64 = sqlx::query_scalar(transactions).fetch_one(&shop.service.db).await.expect("a count");
+    assert_eq!((transactions, shop.kit.parked().await), (1, 0));
+    assert_eq!(compare(&shop.service.db).await.expect("compared"), (2, vec![]));
 }
 
 /// Whether it is impossible now, about no order, or refused by the table: the others of its group take effect.
@@ -210,21 +273,21 @@ async fn a_poison_message_in_a_group_parks_its_key_only(db: PgPool) {
     let (odd, paid, fine) = (shop.place().await, shop.place().await, shop.place().await);
     let too_much = PaymentRefunded { amount: Some(Money::new("EUR", 2_501)), ..Default::default() };
     let group = [
-        shop.stock_reserved(fine),
-        shop.stock(odd, Stock::StockSold(StockSold {})),
-        shop.stock_reserved(odd),
-        shop.stock_reserved(Uuid::now_v7()),
-        shop.stock_reserved(paid),
-        shop.authorized(paid),
-        shop.payment(paid, Payment::PaymentRefunded(too_much)),
-        shop.authorized(fine),
+        stock_reserved(fine),
+        inventory_event(odd, Stock::StockSold(StockSold {})),
+        stock_reserved(odd),
+        stock_reserved(Uuid::now_v7()),
+        stock_reserved(paid),
+        authorized(paid),
+        payment_event(paid, Payment::PaymentRefunded(too_much)),
+        authorized(fine),
     ];
-    testkit::hear(&shop.consumer, &shop.kit.context.clock, &group).await;
+    shop.kit.deliver_together(&group).await;
     assert_eq!(shop.published(odd).await, ["OrderPlaced"]);
     for order in [paid, fine] {
         assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderConfirmed"]);
     }
-    assert_eq!(shop.parked().await, 4, "of the odd order two, of an unknown one, and the refund");
+    assert_eq!(shop.kit.parked().await, 4, "of the odd order two, of an unknown one, and the refund");
 }
 
 /// A table sees only what a group ends with: each event must be possible by itself, as if it had come alone.
@@ -236,14 +299,14 @@ async fn an_impossible_refund_is_not_recorded_because_the_next_event_undoes_it(d
     let refunded = PaymentRefunded { amount: amount.clone(), ..Default::default() };
     let failed = PaymentRefundFailed { amount, ..Default::default() };
     let group = [
-        shop.stock_reserved(order),
-        shop.authorized(order),
-        shop.payment(order, Payment::PaymentRefunded(refunded)),
-        shop.payment(order, Payment::PaymentRefundFailed(failed)),
+        stock_reserved(order),
+        authorized(order),
+        payment_event(order, Payment::PaymentRefunded(refunded)),
+        payment_event(order, Payment::PaymentRefundFailed(failed)),
     ];
-    testkit::hear(&shop.consumer, &shop.kit.context.clock, &group).await;
+    shop.kit.deliver_together(&group).await;
     assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved", "OrderConfirmed"]);
-    assert_eq!(shop.parked().await, 2, "the refund, and its failure behind it");
+    assert_eq!(shop.kit.parked().await, 2, "the refund, and its failure behind it");
 }
 
 /// Each group is of one partition; that an order is sold and that it is paid come on two topics, in any order.
@@ -253,23 +316,22 @@ async fn groups_that_cross_do_not_deadlock(db: PgPool) {
     let mut orders = vec![];
     for _ in 0..16 {
         let order = shop.place().await;
-        shop.consume(shop.stock_reserved(order)).await;
-        shop.consume(shop.authorized(order)).await;
+        shop.kit.deliver(stock_reserved(order)).await;
+        shop.kit.deliver(authorized(order)).await;
         orders.push(order);
     }
     let mut crowd = tokio::task::JoinSet::new();
     for _ in 0..16 {
-        let sold = orders.iter().map(|order| shop.stock(*order, Stock::StockSold(StockSold {})));
-        let (sold, again): (Vec<_>, Vec<_>) =
-            (sold.collect(), orders.iter().rev().map(|it| shop.authorized(*it)).collect());
+        let sold = orders.iter().map(|order| inventory_event(*order, Stock::StockSold(StockSold {})));
+        let (sold, again): (Vec<_>, Vec<_>) = (sold.collect(), orders.iter().rev().map(|it| authorized(*it)).collect());
         for group in [sold, again] {
-            let (consumer, clock) = (shop.consumer.clone(), shop.kit.context.clock.clone());
-            crowd.spawn(async move { testkit::hear(&consumer, &clock, &group).await });
+            let (consumer, clock) = (shop.kit.consumer().clone(), shop.kit.context.clock.clone());
+            crowd.spawn(async move { deliver(&consumer, &clock, &group).await });
         }
         while crowd.join_next().await.is_some() {}
     }
-    assert_eq!(shop.parked().await, 0);
-    assert_eq!(shop.deadlocks().await, 0);
+    assert_eq!(shop.kit.parked().await, 0);
+    assert_eq!(deadlocks(&shop.service.db).await, 0);
 }
 
 /// A newer version of a peer may publish more.
@@ -277,11 +339,11 @@ async fn groups_that_cross_do_not_deadlock(db: PgPool) {
 async fn an_unknown_event_type_is_skipped(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    let mut newer = shop.stock_reserved(order);
+    let mut newer = stock_reserved(order);
     newer.event_type = "souk.inventory.v1.StockCounted".to_owned();
-    shop.consume(newer).await;
-    assert_eq!((shop.state(order).await, shop.parked().await), (OrderState::Pending, 0));
-    shop.consume(shop.stock_reserved(order)).await;
+    shop.kit.deliver(newer).await;
+    assert_eq!((shop.state(order).await, shop.kit.parked().await), (OrderState::Pending, 0));
+    shop.kit.deliver(stock_reserved(order)).await;
     assert_eq!(shop.state(order).await, OrderState::Reserved);
 }
 
@@ -290,13 +352,13 @@ async fn an_unknown_event_type_is_skipped(db: PgPool) {
 async fn a_capture_of_a_part_does_not_pay_for_an_order(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.consume(shop.stock_reserved(order)).await;
-    shop.consume(shop.authorized(order)).await;
-    shop.consume(shop.captured_of(order, 2_499)).await;
+    shop.kit.deliver(stock_reserved(order)).await;
+    shop.kit.deliver(authorized(order)).await;
+    shop.kit.deliver(captured(order, 2_499)).await;
     let failed = shop.order(order).await;
     assert_eq!((failed.state(), failed.exit_reason.as_str()), (OrderState::PaymentFailed, "CAPTURED_IN_PART"));
     assert_eq!(shop.published(order).await.last().map(String::as_str), Some("OrderPaymentFailed"));
-    assert_eq!(shop.parked().await, 0);
+    assert_eq!(shop.kit.parked().await, 0);
 }
 
 /// The provider may release an authorization while the order expires, before either learns of the other.
@@ -304,13 +366,13 @@ async fn a_capture_of_a_part_does_not_pay_for_an_order(db: PgPool) {
 async fn an_expired_order_ignores_that_its_authorization_was_lost(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    shop.consume(shop.stock_reserved(order)).await;
+    shop.kit.deliver(stock_reserved(order)).await;
     shop.kit.context.clock.advance(Duration::from_secs(901));
     expire_due(shop.service.clone()).await.expect("expired");
     assert_eq!(shop.state(order).await, OrderState::Expired);
-    shop.consume(shop.authorized(order)).await;
+    shop.kit.deliver(authorized(order)).await;
     let lost = PaymentCaptureFailed { reason: "AUTHORIZATION_LOST".into() };
-    shop.consume(shop.payment(order, Payment::PaymentCaptureFailed(lost))).await;
+    shop.kit.deliver(payment_event(order, Payment::PaymentCaptureFailed(lost))).await;
     assert_eq!(shop.state(order).await, OrderState::Expired);
-    assert_eq!(shop.parked().await, 0);
+    assert_eq!(shop.kit.parked().await, 0);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use contracts::souk::order::v1::{CreateOrderRequest, GetOrderRequest};
 use sqlx::PgPool;
-use testkit::Log;
+use testkit::{CUSTOMER, Log};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -57,21 +57,21 @@ async fn a_call_without_time_reaches_neither_the_catalogue_nor_the_database(db: 
     let (shop, log) = (Shop::open(db).await, Log::keep());
     let wanted = shop.wanted("k1");
     // A query fails from here on, which is logged.
-    shop.db.close().await;
+    shop.service.db.close().await;
     let refused = shop.create_within(Duration::from_nanos(1), wanted).await.expect_err("there is no time");
     assert!(matches!(refused.code(), Code::DeadlineExceeded | Code::Cancelled), "{refused:?}");
-    let mut read = shop.kit.customer(shop.user, GetOrderRequest { order_id: Uuid::now_v7().to_string() });
+    let mut read = shop.kit.customer(CUSTOMER, GetOrderRequest { order_id: Uuid::now_v7().to_string() });
     read.set_timeout(Duration::from_nanos(1));
     let refused = shop.client.clone().get_order(read).await.expect_err("there is no time");
     assert!(matches!(refused.code(), Code::DeadlineExceeded | Code::Cancelled), "{refused:?}");
     shop.all_ended().await;
-    assert_eq!((shop.catalogue.asked(), log.find("failed unexpectedly")), (0, vec![]));
+    assert_eq!((shop.catalogue.calls(), log.find("failed unexpectedly")), (0, vec![]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_statement_that_ends_with_the_callers_time_is_no_failure_of_ours(db: PgPool) {
     let (shop, log) = (Shop::open(db).await, Log::keep());
-    let mut held = shop.db.begin().await.expect("a transaction");
+    let mut held = shop.service.db.begin().await.expect("a transaction");
     sqlx::query("lock table order_event in access exclusive mode").execute(&mut *held).await.expect("locked");
     let (wanted, patience) = (shop.wanted("k1"), Duration::from_millis(300));
     let late = shop.create_within(patience, wanted).await.expect_err("the table is locked");

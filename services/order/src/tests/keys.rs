@@ -4,7 +4,7 @@ use contracts::souk::inventory::v1::inventory_event::Event as Stock;
 use contracts::souk::inventory::v1::*;
 use contracts::souk::order::v1::*;
 use sqlx::PgPool;
-use testkit::{try_event, try_key};
+use testkit::{CUSTOMER, authorized, captured, inventory_event, stock_reserved, try_event, try_key};
 
 use super::Shop;
 
@@ -13,8 +13,8 @@ async fn placing_an_order(db: PgPool) {
     let shop = Shop::open(db).await;
     let request = shop.wanted("k1");
     let other = CreateOrderRequest { payment_method: "pm_other".into(), ..request.clone() };
-    try_key(&shop.db, request, other, |request| {
-        let (mut client, request) = (shop.client.clone(), shop.kit.customer(shop.user, request));
+    try_key(&shop.service.db, request, other, |request| {
+        let (mut client, request) = (shop.client.clone(), shop.kit.customer(CUSTOMER, request));
         async move { Ok(client.create_order(request).await?.into_inner()) }
     })
     .await;
@@ -27,8 +27,8 @@ async fn cancelling_one(db: PgPool) {
     let reason = CancelReason::CustomerRequest.into();
     let request = CancelOrderRequest { request_id: "k1".into(), order_id, reason };
     let other = CancelOrderRequest { order_id: another, ..request.clone() };
-    try_key(&shop.db, request, other, |request| {
-        let (mut client, request) = (shop.client.clone(), shop.kit.customer(shop.user, request));
+    try_key(&shop.service.db, request, other, |request| {
+        let (mut client, request) = (shop.client.clone(), shop.kit.customer(CUSTOMER, request));
         async move { Ok(client.cancel_order(request).await?.into_inner()) }
     })
     .await;
@@ -38,13 +38,13 @@ async fn cancelling_one(db: PgPool) {
 async fn fulfilling_one(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    for record in [shop.stock_reserved(order), shop.authorized(order), shop.captured(order)] {
-        shop.consume(record).await;
+    for record in [stock_reserved(order), authorized(order), captured(order, 2_500)] {
+        shop.kit.deliver(record).await;
     }
     let (order_id, carrier, tracking_number) = (order.to_string(), "Royal Mail".into(), "RM-1".into());
     let request = FulfillOrderRequest { request_id: "k1".into(), order_id, carrier, tracking_number };
     let other = FulfillOrderRequest { tracking_number: "RM-2".into(), ..request.clone() };
-    try_key(&shop.db, request, other, |request| {
+    try_key(&shop.service.db, request, other, |request| {
         let (mut client, request) = (shop.client.clone(), shop.kit.operator(request));
         async move { Ok(client.fulfill_order(request).await?.into_inner()) }
     })
@@ -56,13 +56,13 @@ async fn consuming_the_events_of_peers(db: PgPool) {
     let shop = Shop::open(db).await;
     let (order, rejected, declined) = (shop.place().await, shop.place().await, shop.place().await);
     for record in [
-        shop.stock_reserved(order),
-        shop.authorized(order),
-        shop.captured(order),
-        shop.stock(rejected, Stock::StockRejected(StockRejected::default())),
-        shop.stock_reserved(declined),
-        shop.declined(declined),
+        stock_reserved(order),
+        authorized(order),
+        captured(order, 2_500),
+        inventory_event(rejected, Stock::StockRejected(StockRejected::default())),
+        stock_reserved(declined),
+        testkit::declined(declined),
     ] {
-        try_event(&shop.consumer, &shop.kit.context.clock, &record).await;
+        try_event(&shop.kit, &record).await;
     }
 }

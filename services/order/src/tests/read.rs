@@ -3,11 +3,23 @@ use contracts::souk::payment::v1::PaymentRefunded;
 use contracts::souk::payment::v1::payment_event::Event as Payment;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
-use testkit::reason;
+use testkit::{CUSTOMER, authorized, captured, payment_event, reason, stock_reserved};
 use tonic::Code;
 use uuid::Uuid;
 
 use super::Shop;
+
+impl Shop {
+    pub(super) async fn order(&self, order_id: Uuid) -> Order {
+        let ask = GetOrderRequest { order_id: order_id.to_string() };
+        let response = self.client.clone().get_order(self.kit.customer(CUSTOMER, ask)).await.expect("theirs");
+        response.into_inner().order.expect("a success has the order")
+    }
+
+    pub(super) async fn state(&self, order_id: Uuid) -> OrderState {
+        self.order(order_id).await.state()
+    }
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn people_see_their_own_orders_and_operators_see_anybodys(db: PgPool) {
@@ -29,7 +41,7 @@ async fn orders_are_listed_newest_first_page_by_page(db: PgPool) {
     let page = async |page_token: String| {
         let ask = ListOrdersRequest { page_size: 2, page_token };
         let page =
-            shop.client.clone().list_orders(shop.kit.customer(shop.user, ask)).await.expect("theirs").into_inner();
+            shop.client.clone().list_orders(shop.kit.customer(CUSTOMER, ask)).await.expect("theirs").into_inner();
         let ids: Vec<_> = page.orders.iter().map(|order| Uuid::parse_str(&order.order_id).expect("a UUID")).collect();
         assert!(page.orders.iter().all(|order| order.items.len() == 1), "each with its lines");
         (ids, page.next_page_token)
@@ -57,7 +69,7 @@ async fn a_page_ends_early_when_its_orders_have_many_lines(db: PgPool) {
     let (mut listed, mut sizes, mut page_token) = (Vec::new(), Vec::new(), String::new());
     loop {
         let ask = ListOrdersRequest { page_size: 200, page_token };
-        let page = shop.client.clone().list_orders(shop.kit.customer(shop.user, ask)).await.expect("theirs");
+        let page = shop.client.clone().list_orders(shop.kit.customer(CUSTOMER, ask)).await.expect("theirs");
         let page = page.into_inner();
         sizes.push(page.orders.len());
         let counts: Vec<_> = page.orders.iter().map(|order| order.items.len()).collect();
@@ -76,17 +88,17 @@ async fn a_page_ends_early_when_its_orders_have_many_lines(db: PgPool) {
 async fn the_story_of_an_order_is_told_page_by_page(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    for record in [shop.stock_reserved(order), shop.authorized(order), shop.captured(order)] {
-        shop.consume(record).await;
+    for record in [stock_reserved(order), authorized(order), captured(order, 2_500)] {
+        shop.kit.deliver(record).await;
     }
     let refund_once = async || {
         let amount = Some(Money::new("EUR", 1));
         let refunded = Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() });
-        shop.consume(shop.payment(order, refunded)).await;
+        shop.kit.deliver(payment_event(order, refunded)).await;
     };
     let page = async |page_size: i32, page_token: String| {
         let ask = ListOrderEventsRequest { order_id: order.to_string(), page_size, page_token };
-        let page = shop.client.clone().list_order_events(shop.kit.customer(shop.user, ask)).await.expect("theirs");
+        let page = shop.client.clone().list_order_events(shop.kit.customer(CUSTOMER, ask)).await.expect("theirs");
         let ListOrderEventsResponse { events, next_page_token } = page.into_inner();
         (events.into_iter().map(|event| event.version).collect::<Vec<_>>(), next_page_token)
     };
@@ -105,7 +117,7 @@ async fn the_story_of_an_order_is_told_page_by_page(db: PgPool) {
     assert_eq!(page(20, later).await.0, (21..=40).collect::<Vec<_>>());
 
     let other = ListOrderEventsRequest { order_id: shop.place().await.to_string(), page_size: 0, page_token: next };
-    let other = shop.client.clone().list_order_events(shop.kit.customer(shop.user, other)).await;
+    let other = shop.client.clone().list_order_events(shop.kit.customer(CUSTOMER, other)).await;
     assert_eq!(reason(&other.expect_err("of another order")), "PAGE_TOKEN_INVALID@souk.order");
 }
 

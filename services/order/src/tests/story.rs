@@ -10,6 +10,7 @@ use contracts::souk::payment::v1::payment_event::Event as Payment;
 use contracts::souk::payment::v1::*;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
+use testkit::{CUSTOMER, authorized, captured, inventory_event, payment_event, stock_reserved};
 use uuid::Uuid;
 
 use super::Shop;
@@ -23,13 +24,13 @@ const OURSELVES: &str = "service:order";
 impl Shop {
     pub(super) async fn story(&self, order: Uuid) -> Vec<OrderEventEntry> {
         let ask = ListOrderEventsRequest { order_id: order.to_string(), ..Default::default() };
-        let story = self.client.clone().list_order_events(self.kit.customer(self.user, ask)).await;
+        let story = self.client.clone().list_order_events(self.kit.customer(CUSTOMER, ask)).await;
         let story = story.expect("theirs").into_inner().events;
         for (at, entry) in story.iter().enumerate() {
             assert_eq!(entry.version, at as i64 + 1);
         }
         let ids: Vec<_> = story.iter().map(|entry| entry.event_id.clone()).collect();
-        let published = testkit::published(&self.db).await.into_iter().filter(|record| record.key == order);
+        let published = testkit::published(&self.service.db).await.into_iter().filter(|record| record.key == order);
         assert_eq!(ids, published.map(|record| record.event_id.to_string()).collect::<Vec<_>>(), "as it was published");
         story
     }
@@ -45,23 +46,22 @@ fn told(entry: &OrderEventEntry) -> (&str, &str, i64, &str, &str) {
 async fn an_order_that_an_operator_cancelled_and_refunded(db: PgPool) {
     let shop = Shop::open(db).await;
     let order = shop.place().await;
-    let mut back = PaymentRefunded { amount: Some(Money::new("EUR", 500)), ..Default::default() };
-    let wanted = Record { actor: OPERATOR.to_owned(), ..shop.payment(order, Payment::PaymentRefunded(back.clone())) };
-    back.amount = Some(Money::new("EUR", 2_000));
-    let rest = shop.payment(order, Payment::PaymentRefunded(back));
-    let (reserved, authorized, captured) = (shop.stock_reserved(order), shop.authorized(order), shop.captured(order));
+    let refunded = |minor| {
+        let amount = Some(Money::new("EUR", minor));
+        payment_event(order, Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() }))
+    };
+    let (reserved, authorized, captured) = (stock_reserved(order), authorized(order), captured(order, 2_500));
+    let (wanted, rest) = (Record { actor: OPERATOR.to_owned(), ..refunded(500) }, refunded(2_000));
     for record in [&reserved, &authorized, &captured, &wanted] {
         shop.kit.context.clock.advance(Duration::from_secs(1));
-        let later = shop.next_version();
-        shop.consume(Record { version: later, ..record.clone() }).await;
+        shop.kit.deliver(record.clone()).await;
     }
     let reason = CancelReason::Fraud.into();
     let ask = CancelOrderRequest { request_id: "c1".into(), order_id: order.to_string(), reason };
     shop.client.clone().cancel_order(shop.kit.operator(ask)).await.expect("an operator may");
-    let later = shop.next_version();
-    shop.consume(Record { version: later, ..rest.clone() }).await;
+    shop.kit.deliver(rest.clone()).await;
 
-    let customer = format!("user:{}", shop.user);
+    let customer = format!("user:{CUSTOMER}");
     let causes = [&reserved, &authorized, &captured, &wanted, &rest].map(|record| record.event_id.to_string());
     assert_eq!(
         shop.story(order).await.iter().map(told).collect::<Vec<_>>(),
@@ -83,17 +83,17 @@ async fn every_way_out_says_why(db: PgPool) {
     let (late, short, declined, regretted) =
         (shop.place().await, shop.place().await, shop.place().await, shop.place().await);
     let shortage = StockShortage { sku: "MUG".into(), requested: 2, ..Default::default() };
-    let rejected = shop.stock(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }));
-    shop.consume(rejected.clone()).await;
-    shop.consume(shop.stock_reserved(declined)).await;
-    let refused = shop.declined(declined);
-    shop.consume(refused.clone()).await;
+    let rejected = inventory_event(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }));
+    shop.kit.deliver(rejected.clone()).await;
+    shop.kit.deliver(stock_reserved(declined)).await;
+    let refused = testkit::declined(declined);
+    shop.kit.deliver(refused.clone()).await;
     shop.cancel(regretted, "c1").await.expect("pending");
     shop.kit.context.clock.advance(Duration::from_secs(901));
     expire_due(shop.service.clone()).await.expect("one is due");
 
     let (customer, rejected, refused) =
-        (format!("user:{}", shop.user), rejected.event_id.to_string(), refused.event_id.to_string());
+        (format!("user:{CUSTOMER}"), rejected.event_id.to_string(), refused.event_id.to_string());
     for (order, end) in [
         (late, ("OrderExpired", OURSELVES, 901, "", "DEADLINE_PASSED")),
         (short, ("OrderRejected", OURSELVES, 0, rejected.as_str(), "STOCK_SHORT")),

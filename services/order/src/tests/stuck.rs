@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
+use testkit::{authorized, captured, stock_reserved};
 
 use super::Shop;
 use crate::expire::expire_due;
@@ -20,14 +21,14 @@ async fn stuck(shop: &Shop) -> [String; 2] {
 async fn orders_that_should_be_further_are_counted_until_they_are(db: PgPool) {
     let shop = Shop::open(db).await;
     let (_unsettled, unpaid) = (shop.place().await, shop.place().await);
-    shop.consume(shop.stock_reserved(unpaid)).await;
-    shop.consume(shop.authorized(unpaid)).await;
+    shop.kit.deliver(stock_reserved(unpaid)).await;
+    shop.kit.deliver(authorized(unpaid)).await;
     assert_eq!(stuck(&shop).await, ["0", "0"]);
     shop.kit.context.clock.advance(Duration::from_secs(61));
     assert_eq!(stuck(&shop).await, ["0", "1"]);
     shop.kit.context.clock.advance(Duration::from_secs(900));
     assert_eq!(stuck(&shop).await, ["1", "1"]);
-    shop.consume(shop.captured(unpaid)).await;
+    shop.kit.deliver(captured(unpaid, 2_500)).await;
     expire_due(shop.service.clone()).await.expect("one is due");
     assert_eq!(stuck(&shop).await, ["0", "0"]);
 }

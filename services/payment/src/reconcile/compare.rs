@@ -17,7 +17,7 @@ pub(super) enum Verdict {
     Same,
     /// One of [`KINDS`].
     Differs(&'static str),
-    /// The provider tells what we did not know, and it can be recorded.
+    /// The provider shows a change that is not recorded, and can be.
     Mend(Fact),
     Broken(String),
 }
@@ -86,7 +86,7 @@ pub(super) fn compare(payment: &Payment, ledger: Ledger, refunds: &[Refund], the
             Some(fact) => return Verdict::Mend(fact),
             None => provider.refunded = succeeded(&listed),
         },
-        Some(answer) => return Verdict::Broken(format!("its refunds are not told about: {answer:?}")),
+        Some(answer) => return Verdict::Broken(format!("the list of its refunds was refused: {answer:?}")),
     }
     let differs = KINDS.into_iter().zip(ledger.amounts().into_iter().zip(provider.amounts()));
     let differs = differs.into_iter().find(|(_, (ours, theirs))| ours != theirs);

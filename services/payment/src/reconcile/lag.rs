@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use super::at_rest;
 use crate::service::Service;
 
-/// How late a comparison may be before somebody is told.
+/// How late a comparison may be before it is logged.
 const TOLERATED: Duration = Duration::hours(1);
 
 static LAG: LazyLock<Gauge> = LazyLock::new(|| {
@@ -69,7 +69,7 @@ impl Lag {
     }
 }
 
-/// How far comparisons are behind what is promised.
+/// How late comparisons are.
 pub(crate) async fn measure_lag(service: Arc<Service>) -> Result<Did, Unexpected> {
     let found = Lag::measure(&service).await?;
     let lag = found.longest();

@@ -1,4 +1,4 @@
-//! All intents of a time, whoever made them, in pages.
+//! All intents that were created in a time, ours and others, in pages.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! What the provider says, as far as we read it, and whether it is about what was asked.
+//! Answers of the provider, as far as we read them, and whether they are about the request.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -147,8 +147,8 @@ pub(super) struct Page {
     pub(super) has_more: bool,
 }
 
-/// What a call was about. An answer about something else is none: whatever stands between us and the provider may hand over
-/// one twice, and the second then comes as the answer to whoever uses the connection next.
+/// What a call was about. An answer about something else counts as none: a proxy may deliver one twice, and the second then
+/// arrives as the answer to the next request of the connection.
 #[derive(Clone, Copy)]
 pub(super) enum About<'a> {
     /// An intent that has no name yet.
@@ -232,11 +232,11 @@ pub(crate) enum Answer<T> {
 
 /// Why a call has no answer.
 pub(super) enum WireError {
-    /// Whatever happened, the provider did not say it.
+    /// The provider did not answer.
     NoResponse(String),
     /// The provider answered, with an error that it may keep under the key.
     ErrorResponse(String),
-    /// The provider refused to begin, for its limits; `everybody`: whoever asks next would be refused, too.
+    /// The provider refused to begin, for its limits; `everybody`: the next call would be refused, too.
     RateLimited {
         why: String,
         everybody: bool,

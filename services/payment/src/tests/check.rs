@@ -11,7 +11,7 @@ use crate::stripe::Answer;
 
 impl Till {
     fn provider_of_checks(&self) -> Provider {
-        Provider::new(&self.provider, "sk_test_souk", 100_000, self.db.clone()).expect("a URL")
+        Provider::new(&self.provider, "sk_test_souk", 100_000, self.service.db.clone()).expect("a URL")
     }
 
     /// Payment intents that nobody confirms, so that there is more than one page.
@@ -58,7 +58,7 @@ async fn the_provider_lists_what_the_books_say(db: PgPool) {
     assert_eq!(listed.len(), 105);
     assert!(listed.iter().take(100).all(|it| it.order_id.is_none() && it.authorized == 0), "newest first");
     let listed: BTreeMap<_, _> = listed.iter().filter_map(|it| Some((it.order_id?, it))).collect();
-    let ours = books(&till.db, &orders).await.expect("read");
+    let ours = books(&till.service.db, &orders).await.expect("read");
     for order in orders {
         let (moved, ours) = (listed[&order], &ours[&order]);
         assert_eq!(ours.intent_id.as_ref(), Some(&moved.intent_id));

@@ -3,20 +3,107 @@ use std::time::Duration;
 
 use chassis::Did;
 use contracts::souk::order::v1::order_event::Event;
-use contracts::souk::order::v1::{OrderCancelled, OrderExpired, OrderPaymentFailed};
+use contracts::souk::order::v1::{OrderCancelled, OrderConfirmed, OrderExpired, OrderPaymentFailed, OrderReserved};
 use sqlx::PgPool;
+use testkit::order_event;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::Till;
+use super::{RATES, Till};
+use crate::budget::Budget;
 use crate::claim::claim;
 use crate::drive::{count_behind, drive, drive_claimed, drive_when_woken};
+use crate::stripe::Stripe;
+
+pub(super) fn reserved(payment_method: &str) -> Event {
+    Event::OrderReserved(OrderReserved { payment_method: payment_method.to_owned() })
+}
 
 fn moved(kinds: &[&str]) -> Vec<(String, i64)> {
     kinds.iter().map(|kind| ((*kind).to_owned(), 2_500)).collect()
 }
 
 impl Till {
+    pub(super) async fn reserved(&self, payment_method: &str) -> Uuid {
+        let order_id = Uuid::now_v7();
+        self.kit.deliver(order_event(order_id, 2, reserved(payment_method))).await;
+        order_id
+    }
+
+    pub(super) async fn confirmed(&self, order_id: Uuid) {
+        self.kit.deliver(order_event(order_id, 3, Event::OrderConfirmed(OrderConfirmed::default()))).await;
+    }
+
+    pub(super) async fn cancelled(&self, order_id: Uuid) {
+        self.ended(order_id, Event::OrderCancelled(OrderCancelled::default())).await;
+    }
+
+    pub(super) async fn ended(&self, order_id: Uuid, how: Event) {
+        self.kit.deliver(order_event(order_id, 4, how)).await;
+    }
+
+    /// Works until nothing is due, letting time pass where something was put off.
+    pub(super) async fn work(&self) {
+        for _ in 0..20 {
+            while drive(self.service.clone()).await.expect("the database is there") == Did::Something {}
+            let due = sqlx::query_scalar!(r#"select count(*) as "n!" from payment where due_at is not null"#);
+            if due.fetch_one(&self.service.db).await.expect("a count") == 0 {
+                return;
+            }
+            self.kit.context.clock.advance(Duration::from_secs(31));
+        }
+        panic!("it never comes to rest");
+    }
+
+    /// An order that is paid.
+    pub(super) async fn captured(&self, payment_method: &str) -> Uuid {
+        let order_id = self.reserved(payment_method).await;
+        self.work().await;
+        self.confirmed(order_id).await;
+        self.work().await;
+        order_id
+    }
+
+    pub(super) async fn state(&self, order_id: Uuid) -> String {
+        let state = sqlx::query_scalar!("select state from payment where order_id = $1", order_id);
+        state.fetch_one(&self.service.db).await.expect("a payment")
+    }
+
+    /// The types of the events that were published about an order's payment.
+    pub(super) async fn published(&self, order_id: Uuid) -> Vec<String> {
+        self.kit.published(self.payment_id(order_id).await).await
+    }
+
+    /// Kinds and amounts in our ledger.
+    pub(super) async fn ours(&self, order_id: Uuid) -> Vec<(String, i64)> {
+        let rows = sqlx::query!(
+            "select ledger_transfer.kind, minor from ledger_transfer join payment using (payment_id)
+             where order_id = $1 order by id",
+            order_id,
+        );
+        rows.fetch_all(&self.service.db).await.expect("rows").into_iter().map(|row| (row.kind, row.minor)).collect()
+    }
+
+    /// The same of the provider's, in the same words.
+    pub(super) async fn theirs(&self, order_id: Uuid) -> Vec<(String, i64)> {
+        let page = reqwest::get(format!("{}/_ledger", self.provider)).await.expect("the provider is there");
+        let page: serde_json::Value = serde_json::from_slice(&page.bytes().await.expect("a body")).expect("JSON");
+        let entries = page["entries"].as_array().expect("entries").iter();
+        let own = entries.filter(|entry| entry["metadata"]["order_id"] == order_id.to_string());
+        let named = own.map(|entry| {
+            let kind = match entry["kind"].as_str().expect("a kind") {
+                "authorized" => "AUTHORIZATION",
+                "captured" => "CAPTURE",
+                "voided" => "VOID",
+                "refunded" => "REFUND",
+                "refund_failed" => "REFUND_REVERSAL",
+                other => panic!("nothing of ours is called {other}"),
+            };
+            (kind.to_owned(), entry["amount"].as_i64().expect("an amount"))
+        });
+        named.collect()
+    }
+
     /// Both ledgers say so, and so does what was published.
     pub(super) async fn expect(&self, order_id: Uuid, state: &str, ledger: &[&str], events: &[&str]) {
         assert_eq!(self.state(order_id).await, state);
@@ -51,7 +138,7 @@ async fn a_refused_card_is_a_decline_with_its_reason(db: PgPool) {
         till.work().await;
         till.expect(order, "DECLINED", &[], &["PaymentDeclined"]).await;
         let why = sqlx::query_scalar!("select failure_reason from payment where order_id = $1", order);
-        assert_eq!(why.fetch_one(&till.db).await.expect("a payment"), reason);
+        assert_eq!(why.fetch_one(&till.service.db).await.expect("a payment"), reason);
         till.cancelled(order).await;
         till.work().await;
         assert_eq!(till.state(order).await, "DECLINED");
@@ -71,7 +158,7 @@ async fn a_capture_that_is_refused_keeps_nothing(db: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_answer_that_never_comes_is_looked_up_and_nothing_is_done_twice(db: PgPool) {
     for method in ["pm_souk_timeout_after_success", "pm_souk_error_after_success"] {
-        let till = Till::open_patient(db.clone(), Duration::from_millis(300)).await;
+        let till = Till::open_with(db.clone(), Duration::from_millis(300), |_| {}).await;
         let order = till.reserved(method).await;
         till.work().await;
         till.confirmed(order).await;
@@ -115,9 +202,9 @@ async fn an_order_that_ended_keeps_nothing_however_and_whenever_it_ended(db: PgP
 async fn nothing_is_held_for_an_order_that_ended_before_its_intent_was_known(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.reserved("pm_card_visa").await;
-    sqlx::query("update payment set state = 'AUTHORIZING'").execute(&till.db).await.expect("begun");
+    sqlx::query("update payment set state = 'AUTHORIZING'").execute(&till.service.db).await.expect("begun");
     sqlx::query("insert into payment_history (payment_id, state, at) select payment_id, state, now() from payment")
-        .execute(&till.db)
+        .execute(&till.service.db)
         .await
         .expect("begun");
     till.cancelled(order).await;
@@ -127,8 +214,9 @@ async fn nothing_is_held_for_an_order_that_ended_before_its_intent_was_known(db:
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_is_tried_in_vain_for_a_minute_is_behind(db: PgPool) {
-    // Nobody answers there.
-    let till = Till::open_without_provider(db).await;
+    let (patience, budget) = (Duration::from_secs(10), Budget::new(db.clone(), RATES));
+    let away = Stripe::new("http://127.0.0.1:1", "sk_test_souk", patience, budget);
+    let till = Till::open_with(db, patience, |service| service.provider = away.expect("a URL")).await;
     let order = till.reserved("pm_card_visa").await;
     for _ in 0..3 {
         assert_eq!(drive(till.service.clone()).await.expect("driven"), Did::Something);
@@ -172,7 +260,7 @@ async fn wait_for<T: Debug>(till: &Till, call: &mut JoinHandle<T>, order: Uuid, 
         )
     };
     let seen = async {
-        while !reached().fetch_one(&till.db).await.expect("a payment") {
+        while !reached().fetch_one(&till.service.db).await.expect("a payment") {
             tokio::task::yield_now().await;
         }
     };
@@ -192,7 +280,7 @@ async fn what_a_killed_worker_began_is_settled_by_asking(db: PgPool) {
     till.work().await;
     // As if the process had died between the provider's answer and writing it down.
     let until = till.kit.context.clock.now() + Duration::from_secs(25);
-    let mut tx = till.db.begin().await.expect("the database is there");
+    let mut tx = till.service.db.begin().await.expect("the database is there");
     for change in [
         "alter table ledger_transfer disable trigger user",
         "delete from ledger_transfer where kind = 'CAPTURE'",
@@ -264,7 +352,7 @@ async fn the_ledger_is_only_ever_added_to(db: PgPool) {
     till.reserved("pm_card_visa").await;
     till.work().await;
     for change in ["update ledger_transfer set minor = 1", "delete from ledger_transfer"] {
-        let refused = sqlx::query(sqlx::AssertSqlSafe(change)).execute(&till.db).await.expect_err(change);
+        let refused = sqlx::query(sqlx::AssertSqlSafe(change)).execute(&till.service.db).await.expect_err(change);
         assert!(refused.to_string().contains("only ever added"), "{refused}");
     }
 }

@@ -2,9 +2,11 @@ use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::{OrderCancelled, OrderConfirmed, OrderEvent};
 use prost::Message;
 use sqlx::PgPool;
+use testkit::order_event;
 use uuid::Uuid;
 
-use super::{Till, reserved};
+use super::Till;
+use super::drive::reserved;
 
 /// Of orders that are heard of together, each gets what its own events want, whatever was known of it.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -15,19 +17,19 @@ async fn events_that_are_consumed_together_set_the_goal_of_each_order(db: PgPool
     till.work().await;
     let confirmed = || Event::OrderConfirmed(OrderConfirmed::default());
     let set = [
-        till.record(new, 2, reserved("pm_card_visa")),
-        till.record(known, 3, confirmed()),
-        till.record(ended, 2, reserved("pm_card_visa")),
-        till.record(stranger, 3, confirmed()),
-        till.record(ended, 3, Event::OrderCancelled(OrderCancelled::default())),
+        order_event(new, 2, reserved("pm_card_visa")),
+        order_event(known, 3, confirmed()),
+        order_event(ended, 2, reserved("pm_card_visa")),
+        order_event(stranger, 3, confirmed()),
+        order_event(ended, 3, Event::OrderCancelled(OrderCancelled::default())),
     ];
-    till.hear_all(&set).await;
-    till.hear_all(&set).await;
+    till.kit.deliver_together(&set).await;
+    till.kit.deliver_together(&set).await;
     till.work().await;
     till.expect(new, "AUTHORIZED", &["AUTHORIZATION"], &["PaymentAuthorized"]).await;
     till.expect(known, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
     till.expect(ended, "VOIDED", &[], &[]).await;
-    let count = sqlx::query_scalar::<_, i64>("select count(*) from payment").fetch_one(&till.db).await;
+    let count = sqlx::query_scalar::<_, i64>("select count(*) from payment").fetch_one(&till.service.db).await;
     assert_eq!(count.expect("a count"), 3, "what has no payment gets none");
 }
 
@@ -36,12 +38,12 @@ async fn events_that_are_consumed_together_set_the_goal_of_each_order(db: PgPool
 async fn an_event_that_cannot_be_read_becomes_a_dead_letter_alone(db: PgPool) {
     let till = Till::open(db).await;
     let (broken, new) = (Uuid::now_v7(), Uuid::now_v7());
-    let mut record = till.record(broken, 2, reserved("pm_card_visa"));
+    let mut record = order_event(broken, 2, reserved("pm_card_visa"));
     let event = OrderEvent { total: None, ..OrderEvent::decode(&*record.payload).expect("an event") };
     record.payload = event.encode_to_vec();
-    till.hear_all(&[record, till.record(new, 2, reserved("pm_card_visa"))]).await;
+    till.kit.deliver_together(&[record, order_event(new, 2, reserved("pm_card_visa"))]).await;
     till.work().await;
     assert_eq!(till.state(new).await, "AUTHORIZED");
     let dead = sqlx::query_scalar::<_, String>("select error from dead_letter where key = $1").bind(broken);
-    assert_eq!(dead.fetch_all(&till.db).await.expect("dead letters"), ["it has no total"]);
+    assert_eq!(dead.fetch_all(&till.service.db).await.expect("dead letters"), ["it has no total"]);
 }

@@ -18,7 +18,7 @@ async fn giving_back(db: PgPool) {
         full_refund: false,
     };
     let other = RefundPaymentRequest { amount_minor: None, full_refund: true, ..request.clone() };
-    try_key(&till.db, request, other, |request| {
+    try_key(&till.service.db, request, other, |request| {
         let (mut client, request) = (till.client.clone(), till.kit.operator(request));
         async move { Ok(client.refund_payment(request).await?.into_inner()) }
     })

@@ -1,10 +1,17 @@
 use contracts::souk::payment::v1::*;
 use sqlx::PgPool;
-use testkit::reason;
+use testkit::{CUSTOMER, reason};
 use tonic::Code;
 use uuid::Uuid;
 
 use super::Till;
+
+impl Till {
+    pub(super) async fn payment_id(&self, order_id: Uuid) -> Uuid {
+        let id = sqlx::query_scalar!("select payment_id from payment where order_id = $1", order_id);
+        id.fetch_one(&self.service.db).await.expect("a payment")
+    }
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn people_see_their_own_payments_and_operators_the_ledger(db: PgPool) {
@@ -13,11 +20,11 @@ async fn people_see_their_own_payments_and_operators_the_ledger(db: PgPool) {
     till.work().await;
     let list = |order_id: String| ListPaymentsRequest { order_id, ..Default::default() };
     let mine =
-        till.client.clone().list_payments(till.kit.customer(till.user, list(String::new()))).await.expect("theirs");
+        till.client.clone().list_payments(till.kit.customer(CUSTOMER, list(String::new()))).await.expect("theirs");
     let mine = mine.into_inner().payments;
     assert_eq!((mine.len(), mine[0].state()), (1, PaymentState::Authorized));
     let by_order = list(order.to_string());
-    let same = till.client.clone().list_payments(till.kit.customer(till.user, by_order.clone())).await.expect("theirs");
+    let same = till.client.clone().list_payments(till.kit.customer(CUSTOMER, by_order.clone())).await.expect("theirs");
     assert_eq!(same.into_inner().payments, mine);
     let operators = till.client.clone().list_payments(till.kit.operator(by_order.clone())).await.expect("may");
     assert_eq!(operators.into_inner().payments, mine);
@@ -28,12 +35,12 @@ async fn people_see_their_own_payments_and_operators_the_ledger(db: PgPool) {
     let stranger =
         till.client.clone().get_payment(till.kit.customer(Uuid::now_v7(), ask.clone())).await.expect_err("no");
     assert_eq!((stranger.code(), reason(&stranger)), (Code::NotFound, "PAYMENT_NOT_FOUND@souk.payment".into()));
-    till.client.clone().get_payment(till.kit.customer(till.user, ask)).await.expect("theirs");
+    till.client.clone().get_payment(till.kit.customer(CUSTOMER, ask)).await.expect("theirs");
 
     let ask = GetLedgerRequest { payment_id: mine[0].payment_id.clone() };
     let ledger = till.client.clone().get_ledger(till.kit.operator(ask.clone())).await.expect("may").into_inner();
-    let customer = format!("customer:{}", till.user);
+    let customer = format!("customer:{CUSTOMER}");
     assert_eq!(ledger.transfers[0].debit_account, customer);
-    let refused = till.client.clone().get_ledger(till.kit.customer(till.user, ask)).await.expect_err("operators only");
+    let refused = till.client.clone().get_ledger(till.kit.customer(CUSTOMER, ask)).await.expect_err("operators only");
     assert_eq!(refused.code(), Code::PermissionDenied);
 }

@@ -16,6 +16,29 @@ use crate::reconcile::{Lag, count_differences, look, measure_lag, sweep};
 const DAY: Duration = Duration::from_secs(24 * 3_600 + 1);
 
 impl Till {
+    pub(super) async fn intent_id(&self, order_id: Uuid) -> String {
+        let id = sqlx::query_scalar!("select intent_id from payment where order_id = $1", order_id);
+        id.fetch_one(&self.service.db).await.expect("a payment").expect("its intent is known")
+    }
+
+    /// The order's intent, as the provider shows it.
+    pub(super) async fn intent(&self, order_id: Uuid) -> serde_json::Value {
+        let url = format!("{}/v1/payment_intents/{}", self.provider, self.intent_id(order_id).await);
+        let shown = reqwest::Client::new().get(url).bearer_auth("sk_test_souk").send().await;
+        let shown = shown.expect("the provider is there").bytes().await.expect("a body");
+        serde_json::from_slice(&shown).expect("JSON")
+    }
+
+    /// Somebody does something at the provider itself, to the order's intent.
+    pub(super) async fn at_provider(&self, order_id: Uuid, path: &str, form: &[(&str, &str)]) {
+        let id = self.intent_id(order_id).await;
+        let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.replace("INTENT", &id))).collect();
+        let url = format!("{}{}", self.provider, path.replace("INTENT", &id));
+        let done = reqwest::Client::new().post(url).bearer_auth("sk_test_souk").form(&form).send().await;
+        let done = done.expect("the provider is there");
+        assert!(done.status().is_success(), "{path}: {}", done.status());
+    }
+
     /// Every payment is compared, until nothing is found that was not known.
     pub(super) async fn compare(&self) {
         self.kit.context.clock.advance(DAY);
@@ -23,7 +46,7 @@ impl Till {
             sweep(self.service.clone()).await.expect("compared");
             let now = self.kit.context.clock.now();
             let open = sqlx::query_scalar!(r#"select count(*) as "n!" from payment where check_at <= $1"#, now);
-            if open.fetch_one(&self.db).await.expect("a count") == 0 {
+            if open.fetch_one(&self.service.db).await.expect("a count") == 0 {
                 break;
             }
         }
@@ -31,13 +54,13 @@ impl Till {
 
     pub(super) async fn difference(&self, order_id: Uuid) -> String {
         let found = sqlx::query_scalar!("select difference from payment where order_id = $1", order_id);
-        found.fetch_one(&self.db).await.expect("a payment")
+        found.fetch_one(&self.service.db).await.expect("a payment")
     }
 
     /// How often the simulator was asked is not told; what was compared says when it is next.
     async fn is_due_within(&self, order_id: Uuid, time: Duration) -> bool {
         let at = sqlx::query_scalar!("select check_at from payment where order_id = $1", order_id);
-        let at = at.fetch_one(&self.db).await.expect("a payment");
+        let at = at.fetch_one(&self.service.db).await.expect("a payment");
         at.is_some_and(|at| at <= self.kit.context.clock.now() + time)
     }
 }
@@ -79,7 +102,7 @@ async fn refunds_made_at_the_provider_are_booked_once(db: PgPool) {
     assert_eq!(till.ours(order).await, till.theirs(order).await);
     assert_eq!(till.refunds(order).await, [500, 300, 300].map(|minor| (minor, "DONE".to_owned())));
     assert_eq!(till.difference(order).await, "");
-    let records = testkit::published(&till.db).await;
+    let records = testkit::published(&till.service.db).await;
     assert_eq!(records.last().expect("events").actor, "provider");
 
     // What is left is what can still be given back.
@@ -150,14 +173,14 @@ async fn what_cannot_be_mended_is_told(db: PgPool) {
         "update payment set intent_id = 'pi_nobody_knows' where order_id = $1",
         "update payment set state = 'VOIDED' where order_id = $1",
     ] {
-        sqlx::query(change).bind(lost).execute(&till.db).await.expect("planted");
+        sqlx::query(change).bind(lost).execute(&till.service.db).await.expect("planted");
     }
     for change in [
         "alter table ledger_transfer disable trigger user",
         "update ledger_transfer set minor = 2499 where kind = 'CAPTURE'",
         "alter table ledger_transfer enable trigger user",
     ] {
-        sqlx::query(change).execute(&till.db).await.expect("planted");
+        sqlx::query(change).execute(&till.service.db).await.expect("planted");
     }
     till.compare().await;
     assert_eq!((till.difference(lost).await, till.difference(short).await), ("missing".into(), "captured".into()));
@@ -208,7 +231,7 @@ async fn what_the_provider_does_not_answer_is_late(db: PgPool) {
     clock.advance(DAY + Duration::from_secs(600));
     till.limit(Some(0), &[("reason", "lock_timeout")]).await;
     sqlx::query!("update payment set check_at = 'epoch' where order_id = $1", reported)
-        .execute(&till.db)
+        .execute(&till.service.db)
         .await
         .expect("a webhook told of it");
     for minutes in 1..=30 {
@@ -247,7 +270,7 @@ async fn a_part_that_was_captured_at_the_provider_is_booked_as_a_part_and_goes_b
     till.confirmed(order).await;
     till.work().await;
     assert_eq!(till.state(order).await, "CAPTURED");
-    let captured = testkit::published(&till.db).await.pop().expect("events");
+    let captured = testkit::published(&till.service.db).await.pop().expect("events");
     let captured = PaymentEvent::decode(&*captured.payload).expect("an event").event;
     let Some(payment_event::Event::PaymentCaptured(captured)) = captured else { panic!("{captured:?}") };
     assert_eq!(captured.amount, Some(Money::new("EUR", 1_000)), "as much as there is");

@@ -2,7 +2,7 @@ use chassis::Did;
 use contracts::souk::payment::v1::*;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
-use testkit::reason;
+use testkit::{CUSTOMER, reason};
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
@@ -37,7 +37,7 @@ impl Till {
              where order_id = $1 order by refund_id",
             order_id,
         );
-        rows.fetch_all(&self.db).await.expect("rows").into_iter().map(|row| (row.minor, row.state)).collect()
+        rows.fetch_all(&self.service.db).await.expect("rows").into_iter().map(|row| (row.minor, row.state)).collect()
     }
 }
 
@@ -67,7 +67,7 @@ async fn a_part_goes_back_then_the_rest_and_never_more(db: PgPool) {
     assert_eq!(till.ours(order).await, till.theirs(order).await);
     let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded", "PaymentRefunded"];
     assert_eq!(till.published(order).await, events);
-    let records = testkit::published(&till.db).await;
+    let records = testkit::published(&till.service.db).await;
     let last = records.last().expect("events");
     assert!(last.actor.starts_with("operator:"), "who asked for it is who did it: {}", last.actor);
 }
@@ -111,7 +111,7 @@ async fn only_operators_give_back_and_only_what_was_captured(db: PgPool) {
         assert_eq!(testkit::fields(&refused), ["reason"]);
     }
     let ask = till.ask(payment_id, "k4", None).into_inner();
-    let refused = till.client.clone().refund_payment(till.kit.customer(till.user, ask)).await.expect_err("operators");
+    let refused = till.client.clone().refund_payment(till.kit.customer(CUSTOMER, ask)).await.expect_err("operators");
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
@@ -198,7 +198,7 @@ async fn a_refund_is_not_asked_for_without_end(db: PgPool) {
     let sql = "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)
                select gen_random_uuid(), payment_id, 1, 'FAILED', 'service:payment', 'ORDER_ENDED', 1, now(), now()
                from payment, generate_series(1, 9) where order_id = $1";
-    sqlx::query(sql).bind(often).execute(&till.db).await.expect("refused nine times before");
+    sqlx::query(sql).bind(often).execute(&till.service.db).await.expect("refused nine times before");
     for order in [once, often] {
         till.cancelled(order).await;
     }
@@ -208,5 +208,5 @@ async fn a_refund_is_not_asked_for_without_end(db: PgPool) {
     assert_eq!(till.refunds(once).await.last(), Some(&(2_500, "DONE".to_owned())), "one refusal is not for good");
     assert_eq!(till.refunds(often).await.len(), 10);
     let refusal = sqlx::query_scalar::<_, String>("select refund_refusal from payment where order_id = $1");
-    assert_eq!(refusal.bind(often).fetch_one(&till.db).await.expect("a payment"), "REFUSED_AGAIN_AND_AGAIN");
+    assert_eq!(refusal.bind(often).fetch_one(&till.service.db).await.expect("a payment"), "REFUSED_AGAIN_AND_AGAIN");
 }

@@ -23,7 +23,7 @@ impl Till {
             r#"select reference as "it!" from refund join payment using (payment_id) where order_id = $1 order by refund_id"#,
             order_id,
         );
-        let reference = &reference.fetch_all(&self.db).await.expect("refunds")[at];
+        let reference = &reference.fetch_all(&self.service.db).await.expect("refunds")[at];
         let mut form = vec![("status", status)];
         form.extend(Some(("failure_reason", failure_reason)).filter(|(_, why)| !why.is_empty()));
         self.at_provider(order_id, &format!("/_refunds/{reference}"), &form).await;
@@ -54,7 +54,7 @@ async fn a_refund_that_fails_after_it_was_done_is_booked_back_and_can_be_given_a
     assert_eq!(till.ours(order).await.last(), Some(&("REFUND_REVERSAL".to_owned(), 1_000)));
     assert_eq!(till.ours(order).await, till.theirs(order).await);
     assert_eq!(till.difference(order).await, "");
-    let last = testkit::published(&till.db).await.pop().expect("events");
+    let last = testkit::published(&till.service.db).await.pop().expect("events");
     assert_eq!(last.actor, "provider");
     let event = PaymentEvent::decode(&*last.payload).expect("an event").event;
     let Some(payment_event::Event::PaymentRefundFailed(event)) = event else { panic!("{event:?}") };
@@ -67,7 +67,7 @@ async fn a_refund_that_fails_after_it_was_done_is_booked_back_and_can_be_given_a
     till.refund(order, "k3", Some(1_800)).await.expect("as much as was not given back");
     till.work().await;
     assert_eq!(till.ours(order).await, till.theirs(order).await);
-    assert_eq!(crate::check::check_ledger(&till.db, Range::ALL).await.expect("checked").violations, [].into());
+    assert_eq!(crate::check::check_ledger(&till.service.db, Range::ALL).await.expect("checked").violations, [].into());
 }
 
 /// An order that ended still wants its customer's money to go back.
@@ -181,7 +181,7 @@ async fn a_refund_that_is_under_way_holds_up_no_other(db: PgPool) {
     till.cancelled(order).await;
     drive_all().await;
     let named = sqlx::query_scalar!(r#"select count(*) as "n!" from refund where reference is not null"#);
-    assert_eq!(named.fetch_one(&till.db).await.expect("a count"), 5, "the provider has taken each of them");
+    assert_eq!(named.fetch_one(&till.service.db).await.expect("a count"), 5, "the provider has taken each of them");
     let pending = |minor| (minor, "PENDING".to_owned());
     assert_eq!(till.refunds(order).await[1..], [200, 300, 400, 1_600].map(pending), "and the rest for the order");
     for at in 1..5 {
@@ -194,5 +194,5 @@ async fn a_refund_that_is_under_way_holds_up_no_other(db: PgPool) {
     ours.sort();
     theirs.sort();
     assert_eq!(ours, theirs);
-    assert_eq!(crate::check::check_ledger(&till.db, Range::ALL).await.expect("checked").violations, [].into());
+    assert_eq!(crate::check::check_ledger(&till.service.db, Range::ALL).await.expect("checked").violations, [].into());
 }

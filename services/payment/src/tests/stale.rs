@@ -1,66 +1,16 @@
 use std::time::Duration;
 
 use chassis::Did;
-use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
-use contracts::souk::order::v1::*;
+use contracts::souk::order::v1::OrderState;
 use sqlx::PgPool;
-use tokio::net::TcpListener;
-use tonic::transport::Server;
-use tonic::{Request, Response, Status};
+use testkit::serve_orders;
 
 use super::Till;
 use crate::stale::settle_waiting;
 
-/// An order service in which every order stands alike.
-struct AllAlike(OrderState, i64);
-
-type Answer<T> = Result<Response<T>, Status>;
-
-#[tonic::async_trait]
-impl OrderService for AllAlike {
-    async fn batch_get_order_states(
-        &self,
-        request: Request<BatchGetOrderStatesRequest>,
-    ) -> Answer<BatchGetOrderStatesResponse> {
-        let (state, version) = (self.0.into(), self.1);
-        let orders = request.into_inner().order_ids.into_iter();
-        let orders = orders.map(|order_id| OrderStatus { order_id, state, version }).collect();
-        Ok(Response::new(BatchGetOrderStatesResponse { orders }))
-    }
-
-    async fn create_order(&self, _: Request<CreateOrderRequest>) -> Answer<CreateOrderResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_order(&self, _: Request<GetOrderRequest>) -> Answer<GetOrderResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_orders(&self, _: Request<ListOrdersRequest>) -> Answer<ListOrdersResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn cancel_order(&self, _: Request<CancelOrderRequest>) -> Answer<CancelOrderResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_order_events(&self, _: Request<ListOrderEventsRequest>) -> Answer<ListOrderEventsResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn fulfill_order(&self, _: Request<FulfillOrderRequest>) -> Answer<FulfillOrderResponse> {
-        Err(Status::unimplemented(""))
-    }
-}
-
 async fn open(db: PgPool, state: OrderState, version: i64) -> Till {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let incoming = tonic::transport::server::TcpIncoming::from(listener);
-    tokio::spawn(
-        Server::builder().add_service(OrderServiceServer::new(AllAlike(state, version))).serve_with_incoming(incoming),
-    );
-    Till::open_with(db, Duration::from_secs(10), &format!("http://{address}")).await
+    let orders = serve_orders(state, version).await;
+    Till::open_with(db, Duration::from_secs(10), |service| service.orders = orders).await
 }
 
 impl Till {
@@ -90,7 +40,7 @@ async fn a_payment_that_waits_for_its_order_does_what_the_order_wants(db: PgPool
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_answer_that_is_older_than_what_was_heard_changes_nothing(db: PgPool) {
+async fn an_answer_that_is_older_than_the_known_version_changes_nothing(db: PgPool) {
     let till = open(db, OrderState::Cancelled, 2).await;
     let order = till.reserved("pm_card_visa").await;
     till.work().await;

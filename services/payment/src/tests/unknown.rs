@@ -19,11 +19,11 @@ async fn an_error_that_is_kept_and_had_no_effect_is_passed_by_under_another_key(
 async fn an_amount_that_the_provider_does_not_take_is_a_decline(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.reserved("pm_card_visa").await;
-    sqlx::query("update payment set amount_minor = 1").execute(&till.db).await.expect("less than it takes");
+    sqlx::query("update payment set amount_minor = 1").execute(&till.service.db).await.expect("less than it takes");
     till.work().await;
     till.expect(order, "DECLINED", &[], &["PaymentDeclined"]).await;
     let why = sqlx::query_scalar!("select failure_reason from payment where order_id = $1", order);
-    assert_eq!(why.fetch_one(&till.db).await.expect("a payment"), "PAYMENT_REFUSED");
+    assert_eq!(why.fetch_one(&till.service.db).await.expect("a payment"), "PAYMENT_REFUSED");
 }
 
 /// Left as it is, the intent could still be confirmed by a call that was on its way.
@@ -47,7 +47,7 @@ async fn what_a_refused_capture_still_holds_is_let_go_before_that_is_written_dow
 /// The confirmation times out, does not show when it is asked for, and takes effect just before the cancellation.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_hold_that_came_and_went_unseen_is_in_the_books(db: PgPool) {
-    let till = Till::open_patient(db, Duration::from_millis(300)).await;
+    let till = Till::open_with(db, Duration::from_millis(300), |_| {}).await;
     let order = till.reserved("pm_souk_late_confirm").await;
     crate::drive::drive(till.service.clone()).await.expect("driven");
     assert_eq!(till.state(order).await, "AUTHORIZING", "nobody knows");
@@ -59,7 +59,7 @@ async fn a_hold_that_came_and_went_unseen_is_in_the_books(db: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_whose_outcome_is_unknown_is_looked_up_and_never_given_twice(db: PgPool) {
     for method in ["pm_souk_refund_timeout", "pm_souk_refund_error"] {
-        let till = Till::open_patient(db.clone(), Duration::from_millis(300)).await;
+        let till = Till::open_with(db.clone(), Duration::from_millis(300), |_| {}).await;
         let order = till.captured(method).await;
         till.refund(order, method, Some(1_000)).await.expect("reserved");
         till.work().await;
@@ -72,7 +72,7 @@ async fn a_refund_whose_outcome_is_unknown_is_looked_up_and_never_given_twice(db
 /// It does not show while it is under way, so it is asked for again, which is harmless under the same key alone.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
-    let till = Till::open_patient(db, Duration::from_millis(300)).await;
+    let till = Till::open_with(db, Duration::from_millis(300), |_| {}).await;
     let order = till.captured("pm_souk_slow_refund").await;
     till.refund(order, "k1", Some(1_000)).await.expect("reserved");
     for _ in 0..2 {
@@ -91,7 +91,7 @@ async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
 /// Its amount would be given back twice.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_list_that_does_not_name_a_refund_is_no_proof_against_it(db: PgPool) {
-    let till = Till::open_patient(db, Duration::from_millis(300)).await;
+    let till = Till::open_with(db, Duration::from_millis(300), |_| {}).await;
     let order = till.captured("pm_souk_refund_unlisted").await;
     till.refund(order, "k1", Some(1_000)).await.expect("reserved");
     for _ in 0..2 {
@@ -111,7 +111,7 @@ async fn a_refund_made_elsewhere_does_not_stand_in_the_way_of_ours(db: PgPool) {
         till.refund(order, elsewhere, Some(1_000)).await.expect("reserved");
         let tried_at = till.kit.context.clock.now() - Duration::from_secs(61);
         let asked = sqlx::query("update refund set tried_at = $1 where state = 'PENDING'").bind(tried_at);
-        asked.execute(&till.db).await.expect("as if it had been asked for");
+        asked.execute(&till.service.db).await.expect("as if it had been asked for");
         till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", elsewhere)]).await;
         till.work().await;
         assert_eq!(till.refunds(order).await, [(1_000, state.to_owned())]);

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::{SECRET, Till};
 use crate::reconcile::look;
-use crate::webhook::forget_old;
+use crate::webhook::{forget_old, read_secret};
 
 /// A webhook as it arrived: its signature and its body.
 pub(super) type Delivery = (String, Vec<u8>);
@@ -50,17 +50,17 @@ impl Till {
             r#"select check_at is not distinct from 'epoch' as "it!" from payment where order_id = $1"#,
             order_id,
         );
-        looked.fetch_one(&self.db).await.expect("a payment")
+        looked.fetch_one(&self.service.db).await.expect("a payment")
     }
 
     async fn intent_of(&self, order_id: Uuid) -> String {
         let id = sqlx::query_scalar!("select intent_id from payment where order_id = $1", order_id);
-        id.fetch_one(&self.db).await.expect("a payment").expect("its intent is known")
+        id.fetch_one(&self.service.db).await.expect("a payment").expect("its intent is known")
     }
 
     async fn remembered(&self) -> i64 {
         let count = sqlx::query_scalar!(r#"select count(*) as "n!" from webhook_event"#);
-        count.fetch_one(&self.db).await.expect("a count")
+        count.fetch_one(&self.service.db).await.expect("a count")
     }
 
     /// What the simulator sends from now on.
@@ -81,7 +81,7 @@ impl Till {
         let url = format!("http://{}/hooks", listener.local_addr().expect("an address"));
         let page = Router::new().route("/hooks", post(take)).with_state(taken);
         tokio::spawn(async move { axum::serve(listener, page).await });
-        self.simulator.as_ref().expect("it is there").send_webhooks(url, SECRET.to_owned(), vec![]);
+        self.simulator.send_webhooks(url, SECRET.to_owned(), vec![]);
         deliveries
     }
 }
@@ -233,8 +233,8 @@ async fn a_report_about_what_is_under_way_makes_the_step_ask_at_once(db: PgPool)
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn without_a_secret_nothing_is_taken_and_everything_else_goes_on(db: PgPool) {
-    assert_eq!(crate::read_secret(std::path::Path::new("/nobody/wrote/it")), None);
-    let till = Till::open_without_provider(db).await;
+    assert_eq!(read_secret(std::path::Path::new("/nobody/wrote/it")), None);
+    let till = Till::open_with(db, Duration::from_secs(10), |service| service.webhook_secret = None).await;
     let body = refunded("evt_1", "pi_1");
     let refused = till.report(&sign(SECRET, till.now(), &body), &body).await.expect_err("nobody can tell");
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "WEBHOOKS_NOT_CONFIGURED@souk.payment".into()));
@@ -296,14 +296,15 @@ async fn replicas_forget_without_waiting_for_each_other(db: PgPool) {
     let till = Till::open(db).await;
     for event in ["evt_1", "evt_2"] {
         sqlx::query!("insert into webhook_event (event_id, received_at) values ($1, 'epoch')", event)
-            .execute(&till.db)
+            .execute(&till.service.db)
             .await
             .expect("planted");
     }
-    let mut other = till.db.begin().await.expect("another replica");
+    let mut other = till.service.db.begin().await.expect("another replica");
     sqlx::query!("delete from webhook_event where event_id = 'evt_1'").execute(&mut *other).await.expect("at hand");
     forget_old(till.service.clone()).await.expect("it does not wait");
     other.rollback().await.expect("it came to nothing");
-    let left = sqlx::query_scalar!("select event_id from webhook_event").fetch_all(&till.db).await.expect("rows");
+    let left =
+        sqlx::query_scalar!("select event_id from webhook_event").fetch_all(&till.service.db).await.expect("rows");
     assert_eq!(left, ["evt_1"]);
 }

@@ -1,9 +1,18 @@
 use contracts::souk::product::v1::*;
 use sqlx::PgPool;
 use testkit::reason;
+use tonic::Status;
 use uuid::Uuid;
 
-use super::{Shelf, mug};
+use super::Shelf;
+use super::create::mug;
+
+impl Shelf {
+    pub(super) async fn archive(&self, product_id: &str) -> Result<Product, Status> {
+        let request = self.kit.operator(ArchiveProductRequest { product_id: product_id.into() });
+        Ok(self.client.clone().archive_product(request).await?.into_inner().product.expect("a product"))
+    }
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_archived_product_is_read_but_neither_listed_nor_changed(db: PgPool) {

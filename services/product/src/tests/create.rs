@@ -2,10 +2,21 @@ use contracts::souk::product::v1::*;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
 use testkit::{fields, reason};
-use tonic::Code;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::{Shelf, mug};
+use super::Shelf;
+
+pub(super) fn mug(sku: &str, title: &str) -> Product {
+    Product { sku: sku.into(), title: title.into(), price: Some(Money::new("EUR", 1_250)), ..Default::default() }
+}
+
+impl Shelf {
+    pub(super) async fn create(&self, product: Product) -> Result<Product, Status> {
+        let request = self.kit.operator(CreateProductRequest { product: Some(product) });
+        Ok(self.client.clone().create_product(request).await?.into_inner().product.expect("a product"))
+    }
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_product_is_created_by_operators_and_read_by_anybody(db: PgPool) {

@@ -4,7 +4,8 @@ use testkit::{fields, reason};
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{Shelf, mug};
+use super::Shelf;
+use super::create::mug;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_batch_says_what_is_missing(db: PgPool) {

@@ -2,7 +2,16 @@ use contracts::souk::product::v1::*;
 use sqlx::PgPool;
 use testkit::reason;
 
-use super::{Shelf, mug};
+use super::Shelf;
+use super::create::mug;
+
+impl Shelf {
+    pub(super) async fn titles(&self, page_size: i32, page_token: &str) -> (Vec<String>, String) {
+        let request = ListProductsRequest { page_size, page_token: page_token.into() };
+        let page = self.client.clone().list_products(request).await.expect("public").into_inner();
+        (page.products.into_iter().map(|product| product.title).collect(), page.next_page_token)
+    }
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn pages_follow_each_other_by_title(db: PgPool) {

@@ -4,7 +4,8 @@ use sqlx::PgPool;
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{Shelf, mug};
+use super::Shelf;
+use super::create::mug;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn quotes_are_for_the_order_service_and_in_the_order_asked(db: PgPool) {

@@ -1,10 +1,22 @@
 use contracts::souk::product::v1::*;
 use contracts::souk::r#type::v1::Money;
+use prost_types::FieldMask;
 use sqlx::PgPool;
 use testkit::{Log, OPERATOR, fields, reason};
+use tonic::Status;
 use uuid::Uuid;
 
-use super::{Shelf, mug};
+use super::Shelf;
+use super::create::mug;
+
+impl Shelf {
+    pub(super) async fn update(&self, product: Product, paths: &[&str]) -> Result<Product, Status> {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let update_mask = Some(FieldMask { paths });
+        let request = self.kit.operator(UpdateProductRequest { product: Some(product), update_mask });
+        Ok(self.client.clone().update_product(request).await?.into_inner().product.expect("a product"))
+    }
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_update_changes_what_its_mask_says(db: PgPool) {

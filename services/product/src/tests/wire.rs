@@ -20,7 +20,8 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tower::ServiceExt;
 
-use super::{Shelf, mug};
+use super::Shelf;
+use super::create::mug;
 
 fn frame(flag: u8, message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).expect("short");

@@ -3,7 +3,10 @@ use sqlx::{ConnectOptions, PgPool};
 
 use chassis::boot::config::Foundation;
 
-use super::{Desk, File, PASSWORD, login};
+use super::Desk;
+use super::register::PASSWORD;
+use super::session::login;
+use super::signing::File;
 use crate::{Config, create_operator};
 
 fn config(url: &str) -> Config {
@@ -33,7 +36,7 @@ async fn an_operator_is_made_once_and_can_sign_in(_: PgPoolOptions, options: PgC
     let role = sqlx::query_scalar!("select role from account").fetch_one(&db).await.expect("one account");
     assert_eq!(role, "OPERATOR");
     let desk = Desk::open(db).await;
-    desk.sessions().create_session(login("op@example.com", PASSWORD)).await.expect("the first password");
+    desk.sessions.clone().create_session(login("op@example.com", PASSWORD)).await.expect("the first password");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

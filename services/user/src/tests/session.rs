@@ -1,31 +1,38 @@
 use std::time::Duration;
 
+use chassis::{Did, respond};
 use contracts::souk::user::v1::{CreateSessionRequest, RegisterUserRequest};
 use sqlx::PgPool;
 use testkit::{fields, reason};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
-use super::{Desk, PASSWORD, login, registration};
+use super::Desk;
+use super::register::{PASSWORD, registration};
 use crate::error::Error;
-use crate::password::{NOBODY, Passwords};
+use crate::password::{NO_PASSWORD, Passwords};
 use crate::session::{KEPT, forget_old};
+
+pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest> {
+    Request::new(CreateSessionRequest { email: email.to_owned(), password: password.to_owned() })
+}
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_unknown_and_the_wrong_get_the_same_answer(db: PgPool) {
     let desk = Desk::open(db).await;
     desk.register("k1", "ada@example.com").await.expect("registered");
-    let wrong = desk.sessions().create_session(login("ada@example.com", "not my password")).await.expect_err("wrong");
-    let unknown = desk.sessions().create_session(login("eve@example.com", PASSWORD)).await.expect_err("unknown");
+    let wrong =
+        desk.sessions.clone().create_session(login("ada@example.com", "not my password")).await.expect_err("wrong");
+    let unknown = desk.sessions.clone().create_session(login("eve@example.com", PASSWORD)).await.expect_err("unknown");
     assert_eq!((wrong.code(), reason(&wrong)), (Code::Unauthenticated, "CREDENTIALS_INVALID@souk.user".into()));
     assert_eq!(
         (wrong.code(), wrong.message(), wrong.details()),
         (unknown.code(), unknown.message(), unknown.details())
     );
-    let sessions = sqlx::query_scalar!(r#"select count(*) as "count!" from session"#).fetch_one(&desk.db).await;
+    let sessions = sqlx::query_scalar!(r#"select count(*) as "count!" from session"#).fetch_one(&desk.service.db).await;
     assert_eq!(sessions.expect("counted"), 0);
 }
 
@@ -33,9 +40,10 @@ async fn the_unknown_and_the_wrong_get_the_same_answer(db: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn no_address_is_answered_without_a_check(db: PgPool) {
     Desk::open(db.clone()).await.register("k1", "ada@example.com").await.expect("registered");
-    let busy = Desk::open_busy(db).await;
+    let busy = Desk::open_with(db, None, 0).await;
     for address in ["ada@example.com", "eve@example.com"] {
-        let refused = busy.sessions().create_session(login(address, PASSWORD)).await.expect_err("nothing is checked");
+        let refused =
+            busy.sessions.clone().create_session(login(address, PASSWORD)).await.expect_err("nothing is checked");
         assert_eq!(reason(&refused), "PASSWORD_CHECKS_BUSY@souk.user", "{address}");
     }
 }
@@ -50,10 +58,13 @@ fn later() -> Instant {
 async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
     let real = Passwords::new(1).hash(PASSWORD.to_owned(), later()).await.expect("hashed");
     let parameters = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
-    assert_eq!(parameters(NOBODY), parameters(&real));
-    assert_eq!(NOBODY.len(), real.len(), "salt and output have the same lengths");
+    assert_eq!(parameters(NO_PASSWORD), parameters(&real));
+    assert_eq!(NO_PASSWORD.len(), real.len(), "salt and output have the same lengths");
     assert!(
-        !Passwords::new(1).verify(PASSWORD.to_owned(), NOBODY.to_owned(), later()).await.expect("it can be checked")
+        !Passwords::new(1)
+            .verify(PASSWORD.to_owned(), NO_PASSWORD.to_owned(), later())
+            .await
+            .expect("it can be checked")
     );
 }
 
@@ -61,14 +72,16 @@ async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
 async fn a_session_has_tokens_and_keeps_only_the_hash_of_one(db: PgPool) {
     let desk = Desk::open(db).await;
     desk.register("k1", "ada@example.com").await.expect("registered");
-    let session = desk.sessions().create_session(login("ADA@example.com", PASSWORD)).await.expect("signed in");
+    let session = desk.sessions.clone().create_session(login("ADA@example.com", PASSWORD)).await.expect("signed in");
     let session = session.into_inner();
     assert_eq!(session.access_token.split('.').count(), 3);
     assert_eq!(session.refresh_token.len(), 43, "32 bytes");
-    let stored = sqlx::query_scalar!("select refresh_hash from session").fetch_one(&desk.db).await.expect("one row");
+    let stored =
+        sqlx::query_scalar!("select refresh_hash from session").fetch_one(&desk.service.db).await.expect("one row");
     assert_eq!(stored.len(), 32);
     assert_ne!(stored, session.refresh_token.as_bytes());
-    let other = desk.sessions().create_session(login("ada@example.com", PASSWORD)).await.expect("signed in again");
+    let other =
+        desk.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect("signed in again");
     let other = other.into_inner();
     assert_ne!(other.refresh_token, session.refresh_token);
     assert_ne!(other.session, session.session);
@@ -77,9 +90,9 @@ async fn a_session_has_tokens_and_keeps_only_the_hash_of_one(db: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_cannot_be_an_address_or_a_password_is_named(db: PgPool) {
     let desk = Desk::open(db).await;
-    let none = desk.sessions().create_session(CreateSessionRequest::default()).await.expect_err("nothing");
+    let none = desk.sessions.clone().create_session(CreateSessionRequest::default()).await.expect_err("nothing");
     assert_eq!(fields(&none), ["email", "password"]);
-    let nul = desk.sessions().create_session(login("a\0@example.com", PASSWORD)).await.expect_err("a NUL");
+    let nul = desk.sessions.clone().create_session(login("a\0@example.com", PASSWORD)).await.expect_err("a NUL");
     assert_eq!((nul.code(), fields(&nul)), (Code::InvalidArgument, vec!["email".to_owned()]));
 }
 
@@ -89,15 +102,18 @@ async fn a_crowd_that_is_too_large_is_told_to_come_back() {
     let mut crowd = JoinSet::new();
     for _ in 0..60 {
         let passwords = passwords.clone();
-        crowd.spawn(async move { passwords.verify(PASSWORD.to_owned(), NOBODY.to_owned(), later()).await });
+        crowd.spawn(async move { passwords.verify(PASSWORD.to_owned(), NO_PASSWORD.to_owned(), later()).await });
     }
     let mut busy: Vec<Error> = crowd.join_all().await.into_iter().filter_map(Result::err).collect();
     let served = 60 - busy.len();
     assert!((50..60).contains(&served), "{served} were let into the line");
-    let status = Status::from(busy.remove(0));
+    let status = respond::<(), _>(Err(busy.remove(0))).expect_err("it is refused");
     assert_eq!((status.code(), reason(&status)), (Code::ResourceExhausted, "PASSWORD_CHECKS_BUSY@souk.user".into()));
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
-    assert!(passwords.verify(PASSWORD.to_owned(), NOBODY.to_owned(), later()).await.is_ok(), "the line is free again");
+    assert!(
+        passwords.verify(PASSWORD.to_owned(), NO_PASSWORD.to_owned(), later()).await.is_ok(),
+        "the line is free again"
+    );
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -106,15 +122,15 @@ async fn a_password_signs_in_however_it_is_typed(db: PgPool) {
     let composed = "caf\u{e9} au lait, bitte";
     let decomposed = "cafe\u{301} au lait, bitte";
     let request = RegisterUserRequest { password: decomposed.into(), ..registration("k1", "ada@example.com") };
-    desk.users().register_user(request).await.expect("registered");
+    desk.users.clone().register_user(request).await.expect("registered");
     for typed in [composed, decomposed, "cafe\u{301}\u{a0}au lait, bitte"] {
-        desk.sessions().create_session(login("ada@example.com", typed)).await.expect(typed);
+        desk.sessions.clone().create_session(login("ada@example.com", typed)).await.expect(typed);
     }
-    let other = desk.sessions().create_session(login("ada@example.com", "cafe au lait, bitte")).await;
+    let other = desk.sessions.clone().create_session(login("ada@example.com", "cafe au lait, bitte")).await;
     assert_eq!(reason(&other.expect_err("another letter")), "CREDENTIALS_INVALID@souk.user");
 
     let short = RegisterUserRequest { password: "e\u{301}".repeat(14), ..registration("k2", "bob@example.com") };
-    assert_eq!(fields(&desk.users().register_user(short).await.expect_err("14 letters")), ["password"]);
+    assert_eq!(fields(&desk.users.clone().register_user(short).await.expect_err("14 letters")), ["password"]);
 }
 
 /// Hashes that are older than the normalization are of what was typed.
@@ -125,7 +141,7 @@ async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
     desk.register("k1", "ada@example.com").await.expect("registered");
     let old = Passwords::new(1).hash(typed.to_owned(), later()).await.expect("hashed");
     sqlx::query("update account set password_hash = $1").bind(old).execute(&db).await.expect("as it was stored");
-    desk.sessions().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
+    desk.sessions.clone().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
 }
 
 /// Replicas forget at the same time: none waits for what another has at hand.
@@ -133,7 +149,8 @@ async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
 async fn sessions_are_forgotten_after_thirty_days_by_whichever_replica(db: PgPool) {
     let desk = Desk::open(db).await;
     desk.register("k1", "ada@example.com").await.expect("registered");
-    let user = sqlx::query_scalar!("select user_id from account").fetch_one(&desk.db).await.expect("an account");
+    let user =
+        sqlx::query_scalar!("select user_id from account").fetch_one(&desk.service.db).await.expect("an account");
     let (now, day) = (OffsetDateTime::now_utc(), time::Duration::days(1));
     for (number, age) in [KEPT + day, KEPT + day, KEPT - day].into_iter().enumerate() {
         let millis = (now - age).unix_timestamp().unsigned_abs() * 1_000;
@@ -146,13 +163,13 @@ async fn sessions_are_forgotten_after_thirty_days_by_whichever_replica(db: PgPoo
             hash,
             now - age,
         );
-        planted.execute(&desk.db).await.expect("planted");
+        planted.execute(&desk.service.db).await.expect("planted");
     }
-    let mut other = desk.db.begin().await.expect("another replica");
+    let mut other = desk.service.db.begin().await.expect("another replica");
     let first = "delete from session where session_id = (select session_id from session order by session_id limit 1)";
     sqlx::query(first).execute(&mut *other).await.expect("at hand");
-    assert_eq!(forget_old(&desk.db).await.expect("it does not wait"), 1);
+    assert_eq!(forget_old(desk.service.clone()).await.expect("it does not wait"), Did::Something);
     other.rollback().await.expect("it came to nothing");
-    assert_eq!(forget_old(&desk.db).await.expect("looked"), 1);
-    assert_eq!(forget_old(&desk.db).await.expect("looked"), 0, "one is young");
+    assert_eq!(forget_old(desk.service.clone()).await.expect("looked"), Did::Something);
+    assert_eq!(forget_old(desk.service.clone()).await.expect("looked"), Did::Nothing, "one is young");
 }

@@ -1,23 +1,30 @@
-use aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chassis::Clock;
-use chassis::rpc::token::{RoleClaim, Verifier};
+use chassis::rpc::token::Verifier;
 use http_body_util::BodyExt;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
-use testkit::Kit;
 use time::{Duration, OffsetDateTime};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use super::{Desk, File, PASSWORD, key_file, key_file_of, login, signer};
+use super::Desk;
+use super::register::PASSWORD;
+use super::session::login;
+use crate::account::{Role, UserId};
 use crate::signing::{Signer, pages};
 
 async fn fetch(pages: &Router, known: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
@@ -39,14 +46,52 @@ fn part(token: &str, at: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64url")).expect("JSON")
 }
 
+/// A file that is gone when the test is over.
+pub(super) struct File(PathBuf);
+
+impl File {
+    pub(super) fn new(name: &str, content: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("souk-{name}-{}", uuid::Uuid::now_v7()));
+        std::fs::write(&path, content).expect("the folder for temporary files can be written");
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // Whoever took it away already did what is wanted.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A fresh key, as an administrator would have put it there.
+pub(super) fn key_file() -> File {
+    key_file_of(&ECDSA_P256_SHA256_FIXED_SIGNING)
+}
+
+pub(super) fn key_file_of(curve: &'static EcdsaSigningAlgorithm) -> File {
+    let key = EcdsaKeyPair::generate_pkcs8(curve, &SystemRandom::new());
+    let body = STANDARD.encode(key.expect("a key can be made").as_ref());
+    File::new("key", &format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
+}
+
+pub(super) fn signer(files: &[&File]) -> Signer {
+    let paths: Vec<_> = files.iter().map(|file| file.path().to_owned()).collect();
+    Signer::read(&paths, "https://souk.test", "souk").expect("the keys are good")
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_published_keys_verify_the_token_of_a_session(db: PgPool) {
-    let desk = Desk::open_at(db, Kit::new(), Clock::System).await;
+    let desk = Desk::open_with(db, Some(Clock::System), 2).await;
     let ada = desk.register("k1", "ada@example.com").await.expect("registered");
-    let session = desk.sessions().create_session(login("ada@example.com", PASSWORD)).await.expect("signed in");
+    let session = desk.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect("signed in");
     let session = session.into_inner();
     let token = &session.access_token;
-    assert!(verifier(&desk.pages, "https://souk.test", "souk").await.verify(token).is_ok());
+    assert!(verifier(&pages(&desk.service.signer), "https://souk.test", "souk").await.verify(token).is_ok());
 
     let (head, claims) = (part(token, 0), part(token, 1));
     assert_eq!((&head["typ"], &head["alg"]), (&"at+jwt".into(), &"ES256".into()));
@@ -64,8 +109,8 @@ async fn no_other_token_passes() {
     let file = key_file();
     let ours = signer(&[&file]);
     let pages = pages(&ours);
-    let (user, session, now) = (Uuid::now_v7(), Uuid::now_v7(), OffsetDateTime::now_utc());
-    let sign = |signer: &Signer, at| signer.sign(user, session, RoleClaim::Customer, at).expect("signed").0;
+    let (user, session, now) = (UserId::new(Uuid::now_v7()), Uuid::now_v7(), OffsetDateTime::now_utc());
+    let sign = |signer: &Signer, at| signer.sign(user, session, Role::Customer, at).expect("signed").0;
     let good = sign(&ours, now);
 
     let here = verifier(&pages, "https://souk.test", "souk").await;
@@ -101,7 +146,7 @@ async fn all_keys_are_published_and_none_of_their_secrets() {
         let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#, key["x"], key["y"]);
         assert_eq!(key["kid"].as_str(), Some(URL_SAFE_NO_PAD.encode(Sha256::digest(canonical)).as_str()));
     }
-    let signed = signer.sign(Uuid::now_v7(), Uuid::now_v7(), RoleClaim::Operator, OffsetDateTime::now_utc());
+    let signed = signer.sign(UserId::default(), Uuid::now_v7(), Role::Operator, OffsetDateTime::now_utc());
     assert_eq!(part(&signed.expect("signed").0, 0)["kid"], keys[0]["kid"], "the first signs");
 
     let etag = headers[header::ETAG].to_str().expect("text");

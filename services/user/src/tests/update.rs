@@ -22,7 +22,7 @@ async fn an_operator_renames_anybody_and_me_is_oneself(db: PgPool) {
     let wanted = User { display_name: "Countess".into(), etag: String::new(), ..ada.clone() };
     let request = UpdateUserRequest { user: Some(wanted), update_mask: None };
     let log = Log::keep();
-    let renamed = desk.users().update_user(desk.kit.operator(request)).await.expect("anybody").into_inner().user;
+    let renamed = desk.users.clone().update_user(desk.kit.operator(request)).await.expect("anybody").into_inner().user;
     assert_eq!(renamed.map(|user| user.display_name), Some("Countess".to_owned()));
     let me = User { user_id: "me".into(), display_name: "Ada".into(), ..Default::default() };
     assert_eq!(rename(&desk, &ada, me, &[]).await.expect("oneself").user_id, ada.user_id);
@@ -36,7 +36,7 @@ async fn rename(desk: &Desk, by: &User, user: User, paths: &[&str]) -> Result<Us
     let by = Uuid::parse_str(&by.user_id).expect("a UUID");
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
     let request = UpdateUserRequest { user: Some(user), update_mask: Some(prost_types::FieldMask { paths }) };
-    let response = desk.users().update_user(desk.kit.customer(by, request)).await?;
+    let response = desk.users.clone().update_user(desk.kit.customer(by, request)).await?;
     Ok(response.into_inner().user.expect("a success has the user"))
 }
 

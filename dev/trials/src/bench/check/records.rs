@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use contracts::event::Event as _;
+use contracts::souk::inventory::v1::inventory_event;
+use contracts::souk::order::v1::order_event;
+use contracts::souk::payment::v1::payment_event;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -22,9 +26,9 @@ pub(super) fn write(layout: &Layout, story: &Story) -> Result<()> {
     config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("linger.ms", "20");
     let producer: BaseProducer = config.create()?;
     for order in story.orders() {
-        publish(&producer, "souk.order.v1", order.order_id(), order, &story.order_events)?;
-        publish(&producer, "souk.inventory.v1", order.order_id(), order, &story.inventory_events)?;
-        publish(&producer, "souk.payment.v1", order.payment_id(), order, &story.payment_events)?;
+        publish(&producer, order_event::Event::TOPIC, order.order_id(), order, &story.order_events)?;
+        publish(&producer, inventory_event::Event::TOPIC, order.order_id(), order, &story.inventory_events)?;
+        publish(&producer, payment_event::Event::TOPIC, order.payment_id(), order, &story.payment_events)?;
     }
     Ok(producer.flush(WITHIN)?)
 }

@@ -1,6 +1,7 @@
 //! The orders and their events.
 
 use anyhow::{Result, ensure};
+use contracts::event::Event as _;
 use contracts::souk::inventory::v1::{InventoryEvent, StockReserved, StockReturned, StockSold, inventory_event};
 use contracts::souk::order::v1::order_event::Event as Payload;
 use contracts::souk::order::v1::*;
@@ -180,13 +181,13 @@ fn lines() -> Vec<OrderLine> {
 }
 
 fn order_events(expires_at: i64) -> Vec<Event> {
-    let event = |event_type, payload, of_cancelled| Event {
-        event_type,
+    let event = |event: Payload, of_cancelled| Event {
+        event_type: event.event_type(),
         payload: Template::of(&OrderEvent {
             order_id: ORDER.to_string(),
             user_id: USER.to_string(),
             total: Some(Money::new("EUR", PRICE)),
-            event: Some(payload),
+            event: Some(event),
         }),
         of_cancelled,
     };
@@ -200,49 +201,45 @@ fn order_events(expires_at: i64) -> Vec<Event> {
     let confirmed = OrderConfirmed { lines: lines(), payment_id: payment_id.clone() };
     let cancelled = OrderCancelled { reason: CancelReason::CustomerRequest.into() };
     vec![
-        event("souk.order.v1.OrderPlaced", Payload::OrderPlaced(placed), false),
-        event("souk.order.v1.OrderReserved", Payload::OrderReserved(OrderReserved { payment_method }), false),
-        event("souk.order.v1.OrderConfirmed", Payload::OrderConfirmed(confirmed), false),
-        event("souk.order.v1.OrderPaid", Payload::OrderPaid(OrderPaid { payment_id: payment_id.clone() }), false),
-        event("souk.order.v1.OrderCancelled", Payload::OrderCancelled(cancelled), true),
-        event("souk.order.v1.OrderRefunded", Payload::OrderRefunded(OrderRefunded { payment_id, amount }), true),
+        event(Payload::OrderPlaced(placed), false),
+        event(Payload::OrderReserved(OrderReserved { payment_method }), false),
+        event(Payload::OrderConfirmed(confirmed), false),
+        event(Payload::OrderPaid(OrderPaid { payment_id: payment_id.clone() }), false),
+        event(Payload::OrderCancelled(cancelled), true),
+        event(Payload::OrderRefunded(OrderRefunded { payment_id, amount }), true),
     ]
 }
 
 fn inventory_events() -> Vec<Event> {
     use inventory_event::Event as Payload;
-    let event = |event_type, payload, of_cancelled| Event {
-        event_type,
-        payload: Template::of(&InventoryEvent { order_id: ORDER.to_string(), event: Some(payload) }),
+    let event = |event: Payload, of_cancelled| Event {
+        event_type: event.event_type(),
+        payload: Template::of(&InventoryEvent { order_id: ORDER.to_string(), event: Some(event) }),
         of_cancelled,
     };
     vec![
-        event("souk.inventory.v1.StockReserved", Payload::StockReserved(StockReserved {}), false),
-        event("souk.inventory.v1.StockSold", Payload::StockSold(StockSold {}), false),
-        event("souk.inventory.v1.StockReturned", Payload::StockReturned(StockReturned {}), true),
+        event(Payload::StockReserved(StockReserved {}), false),
+        event(Payload::StockSold(StockSold {}), false),
+        event(Payload::StockReturned(StockReturned {}), true),
     ]
 }
 
 fn payment_events() -> Vec<Event> {
     use payment_event::Event as Payload;
-    let event = |event_type, payload, of_cancelled| Event {
-        event_type,
+    let event = |event: Payload, of_cancelled| Event {
+        event_type: event.event_type(),
         payload: Template::of(&PaymentEvent {
             payment_id: PAYMENT.to_string(),
             order_id: ORDER.to_string(),
-            event: Some(payload),
+            event: Some(event),
         }),
         of_cancelled,
     };
     let amount = || Some(Money::new("EUR", PRICE));
     let refunded = PaymentRefunded { amount: amount(), refund_id: PAYMENT.to_string() };
     vec![
-        event(
-            "souk.payment.v1.PaymentAuthorized",
-            Payload::PaymentAuthorized(PaymentAuthorized { amount: amount() }),
-            false,
-        ),
-        event("souk.payment.v1.PaymentCaptured", Payload::PaymentCaptured(PaymentCaptured { amount: amount() }), false),
-        event("souk.payment.v1.PaymentRefunded", Payload::PaymentRefunded(refunded), true),
+        event(Payload::PaymentAuthorized(PaymentAuthorized { amount: amount() }), false),
+        event(Payload::PaymentCaptured(PaymentCaptured { amount: amount() }), false),
+        event(Payload::PaymentRefunded(refunded), true),
     ]
 }

@@ -29,6 +29,9 @@ use low_water::LowWater;
 
 /// How many events are in flight at once.
 const BATCH: usize = 500;
+/// How long acknowledged events wait to be deleted with the next read. If the process is killed meanwhile, the next leader
+/// publishes them again.
+const DELETE_WITHIN: Duration = Duration::from_millis(50);
 /// How often the outbox is read without a wake-up. It also keeps the session from being idle.
 const TICK: Duration = Duration::from_secs(1);
 /// How old what was read may be when it is sent: younger than the silence after which the lock is lost.
@@ -148,7 +151,7 @@ impl Relay<'_> {
             acknowledged = self.send(rows, read_at, stop).await?;
             PUBLISHED.get_or_create(&ByService::new(self.service)).inc_by(acknowledged.len() as u64);
             if self.observed.is_none_or(|at| at.elapsed() >= TICK) {
-                self.observe().await?;
+                self.observe(&acknowledged).await?;
             }
             let more = count == BATCH || acknowledged.len() < count;
             if stop.is_cancelled() && !more {
@@ -156,15 +159,16 @@ impl Relay<'_> {
                 self.read(&acknowledged).await?;
                 return in_time(self.session.close()).await;
             }
-            if !acknowledged.is_empty() {
+            if more && !acknowledged.is_empty() {
                 continue;
             }
             if stop.is_cancelled() && count > 0 {
                 return Err(RelayError::Unsent(count));
             }
+            let pause = if acknowledged.is_empty() { TICK } else { DELETE_WITHIN };
             tokio::select! {
                 () = self.outbox.wake.woken() => {}
-                () = tokio::time::sleep(TICK) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -248,7 +252,7 @@ impl Relay<'_> {
                 outcomes = &mut outcomes => return Ok(outcomes),
                 () = tokio::time::sleep(TICK) => ticks += 1,
             }
-            self.observe().await?;
+            self.observe(&[]).await?;
             if ticks == 2 {
                 FAILED.get_or_create(&ByService::new(self.service)).inc();
                 tracing::warn!(
@@ -276,14 +280,15 @@ impl Relay<'_> {
     }
 
     /// Updates the metrics, and the mark from which the outbox is read.
-    async fn observe(&mut self) -> Result<(), RelayError> {
+    async fn observe(&mut self, acknowledged: &[i64]) -> Result<(), RelayError> {
         let seen = sqlx::query!(
             r#"select pg_snapshot_xmin(snapshot)::text::bigint as "running!", pg_snapshot_xmax(snapshot)::text::bigint as "next!",
                  (select min(id) from outbox where id > $1) as first,
-                 (select created_at from outbox where id > $1 order by id limit 1) as since,
-                 (select count(*) from (select from outbox where id > $1 limit 100000) as waiting) as "pending!"
+                 (select created_at from outbox where id > $1 and id <> all($2) order by id limit 1) as since,
+                 (select count(*) from (select from outbox where id > $1 and id <> all($2) limit 100000) as waiting) as "pending!"
                from pg_current_snapshot() as snapshot"#,
             self.water.mark(),
+            acknowledged,
         );
         let seen = in_time(seen.fetch_one(&mut self.session)).await?;
         self.water.raise(seen.running, seen.next, seen.first);

@@ -1,0 +1,187 @@
+//! How changes of reservations are recorded: the stock that they move, their rows and history, and the events, with one
+//! statement for all tables and one for the events, however many they are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chassis::Unexpected;
+use chassis::boot::db::column;
+use chassis::event::outbox::{Batch, Event as NewEvent};
+use contracts::event::Event as _;
+use contracts::souk::inventory::v1::inventory_event::Event;
+use contracts::souk::inventory::v1::*;
+use prost::Message;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::apply::OrderUpdate;
+use crate::ids::{OrderId, UserId};
+use crate::reservation::{Reservation, State, Step};
+use crate::service::Service;
+use crate::stock::{HOLD, Line, Move, RELEASE, RETURN, SELL, Shelves, Shortage};
+
+/// What one transaction records, while reservations and stock are locked.
+pub(crate) struct Changes<'a> {
+    service: &'a Service,
+    shelves: Shelves,
+    /// How many units a customer holds of a SKU; counted only where there is a cap.
+    held: HashMap<(UserId, String), i64>,
+    history: Vec<(OrderId, i64, State)>,
+    events: Batch,
+}
+
+impl<'a> Changes<'a> {
+    pub(crate) fn new(service: &'a Service, shelves: Shelves, held: HashMap<(UserId, String), i64>) -> Self {
+        Self { service, shelves, held, history: vec![], events: Batch::default() }
+    }
+
+    pub(crate) fn record(&mut self, update: &OrderUpdate, reservation: &mut Reservation, step: Step) {
+        let (state, event) = match step {
+            Step::Hold => self.hold(update, reservation),
+            Step::Sell => {
+                self.shift(reservation, SELL);
+                (State::Sold, Some(Event::StockSold(StockSold {})))
+            }
+            Step::Release => {
+                self.shift(reservation, RELEASE);
+                (State::Released, Some(Event::StockReleased(StockReleased {})))
+            }
+            Step::Return => {
+                self.shift(reservation, RETURN);
+                (State::Returned, Some(Event::StockReturned(StockReturned {})))
+            }
+            // No stock moves, so nothing is published.
+            Step::Block => (State::Released, None),
+        };
+        reservation.is_new |= reservation.state.is_none();
+        reservation.is_changed = true;
+        reservation.state = Some(state);
+        reservation.order_version = update.version;
+        reservation.version += i64::from(event.is_some());
+        self.history.push((update.order_id, reservation.version, state));
+        if let Some(event) = event {
+            self.publish(update, reservation.version, event);
+        }
+    }
+
+    /// Holds all lines of an order, or none.
+    fn hold(&mut self, update: &OrderUpdate, reservation: &mut Reservation) -> (State, Option<Event>) {
+        reservation.lines.clone_from(&update.lines);
+        reservation.user_id = update.user_id;
+        let shortages = update.lines.iter().filter_map(|line| self.shortage(line, update.user_id));
+        let shortages: Vec<_> = shortages.map(Shortage::into_proto).collect();
+        if shortages.is_empty() {
+            self.shift(reservation, HOLD);
+            (State::Held, Some(Event::StockReserved(StockReserved {})))
+        } else {
+            (State::Rejected, Some(Event::StockRejected(StockRejected { shortages })))
+        }
+    }
+
+    /// Why a line cannot be held, if it cannot.
+    fn shortage(&self, line: &Line, user_id: Option<UserId>) -> Option<Shortage> {
+        let (requested, available) = (line.quantity, self.shelves.available(&line.sku));
+        let short = |available, reason| Some(Shortage { sku: line.sku.clone(), requested, available, reason });
+        if available < i64::from(requested) {
+            return short(available, "STOCK_SHORT");
+        }
+        let held = self.held.get(&(user_id?, line.sku.clone())).copied().unwrap_or_default();
+        let room = (self.service.max_units? - held).max(0);
+        if room < i64::from(requested) { short(room, "HOLD_CAP") } else { None }
+    }
+
+    fn shift(&mut self, reservation: &Reservation, to: Move) {
+        for line in &reservation.lines {
+            self.shelves.shift(line, to);
+            if let Some(user_id) = reservation.user_id {
+                *self.held.entry((user_id, line.sku.clone())).or_default() += to.reserved * i64::from(line.quantity);
+            }
+        }
+    }
+
+    fn publish(&mut self, update: &OrderUpdate, version: i64, event: Event) {
+        let event_type = event.event_type();
+        let payload = InventoryEvent { order_id: update.order_id.to_string(), event: Some(event) };
+        self.events.push(NewEvent {
+            event_id: self.service.clock.new_id(),
+            topic: Event::TOPIC,
+            key: update.order_id.0,
+            version,
+            event_type,
+            payload: payload.encode_to_vec(),
+            actor: "service:inventory".to_owned(),
+            causation_id: update.event_id,
+            occurred_at: self.service.clock.now(),
+        });
+    }
+
+    pub(crate) async fn save(
+        self,
+        tx: &mut PgConnection,
+        reservations: &BTreeMap<OrderId, Reservation>,
+    ) -> Result<(), Unexpected> {
+        if self.history.is_empty() {
+            return Ok(());
+        }
+        write(tx, reservations, &self.shelves.moves, &self.history, self.service.clock.now()).await?;
+        Ok(self.events.append(tx).await?)
+    }
+}
+
+/// For the limit see [`Reservation::lock_all`].
+async fn write(
+    tx: &mut PgConnection,
+    reservations: &BTreeMap<OrderId, Reservation>,
+    moves: &BTreeMap<String, Move>,
+    history: &[(OrderId, i64, State)],
+    now: OffsetDateTime,
+) -> Result<(), Unexpected> {
+    let moves = Vec::from_iter(moves);
+    let changed: Vec<_> = reservations.iter().filter(|(_, reservation)| reservation.is_changed).collect();
+    let new = changed.iter().filter(|(_, reservation)| reservation.is_new);
+    let lines: Vec<_> =
+        new.flat_map(|(id, reservation)| reservation.lines.iter().map(move |line| (**id, line))).collect();
+    sqlx::query!(
+        "with moved as (
+           update stock set available = stock.available + sum.available, reserved = stock.reserved + sum.reserved,
+             sold = stock.sold + sum.sold
+           from (select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) limit cardinality($1))
+             as sum (sku, available, reserved, sold)
+           where stock.sku = sum.sku
+         ), state as (
+           insert into reservation
+             (order_id, user_id, state, version, order_version, created_at, updated_at, checked_at)
+           select order_id, user_id, state, version, order_version, $5, $5, $5
+           from unnest($6::uuid[], $7::uuid[], $8::text[], $9::bigint[], $10::bigint[])
+             as changed (order_id, user_id, state, version, order_version)
+           on conflict on constraint reservation_order do update
+           set state = excluded.state, version = excluded.version, order_version = excluded.order_version,
+             updated_at = excluded.updated_at
+         ), line as (
+           insert into reservation_line (order_id, sku, quantity)
+           select order_id, sku, quantity from unnest($11::uuid[], $12::text[], $13::integer[])
+             as line (order_id, sku, quantity)
+         )
+         insert into reservation_history (order_id, version, state, at)
+         select order_id, version, state, $5 from unnest($14::uuid[], $15::bigint[], $16::text[])
+           as step (order_id, version, state)",
+        &column(&moves, |(sku, _)| sku.as_str()) as &[&str],
+        &column(&moves, |(_, sum)| sum.available),
+        &column(&moves, |(_, sum)| sum.reserved),
+        &column(&moves, |(_, sum)| sum.sold),
+        now,
+        &column(&changed, |(order_id, _)| **order_id) as &[OrderId],
+        &column(&changed, |(_, reservation)| reservation.user_id) as &[Option<UserId>],
+        &column(&changed, |(_, reservation)| reservation.state.map(State::name)) as &[Option<&str>],
+        &column(&changed, |(_, reservation)| reservation.version),
+        &column(&changed, |(_, reservation)| reservation.order_version),
+        &column(&lines, |(order_id, _)| *order_id) as &[OrderId],
+        &column(&lines, |(_, line)| line.sku.as_str()) as &[&str],
+        &column(&lines, |(_, line)| line.quantity),
+        &column(history, |step| step.0) as &[OrderId],
+        &column(history, |step| step.1),
+        &column(history, |step| step.2.name()) as &[&str],
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

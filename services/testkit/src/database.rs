@@ -1,0 +1,27 @@
+//! What Postgres knows of a test's database.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+
+/// How many transactions Postgres ended because they waited for each other. Closes the pool.
+pub async fn deadlocks(db: &PgPool) -> i64 {
+    // Sessions report when they have been idle for a second, or when they end.
+    db.close().await;
+    let mut fresh = PgConnection::connect_with(&db.connect_options()).await.expect("a connection");
+    sqlx::query_scalar("select deadlocks from pg_stat_database where datname = current_database()")
+        .fetch_one(&mut fresh)
+        .await
+        .expect("statistics")
+}
+
+/// What stands in all tables.
+pub(crate) async fn digest(db: &PgPool) -> Vec<(String, String)> {
+    let tables = "select tablename::text from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations' order by 1";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(db).await.expect("the catalogue can be read");
+    let mut digests = Vec::new();
+    for table in tables {
+        let rows = format!("select coalesce(string_agg(it::text, ' ' order by it::text), '') from \"{table}\" as it");
+        let rows = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(db).await.expect("a table can be read");
+        digests.push((table, rows));
+    }
+    digests
+}

@@ -1,0 +1,113 @@
+//! The service under test: the real server over an in-memory pipe, a fixed clock, minted tokens.
+
+use std::io::{Error, ErrorKind};
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use chassis::event::Consumer;
+use chassis::rpc::SERVICE_HEADER;
+use chassis::rpc::policy::Policies;
+use chassis::rpc::token::{Claims, RoleClaim, Verifier};
+use chassis::{Clock, Context, Role};
+use hyper_util::rt::TokioIo;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use time::OffsetDateTime;
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Request;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+const ISSUER: &str = "https://souk.test";
+const AUDIENCE: &str = "souk";
+/// As whom operators act in tests.
+pub const OPERATOR: Uuid = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001);
+
+/// What surrounds the service under test.
+pub struct Kit {
+    pub context: Context,
+    key: EncodingKey,
+    /// The consumer of the role that is served.
+    pub(crate) consumer: Option<Consumer>,
+}
+
+impl Default for Kit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Kit {
+    /// The clock stands at 2026-01-01T00:00:00Z.
+    pub fn new() -> Self {
+        crate::log::subscribe();
+        let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        let key = EncodingKey::from_ec_der(key.expect("a key can be made").as_ref());
+        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("the key is an EC key");
+        jwk.common.key_id = Some("test".to_owned());
+        let verifier = Verifier::new(ISSUER, AUDIENCE);
+        verifier.set_keys(&JwkSet { keys: vec![jwk] });
+        let start = OffsetDateTime::from_unix_timestamp(1_767_225_600).expect("a date");
+        let context = Context {
+            clock: Clock::fixed(start),
+            verifier: Arc::new(verifier),
+            policies: Policies::read(contracts::DESCRIPTORS).expect("every RPC has a policy"),
+            descriptors: contracts::DESCRIPTORS,
+            tasks: TaskTracker::new(),
+        };
+        Self { context, key, consumer: None }
+    }
+
+    /// The real server, all its layers included, at the other end of a pipe.
+    pub async fn serve(&mut self, mut role: Role) -> Channel {
+        self.consumer = role.consumers.first().cloned();
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        // A server closes its connections when its listener ends.
+        let incoming = tokio_stream::once(Ok::<_, Error>(theirs)).chain(tokio_stream::pending());
+        let server = chassis::boot::server::serve(&mut role, &self.context, incoming, CancellationToken::new());
+        let (_health, server) = server.await.expect("the role can be served");
+        tokio::spawn(server);
+        let mut ours = Some(TokioIo::new(ours));
+        let connector = tower::service_fn(move |_| {
+            let pipe = ours.take().ok_or(Error::from(ErrorKind::NotConnected));
+            std::future::ready(pipe)
+        });
+        Endpoint::from_static("http://souk.test").connect_with_connector(connector).await.expect("the pipe is open")
+    }
+
+    /// A request of a signed-in customer.
+    pub fn customer<T>(&self, user_id: Uuid, message: T) -> Request<T> {
+        self.signed(user_id, RoleClaim::Customer, message)
+    }
+
+    /// A request of an operator.
+    pub fn operator<T>(&self, message: T) -> Request<T> {
+        self.signed(OPERATOR, RoleClaim::Operator, message)
+    }
+
+    /// A request of another service.
+    pub fn service<T>(&self, name: &'static str, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(SERVICE_HEADER, MetadataValue::from_static(name));
+        request
+    }
+
+    fn signed<T>(&self, sub: Uuid, role: RoleClaim, message: T) -> Request<T> {
+        // Tokens are checked against the system's clock.
+        let iat = OffsetDateTime::now_utc().unix_timestamp();
+        let (iss, aud) = (ISSUER.to_owned(), AUDIENCE.to_owned());
+        let claims = Claims { sub, sid: Uuid::from_u128(sub.as_u128() ^ 1), role, iss, aud, iat, exp: iat + 300 };
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = Some("at+jwt".to_owned());
+        header.kid = Some("test".to_owned());
+        let token = jsonwebtoken::encode(&header, &claims, &self.key).expect("claims can be signed");
+        let mut request = Request::new(message);
+        let bearer = format!("Bearer {token}").parse().expect("a token is visible text");
+        request.metadata_mut().insert("authorization", bearer);
+        request
+    }
+}
