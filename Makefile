@@ -1,21 +1,21 @@
-# What people type. Everything else is in `dev/`.
+# Entry points. The programs behind them are in `dev/`.
 
 .PHONY: help up test test-servers faults bugs bench flash reads check-bench prepare fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
 	@echo "make test          check and test everything"
-	@echo "make test-servers  start what \`cargo test -p NAME\` needs, until Ctrl-C"
-	@echo "make faults        break everything while customers buy, and check the promises (SEED=n PAIRS=n)"
-	@echo "make bugs          plant well-known bugs, and check that tests notice each (ONLY=a,b)"
-	@echo "make bench         measure what orders cost here"
-	@echo "make flash         measure a flash sale: one SKU that everybody wants, against a thousand"
-	@echo "make reads         measure reads through the edge, against the same at the role"
+	@echo "make test-servers  start the servers that \`cargo test -p NAME\` needs, until Ctrl-C"
+	@echo "make faults        inject faults under load, and check the invariants (SEED=n PAIRS=n)"
+	@echo "make bugs          plant bugs, and check that a test fails for each (ONLY=a,b)"
+	@echo "make bench         measure the throughput and cost of orders"
+	@echo "make flash         measure a flash sale: orders of one SKU, compared with orders of a thousand"
+	@echo "make reads         measure reads through the edge, compared with reads at the role"
 	@echo "make check-bench   measure the time and memory of \`souk check\` over a million orders (ORDERS=n)"
-	@echo "make prepare       write .sqlx anew, after a query or a migration changed"
+	@echo "make prepare       regenerate .sqlx, after a query or a migration changed"
 	@echo "make fmt           format the code"
 
-# What builds cannot be installed by what is built. Without root, all that is ever needed is named at once.
+# Compilers are installed here, before our own installer can be built. Without root, the message names all packages at once.
 NEEDS := build-essential protobuf-compiler libprotobuf-dev postgresql default-jre-headless maven openssl python3-venv
 define ensure_compilers
 	@for program in cc c++ protoc; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
@@ -33,7 +33,7 @@ up:
 	cargo build --release -p souk -p provider -p stack
 	@exec target/release/stack up
 
-# Together these have the features of the whole workspace, so nothing is compiled twice.
+# Built together, these packages have the features of the whole workspace, so that dependencies are compiled once.
 test:
 	$(ensure_compilers)
 	cargo build -q -p souk -p provider -p stack

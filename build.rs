@@ -1,4 +1,4 @@
-//! proto/ -> messages, tonic servers and clients, validation, and the descriptor set that everybody reads policies from.
+//! proto/ -> messages, tonic servers and clients, validation, and the descriptor set with the policies.
 //! An RPC without a policy, a public one without an HTTP binding, or one whose request has no bound, does not build.
 
 #[path = "build/events.rs"]
@@ -27,10 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     resolver.add(Rules);
     let mut compiler = Compiler::with_file_resolver(resolver);
     compiler.include_imports(true).include_source_info(true).open_files(sources(Path::new("proto"))?)?;
-    // Nothing imports it, but the edge prints details only if it knows their types.
+    // No contract imports it, but the edge converts error details to JSON only if it knows their types.
     compiler.open_file("google/rpc/error_details.proto")?;
 
-    // The raw bytes: re-encoding the typed set would drop the options.
+    // Encoded by the compiler: encoding the typed set would drop the options.
     let bytes = compiler.encode_file_descriptor_set();
     let pool = DescriptorPool::decode(bytes.as_slice())?;
     check_policies(&pool)?;
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `buf/validate/validate.proto`, from the crate that carries it.
+/// Resolves `buf/validate/validate.proto` from the crate that contains it.
 struct Rules;
 
 impl FileResolver for Rules {
@@ -107,19 +107,19 @@ fn check_policies(pool: &DescriptorPool) -> Result<(), Box<dyn Error>> {
 /// The rules are enforced for requests; responses are our own and trusted.
 fn write_contracts(pool: &DescriptorPool, rules: &str) -> Result<String, Box<dyn Error>> {
     let reader = Requests::new(pool)?;
-    // With what makes a request of it; a response has nothing.
+    // Each message with the code of its checks; none for a response.
     let mut messages = BTreeMap::new();
     for method in methods(pool) {
         messages.entry(method.output().full_name().to_owned()).or_insert_with(String::new);
-        let (name, shape) = (method.input().full_name().to_owned(), reader.shape(&method.input())?);
+        let (name, request) = (method.input().full_name().to_owned(), reader.code(&method.input())?);
         let path = rust_path(&name);
-        let mut code = format!("const FIELDS: &'static [Field] = &[{}];", shape.table);
+        let mut code = format!("const FIELDS: &'static [Field] = &[{}];", request.table);
         if rules.contains(&format!("for {path} {{")) {
             write!(code, "fn check(&self) -> Result<(), prost_protovalidate::ValidationError> {{")?;
             write!(code, " prost_protovalidate::Validate::validate(self) }}")?;
         }
-        if !shape.normalize.is_empty() {
-            write!(code, "fn normalize(&mut self) {{ {} }}", shape.normalize)?;
+        if !request.normalize.is_empty() {
+            write!(code, "fn normalize(&mut self) {{ {} }}", request.normalize)?;
         }
         messages.insert(name, code);
     }

@@ -1,4 +1,4 @@
-//! What events are called: for the oneof of each message such as `OrderEvent`, its topic and the types of its cases.
+//! Topics and types of events: for the oneof of each message such as `OrderEvent`, its topic and the types of its cases.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ pub(crate) fn write_events(pool: &DescriptorPool) -> Result<String, Box<dyn Erro
         let (mut types, mut names, mut samples) = (String::new(), String::new(), String::new());
         for field in oneof.fields() {
             let Kind::Message(case) = field.kind() else {
-                return Err(format!("{} is no message", field.full_name()).into());
+                return Err(format!("{} is not a message", field.full_name()).into());
             };
             // The generated oneof has a case for each field, named after it.
             let (variant, name) = (case.name(), case.full_name());
@@ -43,7 +43,7 @@ pub(crate) fn write_events(pool: &DescriptorPool) -> Result<String, Box<dyn Erro
     Ok(code)
 }
 
-/// Such as `OrderEvent`, which every record of the topic `souk.order.v1` is.
+/// Whether every record of a topic is such a message: `OrderEvent` of the topic `souk.order.v1`.
 fn is_envelope(message: &MessageDescriptor) -> bool {
     let is_ours = message.package_name().starts_with("souk.") && message.name().ends_with("Event");
     is_ours && message.oneofs().any(|oneof| oneof.name() == "event")

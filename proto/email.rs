@@ -3,26 +3,27 @@
 use idna::AsciiDenyList;
 use idna::uts46::{DnsLength, Hyphens, Uts46};
 
-/// Of the part before the `@`, in bytes (RFC 5321, 4.5.3.1.1).
+/// Bytes before the `@` (RFC 5321, 4.5.3.1.1).
 const MAX_LOCAL: usize = 64;
-/// Of the whole address, in its ASCII form.
+/// Bytes of the whole address, in its ASCII form.
 const MAX_LENGTH: usize = 254;
 
-/// In lower case, an international domain in its ASCII form: `Ada@Bücher.example` is `ada@xn--bcher-kva.example`. Or what is wrong with it.
+/// In lower case, an international domain in its ASCII form: `Ada@Bücher.example` becomes `ada@xn--bcher-kva.example`. The
+/// error says what is wrong with the address.
 pub fn normalize(text: &str) -> Result<String, &'static str> {
     let (local, domain) = text.rsplit_once('@').ok_or("must be an e-mail address: it has no @")?;
     let is_atom = |atom: &str| !atom.is_empty() && atom.bytes().all(is_atom_text);
     if local.len() > MAX_LOCAL {
-        return Err("must be an e-mail address: at most 64 characters stand before the @");
+        return Err("must be an e-mail address: at most 64 characters may precede the @");
     }
     if !local.split('.').all(is_atom) {
         return Err(
-            "must be an e-mail address: before the @ stand ASCII letters, digits and most signs, and single dots between them",
+            "must be an e-mail address: only ASCII letters, digits, most signs, and single dots between them may precede the @",
         );
     }
     let domain =
         Uts46::new().to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify);
-    let domain = domain.map_err(|_| "must be an e-mail address: what follows the @ is no domain name")?;
+    let domain = domain.map_err(|_| "must be an e-mail address: what follows the @ is not a domain name")?;
     let address = format!("{}@{domain}", local.to_ascii_lowercase());
     if address.len() > MAX_LENGTH {
         return Err("must be an e-mail address of at most 254 characters");

@@ -1,4 +1,4 @@
-//! What events are called. The names are the contracts': no other text says which topic or type an event has.
+//! Topics and types of events, generated from the contracts: no other code names them.
 
 /// The payload of an event of one topic, such as `order_event::Event`.
 pub trait Event: Sized {
@@ -8,7 +8,8 @@ pub trait Event: Sized {
 
     fn event_type(&self) -> &'static str;
 
-    /// An empty one, or none if the topic has no such type. What a consumer does about it says whether it wants this type.
+    /// An empty event of this type; `None` if the topic has no such type. A consumer matches it to say whether it wants the
+    /// type.
     fn of_type(event_type: &str) -> Option<Self>;
 }
 

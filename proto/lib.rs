@@ -1,5 +1,5 @@
-//! The contracts of Souk: messages, servers and clients, generated from `proto/`. What every RPC needs to know about its
-//! callers is here too, as the descriptor set: bindings, policies and rules are options in it.
+//! The contracts of Souk: messages, servers and clients, generated from `proto/`, and their descriptor set, whose options
+//! are the HTTP bindings, policies and validation rules.
 
 mod codec;
 pub mod email;
@@ -22,7 +22,7 @@ pub use packages::{google, souk};
 #[allow(clippy::all, clippy::unwrap_used)]
 mod rules {
     use super::{google, souk};
-    use crate::scan::{Field, Holds};
+    use crate::scan::{Content, Field};
     use crate::text::Text;
     include!(concat!(env!("OUT_DIR"), "/validate_impl.rs"));
     include!(concat!(env!("OUT_DIR"), "/contract_impl.rs"));

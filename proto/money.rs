@@ -1,8 +1,8 @@
-//! Arithmetic of money: integer minor units of one currency, always checked. Nothing here rounds.
+//! Arithmetic of money: integer minor units of one currency, always checked, never rounded.
 
 use crate::souk::r#type::v1::Money;
 
-/// ISO 4217 codes that a price may have.
+/// Currencies (ISO 4217) that a price may have.
 pub const CURRENCIES: [&str; 12] = ["AUD", "CAD", "CHF", "DKK", "EUR", "GBP", "JPY", "NOK", "NZD", "PLN", "SEK", "USD"];
 /// The most that a price or a total may be, in minor units.
 pub const MAX_MINOR: i64 = 99_999_999;
@@ -22,7 +22,7 @@ impl Money {
         Self { currency: currency.into(), minor }
     }
 
-    /// As a price or a total: of the closed list, and within bounds.
+    /// Checks that it can be a price or a total: a currency of the list, an amount within bounds.
     pub fn checked(self) -> Result<Self, Invalid> {
         if !CURRENCIES.contains(&self.currency.as_str()) {
             return Err(Invalid::Currency);

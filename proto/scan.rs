@@ -1,4 +1,4 @@
-//! What is checked before a request is decoded: the lengths of its lists, and the characters of its texts. The check ends
+//! Checks an encoded request before it is decoded: the lengths of its lists, and the characters of its texts. The scan ends
 //! at the first list that is too long, so no request costs more than a valid one of its size.
 
 use std::fmt;
@@ -8,48 +8,47 @@ use tonic_types::FieldViolation;
 
 use crate::text::Text;
 
-/// A refusal travels in headers: a request is told so many violations, and the check ends when it has found them.
+/// An error's details travel in headers, so it has at most this many violations, and the scan ends when it has found them.
 pub(crate) const MAX_VIOLATIONS: usize = 10;
 
-/// A list or a text of a request, or a message that has some; the other fields are not in the table.
+/// A list or a text of a request, or a message that contains some. Other fields are not in the table.
 pub(crate) struct Field {
     pub(crate) number: u32,
     pub(crate) name: &'static str,
-    /// How many a list may have.
-    pub(crate) most: Option<u64>,
-    pub(crate) holds: Holds,
+    /// The most items, of a list.
+    pub(crate) max_items: Option<u64>,
+    pub(crate) content: Content,
 }
 
-pub(crate) enum Holds {
-    /// In bytes; what is longer breaks another rule, and is not looked at.
+pub(crate) enum Content {
+    /// A text of more than `max_bytes` is not scanned: it breaks a rule that is checked after decoding.
     Text {
         text: Text,
-        longest: Option<u64>,
+        max_bytes: Option<u64>,
     },
     Message(&'static [Field]),
-    /// A list of numbers, which come one by one or packed together.
+    /// A list of numbers, packed or not.
     Numbers,
 }
 
-/// What the check found before it ended.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct Scan {
     pub(crate) violations: Vec<FieldViolation>,
-    /// The check ended early, at a list that is too long or at the last violation that is told: the request is refused
+    /// The scan ended early, at a list that is too long or at the last violation of the error: the request is refused
     /// without being decoded.
-    pub(crate) hopeless: bool,
+    pub(crate) stopped: bool,
 }
 
-pub(crate) fn scan(fields: &'static [Field], bytes: &[u8]) -> Found {
-    let mut found = Found::default();
+pub(crate) fn scan(fields: &'static [Field], bytes: &[u8]) -> Scan {
+    let mut scan = Scan::default();
     if !fields.is_empty() {
-        found.message(fields, bytes, &mut fresh(fields), &Path::Root);
+        scan.message(fields, bytes, &mut fresh(fields), &Path::Root);
     }
-    found
+    scan
 }
 
-/// How often a field was there so far. What is there several times without being a list is merged when it is decoded, so
-/// its lists are counted together.
+/// How often a field occurred so far. Decoding merges several occurrences of a field that is not a list, so their lists
+/// are counted together.
 struct Count {
     seen: u64,
     inside: Vec<Count>,
@@ -77,17 +76,17 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-impl Found {
-    /// Ends where the bytes are no message: decoding them says how.
+impl Scan {
+    /// Ends where the bytes do not parse: decoding them reports the error.
     fn message(&mut self, fields: &'static [Field], mut bytes: &[u8], counts: &mut [Count], path: &Path<'_>) {
-        while !bytes.is_empty() && !self.hopeless {
+        while !bytes.is_empty() && !self.stopped {
             let Ok((number, wire_type)) = decode_key(&mut bytes) else { return };
             let at = fields.iter().position(|field| field.number == number);
             let Some(at) = at.filter(|_| wire_type == WireType::LengthDelimited) else {
                 if skip_field(wire_type, number, &mut bytes, DecodeContext::default()).is_err() {
                     return;
                 }
-                if let Some(at) = at.filter(|at| matches!(fields[*at].holds, Holds::Numbers)) {
+                if let Some(at) = at.filter(|at| matches!(fields[*at].content, Content::Numbers)) {
                     self.count(&fields[at], 1, &mut counts[at], path);
                 }
                 continue;
@@ -100,28 +99,28 @@ impl Found {
     }
 
     fn field(&mut self, field: &'static Field, value: &[u8], count: &mut Count, inside: &Path<'_>) {
-        let index = field.most.map(|_| count.seen);
+        let index = field.max_items.map(|_| count.seen);
         let path = Path::Field { inside, name: field.name, index };
-        let items = match field.holds {
-            // The last byte of each says that it is.
-            Holds::Numbers => value.iter().filter(|byte| **byte < 0x80).count() as u64,
-            Holds::Text { .. } | Holds::Message(_) => 1,
+        let items = match field.content {
+            // The last byte of each varint has no continuation bit.
+            Content::Numbers => value.iter().filter(|byte| **byte < 0x80).count() as u64,
+            Content::Text { .. } | Content::Message(_) => 1,
         };
         self.count(field, items, count, inside);
-        if self.hopeless {
+        if self.stopped {
             return;
         }
-        match &field.holds {
-            Holds::Numbers => {}
-            Holds::Text { longest: Some(longest), .. } if value.len() as u64 > *longest => {}
-            Holds::Text { text, .. } => {
+        match &field.content {
+            Content::Numbers => {}
+            Content::Text { max_bytes: Some(max_bytes), .. } if value.len() as u64 > *max_bytes => {}
+            Content::Text { text, .. } => {
                 if let Some(description) = text.refuse(value) {
                     self.violations.push(FieldViolation::new(path.to_string(), description));
-                    self.hopeless = self.violations.len() >= MAX_VIOLATIONS;
+                    self.stopped = self.violations.len() >= MAX_VIOLATIONS;
                 }
             }
-            Holds::Message(fields) => {
-                if field.most.is_some() || count.inside.is_empty() {
+            Content::Message(fields) => {
+                if field.max_items.is_some() || count.inside.is_empty() {
                     count.inside = fresh(fields);
                 }
                 self.message(fields, value, &mut count.inside, &path);
@@ -130,14 +129,14 @@ impl Found {
     }
 }
 
-impl Found {
+impl Scan {
     fn count(&mut self, field: &Field, items: u64, count: &mut Count, inside: &Path<'_>) {
         count.seen += items;
-        if let Some(most) = field.most.filter(|most| count.seen > *most) {
+        if let Some(max_items) = field.max_items.filter(|max_items| count.seen > *max_items) {
             let list = Path::Field { inside, name: field.name, index: None };
             self.violations
-                .push(FieldViolation::new(list.to_string(), format!("must contain no more than {most} item(s)")));
-            self.hopeless = true;
+                .push(FieldViolation::new(list.to_string(), format!("must contain no more than {max_items} item(s)")));
+            self.stopped = true;
         }
     }
 }
@@ -153,19 +152,19 @@ mod tests {
     use crate::souk::order::v1::{CreateOrderRequest, OrderItem, ShippingAddress};
     use crate::souk::product::v1::{BatchGetProductsRequest, CreateProductRequest, Product};
 
-    fn fields(found: &Found) -> Vec<&str> {
+    fn fields(found: &Scan) -> Vec<&str> {
         found.violations.iter().map(|violation| violation.field.as_str()).collect()
     }
 
     #[test]
     fn nothing_behind_the_first_item_too_many_is_looked_at() {
         let mut bytes = BatchGetProductsRequest { product_ids: vec![String::new(); 101] }.encode_to_vec();
-        // These bytes do not decode: a check that reads on would not report the list, but them.
+        // These bytes do not decode: a scan that read on would report them instead of the list.
         bytes.extend([0xff; 64]);
         let found = scan(BatchGetProductsRequest::FIELDS, &bytes);
-        assert_eq!((fields(&found), found.hopeless), (vec!["product_ids"], true));
+        assert_eq!((fields(&found), found.stopped), (vec!["product_ids"], true));
         let most = BatchGetProductsRequest { product_ids: vec![String::new(); 100] }.encode_to_vec();
-        assert!(!scan(BatchGetProductsRequest::FIELDS, &most).hopeless);
+        assert!(!scan(BatchGetProductsRequest::FIELDS, &most).stopped);
     }
 
     #[test]
@@ -175,10 +174,10 @@ mod tests {
             ..Default::default()
         };
         let scan = |bytes: &[u8]| scan(DiscardDeadLettersRequest::FIELDS, bytes);
-        assert!(!scan(&ids(100).encode_to_vec()).hopeless);
+        assert!(!scan(&ids(100).encode_to_vec()).stopped);
         assert_eq!(fields(&scan(&ids(101).encode_to_vec())), ["dead_letter_ids"]);
         let one_by_one = |count| [3 << 3, 7].repeat(count);
-        assert!(!scan(&one_by_one(100)).hopeless);
+        assert!(!scan(&one_by_one(100)).stopped);
         assert_eq!(fields(&scan(&one_by_one(101))), ["dead_letter_ids"]);
     }
 
@@ -186,7 +185,7 @@ mod tests {
     fn lists_of_a_message_that_is_there_several_times_are_counted_together() {
         let line = |line: &str| ShippingAddress { lines: vec![line.to_owned(); 3], ..Default::default() };
         let once = CreateOrderRequest { shipping_address: Some(line("a")), ..Default::default() }.encode_to_vec();
-        assert!(!scan(CreateOrderRequest::FIELDS, &once).hopeless);
+        assert!(!scan(CreateOrderRequest::FIELDS, &once).stopped);
         let twice = [once.clone(), once].concat();
         let merged = CreateOrderRequest::decode(&*twice).expect("it decodes").shipping_address.expect("an address");
         assert_eq!(merged.lines.len(), 6, "as decoding merges them");
@@ -199,8 +198,8 @@ mod tests {
         let request = CreateOrderRequest { shipping_address: Some(address), ..Default::default() }.encode_to_vec();
         let found = scan(CreateOrderRequest::FIELDS, &request);
         assert_eq!(fields(&found), ["shipping_address.lines[0]", "shipping_address.lines[1]"]);
-        assert!(!found.hopeless);
-        // The same field over and over: no list, and no end of violations either.
+        assert!(!found.stopped);
+        // A field that is not a list occurs 1,000 times; the violations are bounded all the same.
         let mut bytes = Vec::new();
         for _ in 0..1_000 {
             encode_varint(4 << 3 | 2, &mut bytes);
@@ -208,7 +207,7 @@ mod tests {
             bytes.extend([1 << 3 | 2, 1, 0]);
         }
         let found = scan(CreateOrderRequest::FIELDS, &bytes);
-        assert_eq!((found.violations.len(), found.hopeless), (MAX_VIOLATIONS, true));
+        assert_eq!((found.violations.len(), found.stopped), (MAX_VIOLATIONS, true));
     }
 
     #[test]

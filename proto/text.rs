@@ -1,4 +1,4 @@
-//! What a text may hold, as its contract says by `(souk.policy.v1.text)`.
+//! Checks which characters a text contains, by the option `(souk.policy.v1.text)` of its field.
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
@@ -18,10 +18,9 @@ pub(crate) enum Text {
 }
 
 impl Text {
-    /// What is wrong with this text. Whether one must be there at all is another rule, and one that is no UTF-8 does not
-    /// decode.
+    /// Why the text is refused. An empty text is for other rules, and one that is not UTF-8 does not decode.
     pub(crate) fn refuse(self, bytes: &[u8]) -> Option<&'static str> {
-        // PostgreSQL has no NUL in its texts.
+        // PostgreSQL cannot store NUL in a text.
         if bytes.contains(&0) {
             return Some("must not contain NUL");
         }
@@ -46,19 +45,19 @@ impl Text {
     }
 }
 
-/// What lays out a text of several lines.
+/// Line breaks and tabs.
 fn is_break(it: char) -> bool {
     matches!(it, '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}')
 }
 
-/// Embeddings, overrides and isolates: they make a text look like another one. The marks that only hint are fine.
+/// Embeddings, overrides and isolates, which make a text look like another one. Mere direction marks are allowed.
 fn is_override(it: char) -> bool {
     matches!(it, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn is_visible(it: char) -> bool {
     use GeneralCategory::*;
-    // Letters and symbols by their category, that are drawn as nothing.
+    // Their category says letter or symbol, but they are invisible.
     let blank = matches!(it, '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}');
     let unseen = [
         Control,
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_may_hold_anything_but_nul() {
+    fn an_opaque_text_may_contain_anything_but_nul() {
         for any in [" ", "\n", "\u{202e}", "\u{1b}"] {
             assert_eq!(Text::Opaque.refuse(any.as_bytes()), None, "{any:?}");
         }

@@ -1,5 +1,5 @@
--- Holds a request, behind the limits and the check of the token, until `requests.lua` has judged its body, and refuses it for
--- what was found.
+-- Holds a request, after the rate limits and the token check, until `requests.lua` has validated its body, and refuses it
+-- if the body is invalid.
 
 function envoy_on_request(handle)
   handle:body()
@@ -8,6 +8,6 @@ function envoy_on_request(handle)
     handle:respond({[":status"] = found.status}, found.description)
     return
   end
-  -- Where chunks were held back there is one, of the JSON. gRPC behind the transcoder has another length.
+  -- If chunks were held back there is a length, that of the JSON. The transcoded gRPC message has another one.
   handle:headers():remove("content-length")
 end

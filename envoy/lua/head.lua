@@ -1,4 +1,4 @@
--- Answers HEAD as GET without its body. The contracts bind GET only, so the transcoder would not find the method.
+-- Answers HEAD like GET, without the body. The contracts bind only GET, so the transcoder would not find a HEAD.
 
 function envoy_on_request(handle)
   if handle:headers():get(":method") ~= "HEAD" then
@@ -9,7 +9,7 @@ function envoy_on_request(handle)
   handle:streamInfo():dynamicMetadata():set("souk.head", "is_head", true)
 end
 
--- Also called for what was refused before this filter saw the request, whatever its method.
+-- Also called for requests that were refused before this filter saw them, of any method.
 function envoy_on_response(handle)
   if handle:streamInfo():dynamicMetadata():get("souk.head") then
     for chunk in handle:bodyChunks() do

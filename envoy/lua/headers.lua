@@ -1,8 +1,8 @@
--- Brings into one form what clients may write in many: the scheme of `authorization`, whose case says nothing and which any
--- number of spaces may follow, and `grpc-timeout`, which is bounded on both sides. A client that waits for less than the
--- floor leaves earlier by itself; a service that is given less cannot do anything but give up.
+-- Normalizes two headers: the scheme of `authorization`, whose case does not matter and which any number of spaces may
+-- follow, and `grpc-timeout`, which is kept within a floor and a ceiling. A client that waits for less than the floor gives
+-- up by itself; a service with less time could only fail.
 --
--- `deadlines`, in milliseconds, is written before this text by `souk envoy`.
+-- `souk envoy` puts the table `deadlines`, in milliseconds, before this program.
 
 local MILLISECONDS = {H = 3600000, M = 60000, S = 1000, m = 1, u = 0.001, n = 0.000001}
 

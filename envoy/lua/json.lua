@@ -1,17 +1,17 @@
--- Reads a body as JSON and against the contracts: `read_body`, for `requests.lua` behind this text. Each name must be a
--- field, in one of its two spellings, once, and each value of the field's kind. UTF-8 is left to the transcoder, which
--- checks it, and so is what a string must look like, such as a time.
+-- Parses a body as JSON and validates it against the contracts: `read_body`, for `requests.lua`, which follows this program.
+-- Each name must be a field, in one of its two spellings, once, and each value of the field's kind. The transcoder checks
+-- UTF-8, and the format of strings such as times.
 --
--- `contracts`, the tables before this text, are written by `souk envoy`.
+-- `souk envoy` puts the tables `contracts` before this program.
 
 local byte, concat, find, format = string.byte, table.concat, string.find, string.format
 local gmatch, gsub, match, sub = string.gmatch, string.gsub, string.match, string.sub
 
--- No request of the contracts comes near these; they bound the work for one that nobody signed. Escapes in strings count
--- as values do.
+-- No valid request comes near these; they bound the work for requests without a valid token. An escape in a string counts
+-- as a value.
 local MAX_DEPTH = 32
 local MAX_VALUES = 10000
--- How much of a name that is no field is repeated in the answer.
+-- How much of an unknown name the error repeats.
 local MAX_NAME = 100
 
 local QUOTE, COMMA, COLON, LETTER_N, BACKSLASH = 34, 44, 58, 110, 92
@@ -32,20 +32,20 @@ for name in pairs(contracts.messages) do
 end
 for name, fields in pairs(contracts.messages) do
   for _, field in ipairs(fields) do
-    field.fields, field.values = messages[field.of or ""], contracts.enums[field.of or ""]
+    field.fields, field.values = messages[field.type or ""], contracts.enums[field.type or ""]
     messages[name][field.name], messages[name][field.json] = field, field
   end
 end
 
--- The body that is being read, how many values it had so far, and the names and indices that lead to the current one.
--- Reading never yields, so one of each is enough for a worker.
+-- The body that is being read, the number of its values so far, and the names and indices that lead to the current one.
+-- Parsing never yields, so one of each is enough for a worker thread.
 local text, values, trail = "", 0, {}
 
 local function shorten(name)
   if #name <= MAX_NAME then
     return name
   end
-  -- Without half a character at its end.
+  -- Without a truncated character at its end.
   return (gsub(sub(name, 1, MAX_NAME), "[\192-\255][\128-\191]*$", "")) .. "..."
 end
 
@@ -88,7 +88,7 @@ local function count(depth)
   end
 end
 
--- Past white space, and what comes there.
+-- Skips white space; returns the position and the byte there.
 local function skip(at)
   local first = byte(text, at)
   if first and first > 32 then
@@ -98,7 +98,7 @@ local function skip(at)
   return at, byte(text, at)
 end
 
--- Reading functions take where to begin, and return where to go on and what they read.
+-- Functions that read take the position to start at, and return the position after what they read, and its value.
 
 local function read_escape(at, depth)
   count(depth)
@@ -188,7 +188,7 @@ local function expect(at, letter, depth, description)
   end
 end
 
--- Numbers may be texts.
+-- JSON of a protobuf number may be a string.
 local function expect_number(at, depth, description)
   if byte(text, at) ~= QUOTE and not find(text, "^[%d-]", at) then
     refuse(depth, description)
@@ -246,7 +246,7 @@ for kind in pairs(LIMITS) do
   end
 end
 
--- After a value: a comma and where the next one begins, or the end.
+-- After a value: a comma, or the end of the list or object. Returns the next position and whether it was the end.
 local function read_separator(at, close, depth)
   local at, mark = skip(at)
   if mark == close then
@@ -262,7 +262,7 @@ local function is_null(at)
   return byte(text, at) == LETTER_N and find(text, "^null", at) ~= nil
 end
 
--- The value of a field. `bound` is what the path says about it.
+-- The value of a field. `bound` is the value that the path has for it.
 local function read_value(at, field, depth, bound)
   count(depth)
   if is_null(at) then
@@ -281,13 +281,13 @@ local function read_value(at, field, depth, bound)
       next, value = read_string(at, depth)
     end
     if value ~= bound then
-      refuse(depth, "must be what the path says, or absent")
+      refuse(depth, "must equal the value in the path, or be absent")
     end
   end
   return next
 end
 
--- Of a list or a map: null would be dropped.
+-- An item of a list or a map, which must not be null: the transcoder would drop it.
 local function read_item(at, field, depth)
   count(depth)
   if field.kind ~= "any" and is_null(at) then
@@ -320,7 +320,7 @@ local function read_name(at, depth)
   return at, name
 end
 
--- An object with the fields of a message, or with any names and one kind of value.
+-- An object with the fields of a message, or a map.
 read_object = function(at, object, depth, bound)
   local next, first = skip(at + 1)
   if first == CLOSE_OBJECT then
@@ -336,7 +336,7 @@ read_object = function(at, object, depth, bound)
     if not field then
       refuse(depth + 1, "is not a field")
     elseif seen[key] then
-      refuse(depth + 1, "is there twice")
+      refuse(depth + 1, "occurs twice")
     end
     seen[key] = true
     if object.item then
@@ -367,7 +367,7 @@ read_any = function(at, depth)
   return (read_number(at, depth))
 end
 
--- A whole body. `bound` are the values of the path, as a tree of field names.
+-- A whole body. `bound` has the values of the path, as a tree of field names.
 local function read_body(binding, bound)
   local depth, field = 0, {kind = "message", fields = binding.fields}
   if binding.body ~= "*" then

@@ -1,10 +1,10 @@
--- Refuses REST requests that the transcoder behind this filter would take otherwise than they were meant. It drops fields
--- that it does not know, lets the last of two values win, lets the query win over the path and the body, and its parser
--- reads texts that are not JSON. Routes of gRPC and of a GET without a query switch this program off.
+-- Refuses REST requests that the transcoder, which follows this filter, would misread. The transcoder drops unknown fields,
+-- lets the last of two values win, lets the query win over the path and the body, and accepts texts that are not JSON.
+-- This program is disabled for routes of gRPC, and of a GET without a query.
 --
--- The first thing that is wrong is answered: its text as the body of a local reply, and its field, where it has one, as
--- dynamic metadata for the mapper of local replies. What is wrong with a body is answered by `body.lua`, behind the limits and
--- the check of the token.
+-- The response has the first violation: its text as the body of a local reply, and its field, if any, as dynamic metadata
+-- for the mapper of local replies. `body.lua` sends the response for an invalid body, after the rate limits and the token
+-- check.
 
 -- HTTP method -> bindings without variables by their path, and the others in a list.
 local by_method = {}
@@ -25,14 +25,14 @@ local function decode(escaped)
   end))
 end
 
--- A parameter is a field that neither the path nor the body has, and one that is no list is there once.
+-- A parameter must be a field that neither the path nor the body has, and occur once unless it is a list.
 local function check_query(query, binding, bound)
   local seen = {}
   for parameter in gmatch(query, "[^&]+") do
     local name = decode(match(parameter, "^[^=]*"))
     trail[1] = name
     if binding.body == "*" then
-      refuse(1, "must be in the body: there are no parameters beside it")
+      refuse(1, "must be in the body: a request with a body has no parameters")
     end
     local fields, field, path, at = binding.fields, nil, {}, bound
     for step in gmatch(name .. ".", "(.-)%.") do
@@ -51,14 +51,14 @@ local function check_query(query, binding, bound)
     elseif type(at) == "string" then
       refuse(1, "must be in the path")
     elseif seen[name] and not field.is_list then
-      refuse(1, "is there twice")
+      refuse(1, "occurs twice")
     end
     seen[name] = true
   end
 end
 
 local function find_binding(bindings, path)
-  -- As the transcoder does, which is the one that counts: a slash at the end says nothing.
+  -- Like the transcoder, which decides: a slash at the end is ignored.
   path = byte(path, -1) == 47 and #path > 1 and sub(path, 1, -2) or path
   local exact = bindings.exact[path]
   if exact then
@@ -85,7 +85,7 @@ local function bind(variables, captures)
   return bound
 end
 
--- What is to be answered to a request: a status and a text, or an empty status for one that is good.
+-- The status and text of the response to an invalid request; an empty status for a valid one.
 local function conclude(handle, is_good, violation)
   if is_good then
     return "", ""
@@ -98,17 +98,17 @@ local function conclude(handle, is_good, violation)
   return "400", violation.description
 end
 
--- For `body.lua`, behind the check of the token.
-local function tell(handle, status, description)
+-- Passes the response to `body.lua`, which sends it after the token check.
+local function pass_on(handle, status, description)
   local found = handle:streamInfo():dynamicMetadata()
   found:set("souk.body", "status", status)
   found:set("souk.body", "description", description)
 end
 
--- Reads the body while the headers go on to the limits and the check of the token: who is refused there sends none. Chunks
--- are held back until the body is whole, and go on together in the last one, so that the transcoder never sees a part of a
--- body that is not good.
-local function judge_body(handle, binding, bound, length)
+-- Reads the body while the headers proceed to the rate limits and the token check: a client that is refused there need not
+-- send the body. Chunks are held back until the body is complete, and then pass as the last chunk, so that the transcoder
+-- never sees a part of an invalid body.
+local function validate_body(handle, binding, bound, length)
   local pieces, size, last = {}, 0, nil
   for chunk in handle:bodyChunks() do
     local piece = chunk:getBytes(0, chunk:length())
@@ -125,7 +125,7 @@ local function judge_body(handle, binding, bound, length)
   local is_good, violation = pcall(read_body, binding, bound)
   local rest = is_good and text or ""
   text = ""
-  -- A good body of one chunk is still in it. Behind trailers there is no chunk left.
+  -- A valid body of one chunk was not held back. After trailers no chunk is left to change.
   local is_there = is_good and #pieces == 1 and size == length
   if not is_there and not pcall(last.setBytes, last, rest) and is_good then
     return false, {field = "", description = "the body must not have trailers"}
@@ -133,7 +133,7 @@ local function judge_body(handle, binding, bound, length)
   return is_good, violation
 end
 
--- As the transcoder tells gRPC from REST.
+-- The transcoder distinguishes gRPC from REST in the same way.
 local function is_grpc(content_type)
   return content_type == "application/grpc" or (content_type and sub(content_type, 1, 17) == "application/grpc+")
 end
@@ -148,7 +148,7 @@ local function guard(handle)
   local mark = find(path, "?", 1, true) or #path + 1
   local binding, captures = find_binding(bindings, sub(path, 1, mark - 1))
   if not binding then
-    -- Nothing that is not understood here reaches the transcoder.
+    -- The transcoder must not see a request that is not understood here.
     handle:respond({[":status"] = "404"}, "")
     return
   end
@@ -158,9 +158,9 @@ local function guard(handle)
     handle:respond({[":status"] = status}, description)
   elseif binding.body ~= "" and not binding.is_raw then
     local length = headers:get("content-length")
-    status, description = conclude(handle, judge_body(handle, binding, bound, length and tonumber(length)))
+    status, description = conclude(handle, validate_body(handle, binding, bound, length and tonumber(length)))
     if status ~= "" then
-      tell(handle, status, description)
+      pass_on(handle, status, description)
     end
   end
 end
@@ -168,8 +168,8 @@ end
 function envoy_on_request(handle)
   local is_done, mistake = pcall(guard, handle)
   if not is_done then
-    -- Envoy would let the request pass.
+    -- Without a response, Envoy would let the request pass.
     handle:logErr(tostring(mistake))
-    tell(handle, "500", "")
+    pass_on(handle, "500", "")
   end
 end

@@ -1,5 +1,5 @@
-//! From the contracts to the tables of `lua/requests.lua`: how each RPC is bound to HTTP, and which fields its messages
-//! have. Written as Lua, so that Envoy reads them together with the program.
+//! Generates the tables of `lua/requests.lua` from the contracts: the HTTP bindings of each RPC, and the fields of its
+//! messages. They are Lua, part of the same program.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,13 +11,13 @@ use crate::Error;
 
 const HTTP_BODY: &str = "google.api.HttpBody";
 
-/// One way to call one RPC over REST.
+/// One HTTP binding of one RPC.
 struct Binding {
     method: String,
     /// Such as `/v1/orders/{order_id}:cancel`.
     template: String,
     request: MessageDescriptor,
-    /// The field that the body is, `*` for the whole request, empty for none.
+    /// The field that the body maps to; `*` for the whole request, empty for no body.
     body: String,
 }
 
@@ -28,15 +28,15 @@ pub(crate) fn write_lua(descriptors: &[u8]) -> Result<String, Error> {
     let mut rules = String::new();
     for binding in &bindings {
         tables.add_message(&binding.request);
-        writeln!(rules, "    {},", rule(binding)?).expect("a text takes all");
+        writeln!(rules, "    {},", rule(binding)?).expect("writing to a String cannot fail");
     }
     let mut lua = format!("local contracts = {{\n  bindings = {{\n{rules}  }},\n  messages = {{\n");
     for (name, fields) in &tables.messages {
-        writeln!(lua, "    [\"{name}\"] = {{{}}},", fields.join(", ")).expect("a text takes all");
+        writeln!(lua, "    [\"{name}\"] = {{{}}},", fields.join(", ")).expect("writing to a String cannot fail");
     }
     lua.push_str("  },\n  enums = {\n");
     for (name, values) in &tables.enums {
-        writeln!(lua, "    [\"{name}\"] = {{{}}},", values.join(", ")).expect("a text takes all");
+        writeln!(lua, "    [\"{name}\"] = {{{}}},", values.join(", ")).expect("writing to a String cannot fail");
     }
     lua.push_str("  },\n}\n");
     Ok(lua)
@@ -124,13 +124,13 @@ fn find_field(message: &MessageDescriptor, path: &str) -> Option<FieldDescriptor
     }
 }
 
-/// As a Lua pattern, in a Lua string.
+/// Escapes a literal for a Lua pattern.
 fn escape(literal: &str) -> String {
     let escape = |it: char| if it.is_ascii_alphanumeric() || it == '/' { it.to_string() } else { format!("%{it}") };
     literal.chars().map(escape).collect()
 }
 
-/// Every message and enum that a request may have, by name.
+/// Every message and enum that a request may contain, by name.
 #[derive(Default)]
 struct Tables {
     messages: BTreeMap<String, Vec<String>>,
@@ -142,25 +142,25 @@ impl Tables {
         if self.messages.contains_key(message.full_name()) {
             return;
         }
-        // Before its fields: a message may have itself as a field.
+        // Inserted before its fields: a message may contain itself.
         self.messages.insert(message.full_name().to_owned(), vec![]);
         let fields = message.fields().map(|field| self.field(&field)).collect();
         self.messages.insert(message.full_name().to_owned(), fields);
     }
 
-    /// `{name = "items", json = "items", kind = "message", of = "souk.order.v1.OrderItem", is_list = true}`
+    /// `{name = "items", json = "items", kind = "message", type = "souk.order.v1.OrderItem", is_list = true}`
     fn field(&mut self, field: &FieldDescriptor) -> String {
         let (shape, kind) = match field.kind() {
             Kind::Message(entry) if field.is_map() => (", is_map = true", entry.map_entry_value_field().kind()),
             kind => (if field.is_list() { ", is_list = true" } else { "" }, kind),
         };
-        let (kind, of) = self.kind(&kind);
-        let of = of.map(|of| format!(", of = \"{of}\"")).unwrap_or_default();
+        let (kind, type_name) = self.kind(&kind);
+        let type_name = type_name.map(|it| format!(", type = \"{it}\"")).unwrap_or_default();
         let (name, json) = (field.name(), field.json_name());
-        format!("{{name = \"{name}\", json = \"{json}\", kind = \"{kind}\"{of}{shape}}}")
+        format!("{{name = \"{name}\", json = \"{json}\", kind = \"{kind}\"{type_name}{shape}}}")
     }
 
-    /// Which JSON it is, and the name of its table if it has one.
+    /// How JSON represents it, and the name of its message or enum, if it is one.
     fn kind(&mut self, kind: &Kind) -> (&'static str, Option<String>) {
         let json = match kind {
             Kind::Bool => "bool",
@@ -195,7 +195,7 @@ impl Tables {
     }
 }
 
-/// Such as `google.protobuf.StringValue`: in JSON the value itself.
+/// Such as `google.protobuf.StringValue`, whose JSON is the wrapped value.
 fn is_wrapper(name: &str) -> bool {
     let wrapped = name.strip_prefix("google.protobuf.").and_then(|name| name.strip_suffix("Value"));
     wrapped.is_some_and(|it| {

@@ -1,9 +1,9 @@
-//! Where the replicas of each role are.
+//! The addresses of each role's replicas.
 
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 use roster::Role;
 
-/// `EDGE_ORDER_ENDPOINTS` and its like, one for each role.
+/// The settings `EDGE_ORDER_ENDPOINTS` and the like, one for each role.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoints(pub(crate) Vec<(Role, Vec<String>)>);
 

@@ -1,5 +1,5 @@
-//! What the edge itself answers, in the one error shape: a table of reasons, and two mappers of local replies for each,
-//! one for gRPC and one for REST.
+//! The errors that the edge itself returns, in the format of the services' errors: a table of reasons, and for each of them
+//! two mappers of Envoy's local replies, one for gRPC and one for REST.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -11,26 +11,26 @@ const DOMAIN: &str = "souk.edge";
 
 struct Reason {
     name: &'static str,
-    /// When: a CEL expression over the local reply.
+    /// A CEL expression over the local reply: whether it has this reason.
     when: &'static str,
-    /// The HTTP status it becomes; none keeps Envoy's.
+    /// The HTTP status; `None` keeps Envoy's.
     http: Option<u16>,
     /// The code over gRPC, and over REST.
     codes: (Code, Code),
-    /// None keeps the text of the filter that refuses. `MAX_BODY` stands for the limit.
+    /// `None` keeps the text of the filter that refused. `MAX_BODY` is replaced by the limit.
     message: Option<&'static str>,
     field: Field,
 }
 
-/// The field that is to blame, as a `BadRequest` detail.
+/// The invalid field, for a `BadRequest` detail.
 enum Field {
     None,
     Named(&'static str),
-    /// A filter of ours left it in the metadata of the request. Over REST only, as it reads nothing of gRPC.
+    /// One of our Lua filters put it into the request's metadata. REST only: those filters skip gRPC.
     InMetadata,
 }
 
-/// The first that matches counts.
+/// The first entry that matches applies.
 const TABLE: [Reason; 15] = [
     Reason {
         name: "REQUEST_INVALID",
@@ -101,7 +101,7 @@ const TABLE: [Reason; 15] = [
         when: "response.code == 431",
         http: Some(431),
         codes: (Code::ResourceExhausted, Code::ResourceExhausted),
-        message: Some("The request's headers are longer than 12 KiB, or more than 100."),
+        message: Some("The request's headers are longer than 12 KiB, or there are more than 100."),
         field: Field::None,
     },
     Reason {
@@ -154,14 +154,14 @@ const TABLE: [Reason; 15] = [
     },
 ];
 
-/// One row of the table, as the template prints it.
+/// One entry of the table, as the template renders it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Mapper {
     reason: &'static str,
     when: &'static str,
     http: Option<u16>,
     message: Option<String>,
-    /// Everything a gRPC client reads is in headers.
+    /// For gRPC the whole error is in headers.
     grpc: Grpc,
     rest_code: i32,
     rest_message: &'static str,
@@ -182,8 +182,8 @@ pub(crate) fn mappers(max_body: u32) -> Vec<Mapper> {
 
 impl Reason {
     fn mapper(&self, max_body: u32) -> Mapper {
-        let told = self.message.map(|text| text.replace("MAX_BODY", &max_body.to_string()));
-        let message = told.clone().unwrap_or("The request is not valid.".to_owned());
+        let own_message = self.message.map(|text| text.replace("MAX_BODY", &max_body.to_string()));
+        let message = own_message.clone().unwrap_or("The request is not valid.".to_owned());
         let mut details = ErrorDetails::with_error_info(self.name, DOMAIN, std::collections::HashMap::new());
         if let Field::Named(field) = self.field {
             details.add_bad_request_violation(field, message.as_str());
@@ -205,7 +205,7 @@ impl Reason {
             reason: self.name,
             when: self.when,
             http: self.http,
-            message: told,
+            message: own_message,
             grpc: Grpc { status: self.codes.0 as i32, message, details: STANDARD_NO_PAD.encode(status.details()) },
             rest_code: self.codes.1 as i32,
             rest_message,

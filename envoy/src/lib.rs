@@ -1,10 +1,9 @@
 //! The edge: one Envoy in front of all roles. Its configuration is `envoy.yaml.j2`, filled from the contracts: one exact
-//! route per public RPC, with the token it wants, the limit it counts against and whether it may be retried. What services
-//! ask of each other has no route.
+//! route per public RPC, with its token requirement, rate limit and retries. Internal RPCs never have a route.
 //!
 //! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size, HEAD
 //! (`lua/head.lua`), headers (`lua/headers.lua`), strict REST requests (`lua/requests.lua`), transcoding, limits, tokens,
-//! answers to bodies that are not good (`lua/body.lua`), routing. Limits come before tokens, so that bad tokens are counted.
+//! refusal of invalid bodies (`lua/body.lua`), routing. Limits come before tokens, so that invalid tokens count against them.
 
 mod bindings;
 mod endpoints;
@@ -26,10 +25,10 @@ use serde::Serialize;
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub struct Config {
-    /// Where clients connect.
+    /// The address to which clients connect.
     #[arg(id = "EDGE_LISTEN", long = "listen", env = "EDGE_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Envoy's own admin page.
+    /// The address of Envoy's admin interface.
     #[arg(
         id = "EDGE_ADMIN_LISTEN",
         long = "admin-listen",
@@ -39,7 +38,7 @@ pub struct Config {
     admin_listen: SocketAddr,
     #[command(flatten)]
     endpoints: Endpoints,
-    /// Where the keys of access tokens are published: admin ports of the user service.
+    /// The hosts that serve the public keys of access tokens: admin ports of the user service.
     #[arg(
         id = "EDGE_JWKS_ENDPOINTS",
         long = "jwks-endpoints",
@@ -48,10 +47,10 @@ pub struct Config {
         value_delimiter = ','
     )]
     jwks_endpoints: Vec<String>,
-    /// Where traces go, by OTLP over gRPC, as host:port. None: nowhere.
+    /// The trace collector (OTLP over gRPC), as host:port. Unset: no traces.
     #[arg(id = "EDGE_OTLP_ENDPOINT", long = "otlp-endpoint", env = "EDGE_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
-    /// Origins of browser clients, such as https://shop.example. None: no browser of another origin.
+    /// Origins whose pages may call the API from a browser, such as https://shop.example.
     #[arg(id = "EDGE_CORS_ORIGINS", long = "cors-origins", env = "EDGE_CORS_ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
     /// The issuer of access tokens.
@@ -74,7 +73,7 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     read_rate: u32,
-    /// Reads at once.
+    /// Burst of reads per client address.
     #[arg(
         id = "SOUK_LIMIT_READ_BURST",
         long = "limit-read-burst",
@@ -92,7 +91,7 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     write_rate: u32,
-    /// Writes at once.
+    /// Burst of writes per client address.
     #[arg(
         id = "SOUK_LIMIT_WRITE_BURST",
         long = "limit-write-burst",
@@ -101,7 +100,7 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     write_burst: u32,
-    /// Registrations and logins at once and client address; as many again come back evenly over the window.
+    /// Registrations and logins per client address and window.
     #[arg(
         id = "SOUK_LIMIT_ACCOUNT_COUNT",
         long = "limit-account-count",
@@ -110,11 +109,11 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     account_count: u32,
-    /// The window of these.
+    /// The window of SOUK_LIMIT_ACCOUNT_COUNT.
     #[arg(id = "SOUK_LIMIT_ACCOUNT_WINDOW", long = "limit-account-window", env = "SOUK_LIMIT_ACCOUNT_WINDOW", default_value = "15m", value_parser = parse_time)]
     account_window: Duration,
-    /// How long a call may take: at most 5s, as services wait no longer where the caller does not say. A client's longer
-    /// `grpc-timeout` is lowered to it.
+    /// Timeout of a call, at most 5s, which is the default deadline of services. A client's longer `grpc-timeout` is lowered
+    /// to it.
     #[arg(
         id = "EDGE_TIMEOUT",
         long = "timeout",
@@ -134,22 +133,22 @@ pub struct Config {
     max_body: u32,
 }
 
-/// The programs that run in Envoy. The last two are one, behind the tables of `bindings`.
+/// The Lua filters. The last two form one program, together with the tables of `bindings`.
 const HEAD: &str = include_str!("../lua/head.lua");
 const HEADERS: &str = include_str!("../lua/headers.lua");
 const BODY: &str = include_str!("../lua/body.lua");
 const JSON: &str = include_str!("../lua/json.lua");
 const REQUESTS: &str = include_str!("../lua/requests.lua");
-/// The least time that a service is given, whatever the client says: more than an RPC usually takes.
+/// The shortest deadline that is passed to a service: more than an RPC usually takes.
 const DEADLINE_FLOOR: Duration = Duration::from_millis(100);
-/// What Envoy buffers of a connection, in bytes, unless a body may be longer.
+/// How many bytes Envoy buffers of a connection, unless a body may be longer.
 const BUFFER: u32 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the contracts: {0}")]
     Contracts(#[from] chassis::rpc::policy::Unreadable),
-    #[error("the contracts have a service of `{0}`, which has no endpoints")]
+    #[error("the contracts have a service of the role `{0}`, which has no endpoints")]
     NoEndpoints(String),
     #[error("{variable}: `{value}` is not host:port")]
     Endpoint { variable: String, value: String },
@@ -159,15 +158,15 @@ pub enum Error {
     Template(#[from] minijinja::Error),
 }
 
-/// Replicas of one role, or of something beside them.
+/// An Envoy cluster: the replicas of one role, or of another server.
 #[derive(Debug, Serialize)]
 struct Cluster {
     name: &'static str,
     endpoints: Vec<Endpoint>,
-    /// Addresses need no name server.
+    /// `STATIC` if all endpoints are IP addresses.
     r#type: &'static str,
     http2: Protocol,
-    /// The gRPC service whose health is asked for.
+    /// The gRPC service whose health is checked.
     health: Option<String>,
 }
 
@@ -184,7 +183,7 @@ struct Endpoint {
     port: u16,
 }
 
-/// The whole configuration, the contracts included.
+/// The whole configuration, with the descriptors of the contracts.
 pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
     let rpcs = routes::read(descriptors)?;
     let clusters = clusters(config, &rpcs)?;
@@ -252,7 +251,7 @@ fn cluster(
 fn endpoint(variable: &str, text: &str) -> Result<Endpoint, Error> {
     let refuse = || Error::Endpoint { variable: variable.to_owned(), value: text.to_owned() };
     let (host, port) = text.rsplit_once(':').ok_or_else(refuse)?;
-    // In IPv6 addresses a port needs brackets; names are what a name server may know.
+    // An IPv6 address with a port needs brackets.
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let is_host = match bracketed {
         Some(host) => host.parse::<Ipv6Addr>().is_ok(),
@@ -266,7 +265,7 @@ fn address(listen: SocketAddr) -> Endpoint {
     Endpoint { host: listen.ip().to_string(), port: listen.port() }
 }
 
-/// To Envoy none at all means for ever, and buckets are filled every 50 ms at most.
+/// Envoy takes 0 for no timeout, and fills token buckets every 50 ms at the most.
 fn parse_time(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
     if duration < Duration::from_millis(50) { Err(format!("`{text}` is below 50ms")) } else { Ok(duration) }

@@ -1,4 +1,4 @@
-//! From the contracts to routes: what the edge needs to know of each RPC.
+//! Derives the edge's routes from the contracts.
 
 use chassis::rpc::policy::{self, Access, RateClass};
 use prost_reflect::DescriptorPool;
@@ -7,13 +7,13 @@ use serde::Serialize;
 /// One routed RPC.
 #[derive(Debug, Serialize, PartialEq)]
 pub(crate) struct Rpc {
-    /// `/souk.order.v1.OrderService/CreateOrder`: after transcoding, REST and gRPC are the same.
+    /// `/souk.order.v1.OrderService/CreateOrder`: after transcoding, REST calls have it as well.
     pub(crate) path: String,
     /// `souk.order.v1.OrderService`.
     pub(crate) service: String,
     /// The role that serves it.
     pub(crate) cluster: String,
-    /// Which limit it counts against.
+    /// Its rate class.
     pub(crate) class: &'static str,
     pub(crate) token: Token,
     pub(crate) shape: Shape,
@@ -26,7 +26,7 @@ pub(crate) enum Token {
     None,
 }
 
-/// What decides about its timeout and its retries.
+/// Its timeout and retries depend on this.
 #[derive(Debug, Clone, Copy, Serialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Shape {

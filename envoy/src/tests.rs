@@ -44,7 +44,7 @@ fn the_configuration_has_each_route_and_is_the_same_each_time() {
 }
 
 #[test]
-fn an_endpoint_that_is_none_is_named_with_its_variable() {
+fn an_invalid_endpoint_is_named_with_its_variable() {
     for odd in ["order", "http://order:9005", "a b:80", "order:0", "order:65536", ":80", "::1:80", "[order]:80", ""] {
         let error = render(&config(&["--order-endpoints", odd]), contracts::DESCRIPTORS).expect_err(odd);
         assert_eq!(error.to_string(), format!("EDGE_ORDER_ENDPOINTS: `{odd}` is not host:port"));
@@ -57,7 +57,7 @@ fn an_endpoint_that_is_none_is_named_with_its_variable() {
 }
 
 #[test]
-fn limits_and_times_that_would_mean_none_or_not_be_kept_are_refused() {
+fn limits_and_times_that_envoy_would_ignore_are_refused() {
     let arguments = [
         "--limit-read-rate=0",
         "--limit-write-burst=0",
@@ -79,11 +79,11 @@ fn every_binding_of_the_contracts_is_in_the_tables() {
         r#"{method = "POST", path = "^/v1/orders/([^/:]+)%:cancel$", variables = {"order_id"}, request = "souk.order.v1.CancelOrderRequest", body = "*", is_raw = false},"#,
         r#"{method = "PATCH", path = "^/v1/products/([^/:]+)$", variables = {"product.product_id"}, request = "souk.product.v1.UpdateProductRequest", body = "product", is_raw = false},"#,
         r#"path = "^/v1/payments/webhooks/([^/:]+)$", variables = {"provider"}, request = "souk.payment.v1.ReceiveWebhookRequest", body = "body", is_raw = true},"#,
-        r#"{name = "items", json = "items", kind = "message", of = "souk.order.v1.OrderItem", is_list = true}"#,
+        r#"{name = "items", json = "items", kind = "message", type = "souk.order.v1.OrderItem", is_list = true}"#,
         r#"{name = "amount_minor", json = "amountMinor", kind = "int64"}"#,
         r#"{name = "create_time", json = "createTime", kind = "string"}"#,
     ] {
         assert!(lua.contains(line), "{line}");
     }
-    assert!(!lua.contains("QuoteItems"), "what services ask of each other is not bound");
+    assert!(!lua.contains("QuoteItems"), "internal RPCs have no binding");
 }

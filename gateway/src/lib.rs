@@ -1,5 +1,5 @@
-//! What people open at the edge. Reflection of the public contracts, so that `grpcurl` works through Envoy without a proto
-//! file: what services ask of each other, and what only operators see on a role's own port, is not in it.
+//! gRPC reflection of the public contracts, so that `grpcurl` works through Envoy without a proto file. Internal RPCs and
+//! `OpsService` are not part of it.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use prost_types::FileDescriptorSet;
 /// The gateway.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
-    /// Where it listens for gRPC.
+    /// The address on which it serves gRPC.
     #[arg(value_parser = parse_loopback)]
     listen: SocketAddr,
 }
@@ -29,7 +29,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
 }
 
 fn role(context: &Context) -> Result<Role, Box<dyn std::error::Error>> {
-    let contracts = publish(FileDescriptorSet::decode(context.descriptors)?, &context.policies);
+    let contracts = only_public(FileDescriptorSet::decode(context.descriptors)?, &context.policies);
     let reflect = || {
         let builder = tonic_reflection::server::Builder::configure();
         let names = service_names(&contracts);
@@ -40,8 +40,8 @@ fn role(context: &Context) -> Result<Role, Box<dyn std::error::Error>> {
     Ok(role.serve_streaming(reflect().build_v1()?).serve_streaming(reflect().build_v1alpha()?))
 }
 
-/// The contracts as the edge routes them.
-fn publish(mut contracts: FileDescriptorSet, policies: &Policies) -> FileDescriptorSet {
+/// Without the RPCs that the edge does not route.
+fn only_public(mut contracts: FileDescriptorSet, policies: &Policies) -> FileDescriptorSet {
     contracts.file.retain(|file| !file.package().starts_with("souk.ops."));
     for file in &mut contracts.file {
         let package = file.package().to_owned();
@@ -73,21 +73,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_published_is_what_the_edge_routes() {
+    fn reflection_has_the_rpcs_that_the_edge_routes() {
         let kit = testkit::Kit::new();
         let all = FileDescriptorSet::decode(kit.context.descriptors).expect("the contracts decode");
-        let public = publish(all, &kit.context.policies);
+        let public = only_public(all, &kit.context.policies);
         let methods = public.file.iter().flat_map(|file| {
             let services =
                 file.service.iter().map(move |service| (format!("{}.{}", file.package(), service.name()), service));
             services.flat_map(|(name, it)| it.method.iter().map(move |method| format!("/{name}/{}", method.name())))
         });
-        let published: BTreeSet<String> = methods.collect();
-        // Only what has a limit at the edge has a route there.
+        let reflected: BTreeSet<String> = methods.collect();
+        // The edge routes the RPCs with a rate class.
         let policies = &kit.context.policies;
         let is_routed = |path: &&str| policies.get(path).is_some_and(|policy| policy.rate_class != RateClass::Internal);
         let routed: BTreeSet<String> = policies.paths().filter(is_routed).map(str::to_owned).collect();
-        assert_eq!(published, routed);
+        assert_eq!(reflected, routed);
         assert!(!service_names(&public).iter().any(|name| name.contains("ops")));
     }
 

@@ -1,4 +1,4 @@
-//! What a POST asks for, parsed.
+//! The commands of POST requests, parsed.
 
 use crate::error::Error;
 use crate::idempotency::Key;
@@ -7,7 +7,7 @@ use crate::metadata::Metadata;
 use crate::outcome::{Operation, PaymentMethod};
 use crate::params::Params;
 
-/// Stripe's for most currencies, in minor units.
+/// Stripe's minimum for most currencies, in minor units.
 const SMALLEST_CHARGE: u64 = 50;
 
 pub(crate) struct Request {
@@ -35,7 +35,7 @@ pub(crate) struct NewIntent {
 
 pub(crate) struct Confirmation {
     pub(crate) payment_method: Option<PaymentMethod>,
-    /// Whether the cardholder is there to authenticate: neither `off_session` nor `error_on_requires_action` was set.
+    /// Whether the cardholder can authenticate: neither `off_session` nor `error_on_requires_action` was set.
     pub(crate) cardholder_present: bool,
 }
 
@@ -57,7 +57,7 @@ impl Command {
         }
     }
 
-    /// The intent that it is about, if there is one already.
+    /// The existing intent that it changes, if any.
     pub(crate) fn intent(&self) -> Option<IntentId> {
         match self {
             Command::Create(_) => None,
@@ -82,7 +82,7 @@ impl NewIntent {
             Some("manual") => CaptureMethod::Manual,
             _ => CaptureMethod::Automatic,
         };
-        // As Stripe has it: without a list it offers whatever the account accepts.
+        // Without a list, Stripe offers what the account accepts.
         params.take_one_of("payment_method_types[]", &["card"])?;
         let confirmed = params.take_flag("confirm")?;
         let confirmation = Confirmation::parse(params)?;
@@ -130,7 +130,7 @@ impl NewRefund {
     }
 }
 
-/// An id that is not even shaped like one is simply not there, as at Stripe.
+/// A malformed id is answered like an unknown one, as by Stripe.
 pub(crate) fn parse_intent_id(id: String, param: &'static str) -> Result<IntentId, Error> {
     IntentId::parse(&id).ok_or(Error::NotFound { what: "payment_intent", param, id })
 }

@@ -1,5 +1,5 @@
-//! Errors in Stripe's shape. Those here are not kept under an idempotency key, as nothing was carried out; but for
-//! [`Error::Broken`], which is.
+//! Errors in Stripe's format. They are not stored under an idempotency key, as nothing was executed, except for
+//! [`Error::Broken`].
 
 use std::borrow::Cow;
 use std::io;
@@ -41,14 +41,14 @@ pub(crate) enum Error {
     KeyReused(String),
     KeyInUse,
     Limited(Limit),
-    /// Asked for by the payment method, with or without the effect. The one error that is kept.
+    /// Simulated by the payment method, with or without the effect. The only error that is stored.
     Broken,
-    /// Asked for by the payment method, after the hang.
+    /// Simulated by the payment method, after the hang.
     GaveUp,
     Journal(io::Error),
 }
 
-/// The inside of `{"error": ...}`, and the status it comes with.
+/// The content of `{"error": ...}`, and the HTTP status.
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
     pub(crate) kind: &'static str,
@@ -170,7 +170,7 @@ impl Error {
             Error::Broken => Problem::api_error(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our end."),
             Error::GaveUp => Problem::api_error(StatusCode::GATEWAY_TIMEOUT, "The request took too long."),
             Error::Journal(error) => {
-                tracing::error!(%error, "the journal failed; nothing was done");
+                tracing::error!(%error, "the journal cannot be written or read; the call had no effect");
                 Problem::api_error(StatusCode::INTERNAL_SERVER_ERROR, "The journal cannot be written or read.")
             }
         }

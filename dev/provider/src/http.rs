@@ -1,4 +1,4 @@
-//! The HTTP side: routes, keys, parameters in, JSON out.
+//! The HTTP routes: they check API keys, parse parameters and return JSON.
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ use crate::params::Params;
 use crate::refund::{RefundId, RefundStatus};
 use crate::webhook::Delivery;
 
-/// Stripe's.
+/// Stripe's maximum.
 pub(crate) const LARGEST_LIST: u64 = 100;
 const LARGEST_BODY: usize = 64 * 1024;
-/// The most rows of the ledger in one answer.
+/// The most rows of the ledger in one response.
 const LARGEST_PAGE: u64 = 1_000;
 
 pub(crate) fn router(provider: Provider) -> Router {
@@ -50,11 +50,11 @@ pub(crate) fn router(provider: Provider) -> Router {
         .fallback(refuse_url)
         .method_not_allowed_fallback(refuse_url)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .layer(middleware::map_response(number))
+        .layer(middleware::map_response(add_request_id))
         .with_state(provider)
 }
 
-/// A status and a body; the same bytes whenever it is replayed.
+/// A status and a body; a replay has the same bytes.
 pub(crate) struct Reply {
     status: StatusCode,
     body: String,
@@ -88,7 +88,7 @@ impl IntoResponse for Reply {
     }
 }
 
-/// A POST: its parameters and, if it brought one, its key.
+/// A POST: its parameters, and its idempotency key if it has one.
 struct Call {
     key: Option<Key>,
     params: Params,
@@ -110,7 +110,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
 }
 
 impl Call {
-    fn ask(self, command: Command) -> Result<Request, Error> {
+    fn into_request(self, command: Command) -> Result<Request, Error> {
         self.params.end()?;
         Ok(Request { key: self.key, command })
     }
@@ -126,7 +126,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
 
 async fn create_intent(State(provider): State<Provider>, mut call: Call) -> Result<Reply, Error> {
     let command = Command::Create(NewIntent::parse(&mut call.params)?);
-    provider.perform(call.ask(command)?).await
+    provider.perform(call.into_request(command)?).await
 }
 
 async fn confirm_intent(
@@ -135,7 +135,7 @@ async fn confirm_intent(
     mut call: Call,
 ) -> Result<Reply, Error> {
     let command = Command::Confirm(parse_intent_id(id, "intent")?, Confirmation::parse(&mut call.params)?);
-    provider.perform(call.ask(command)?).await
+    provider.perform(call.into_request(command)?).await
 }
 
 async fn capture_intent(
@@ -145,7 +145,7 @@ async fn capture_intent(
 ) -> Result<Reply, Error> {
     let amount = call.params.take_amount("amount_to_capture")?;
     let command = Command::Capture(parse_intent_id(id, "intent")?, amount);
-    provider.perform(call.ask(command)?).await
+    provider.perform(call.into_request(command)?).await
 }
 
 async fn cancel_intent(
@@ -154,12 +154,12 @@ async fn cancel_intent(
     mut call: Call,
 ) -> Result<Reply, Error> {
     let command = Command::Cancel(parse_intent_id(id, "intent")?, parse_cancellation(&mut call.params)?);
-    provider.perform(call.ask(command)?).await
+    provider.perform(call.into_request(command)?).await
 }
 
 async fn create_refund(State(provider): State<Provider>, mut call: Call) -> Result<Reply, Error> {
     let command = Command::Refund(NewRefund::parse(&mut call.params)?);
-    provider.perform(call.ask(command)?).await
+    provider.perform(call.into_request(command)?).await
 }
 
 async fn get_intent(
@@ -186,7 +186,7 @@ async fn get_refund(
     Ok(Json(refund.to_json(ledger.intent(refund.intent)?)))
 }
 
-/// An intent's, newest first.
+/// The refunds of an intent, newest first.
 async fn list_refunds(State(provider): State<Provider>, mut params: Params) -> Result<Json<Value>, Error> {
     let id = params.take("payment_intent").ok_or(Error::ParameterMissing("payment_intent"))?;
     let id = parse_intent_id(id, "payment_intent")?;
@@ -205,7 +205,7 @@ async fn list_refunds(State(provider): State<Provider>, mut params: Params) -> R
     Ok(Json(json!({"object": "list", "data": page, "has_more": more, "url": "/v1/refunds"})))
 }
 
-/// The key is not checked against anything: any that looks like one of Stripe's will do.
+/// Accepts any key that looks like one of Stripe's.
 async fn require_api_key(request: HttpRequest<Body>, next: Next) -> Result<Response, Error> {
     let key = request.headers().get(AUTHORIZATION).ok_or(Error::ApiKeyMissing)?;
     match key.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")) {
@@ -218,16 +218,16 @@ async fn refuse_url(method: Method, uri: Uri) -> Error {
     Error::UrlUnknown(format!("{method}: {}", uri.path()))
 }
 
-/// Every answer has a number, which support would ask for.
-async fn number(mut response: Response) -> Response {
-    let number = format!("req_{}", Uuid::now_v7().simple());
-    if let Ok(number) = HeaderValue::from_str(&number) {
-        response.headers_mut().insert(HeaderName::from_static("request-id"), number);
+/// Every response has an id, as Stripe's.
+async fn add_request_id(mut response: Response) -> Response {
+    let id = format!("req_{}", Uuid::now_v7().simple());
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HeaderName::from_static("request-id"), id);
     }
     response
 }
 
-/// What the bank, or the customer, did about a refund.
+/// Sets the status of a refund, as the bank or the customer would cause it.
 async fn set_refund(
     State(provider): State<Provider>,
     Path(id): Path<String>,
@@ -235,7 +235,7 @@ async fn set_refund(
 ) -> Result<StatusCode, Error> {
     let id = RefundId::parse(&id).ok_or(Error::NotFound { what: "refund", param: "id", id })?;
     let status = params.take("status").ok_or(Error::ParameterMissing("status"))?;
-    let why = format!("{status} is no status of a refund.");
+    let why = format!("{status} is not a status of a refund.");
     let status = RefundStatus::parse(&status).ok_or(Error::ParameterInvalid { param: "status", why })?;
     let failure_reason = params.take_text("failure_reason", 100)?;
     params.end()?;
@@ -255,7 +255,7 @@ async fn set_webhooks(State(provider): State<Provider>, mut params: Params) -> R
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A page of what is numbered from 1: after which number, and how many.
+/// The parameters of a page: the number of the row before it, and the most rows.
 fn take_rows(mut params: Params) -> Result<(usize, usize), Error> {
     let after = params.take_count("after", 0, u64::MAX)?.unwrap_or(0);
     let limit = params.take_count("limit", 1, LARGEST_PAGE)?.unwrap_or(LARGEST_PAGE);
@@ -263,8 +263,8 @@ fn take_rows(mut params: Params) -> Result<(usize, usize), Error> {
     Ok((usize::try_from(after).unwrap_or(usize::MAX), limit as usize))
 }
 
-/// The rows after `after`, what the next page follows, and whether there is one.
-fn cut<T>(rows: &[T], after: usize, limit: usize) -> (&[T], usize, usize) {
+/// The rows of a page, and the numbers of the rows before it and at its end.
+fn page<T>(rows: &[T], after: usize, limit: usize) -> (&[T], usize, usize) {
     let from = after.min(rows.len());
     let to = from.saturating_add(limit).min(rows.len());
     (&rows[from..to], from, to)
@@ -274,7 +274,7 @@ async fn list_movements(State(provider): State<Provider>, params: Params) -> Res
     let (after, limit) = take_rows(params)?;
     let ledger = provider.ledger();
     let all = ledger.movements();
-    let (rows, from, to) = cut(all, after, limit);
+    let (rows, from, to) = page(all, after, limit);
     let mut entries = Vec::with_capacity(rows.len());
     for (at, movement) in rows.iter().enumerate() {
         let intent = ledger.intent(movement.intent)?;

@@ -1,6 +1,6 @@
-//! Idempotency like Stripe's: the same key with the same parameters has the stored answer, with others it is refused,
-//! and while its first call runs it is refused too. Keys are not forgotten (Stripe may after a day), so that a late
-//! retry is never a second effect.
+//! Idempotency like Stripe's: the same key with the same parameters gets the stored response; with other parameters, or while
+//! its first call runs, it is refused. Keys never expire (Stripe's may after a day), so that a late retry never has a second
+//! effect.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,27 +9,26 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-use crate::journal::Place;
+use crate::journal::Position;
 
-/// Stripe's.
+/// Stripe's maximum.
 const LONGEST: usize = 255;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Key {
     name: String,
-    /// A hash of path and parameters: enough to tell an honest mistake, which is what it is for.
+    /// A hash of path and parameters. 64 bits are enough to detect mistakes.
     fingerprint: u64,
 }
 
-/// What is known about each key. The answers themselves stay in the journal: replays are rare, and a load test makes
-/// a million of them.
+/// The keys that were used. Responses stay in the journal: replays are rare, and a load test uses a million keys.
 #[derive(Default)]
 pub(crate) struct Keys(HashMap<Box<str>, Slot>);
 
 struct Slot {
     fingerprint: u64,
-    /// None while the first call runs.
-    answer: Option<Place>,
+    /// `None` while the first call runs.
+    response: Option<Position>,
 }
 
 impl Key {
@@ -41,7 +40,7 @@ impl Key {
         params.sort();
         let mut hash = Sha256::new();
         for text in [path].into_iter().chain(params.into_iter().flat_map(|(name, value)| [name.as_str(), value])) {
-            // The length keeps what is two texts from looking like one.
+            // Lengths keep different lists of texts from having the same bytes.
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text);
         }
@@ -52,28 +51,28 @@ impl Key {
 }
 
 impl Keys {
-    /// Where this key's answer is, if it was used before.
-    pub(crate) fn find(&self, key: &Key) -> Result<Option<Place>, Error> {
+    /// The position of this key's response, if it was used before.
+    pub(crate) fn find(&self, key: &Key) -> Result<Option<Position>, Error> {
         match self.0.get(key.name.as_str()) {
             None => Ok(None),
             Some(slot) if slot.fingerprint != key.fingerprint => Err(Error::KeyReused(key.name.clone())),
-            Some(Slot { answer: None, .. }) => Err(Error::KeyInUse),
-            Some(Slot { answer, .. }) => Ok(*answer),
+            Some(Slot { response: None, .. }) => Err(Error::KeyInUse),
+            Some(Slot { response, .. }) => Ok(*response),
         }
     }
 
     pub(crate) fn claim(&mut self, key: &Key) {
-        self.0.insert(key.name.as_str().into(), Slot { fingerprint: key.fingerprint, answer: None });
+        self.0.insert(key.name.as_str().into(), Slot { fingerprint: key.fingerprint, response: None });
     }
 
-    pub(crate) fn store(&mut self, key: &Key, answer: Place) {
-        self.0.insert(key.name.as_str().into(), Slot { fingerprint: key.fingerprint, answer: Some(answer) });
+    pub(crate) fn store(&mut self, key: &Key, response: Position) {
+        self.0.insert(key.name.as_str().into(), Slot { fingerprint: key.fingerprint, response: Some(response) });
     }
 
-    /// Lets go of a claim that came to nothing; an answer stays.
+    /// Removes the claim of a call that failed; a stored response stays.
     pub(crate) fn release(&mut self, key: &Key) {
         if let Entry::Occupied(slot) = self.0.entry(key.name.as_str().into())
-            && slot.get().answer.is_none()
+            && slot.get().response.is_none()
         {
             slot.remove();
         }

@@ -1,6 +1,6 @@
-//! A payment intent: what it knows, and the only ways it changes. Pure: no clock, no journal, no HTTP.
+//! A payment intent and its state transitions. Pure: no clock, no journal, no HTTP.
 //!
-//! Whatever is called, in whatever order: it is captured at most once, and `captured + voided <= authorized`,
+//! Invariants, for calls in any order: it is captured at most once, `captured + voided <= authorized`, and
 //! `refunded - refund_failed <= captured`.
 
 use std::fmt;
@@ -29,22 +29,22 @@ pub(crate) struct Intent {
     pub(crate) description: Option<String>,
     pub(crate) metadata: Metadata,
     pub(crate) status: Status,
-    /// The last decline, and the payment method it took from the intent.
+    /// The last decline, and the payment method that it removed from the intent.
     pub(crate) declined: Option<(Decline, PaymentMethod)>,
     pub(crate) canceled: Option<Cancellation>,
     pub(crate) authorized: Tally,
     pub(crate) captured: Tally,
     pub(crate) voided: Tally,
     pub(crate) refunded: Tally,
-    /// Of that, in refunds that failed afterwards.
+    /// The part of `refunded` whose refunds failed afterwards.
     #[serde(default)]
     pub(crate) refund_failed: Tally,
-    /// In refunds that are under way.
+    /// The amount of pending refunds.
     #[serde(default)]
     pub(crate) refunding: u64,
-    /// What went wrong instead of having its effect, once.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) stumbled: Vec<Operation>,
+    /// The operations whose first call failed without an effect.
+    #[serde(default, rename = "stumbled", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failed_once: Vec<Operation>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,14 +72,14 @@ pub(crate) struct Cancellation {
     pub(crate) reason: Option<String>,
 }
 
-/// How often money moved one way, and how much in all.
+/// The number and the sum of one kind of movement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) times: u32,
     pub(crate) amount: u64,
 }
 
-/// A definite no, kept under the idempotency key like any answer.
+/// The call was refused definitely; stored under the idempotency key like a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Refusal {
@@ -116,16 +116,16 @@ impl Intent {
             refunded: Tally::default(),
             refund_failed: Tally::default(),
             refunding: 0,
-            stumbled: Vec::new(),
+            failed_once: Vec::new(),
         }
     }
 
-    /// Whether this call goes wrong instead of having its effect.
-    pub(crate) fn stumble(&mut self, operation: Operation) -> Option<Trouble> {
-        let trouble = self.payment_method?.stumble(operation)?;
-        let first = self.status.allows(operation) && !self.stumbled.contains(&operation);
+    /// How this call fails without an effect, if it is the first of its kind and the payment method says so.
+    pub(crate) fn fail_first(&mut self, operation: Operation) -> Option<Trouble> {
+        let trouble = self.payment_method?.fails_first(operation)?;
+        let first = self.status.allows(operation) && !self.failed_once.contains(&operation);
         first.then(|| {
-            self.stumbled.push(operation);
+            self.failed_once.push(operation);
             trouble
         })
     }
@@ -186,7 +186,7 @@ impl Intent {
         }
         if self.payment_method == Some(PaymentMethod::LateConfirm)
             && self.status == Status::RequiresConfirmation
-            && self.stumbled.contains(&Operation::Confirm)
+            && self.failed_once.contains(&Operation::Confirm)
         {
             self.authorize();
         }
@@ -194,7 +194,7 @@ impl Intent {
         Ok(())
     }
 
-    /// Gives back this much, or all that is left, and says how much that is and how it went.
+    /// Refunds this amount, or all that is left. Returns the amount and the status of the refund.
     pub(crate) fn refund(&mut self, amount: Option<u64>) -> Result<(u64, RefundStatus), Refusal> {
         if !self.status.allows(Operation::Refund) {
             return Err(Refusal::UnexpectedState(Operation::Refund));
@@ -211,8 +211,8 @@ impl Intent {
             return Err(Refusal::RefundTooLarge);
         }
         let status = match self.payment_method {
-            Some(PaymentMethod::RefundFails) if !self.stumbled.contains(&Operation::Refund) => {
-                self.stumbled.push(Operation::Refund);
+            Some(PaymentMethod::RefundFails) if !self.failed_once.contains(&Operation::Refund) => {
+                self.failed_once.push(Operation::Refund);
                 RefundStatus::Failed
             }
             Some(PaymentMethod::RefundPending | PaymentMethod::RefundWaits) => {
@@ -227,9 +227,9 @@ impl Intent {
         Ok((amount, status))
     }
 
-    /// One of its refunds becomes what it may become.
-    pub(crate) fn settle_refund(&mut self, amount: u64, from: RefundStatus, to: RefundStatus) {
-        match (from.is_under_way(), to.is_under_way()) {
+    /// One of its refunds changed its status.
+    pub(crate) fn change_refund(&mut self, amount: u64, from: RefundStatus, to: RefundStatus) {
+        match (from.is_pending(), to.is_pending()) {
             (true, true) => {}
             (true, false) => {
                 self.refunding -= amount;
@@ -239,17 +239,17 @@ impl Intent {
         }
     }
 
-    /// What went back and did not fail.
-    pub(crate) fn given_back(&self) -> u64 {
+    /// Refunds that succeeded and did not fail afterwards.
+    pub(crate) fn net_refunded(&self) -> u64 {
         self.refunded.amount - self.refund_failed.amount
     }
 
-    /// Captured, and neither given back nor about to be.
+    /// Captured, and neither refunded nor in a pending refund.
     pub(crate) fn unrefunded(&self) -> u64 {
-        self.captured.amount - self.given_back() - self.refunding
+        self.captured.amount - self.net_refunded() - self.refunding
     }
 
-    /// Authorized, and neither captured nor let go.
+    /// Authorized, and neither captured nor voided.
     pub(crate) fn held(&self) -> u64 {
         self.authorized.amount - self.captured.amount - self.voided.amount
     }
@@ -303,7 +303,7 @@ impl Status {
 }
 
 impl Tally {
-    /// Nothing is not a movement.
+    /// An amount of 0 is not a movement.
     fn add(&mut self, amount: u64) {
         if amount > 0 {
             self.times += 1;
@@ -317,7 +317,7 @@ impl IntentId {
         id.strip_prefix("pi_").and_then(|uuid| Uuid::try_parse(uuid).ok()).map(IntentId)
     }
 
-    /// An intent has at most one charge, so the one id gives the other.
+    /// The id of the intent's only charge.
     pub(crate) fn charge(self) -> String {
         format!("ch_{}", self.0.simple())
     }

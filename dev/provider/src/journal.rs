@@ -1,8 +1,8 @@
-//! The journal: one JSON line per call that was carried out, written before its answer, replayed at the start.
+//! The journal: one JSON line per executed call, written before its response, replayed at the start.
 //!
-//! A line goes to the operating system in one write and is not fsynced: this simulates another company's machine, which does
-//! not lose power together with ours, and whose disk must not slow down what is measured here. A killed process loses
-//! nothing that way; at worst the last line is torn, and then its call was never answered.
+//! A line is written in one system call and not fsynced: the simulator stands for another company's machine, which does not lose
+//! power together with ours, and whose disk must not slow down our measurements. A killed process loses nothing that way; at
+//! worst the last line is torn, and then its call was never answered.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
@@ -15,7 +15,7 @@ use crate::idempotency::Key;
 use crate::intent::{Intent, Refusal};
 use crate::refund::Refund;
 
-/// A call and all it did: the intent as it is afterwards, so that replaying needs no rules, and what was answered.
+/// An executed call: its response, and the intent and refund after it, so that replaying needs no rules.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Record {
     /// Unix milliseconds.
@@ -27,29 +27,28 @@ pub(crate) struct Record {
     pub(crate) refund: Option<Refund>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) refusal: Option<Refusal>,
-    /// What was answered is an error of ours, whatever the effect.
+    /// The response is a simulated error (500), with or without an effect.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) broken: bool,
 }
 
-/// Where a record is.
+/// The position of a record in the file.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     start: u64,
     length: u32,
 }
 
 pub(crate) struct Journal {
     file: File,
-    /// Where the last whole line ends. Lines are written here and not wherever the file ends, so that what a failed
-    /// write left behind is overwritten.
+    /// The end of the last whole line. The next line is written here, so that it overwrites the rest of a failed write.
     end: u64,
     line: Vec<u8>,
 }
 
 impl Journal {
-    /// Opens the journal in this folder and hands over every record in it, oldest first.
-    pub(crate) fn open(data: &Path, mut replay: impl FnMut(Record, Place)) -> io::Result<Journal> {
+    /// Opens the journal in this folder, and replays every record in it, oldest first.
+    pub(crate) fn open(data: &Path, mut replay: impl FnMut(Record, Position)) -> io::Result<Journal> {
         fs::create_dir_all(data)?;
         let path = data.join("journal.jsonl");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
@@ -71,7 +70,7 @@ impl Journal {
             let record = serde_json::from_slice(&line).map_err(|error| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("{} at byte {end}: {error}", path.display()))
             })?;
-            replay(record, Place::new(end, length)?);
+            replay(record, Position::new(end, length)?);
             end += length as u64;
         }
         if !line.is_empty() {
@@ -81,26 +80,26 @@ impl Journal {
         Ok(Journal { file, end, line })
     }
 
-    pub(crate) fn append(&mut self, record: &Record) -> io::Result<Place> {
+    pub(crate) fn append(&mut self, record: &Record) -> io::Result<Position> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, record)?;
         self.line.push(b'\n');
-        let place = Place::new(self.end, self.line.len())?;
+        let position = Position::new(self.end, self.line.len())?;
         self.file.write_all_at(&self.line, self.end)?;
-        self.end += u64::from(place.length);
-        Ok(place)
+        self.end += u64::from(position.length);
+        Ok(position)
     }
 
-    pub(crate) fn read(&self, place: Place) -> io::Result<Record> {
-        let mut line = vec![0; place.length as usize];
-        self.file.read_exact_at(&mut line, place.start)?;
+    pub(crate) fn read(&self, position: Position) -> io::Result<Record> {
+        let mut line = vec![0; position.length as usize];
+        self.file.read_exact_at(&mut line, position.start)?;
         Ok(serde_json::from_slice(&line)?)
     }
 }
 
-impl Place {
-    fn new(start: u64, length: usize) -> io::Result<Place> {
+impl Position {
+    fn new(start: u64, length: usize) -> io::Result<Position> {
         let length = u32::try_from(length).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok(Place { start, length })
+        Ok(Position { start, length })
     }
 }

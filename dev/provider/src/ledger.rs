@@ -1,6 +1,5 @@
-//! All that the provider knows. A call is carried out in one piece: decide on a copy of the intent, write that to the
-//! journal, then take it over in memory. Movements of money are read off what an intent's tallies gained, so the ledger
-//! and the intents cannot tell different stories.
+//! The state of the provider. A call is atomic: it changes a copy of the intent, writes that to the journal, then applies it
+//! in memory. Movements are derived from the changes of an intent's tallies, so the ledger and the intents cannot disagree.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,20 +11,20 @@ use crate::error::Error;
 use crate::http::Reply;
 use crate::idempotency::Keys;
 use crate::intent::{Intent, IntentId, Refusal, Tally};
-use crate::journal::{Journal, Place, Record};
+use crate::journal::{Journal, Position, Record};
 use crate::outcome::{PaymentMethod, Trouble};
 use crate::refund::{Refund, RefundId, RefundStatus};
 use crate::webhook::{Change, Webhooks};
 
 pub(crate) struct Ledger {
     journal: Journal,
-    books: Books,
+    state: State,
     pub(crate) webhooks: Option<Webhooks>,
 }
 
-/// What the journal says, replayed.
+/// The replayed journal.
 #[derive(Default)]
-struct Books {
+struct State {
     intents: Vec<Intent>,
     intent_at: HashMap<IntentId, usize>,
     refunds: Vec<Refund>,
@@ -35,7 +34,7 @@ struct Books {
     keys: Keys,
 }
 
-/// One movement of money; its number is its place in the list, from 1.
+/// One movement of money; its number is its position in the list, from 1.
 pub(crate) struct Movement {
     pub(crate) kind: &'static str,
     pub(crate) intent: IntentId,
@@ -45,7 +44,7 @@ pub(crate) struct Movement {
     pub(crate) at: u64,
 }
 
-pub(crate) enum Begun {
+pub(crate) enum Started {
     Replay(Reply),
     Done(Executed),
     Slow(Duration),
@@ -54,31 +53,31 @@ pub(crate) enum Begun {
 pub(crate) struct Executed {
     pub(crate) reply: Reply,
     pub(crate) trouble: Option<Trouble>,
-    /// A refund that changes by itself in a while.
-    pub(crate) unsettled: Option<RefundId>,
+    /// A refund whose status changes later by itself.
+    pub(crate) changes_later: Option<RefundId>,
 }
 
 impl Ledger {
     pub(crate) fn open(data: &Path) -> io::Result<Ledger> {
-        let mut books = Books::default();
-        let journal = Journal::open(data, |record, place| books.take_over(record, place))?;
-        Ok(Ledger { journal, books, webhooks: None })
+        let mut state = State::default();
+        let journal = Journal::open(data, |record, position| state.apply(record, position))?;
+        Ok(Ledger { journal, state, webhooks: None })
     }
 
-    /// Replays, carries out, or says how long to wait before [`Ledger::finish`]; the key is taken meanwhile.
-    pub(crate) fn begin(&mut self, request: &Request) -> Result<Begun, Error> {
+    /// Replays or executes a call, or returns how long to wait before [`Ledger::finish`]; the key is in use meanwhile.
+    pub(crate) fn start(&mut self, request: &Request) -> Result<Started, Error> {
         if let Some(key) = &request.key
-            && let Some(place) = self.books.keys.find(key)?
+            && let Some(position) = self.state.keys.find(key)?
         {
-            return Ok(Begun::Replay(self.journal.read(place)?.reply().replayed()));
+            return Ok(Started::Replay(self.journal.read(position)?.reply().replayed()));
         }
         match self.slowness(&request.command) {
-            None => Ok(Begun::Done(self.execute(request)?)),
+            None => Ok(Started::Done(self.execute(request)?)),
             Some(wait) => {
                 if let Some(key) = &request.key {
-                    self.books.keys.claim(key);
+                    self.state.keys.claim(key);
                 }
-                Ok(Begun::Slow(wait))
+                Ok(Started::Slow(wait))
             }
         }
     }
@@ -86,44 +85,44 @@ impl Ledger {
     pub(crate) fn finish(&mut self, request: &Request) -> Result<Executed, Error> {
         let executed = self.execute(request);
         if let (Err(_), Some(key)) = (&executed, &request.key) {
-            self.books.keys.release(key);
+            self.state.keys.release(key);
         }
         executed
     }
 
     pub(crate) fn intent(&self, id: IntentId) -> Result<&Intent, Error> {
-        Ok(&self.books.intents[self.place_of(id)?])
+        Ok(&self.state.intents[self.index_of(id)?])
     }
 
-    /// How many intents are older.
-    pub(crate) fn place_of(&self, id: IntentId) -> Result<usize, Error> {
-        let place = self.books.intent_at.get(&id).copied();
+    /// The number of older intents.
+    pub(crate) fn index_of(&self, id: IntentId) -> Result<usize, Error> {
+        let place = self.state.intent_at.get(&id).copied();
         place.ok_or(Error::NotFound { what: "payment_intent", param: "intent", id: id.to_string() })
     }
 
     pub(crate) fn refund(&self, id: RefundId) -> Result<&Refund, Error> {
-        let place = self.books.refund_at.get(&id);
-        place.map(|&at| &self.books.refunds[at]).ok_or(Error::NotFound {
+        let place = self.state.refund_at.get(&id);
+        place.map(|&at| &self.state.refunds[at]).ok_or(Error::NotFound {
             what: "refund",
             param: "id",
             id: id.to_string(),
         })
     }
 
-    /// An intent's, newest first.
+    /// The refunds of an intent, newest first.
     pub(crate) fn refunds(&self, id: IntentId) -> impl Iterator<Item = &Refund> {
-        let places = self.books.refunds_of.get(&id).into_iter().flatten().rev();
-        places.map(|&at| &self.books.refunds[at])
+        let places = self.state.refunds_of.get(&id).into_iter().flatten().rev();
+        places.map(|&at| &self.state.refunds[at])
     }
 
-    /// Those that change by themselves in a while.
-    pub(crate) fn unsettled_refunds(&self) -> Vec<RefundId> {
-        let unsettled = self.books.refunds.iter().filter(|refund| self.becomes(refund).is_some());
-        unsettled.map(|refund| refund.id).collect()
+    /// The refunds whose status changes later by itself.
+    pub(crate) fn refunds_that_change(&self) -> Vec<RefundId> {
+        let changing = self.state.refunds.iter().filter(|refund| self.next_status(refund).is_some());
+        changing.map(|refund| refund.id).collect()
     }
 
-    /// What a refund becomes by itself, if it does.
-    fn becomes(&self, refund: &Refund) -> Option<RefundStatus> {
+    /// The status that a refund gets later by itself, if any.
+    fn next_status(&self, refund: &Refund) -> Option<RefundStatus> {
         match (self.intent(refund.intent).ok()?.payment_method?, refund.status) {
             (PaymentMethod::RefundPending, RefundStatus::Pending) => Some(RefundStatus::Succeeded),
             (PaymentMethod::RefundFailsLater, RefundStatus::Succeeded) => Some(RefundStatus::Failed),
@@ -131,14 +130,14 @@ impl Ledger {
         }
     }
 
-    /// The while has passed.
-    pub(crate) fn settle(&mut self, id: RefundId) -> Result<(), Error> {
-        let Some(next) = self.becomes(self.refund(id)?) else { return Ok(()) };
+    /// Changes a refund to its next status.
+    pub(crate) fn advance_refund(&mut self, id: RefundId) -> Result<(), Error> {
+        let Some(next) = self.next_status(self.refund(id)?) else { return Ok(()) };
         let why = (next == RefundStatus::Failed).then(|| "expired_or_canceled_card".to_owned());
         self.set_refund(id, next, why)
     }
 
-    /// What the bank, or the customer, did about a refund.
+    /// Sets the status of a refund, as the bank or the customer would cause it.
     pub(crate) fn set_refund(
         &mut self,
         id: RefundId,
@@ -153,21 +152,21 @@ impl Ledger {
         }
         (refund.status, refund.failure_reason) = (next, failure_reason);
         let mut intent = self.intent(refund.intent)?.clone();
-        intent.settle_refund(refund.amount, before, next);
+        intent.change_refund(refund.amount, before, next);
         let record = Record { at: now(), key: None, intent, refund: Some(refund), refusal: None, broken: false };
-        let place = self.journal.append(&record)?;
-        self.take_over(record, place);
+        let position = self.journal.append(&record)?;
+        self.apply(record, position);
         Ok(())
     }
 
     /// Oldest first.
     pub(crate) fn intents(&self) -> &[Intent] {
-        &self.books.intents
+        &self.state.intents
     }
 
     /// Oldest first.
     pub(crate) fn movements(&self) -> &[Movement] {
-        &self.books.movements
+        &self.state.movements
     }
 
     fn slowness(&self, command: &Command) -> Option<Duration> {
@@ -181,41 +180,41 @@ impl Ledger {
     }
 
     fn execute(&mut self, request: &Request) -> Result<Executed, Error> {
-        let (mut record, stumbled) = self.decide(request, now())?;
-        let trouble = match (stumbled, record.refusal, record.intent.payment_method) {
+        let (mut record, failed) = self.decide(request, now())?;
+        let trouble = match (failed, record.refusal, record.intent.payment_method) {
             (None, None, Some(method)) => method.trouble(request.command.operation()),
-            _ => stumbled,
+            _ => failed,
         };
-        // A call that hangs after its effect is a success when it is repeated; everything else stays an error.
-        record.broken = stumbled.is_some() || trouble == Some(Trouble::Error);
-        let place = self.journal.append(&record)?;
+        // A call that hangs after its effect succeeds when it is repeated; other trouble is an error for ever.
+        record.broken = failed.is_some() || trouble == Some(Trouble::Error);
+        let position = self.journal.append(&record)?;
         let (reply, refund) = (record.reply(), record.refund.clone());
-        self.take_over(record, place);
-        let unsettled = refund.filter(|refund| self.becomes(refund).is_some()).map(|refund| refund.id);
-        Ok(Executed { reply, trouble, unsettled })
+        self.apply(record, position);
+        let changes_later = refund.filter(|refund| self.next_status(refund).is_some()).map(|refund| refund.id);
+        Ok(Executed { reply, trouble, changes_later })
     }
 
-    /// Remembers what happened, and sends what it changed by webhooks.
-    fn take_over(&mut self, record: Record, place: Place) {
-        let Some(webhooks) = self.webhooks.clone() else { return self.books.take_over(record, place) };
+    /// Applies a record, and sends webhooks about its changes.
+    fn apply(&mut self, record: Record, position: Position) {
+        let Some(webhooks) = self.webhooks.clone() else { return self.state.apply(record, position) };
         let (id, at) = (record.intent.id, record.at);
         let refund = record.refund.as_ref().map(|refund| refund.id);
         let before = self.intent(id).ok().cloned();
         let status = refund.and_then(|id| self.refund(id).ok()).map(|refund| refund.status);
-        self.books.take_over(record, place);
+        self.state.apply(record, position);
         let Ok(after) = self.intent(id) else { return };
         let refund = refund.and_then(|id| self.refund(id).ok()).map(|refund| (refund, status));
         webhooks.publish(&Change { before: before.as_ref(), after, refund, at });
     }
 
-    /// What the call does, or what it meets instead.
+    /// The effect of the call, or how it fails without one.
     fn decide(&self, request: &Request, at: u64) -> Result<(Record, Option<Trouble>), Error> {
         let record =
             |intent, refund, refusal| Record { at, key: request.key.clone(), intent, refund, refusal, broken: false };
         if let Some(id) = request.command.intent() {
-            let (intent, stumbled) = self.change(id, |intent| intent.stumble(request.command.operation()))?;
-            if stumbled.is_some() {
-                return Ok((record(intent, None, None), stumbled));
+            let (intent, failed) = self.change(id, |intent| intent.fail_first(request.command.operation()))?;
+            if failed.is_some() {
+                return Ok((record(intent, None, None), failed));
             }
         }
         let mut refund = None;
@@ -247,8 +246,8 @@ impl Ledger {
     }
 }
 
-impl Books {
-    fn take_over(&mut self, record: Record, place: Place) {
+impl State {
+    fn apply(&mut self, record: Record, position: Position) {
         let Record { at, key, intent, refund, .. } = record;
         let known = self.intent_at.get(&intent.id).copied();
         let gains = gains(known.map(|at| &self.intents[at]), &intent);
@@ -274,12 +273,12 @@ impl Books {
             }
         }
         if let Some(key) = key {
-            self.keys.store(&key, place);
+            self.keys.store(&key, position);
         }
     }
 }
 
-/// What moved between these two: by kind, for the how-manyth time, and how much.
+/// The movements between two states of an intent: kind, number of movements of this kind so far, and amount.
 fn gains(before: Option<&Intent>, after: &Intent) -> impl Iterator<Item = (&'static str, Tally)> + use<> {
     let tallies =
         |intent: &Intent| [intent.authorized, intent.captured, intent.voided, intent.refunded, intent.refund_failed];

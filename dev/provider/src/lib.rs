@@ -1,13 +1,12 @@
-//! Simulates the payment provider: Stripe's wire API over real HTTP, with a ledger of its own that ours can be compared to.
-//! It never loses an answered call, never moves money twice for one intent, and sends webhooks if it is told where.
+//! Simulates the payment provider: Stripe's wire API over real HTTP, with its own ledger, which ours can be compared to. It
+//! never loses an answered call, and never moves money twice for one intent.
 //!
-//! # Stripe's side
+//! # Stripe's API
 //!
-//! Form-encoded requests, JSON answers, errors as `{"error": {type, code, decline_code, param, message,
+//! Form-encoded requests, JSON responses, errors as `{"error": {type, code, decline_code, param, message,
 //! payment_intent}}`. `Authorization: Bearer sk_...` is required (any key that starts like that), `Idempotency-Key` is
-//! honoured on every POST, `Stripe-Version` is accepted, `Request-Id` is on every answer and
-//! `Idempotent-Replayed: true` on a replay. Parameters that are not known here are refused, so that a misspelt one is
-//! found on the laptop.
+//! honoured on every POST, `Stripe-Version` is accepted, `Request-Id` is on every response and
+//! `Idempotent-Replayed: true` on a replay. Unknown parameters are refused, so that a misspelt one is found in tests.
 //!
 //! | Call | Parameters |
 //! | --- | --- |
@@ -21,43 +20,43 @@
 //! | `GET /v1/refunds` | `payment_intent` (required here), `limit`, `starting_after` |
 //! | `GET /v1/refunds/{id}` | |
 //!
-//! What happens is chosen by the payment method, see [`outcome`]. An answer is kept under its idempotency key once the
-//! call was carried out, refusals (declines, wrong states, nothing left to refund) and errors of ours (500) included; a
-//! call that was malformed or named something unknown is not kept. A slow call takes effect at the end of its wait, whether or not its caller
-//! still listens; until then its key answers 409.
+//! The payment method selects the outcome, see [`outcome`]. The response of an executed call is stored under its idempotency
+//! key, also a refusal (decline, wrong state, nothing left to refund) and a simulated error (500); that of a malformed call, or
+//! one that names an unknown object, is not. A slow call takes effect at the end of its wait, even if its caller has
+//! disconnected; until then its key gets 409.
 //!
 //! # Limits
 //!
-//! `POST /_limits` makes it refuse what is more than `per_second` calls within any second, from then on, as Stripe does: 429,
-//! code `rate_limit`, the header `Stripe-Rate-Limited-Reason`. `reason` chooses among Stripe's (`lock_timeout` is a 429
-//! with that code and without the header), `retry_after` adds that header; without `per_second` there is no limit.
-//! `GET /_limits` says how many calls were served and refused since.
+//! `POST /_limits` sets a limit of `per_second` calls within any second. Calls beyond it get 429, code `rate_limit`, and the
+//! header `Stripe-Rate-Limited-Reason`, as at Stripe. `reason` selects one of Stripe's reasons (`lock_timeout` is a 429 with that
+//! code and without the header), `retry_after` adds that header; without `per_second` there is no limit. `GET /_limits` returns
+//! how many calls were served and refused since.
 //!
-//! # The ledger's side (no key needed)
+//! # The ledger (no API key needed)
 //!
-//! `GET /_ledger?after=N&limit=M` is every movement of money, oldest first; `seq` starts at 1 without gaps, `limit` is
-//! at most (and by default) 1,000, `next` is the `after` of the following page, `more` says whether that holds anything
-//! yet:
+//! `GET /_ledger?after=N&limit=M` lists every movement of money, oldest first; `seq` starts at 1 without gaps, `limit` is at
+//! most (and by default) 1,000, `next` is the `after` of the following page, `more` says whether that has any rows yet:
 //!
 //! ```json
 //! {"entries": [{"seq": 1, "kind": "authorized", "attempt": 1, "intent": "pi_...", "refund": null, "amount": 1250,
 //!               "currency": "eur", "metadata": {"order": "..."}, "at": 1767225600000}], "next": 1, "more": false}
 //! ```
 //!
-//! `kind` is `authorized`, `captured`, `voided` (an authorization, or what a partial capture left of it, let go),
-//! `refunded` or `refund_failed` (a refund that had succeeded came back); `attempt` counts the movements of that kind on that intent, so a second capture would show as 2;
-//! `metadata` is the intent's; `refund` is the refund's id where there is one; `at` is in Unix milliseconds.
+//! `kind` is `authorized`, `captured`, `voided` (an authorization, or the rest of it after a partial capture, was released),
+//! `refunded` or `refund_failed` (a refund that had succeeded failed); `attempt` counts the movements of that kind on that
+//! intent, so a second capture would have 2; `metadata` is the intent's; `refund` is the refund's id if there is one; `at` is in
+//! Unix milliseconds.
 //!
-//! `POST /_refunds/{id}` with `status` (`pending`, `requires_action`, `succeeded`, `failed`, `canceled`) and
-//! `failure_reason` is what the bank, or the customer, did about a refund. As at Stripe, one that succeeded may fail later,
-//! and one that failed or was canceled stays so.
+//! `POST /_refunds/{id}` sets the `status` (`pending`, `requires_action`, `succeeded`, `failed`, `canceled`) and
+//! `failure_reason` of a refund, as the bank or the customer would cause it. As at Stripe, a refund that succeeded may fail
+//! later; `failed` and `canceled` are final.
 //!
 //! # Webhooks
 //!
-//! With `--webhook-url` and `--webhook-secret-file`, what each call changes is sent there as Stripe's events about the intent,
-//! its charge and the refund (`payment_intent.*`, `charge.*`, `refund.*`), signed as Stripe signs; only those of
-//! `--webhook-events`. `POST /_webhooks` changes their delivery from then on: `delay_ms`, `times` (0 delivers none), and
-//! `order`, which `backwards` reverses among those that wait together.
+//! With `--webhook-url` and `--webhook-secret-file`, each change is sent there as Stripe's events about the intent, its charge
+//! and the refund (`payment_intent.*`, `charge.*`, `refund.*`), if `--webhook-events` has the type, signed as Stripe signs.
+//! `POST /_webhooks` changes their delivery from then on: `delay_ms`, `times` (0 delivers none), and `order`: `backwards`
+//! reverses events that wait together.
 
 mod command;
 mod error;
@@ -90,7 +89,7 @@ use tokio_util::sync::CancellationToken;
 use command::Request;
 use error::Error;
 use http::Reply;
-use ledger::{Begun, Executed, Ledger};
+use ledger::{Executed, Ledger, Started};
 use limits::Limits;
 use outcome::{HANG, SLOW, Trouble};
 use refund::RefundId;
@@ -98,18 +97,18 @@ use webhook::Webhooks;
 
 pub use seed::{Seed, seed};
 
-/// How long calls under way may take to finish once told to stop. What they did is in the journal already, so cutting
-/// one off looks to its caller like any lost connection.
+/// How long calls in progress may take after the signal to stop. Their effects are in the journal already, so a call that is
+/// cut off looks like a lost connection to its caller.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The provider: a ledger behind one lock, which is held for one call's bookkeeping and never across a wait.
+/// The provider: a ledger behind a lock, which is held while one call is executed and never across a wait.
 #[derive(Clone)]
 pub struct Provider {
     ledger: Arc<Mutex<Ledger>>,
     limits: Arc<Mutex<Limits>>,
 }
 
-/// Where webhooks go, the file whose first line signs them, and which are sent (none named: all).
+/// The target of webhooks, the file with the signing secret in its first line, and the event types to send (empty: all).
 pub struct WebhookEndpoint {
     pub url: String,
     pub secret_file: PathBuf,
@@ -134,18 +133,18 @@ pub async fn serve(listen: SocketAddr, data: PathBuf, webhooks: Option<WebhookEn
         }
         stopped.cancel();
     });
-    tracing::info!(address = %listener.local_addr()?, "the payment provider is open");
+    tracing::info!(address = %listener.local_addr()?, "the payment provider listens");
     provider.serve_on(listener, stop).await
 }
 
 impl Provider {
-    /// Opens the ledger in this folder, which is created if need be. Only one process may have it open.
+    /// Opens the ledger in this folder, or creates it. Only one process may have it open.
     pub fn open(data: impl AsRef<Path>) -> io::Result<Provider> {
         let ledger = Arc::new(Mutex::new(Ledger::open(data.as_ref())?));
         Ok(Provider { ledger, limits: Arc::default() })
     }
 
-    /// Sends what changes from now on to this URL, by these event types (none named: all).
+    /// Sends webhooks about changes from now on to this URL, of these event types (empty: all).
     pub fn send_webhooks(&self, url: String, secret: String, events: Vec<String>) {
         self.ledger().webhooks = Some(Webhooks::send_to(url, secret, events));
     }
@@ -156,8 +155,8 @@ impl Provider {
 
     /// Serves on an open socket until `stop` is cancelled.
     pub async fn serve_on(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        for refund in self.ledger().unsettled_refunds() {
-            self.settle_later(refund);
+        for refund in self.ledger().refunds_that_change() {
+            self.advance_later(refund);
         }
         let server = axum::serve(listener::Bounded::new(listener), self.router())
             .with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -168,14 +167,14 @@ impl Provider {
     }
 
     async fn perform(&self, request: Request) -> Result<Reply, Error> {
-        let begun = self.ledger().begin(&request)?;
-        let executed = match begun {
-            Begun::Replay(reply) => return Ok(reply),
-            Begun::Done(executed) => executed,
-            Begun::Slow(wait) => self.finish_after(wait, request).await?,
+        let started = self.ledger().start(&request)?;
+        let executed = match started {
+            Started::Replay(reply) => return Ok(reply),
+            Started::Done(executed) => executed,
+            Started::Slow(wait) => self.finish_after(wait, request).await?,
         };
-        if let Some(refund) = executed.unsettled {
-            self.settle_later(refund);
+        if let Some(refund) = executed.changes_later {
+            self.advance_later(refund);
         }
         match executed.trouble {
             None => Ok(executed.reply),
@@ -187,7 +186,7 @@ impl Provider {
         }
     }
 
-    /// A task of its own, because a caller that hangs up does not stop a provider that has begun.
+    /// In a separate task, as a call takes effect even if its caller disconnects.
     async fn finish_after(&self, wait: Duration, request: Request) -> Result<Executed, Error> {
         let provider = self.clone();
         let task = tokio::spawn(async move {
@@ -197,12 +196,12 @@ impl Provider {
         task.await.unwrap_or(Err(Error::Broken))
     }
 
-    fn settle_later(&self, refund: RefundId) {
+    fn advance_later(&self, refund: RefundId) {
         let provider = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(SLOW).await;
-            if let Err(error) = provider.ledger().settle(refund) {
-                tracing::error!(?error, "a refund did not change as it should have");
+            if let Err(error) = provider.ledger().advance_refund(refund) {
+                tracing::error!(?error, %refund, "the refund's status could not be changed");
             }
         });
     }

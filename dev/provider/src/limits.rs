@@ -1,4 +1,4 @@
-//! Limits, as Stripe has them: so many calls within any second. A call beyond them is answered 429 and has no effect.
+//! A rate limit like Stripe's: calls within any second. A call beyond it gets 429 and has no effect.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ use crate::params::Params;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What may be said in `Stripe-Rate-Limited-Reason`. A lock that was not had in time is a 429 without that header.
+/// The values of `Stripe-Rate-Limited-Reason`, and `lock_timeout`, which is a 429 without that header.
 const REASONS: [&str; 5] =
     ["global-rate", "global-concurrency", "endpoint-rate", "endpoint-concurrency", Limit::LOCK_TIMEOUT];
 
-/// A call was refused for this.
+/// Why a call gets 429.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     pub(crate) reason: &'static str,
@@ -35,9 +35,9 @@ impl Limit {
 
 #[derive(Default)]
 pub(crate) struct Limits {
-    /// How many calls a second. None: as many as come.
+    /// Calls per second. `None`: no limit.
     rule: Option<(u64, Limit)>,
-    /// When those of the last second were served.
+    /// The calls of the last second.
     served_at: VecDeque<Instant>,
     /// Since the rule was set.
     served: u64,

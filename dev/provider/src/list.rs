@@ -1,4 +1,4 @@
-//! `GET /v1/payment_intents`: all of them, newest first, in pages.
+//! `GET /v1/payment_intents`: lists intents, newest first, in pages.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::intent::Intent;
 use crate::ledger::Ledger;
 use crate::params::Params;
 
-/// How many refunds a charge tells of itself, as at Stripe.
+/// How many refunds a charge includes, as at Stripe.
 const REFUNDS_OF_A_CHARGE: usize = 10;
 
 pub(crate) async fn list_intents(State(provider): State<Provider>, mut params: Params) -> Result<Json<Value>, Error> {
@@ -27,7 +27,7 @@ pub(crate) async fn list_intents(State(provider): State<Provider>, mut params: P
     let all = ledger.intents();
     let place = |second: u64| all.partition_point(|intent| intent.created / 1_000 < second);
     let end = match after {
-        Some(after) => ledger.place_of(after)?.min(place(created.end)),
+        Some(after) => ledger.index_of(after)?.min(place(created.end)),
         None => place(created.end),
     };
     let found = &all[place(created.start).min(end)..end];
@@ -41,7 +41,7 @@ pub(crate) async fn list_intents(State(provider): State<Provider>, mut params: P
     Ok(Json(json!({"object": "list", "data": data, "has_more": has_more, "url": "/v1/payment_intents"})))
 }
 
-/// In which seconds of Unix time.
+/// The range of `created`, in Unix seconds.
 fn take_created(params: &mut Params) -> Result<Range<u64>, Error> {
     let mut take = |param| params.take_count(param, 0, u64::MAX - 1);
     let (least, above) = (take("created[gte]")?, take("created[gt]")?.map(|second| second + 1));

@@ -1,4 +1,4 @@
-//! Accepts at most so many connections at once; the rest wait in the kernel's queue.
+//! Accepts at most [`CONNECTIONS`] at once; others wait in the kernel's queue.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,10 +18,9 @@ pub(crate) struct Bounded {
     free: Arc<Semaphore>,
 }
 
-/// A connection, and its place among those allowed.
 pub(crate) struct Connection {
     stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Bounded {
@@ -35,13 +34,13 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let permit = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (stream, peer) = Listener::accept(&mut self.listener).await;
-        // Answers are one small write each; waiting to fill a segment would only delay them.
+        // A response is one small write; Nagle's algorithm would only delay it.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
-        (Connection { stream, _place: place }, peer)
+        (Connection { stream, _permit: permit }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

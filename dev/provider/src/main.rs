@@ -1,4 +1,4 @@
-//! `provider`: the simulator as a program.
+//! The program `provider`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ struct Options {
     /// The address that it listens on.
     #[arg(long, default_value = "127.0.0.1:9201")]
     listen: SocketAddr,
-    /// The folder of its ledger; it is created if need be.
+    /// The folder of its ledger; created if missing.
     #[arg(long)]
     data: PathBuf,
     /// The http URL that webhooks are sent to; without it, none are sent.

@@ -1,5 +1,5 @@
-//! What a caller attaches to an intent or a refund, in its order. Pairs rather than a map: there are two or three of
-//! them, and hundreds of thousands of intents.
+//! Metadata that a caller attaches to an intent or a refund, in order. Pairs rather than a map, to save memory: there are few
+//! of them per intent, and hundreds of thousands of intents.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a payment method makes happen: Stripe's test names, and ours for trouble.
+//! The outcome that a payment method selects: Stripe's test payment methods, and ours for trouble.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// How long a slow call takes.
 pub const SLOW: Duration = Duration::from_secs(3);
-/// How long a connection hangs before the caller gets 504.
+/// How long a call hangs before its caller gets 504.
 pub(crate) const HANG: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub(crate) enum PaymentMethod {
     Declined,
     #[serde(rename = "pm_card_chargeDeclinedInsufficientFunds")]
     InsufficientFunds,
-    /// Confirming answers `requires_action`, or a decline if the caller says that the cardholder is absent.
+    /// Confirming results in `requires_action`, or in a decline if the cardholder is absent.
     #[serde(rename = "pm_card_authenticationRequired")]
     AuthenticationRequired,
     /// Confirming takes [`SLOW`].
@@ -34,48 +34,47 @@ pub(crate) enum PaymentMethod {
     /// Refunding takes [`SLOW`].
     #[serde(rename = "pm_souk_slow_refund")]
     SlowRefund,
-    /// Confirming is refused as a request, and the intent stays as it was.
+    /// Confirming is refused as an invalid request, and the intent stays unchanged.
     #[serde(rename = "pm_souk_confirm_refused")]
     ConfirmRefused,
-    /// Capturing is refused for good; the intent is canceled, so that no money can be kept.
+    /// Capturing is refused, and the intent is canceled, which releases the hold.
     #[serde(rename = "pm_souk_capture_fails")]
     CaptureFails,
-    /// Capturing is refused, and the amount stays held.
+    /// Capturing is refused, and the hold stays.
     #[serde(rename = "pm_souk_capture_declined")]
     CaptureDeclined,
-    /// Confirming and capturing take effect, and the call that did it hangs for [`HANG`], then answers 504. A
-    /// repeat under the same key is answered at once.
+    /// Confirming and capturing take effect, but the call hangs for [`HANG`], then gets 504. A retry under the same key gets
+    /// the response at once.
     #[serde(rename = "pm_souk_timeout_after_success")]
     TimeoutAfterSuccess,
-    /// Confirming and capturing take effect, and the call that did it answers 500, now and whenever it is repeated.
+    /// Confirming and capturing take effect, but the call and its retries under the same key get 500.
     #[serde(rename = "pm_souk_error_after_success")]
     ErrorAfterSuccess,
-    /// The first confirmation and the first capture have no effect and answer 500, now and whenever they are repeated.
+    /// The first confirmation and the first capture have no effect; they and their retries under the same key get 500.
     #[serde(rename = "pm_souk_error_without_effect")]
     ErrorWithoutEffect,
-    /// The first confirmation hangs like one that times out, and overtakes the next cancellation: it takes effect just
-    /// before it.
+    /// The first confirmation hangs for [`HANG`], and takes effect just before the next cancellation.
     #[serde(rename = "pm_souk_late_confirm")]
     LateConfirm,
-    /// Refunding takes effect, and the call that did it hangs for [`HANG`].
+    /// Refunding takes effect, but the call hangs for [`HANG`].
     #[serde(rename = "pm_souk_refund_timeout")]
     RefundTimeout,
-    /// Refunding takes effect, the call that did it hangs for [`HANG`], and no list names the refund.
+    /// Refunding takes effect, but the call hangs for [`HANG`], and no list contains the refund.
     #[serde(rename = "pm_souk_refund_unlisted")]
     RefundUnlisted,
-    /// The first refund has no effect and answers 500, now and whenever it is repeated.
+    /// The first refund has no effect; it and its retries under the same key get 500.
     #[serde(rename = "pm_souk_refund_error")]
     RefundError,
     /// A refund is pending for [`SLOW`] before it succeeds.
     #[serde(rename = "pm_card_pendingRefund")]
     RefundPending,
-    /// A refund is pending until it is changed by a request, see `POST /_refunds/{id}`.
+    /// A refund is pending until `POST /_refunds/{id}` changes it.
     #[serde(rename = "pm_souk_refund_waits")]
     RefundWaits,
-    /// A refund succeeds, and fails [`SLOW`] later: the card is closed, and the money is the merchant's again.
+    /// A refund succeeds, and fails [`SLOW`] later as the card is closed.
     #[serde(rename = "pm_card_refundFail")]
     RefundFailsLater,
-    /// The first refund fails at once; nothing goes back.
+    /// The first refund fails at once.
     #[serde(rename = "pm_souk_refund_fails")]
     RefundFails,
     /// The charge is disputed as soon as it is captured: refunds are refused.
@@ -102,7 +101,7 @@ pub(crate) enum Operation {
     Refund,
 }
 
-/// What goes wrong with a call, besides its effect or instead of it.
+/// How a call fails, with or without its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
     Hang,
@@ -124,7 +123,7 @@ impl PaymentMethod {
         }
     }
 
-    /// What its caller meets although the call had its effect.
+    /// How a call fails although it had its effect.
     pub(crate) fn trouble(self, operation: Operation) -> Option<Trouble> {
         match (self, operation) {
             (PaymentMethod::TimeoutAfterSuccess, Operation::Confirm | Operation::Capture) => Some(Trouble::Hang),
@@ -134,8 +133,8 @@ impl PaymentMethod {
         }
     }
 
-    /// What the first call of its kind meets instead of its effect.
-    pub(crate) fn stumble(self, operation: Operation) -> Option<Trouble> {
+    /// How the first call of its kind fails without an effect.
+    pub(crate) fn fails_first(self, operation: Operation) -> Option<Trouble> {
         match (self, operation) {
             (PaymentMethod::ErrorWithoutEffect, Operation::Confirm | Operation::Capture)
             | (PaymentMethod::RefundError, Operation::Refund) => Some(Trouble::Error),

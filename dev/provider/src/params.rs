@@ -1,4 +1,4 @@
-//! Form parameters, taken by name; a parameter that was not taken is refused.
+//! Form parameters, taken by name. A parameter that was not taken is unknown, and refused.
 
 use axum::extract::{Form, FromRequest};
 use axum::http::header::CONTENT_TYPE;
@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Request};
 use crate::error::Error;
 use crate::metadata::Metadata;
 
-/// Stripe's: eight digits.
+/// Stripe's maximum: eight digits.
 const LARGEST_AMOUNT: u64 = 99_999_999;
 /// Stripe's limits on metadata.
 const METADATA_PAIRS: usize = 50;
@@ -58,7 +58,7 @@ impl Params {
         }
     }
 
-    /// A whole number of at least `least`; above `most` it is refused.
+    /// An integer from `least` to `most`.
     pub(crate) fn take_count(&mut self, param: &'static str, least: u64, most: u64) -> Result<Option<u64>, Error> {
         let Some(text) = self.take(param) else { return Ok(None) };
         match text.parse::<u64>() {

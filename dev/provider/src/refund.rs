@@ -1,4 +1,4 @@
-//! A refund. Most succeed when they are made: the intent has said by then that so much is left.
+//! A refund. Most succeed when they are created, as the intent has checked the amount by then.
 
 use std::fmt;
 
@@ -30,9 +30,8 @@ pub(crate) struct Refund {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RefundStatus {
-    /// The money is on its way.
     Pending,
-    /// The customer has to do something first.
+    /// The customer must act first.
     RequiresAction,
     #[default]
     Succeeded,
@@ -63,13 +62,13 @@ impl RefundStatus {
         }
     }
 
-    pub(crate) fn is_under_way(self) -> bool {
+    pub(crate) fn is_pending(self) -> bool {
         matches!(self, RefundStatus::Pending | RefundStatus::RequiresAction)
     }
 
-    /// One that succeeded may fail later; what failed or was canceled stays so.
+    /// A refund that succeeded may fail later; `failed` and `canceled` are final.
     pub(crate) fn may_become(self, next: RefundStatus) -> bool {
-        self != next && (self.is_under_way() || (self, next) == (RefundStatus::Succeeded, RefundStatus::Failed))
+        self != next && (self.is_pending() || (self, next) == (RefundStatus::Succeeded, RefundStatus::Failed))
     }
 }
 

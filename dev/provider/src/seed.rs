@@ -1,4 +1,4 @@
-//! Intents that are in the ledger from the beginning: captured, and some of them given back.
+//! Writes intents into a new ledger: captured, and some of them refunded.
 
 use std::io;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::refund::{Refund, RefundId};
 
 pub struct Seed {
     pub intent_id: Uuid,
-    /// What gave it back.
+    /// The refund of the whole amount, if it was refunded.
     pub refund_id: Option<Uuid>,
     /// Unix milliseconds.
     pub created: u64,
@@ -22,7 +22,7 @@ pub struct Seed {
     pub metadata: Vec<(String, String)>,
 }
 
-/// Oldest first, into a ledger that is empty and not open.
+/// Writes the seeds, which are ordered oldest first, into a ledger that is empty and not open.
 pub fn seed(data: &Path, seeds: impl Iterator<Item = Seed>) -> io::Result<()> {
     let mut journal = Journal::open(data, |_, _| {})?;
     for seed in seeds {

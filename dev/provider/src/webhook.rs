@@ -1,5 +1,5 @@
-//! Webhooks, as Stripe sends them: signed, at least once, in any order. What cannot be delivered is tried again for a
-//! while and then given up, so an endpoint must not rely on getting every event.
+//! Webhooks, as Stripe sends them: signed, usually at least once, in any order. After [`TRIES`] failures a webhook is dropped,
+//! so an endpoint must not rely on receiving every event.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use crate::intent::{Intent, Status};
 use crate::ledger::now;
 use crate::refund::{Refund, RefundStatus};
 
-/// What `souk payment --help` says that an endpoint subscribes to.
+/// The event types that `souk payment --help` recommends to subscribe to.
 pub const SUBSCRIBED: [&str; 6] = [
     "payment_intent.amount_capturable_updated",
     "payment_intent.canceled",
@@ -33,20 +33,20 @@ pub const SUBSCRIBED: [&str; 6] = [
     "refund.updated",
 ];
 
-/// How many may wait; what is more is lost.
+/// How many webhooks may wait; more are dropped.
 const WAITING: usize = 10_000;
 const AT_ONCE: usize = 16;
 const TRIES: usize = 6;
 const FASTEST_RETRY: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How webhooks are delivered, see [`crate`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivery {
     pub(crate) delay: Duration,
-    /// How often each is delivered.
+    /// How often each webhook is delivered.
     pub(crate) times: u32,
-    /// Of those that wait together, the last one is sent first.
+    /// Whether webhooks that wait together are sent in reverse order.
     pub(crate) reversed: bool,
 }
 
@@ -59,7 +59,7 @@ impl Default for Delivery {
 #[derive(Clone)]
 pub(crate) struct Webhooks {
     queue: mpsc::Sender<Value>,
-    /// Which are sent. None named: all.
+    /// The event types to send. Empty: all.
     subscribed: Arc<[String]>,
     delivery: Arc<Mutex<Delivery>>,
 }
@@ -68,7 +68,7 @@ impl Webhooks {
     pub(crate) fn send_to(url: String, secret: String, subscribed: Vec<String>) -> Webhooks {
         let (queue, events) = mpsc::channel(WAITING);
         let delivery = Arc::new(Mutex::new(Delivery::default()));
-        // The address of another machine, so that it does not use up what the edge allows to customers of this one.
+        // Sent from another address than that of local customers, so as not to use up their rate limit at the edge.
         let mut connector = HttpConnector::new();
         connector.set_local_address(Some(IpAddr::from([127, 0, 0, 2])));
         let client = Client::builder(TokioExecutor::new()).build(connector);
@@ -80,7 +80,7 @@ impl Webhooks {
         *self.delivery.lock().expect("nothing panics while it holds this lock") = delivery;
     }
 
-    /// Sends what a call changed: for each object that it changed, every event type that Stripe has for the change.
+    /// Sends webhooks about a change: for each changed object, every event type that Stripe has for the change.
     pub(crate) fn publish(&self, change: &Change<'_>) {
         for (event_type, object) in change.events() {
             if self.subscribed.is_empty() || self.subscribed.iter().any(|subscribed| subscribed == event_type) {
@@ -102,16 +102,16 @@ impl Webhooks {
             "type": event_type,
         });
         if self.queue.try_send(event).is_err() {
-            tracing::warn!("too many webhooks are waiting; one is lost");
+            tracing::warn!("too many webhooks are waiting; a webhook was dropped");
         }
     }
 }
 
-/// What a call changed.
+/// The change that a call made.
 pub(crate) struct Change<'a> {
     pub(crate) before: Option<&'a Intent>,
     pub(crate) after: &'a Intent,
-    /// The refund that it made or changed, and how that stood before.
+    /// The refund that it created or changed, and its status before.
     pub(crate) refund: Option<(&'a Refund, Option<RefundStatus>)>,
     pub(crate) at: u64,
 }
@@ -139,13 +139,13 @@ impl Change<'_> {
             names.extend(["charge.failed", "payment_intent.payment_failed"]);
         }
         if after.captured.times > was_captured {
-            // Captured at once, it is told as succeeded only.
+            // A charge that is captured when it is authorized has no `charge.captured`.
             names.extend((was_authorized > 0).then_some("charge.captured"));
             names.extend(["payment_intent.succeeded", "charge.updated"]);
         }
         if became(Status::Canceled) {
             names.push("payment_intent.canceled");
-            // What was held and let go counts as refunded.
+            // At Stripe, a released hold counts as refunded.
             names.extend((after.voided.times > 0).then_some("charge.refunded"));
         }
         let object = |name: &str| if name.starts_with("charge.") { after.charge_json() } else { after.to_json() };
@@ -154,7 +154,7 @@ impl Change<'_> {
             let is_new = before.is_none();
             events.extend(is_new.then(|| ("charge.refunded", after.charge_json())));
             let mut names = Vec::from_iter(is_new.then_some("refund.created"));
-            if !is_new || !refund.status.is_under_way() {
+            if !is_new || !refund.status.is_pending() {
                 names.extend(["refund.updated", "charge.refund.updated"]);
             }
             names.extend((refund.status == RefundStatus::Failed).then_some("refund.failed"));
@@ -164,7 +164,7 @@ impl Change<'_> {
     }
 }
 
-/// Where webhooks go.
+/// The target of webhooks.
 struct Endpoint {
     url: String,
     secret: String,
@@ -172,7 +172,7 @@ struct Endpoint {
 }
 
 async fn send(endpoint: Arc<Endpoint>, mut events: mpsc::Receiver<Value>, delivery: Arc<Mutex<Delivery>>) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut batch = Vec::new();
     while let Some(first) = events.recv().await {
         batch.push(first);
@@ -186,11 +186,11 @@ async fn send(endpoint: Arc<Endpoint>, mut events: mpsc::Receiver<Value>, delive
         }
         for event in batch.drain(..) {
             for _ in 0..delivery.times {
-                let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+                let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
                 let (endpoint, body) = (endpoint.clone(), event.to_string());
                 tokio::spawn(async move {
                     endpoint.deliver(body).await;
-                    drop(place);
+                    drop(permit);
                 });
             }
         }
@@ -198,20 +198,20 @@ async fn send(endpoint: Arc<Endpoint>, mut events: mpsc::Receiver<Value>, delive
 }
 
 impl Endpoint {
-    /// Each try has a signature of its own, made when it is sent.
+    /// Each try is signed anew, as the signature contains the time.
     async fn deliver(&self, body: String) {
         let backoff = ExponentialBuilder::new().with_min_delay(FASTEST_RETRY).with_max_times(TRIES).with_jitter();
         for (attempt, wait) in (1..).zip(backoff.build()) {
             let signature = sign(&self.secret, now() / 1_000, body.as_bytes());
-            match tokio::time::timeout(PATIENCE, self.post(signature, body.clone())).await {
+            match tokio::time::timeout(RESPONSE_TIMEOUT, self.post(signature, body.clone())).await {
                 Ok(Ok(status)) if status.is_success() => return,
                 Ok(Ok(status)) => tracing::warn!(%status, attempt, "a webhook was refused"),
                 Ok(Err(error)) => tracing::warn!(?error, attempt, "a webhook was not delivered"),
-                Err(_) => tracing::warn!(attempt, "a webhook got no response within {PATIENCE:?}"),
+                Err(_) => tracing::warn!(attempt, "a webhook got no response within {RESPONSE_TIMEOUT:?}"),
             }
             tokio::time::sleep(wait).await;
         }
-        tracing::error!(body, "a webhook was given up");
+        tracing::error!(body, "a webhook was dropped after {TRIES} tries");
     }
 
     async fn post(&self, signature: String, body: String) -> Result<StatusCode, Box<dyn Error + Send + Sync>> {
@@ -221,7 +221,7 @@ impl Endpoint {
     }
 }
 
-/// What the header `stripe-signature` says of a body that is sent at this time, in Unix seconds.
+/// The header `stripe-signature` of a body that is sent at this time, in Unix seconds.
 pub fn sign(secret: &str, at: u64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key may have any length");
     mac.update(format!("{at}.").as_bytes());

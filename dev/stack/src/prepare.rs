@@ -1,5 +1,5 @@
-//! `make prepare`: `.sqlx`, written anew. The macros say what they learn about each query from a database that has just
-//! been migrated, so that builds need none.
+//! `make prepare` regenerates `.sqlx`: the sqlx macros describe each query by freshly migrated databases, so that builds need
+//! none.
 
 use std::process::Stdio;
 
@@ -13,12 +13,12 @@ use crate::supervisor::Supervisor;
 
 const SERVER: &str = "postgres://postgres@127.0.0.1:25432";
 
-/// Where `#[sqlx::test]` makes its databases.
+/// The URL under which `#[sqlx::test]` creates its databases.
 pub fn unit_database() -> String {
     format!("{SERVER}/postgres")
 }
 
-/// The Postgres of unit tests, unless it is there already.
+/// Starts the Postgres of unit tests, unless it runs already.
 pub async fn start_postgres(supervisor: &mut Supervisor) -> Result<()> {
     let (layout, port) = (Layout::unit(), Ports::UNIT.postgres());
     if answers(port) {
@@ -49,14 +49,14 @@ async fn prepare() -> Result<()> {
         psql(&url, &files).await.with_context(|| format!("the migrations of {service}"))?;
         environment.push((role.variable("database_url"), url));
     }
-    // Each query is one file, named by its text. What is not asked for any more goes.
+    // Each query has a file, named by its hash. Removing all removes those of queries that are gone.
     let cache = root().join(".sqlx");
     if cache.exists() {
         std::fs::remove_dir_all(&cache)?;
     }
     std::fs::create_dir(&cache)?;
     for entry in std::fs::read_dir(root().join("services"))? {
-        // Stable Rust does not know that the macros read the environment.
+        // On stable Rust, cargo does not know that the macros read the environment, and would not rebuild.
         let library = entry?.path().join("src");
         for file in ["lib.rs", "main.rs"].map(|file| library.join(file)).into_iter().filter(|file| file.exists()) {
             std::fs::File::open(file)?.set_modified(std::time::SystemTime::now())?;
@@ -71,7 +71,7 @@ async fn prepare() -> Result<()> {
     Ok(())
 }
 
-/// A service's, in the order in which they apply.
+/// The migrations of a service, in order.
 fn migrations(service: &str) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(root().join("migrations").join(service))?;
     let entries = entries.map(|entry| Ok(entry?.path().to_string_lossy().into_owned()));
@@ -80,7 +80,7 @@ fn migrations(service: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Each statement commits by itself, which is enough for databases that are thrown away.
+/// Each statement commits by itself, which is enough for temporary databases.
 async fn psql(url: &str, arguments: &[&str]) -> Result<()> {
     let psql = install::postgres().context("Postgres is not installed")?.join("psql");
     let options = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url];

@@ -1,4 +1,4 @@
-//! What to run, and when it can be used.
+//! The specification of a child process, and when it is ready.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -10,22 +10,22 @@ use tokio::process::Command;
 
 use crate::shared_memory;
 
-/// What to run.
+/// The specification of a child process.
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub name: &'static str,
     pub program: PathBuf,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
-    /// The account to run as; none is ours.
+    /// The account to run as; `None`: the same as ours.
     pub user: Option<&'static str>,
-    /// Where it listens once it is ready.
+    /// The port on which it listens once it is ready.
     pub port: u16,
     pub ready: Ready,
     pub log: PathBuf,
-    /// How it is asked to stop.
+    /// The signal that stops it.
     pub stop: Signal,
-    /// The lock file of a Postgres: a new one starts when the sessions of the one before have let go of its memory.
+    /// The lock file of a Postgres: the next process starts when all sessions of the last one have ended.
     pub lock: Option<PathBuf>,
 }
 
@@ -38,7 +38,7 @@ impl Spec {
         match self.ready {
             Ready::Listening => true,
             Ready::AcceptsQueries => {
-                // It is installed beside every server.
+                // Installed with every server.
                 let mut pg_isready = Command::new(self.program.with_file_name("pg_isready"));
                 pg_isready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
                 let status = pg_isready.stdin(Stdio::null()).kill_on_drop(true).status().await;
@@ -51,13 +51,13 @@ impl Spec {
         }
     }
 
-    /// Whether the memory of the one before is still held by a session of it.
+    /// Whether a session of the last process still runs.
     pub(crate) fn is_in_use(&self) -> bool {
         self.lock.as_deref().is_some_and(shared_memory::is_in_use)
     }
 }
 
-/// When a child can be used.
+/// When a child process is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
     Listening,

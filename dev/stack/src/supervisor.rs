@@ -1,8 +1,8 @@
-//! Starts processes, restarts those that crash, and stops them all in reverse order.
+//! Starts child processes, restarts those that crash, and stops them all in reverse order.
 //!
-//! A child ends with the supervisor, however that ends. One that crashes is started again with a backoff; five crashes within
-//! a minute end everything, and so do five in a row before it was ready, however long each took. A child executes commands
-//! at any time: only the caller that waits for it to be ready waits.
+//! A child never outlives the supervisor. A child that crashes is restarted with backoff; after five crashes within a minute, or
+//! five in a row before it was ready, the supervisor reports a failure. A child executes commands at any time, also while a
+//! caller waits for it to be ready.
 
 use std::fs::{File, OpenOptions};
 use std::process::Stdio;
@@ -19,23 +19,23 @@ use tokio::task::JoinHandle;
 pub use crate::spec::{Ready, Spec};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const REPLIES_WITHIN: Duration = Duration::from_secs(5);
+const PROBE_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
-const MOST_CRASHES: usize = 5;
-const WITHIN: Duration = Duration::from_secs(60);
+const MAX_CRASHES: usize = 5;
+const CRASH_WINDOW: Duration = Duration::from_secs(60);
 
 /// A command to a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Kills it and starts it again. The reply comes when it is ready.
+    /// Kills and restarts it. The reply comes when it is ready.
     Kill,
-    /// The same, and the reply comes at once.
+    /// Kills and restarts it. The reply comes at once.
     KillNow,
     /// Kills it; it stays stopped.
     End,
     /// Stops it by the signal of its specification; it stays stopped.
     Stop,
-    /// The reply comes when it is ready.
+    /// Starts it. The reply comes when it is ready.
     Start,
     /// Freezes it.
     Pause,
@@ -44,7 +44,7 @@ pub enum Command {
 
 type Reply = oneshot::Sender<Result<u32>>;
 
-/// The supervisor's end of a child.
+/// The supervisor's handle of a child.
 struct Handle {
     name: &'static str,
     /// How often it crashed.
@@ -53,7 +53,7 @@ struct Handle {
     task: JoinHandle<()>,
 }
 
-/// All children. Dropping it leaves them to the kernel, which ends them with us.
+/// All children. If it is dropped without [`Supervisor::stop`], the kernel kills them when we end.
 pub struct Supervisor {
     children: Vec<Handle>,
     failures: mpsc::Sender<String>,
@@ -82,7 +82,7 @@ impl Supervisor {
         self.send(name, Command::Start).await.map(drop)
     }
 
-    /// Has a child execute a command. Its process id afterwards (0: it does not run).
+    /// Sends a command to a child. Returns the child's process id afterwards, 0 if it does not run.
     pub async fn send(&self, name: &str, command: Command) -> Result<u32> {
         let child = self.children.iter().find(|child| child.name == name);
         let child = child.with_context(|| format!("there is no child `{name}`"))?;
@@ -96,7 +96,7 @@ impl Supervisor {
         self.children.iter().map(|child| (child.name, child.crashes.load(Ordering::Relaxed))).collect()
     }
 
-    /// Why everything must end, once it must.
+    /// Waits until a child is not restarted any more; returns the reason.
     pub async fn failure(&mut self) -> String {
         // We hold a sender ourselves, so the channel never closes.
         self.failed.recv().await.unwrap_or_default()
@@ -114,32 +114,32 @@ impl Supervisor {
 fn spawn(spec: &Spec) -> Result<process::Child> {
     let log = OpenOptions::new().append(true).create(true).open(&spec.log)?;
     let mut command = process::Command::new("setpriv");
-    // The child ends when we do, whatever ends us.
+    // The kernel kills the child when we end, however that happens.
     command.args(["--pdeathsig", "KILL"]);
     if let Some(user) = spec.user {
         command.args(["--reuid", user, "--regid", user, "--init-groups"]);
     }
     command.arg("--").arg(&spec.program).args(&spec.arguments);
     command.envs(spec.environment.iter().map(|(name, value)| (name, value)));
-    // Ctrl-C is for us; we stop the children in order.
+    // The terminal must not send Ctrl-C to the children; we stop them in order.
     command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn().with_context(|| format!("{} cannot be started ({})", spec.name, spec.program.display()))
 }
 
-/// Waits until the child can be used, or is gone.
+/// Waits until the child is ready; fails if it ends before that.
 async fn until_ready(spec: &Spec, child: &mut process::Child) -> Result<()> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
-            bail!("{} ended at once ({status}). It said:\n{}", spec.name, last_lines(spec));
+            bail!("{} ended before it was ready ({status}). Its last lines:\n{}", spec.name, last_lines(spec));
         }
-        // One that takes a connection and says nothing is not ready either.
-        if tokio::time::timeout(REPLIES_WITHIN, spec.is_ready()).await.unwrap_or(false) {
+        // A child that accepts a connection and does not respond is not ready.
+        if tokio::time::timeout(PROBE_WITHIN, spec.is_ready()).await.unwrap_or(false) {
             return Ok(());
         }
         if begun.elapsed() > READY_WITHIN {
             child.kill().await?;
-            bail!("{} was not ready within {READY_WITHIN:?}. It said:\n{}", spec.name, last_lines(spec));
+            bail!("{} was not ready within {READY_WITHIN:?}. Its last lines:\n{}", spec.name, last_lines(spec));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -154,7 +154,7 @@ fn last_lines(spec: &Spec) -> String {
 fn signal(child: &process::Child, signal: Signal) {
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     if let Some(pid) = pid {
-        // One that has just died cannot be signalled, which is fine.
+        // It fails if the child has just ended.
         kill_process(pid, signal).ok();
     }
 }
@@ -163,21 +163,21 @@ fn signal(child: &process::Child, signal: Signal) {
 struct Child {
     spec: Spec,
     state: State,
-    /// The caller that waits for the last command to be executed.
+    /// The caller that waits for the last command.
     waiting: Option<Reply>,
-    /// The recent crashes.
+    /// The times of recent crashes.
     recent: Vec<Instant>,
     crashes: Arc<AtomicU32>,
 }
 
 enum State {
-    /// By a command.
+    /// Stopped by a command.
     Stopped,
-    /// Processes that its last process had started are still ending.
+    /// Sessions of its last process still run.
     Draining {
         since: Instant,
     },
-    /// It crashed, and is started again at this time.
+    /// It crashed, and is restarted at this time.
     Backoff {
         until: Instant,
     },
@@ -194,7 +194,7 @@ impl State {
     }
 }
 
-/// Why a child is not started again.
+/// Why a child is not restarted any more.
 struct GivenUp(String);
 
 impl Child {
@@ -205,18 +205,18 @@ impl Child {
                     Some((command, reply)) => self.execute(command, reply).await,
                     None => return self.stop().await,
                 },
-                outcome = self.step() => outcome,
+                outcome = self.next_change() => outcome,
             };
             if let Err(GivenUp(why)) = outcome {
-                // One reason is enough to end everything.
+                // The first failure is enough.
                 failures.try_send(why).ok();
                 return;
             }
         }
     }
 
-    /// Waits for its next change of state. A command may cancel this at any await.
-    async fn step(&mut self) -> Result<(), GivenUp> {
+    /// Waits for the next change of state. Cancel-safe: a command interrupts it at any await.
+    async fn next_change(&mut self) -> Result<(), GivenUp> {
         match &mut self.state {
             State::Stopped => std::future::pending().await,
             State::Draining { since } => {
@@ -226,7 +226,7 @@ impl Child {
                     return self.spawn();
                 }
                 if since.elapsed() > READY_WITHIN {
-                    return self.crash(anyhow!("sessions of the {} before do not end", self.spec.name));
+                    return self.crash(anyhow!("sessions of the last {} do not end", self.spec.name));
                 }
                 Ok(())
             }
@@ -246,9 +246,13 @@ impl Child {
             },
             State::Ready(child) => {
                 let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
-                // What never was ready is counted however long it took.
-                self.recent.retain(|crash| crash.elapsed() < WITHIN);
-                self.crash(anyhow!("{} died ({status}). It said:\n{}", self.spec.name, last_lines(&self.spec)))
+                // Crashes before it was ready count regardless of time, so older ones are removed only here.
+                self.recent.retain(|crash| crash.elapsed() < CRASH_WINDOW);
+                self.crash(anyhow!(
+                    "{} crashed ({status}). Its last lines:\n{}",
+                    self.spec.name,
+                    last_lines(&self.spec)
+                ))
             }
         }
     }
@@ -279,8 +283,10 @@ impl Child {
         self.recent.push(Instant::now());
         self.crashes.fetch_add(1, Ordering::Relaxed);
         let (name, log) = (self.spec.name, self.spec.log.display());
-        if self.recent.len() >= MOST_CRASHES {
-            return Err(GivenUp(format!("{name} died {MOST_CRASHES} times in a row, and is given up; see {log}")));
+        if self.recent.len() >= MAX_CRASHES {
+            return Err(GivenUp(format!(
+                "{name} crashed {MAX_CRASHES} times and is not restarted any more; see {log}"
+            )));
         }
         self.state = State::Backoff { until: Instant::now() + Duration::from_millis(100 << self.recent.len()) };
         Ok(())
@@ -330,7 +336,7 @@ impl Child {
         Ok(())
     }
 
-    /// By its signal, and after 25 seconds by SIGKILL.
+    /// Sends its signal, and SIGKILL after 25 seconds.
     async fn stop(&mut self) {
         if let Some(child) = self.state.child() {
             signal(child, Signal::CONT);

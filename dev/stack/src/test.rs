@@ -1,4 +1,4 @@
-//! `make test`: format, lints, contracts, then all tests, against everything real.
+//! `make test`: format, lints, contracts, then all tests, against real servers.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -24,7 +24,7 @@ pub async fn run() -> Result<()> {
     step("lints", "cargo", &clippy, &[]).await?;
     step("build", "cargo", &["build", "-q", "--workspace"], &[]).await?;
 
-    // The build may have linked it anew, and then we are not it any more.
+    // The build may have replaced this program, so the new one is run.
     let program = |name| layout.program(name).to_string_lossy().into_owned();
     try_up(&program("stack")).await?;
     let faults = step("faults, in short", &program("trials"), &["faults", "--short", "--debug"], &[]).await;
@@ -35,7 +35,7 @@ pub async fn run() -> Result<()> {
     outcome.and(faults)
 }
 
-/// `make up` as on a machine that has never seen it, and again with what the first left behind.
+/// Runs `make up` without data, and again with the data of the first run.
 async fn try_up(stack: &str) -> Result<()> {
     let home = Layout::trial().home;
     if home.exists() {
@@ -47,7 +47,7 @@ async fn try_up(stack: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the tests of single crates need, until Ctrl-C, so that `cargo test -p NAME` can be run meanwhile.
+/// Runs the servers that tests of single crates need until Ctrl-C, for `cargo test -p NAME`.
 pub async fn serve() -> Result<()> {
     install::ensure(&Layout::test(Build::Debug).tools).await?;
     let mut supervisor = Supervisor::default();
@@ -63,13 +63,13 @@ pub async fn serve() -> Result<()> {
     Ok(())
 }
 
-/// Starts the servers of unit tests, unless they are there already. How tests find them.
+/// Starts the servers of unit tests, unless they run already. Returns the environment variables with their addresses.
 pub async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 4]> {
     let unit = Layout::unit();
     let stripe_mock = install::ensure_stripe_mock(&unit.tools).await?;
     start_postgres(supervisor).await?;
     if !parts::answers(unit.ports.kafka()) {
-        // What it holds is of earlier runs, and of no use.
+        // Removes the data of earlier runs.
         std::fs::remove_dir_all(unit.home.join("kafka")).ok();
         supervisor.start(parts::kafka(&unit).await?).await?;
     }
@@ -95,7 +95,7 @@ async fn step(name: &str, program: &str, arguments: &[&str], environment: &[(&st
     Ok(())
 }
 
-/// None is unused, and `deny.toml` allows all of them.
+/// All dependencies are used, and `deny.toml` allows them.
 async fn check_dependencies(tools: &Path) -> Result<()> {
     let shear = install::ensure_checker(tools, install::CARGO_SHEAR).await?;
     step("dependencies: all are used", &shear, &["--locked"], &[]).await?;
@@ -104,10 +104,10 @@ async fn check_dependencies(tools: &Path) -> Result<()> {
     step("dependencies: licences, duplicates, sources", &deny, &arguments, &[]).await
 }
 
-/// buf's STANDARD lint without exceptions, and nothing broken since the last release.
+/// buf's STANDARD lint without exceptions, and no breaking change since the last release.
 async fn lint_contracts(tools: &Path) -> Result<()> {
     let buf = install::ensure_checker(tools, install::BUF).await?;
-    // buf wants what is imported on disk. The rules come from the crate that carries them, in the version that is built.
+    // buf needs the imported files on disk. They are those of the crate that we build with.
     let imports = root().join(".dev/buf");
     let rules = imports.join("buf/validate");
     std::fs::create_dir_all(&rules)?;
@@ -127,10 +127,10 @@ async fn find_rules() -> Result<std::path::PathBuf> {
     let metadata = metadata.output().await?.stdout;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata).context("cargo metadata is JSON")?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
-    let carrier = packages.iter().find(|package| package["name"] == "prost-protovalidate-types");
-    let manifest = carrier.and_then(|package| package["manifest_path"].as_str()).map(Path::new);
+    let package = packages.iter().find(|package| package["name"] == "prost-protovalidate-types");
+    let manifest = package.and_then(|package| package["manifest_path"].as_str()).map(Path::new);
     match manifest.and_then(Path::parent) {
         Some(folder) => Ok(folder.join("proto/buf/validate/validate.proto")),
-        None => bail!("the crate that carries buf/validate/validate.proto is not among the dependencies"),
+        None => bail!("the crate with buf/validate/validate.proto is not among the dependencies"),
     }
 }

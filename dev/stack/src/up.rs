@@ -1,4 +1,4 @@
-//! `make up`: everything on this machine, a catalogue to look at, and a purchase as the proof that it works.
+//! `make up`: starts everything on this machine, seeds a catalogue, and buys something to prove that it works.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::client::{Client, product_id, random_password};
 use crate::install;
 use crate::layout::{Layout, root};
 use crate::parts::{self, Fsync};
-use crate::shop::{Client, product_id, random_password};
 use crate::supervisor::Supervisor;
 
 #[derive(Debug, Args)]
@@ -21,18 +21,18 @@ pub struct Options {
     /// Prove that it works, then stop instead of staying.
     #[arg(long)]
     once: bool,
-    /// On ports and data of its own, with the debug build, as `make test` does.
+    /// Use other ports and data, and the debug build, for `make test`.
     #[arg(long, hide = true)]
     trial: bool,
 }
 
-/// The steps of `make up`. It has done the first before this program runs: that builds it.
+/// The steps of `make up`. The first, compiling, is done before this program runs.
 const STEPS: u32 = 7;
 const BUILT: u32 = 1;
-/// How many units are bought as the proof.
+/// The units that are bought as a proof.
 const PROOF: u32 = 2;
 
-/// What the shop sells at first: SKU, title, cents, units.
+/// The seeded products: SKU, title, cents, units.
 const CATALOGUE: [(&str, &str, i64, u32); 8] = [
     ("TEA-ASSAM", "Assam tea, 250 g", 890, 500),
     ("TEA-MINT", "Mint tea, 100 g", 450, 500),
@@ -77,20 +77,20 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) -> Result<()> {
-    // All clients have one address here, and none of them guesses passwords.
+    // All clients share one address here.
     let settings = [("SOUK_LIMIT_ACCOUNT_COUNT".to_owned(), "1000".to_owned())];
     parts::start_all(layout, supervisor, Fsync::On, &settings, say).await?;
     let operator = sign_in_operator(layout, &settings).await?;
     say("seeding the catalogue");
     match seed(&operator).await? {
         Some(product_id) => buy(layout, &product_id, say).await?,
-        None => say("nothing is bought, as all of the catalogue has been archived"),
+        None => say("nothing is bought: all products of the catalogue are archived"),
     }
     greet(layout);
     Ok(())
 }
 
-/// The proof that everything works.
+/// Buys something, as a proof that everything works.
 async fn buy(layout: &Layout, product_id: &str, say: &dyn Fn(&str)) -> Result<()> {
     say("buying something");
     let customer = Client::customer(layout.ports.edge()).await?;
@@ -106,7 +106,7 @@ async fn buy(layout: &Layout, product_id: &str, say: &dyn Fn(&str)) -> Result<()
     Ok(())
 }
 
-/// The account that runs this shop. Its password is random, and in a file that only its owner reads.
+/// Creates the operator's account. Its password is random, in a file that only its owner can read.
 async fn sign_in_operator(layout: &Layout, settings: &[(String, String)]) -> Result<Client> {
     let file = root().join(".dev/operator.env");
     if !file.exists() {
@@ -122,7 +122,7 @@ async fn sign_in_operator(layout: &Layout, settings: &[(String, String)]) -> Res
     Client::new(layout.ports.edge()).sign_in(email, password).await.context("the operator cannot sign in")
 }
 
-/// By the administrator's command; the password goes through a file, not the list of processes.
+/// Runs `souk user create-operator`. The password is passed in a file, as arguments are visible to other processes.
 pub async fn create_operator(
     layout: &Layout,
     settings: &[(String, String)],
@@ -138,8 +138,8 @@ pub async fn create_operator(
     done.map(drop)
 }
 
-/// Makes what is missing of the catalogue, and receives units of what cannot be bought. The id of its first product,
-/// unless all of them have been archived: that is not undone.
+/// Creates missing products of the catalogue, and receives units of those that are sold out. Returns the id of the first
+/// product that is not archived.
 pub async fn seed(operator: &Client) -> Result<Option<String>> {
     let for_sale = operator.products().await?;
     let mut first = None;

@@ -1,4 +1,4 @@
-//! The supervisor, with real processes.
+//! Tests of the supervisor, with real processes.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use stack::parts::{Fsync, answers, postgres};
 use stack::supervisor::{Command, Ready, Spec, Supervisor};
 use uuid::Uuid;
 
-/// A shell, in a folder of its own.
+/// A shell script as a child.
 fn shell(script: &str) -> Result<(Spec, PathBuf)> {
     let folder = std::env::temp_dir().join(format!("souk-supervisor-{}", Uuid::now_v7()));
-    // Free now, and ephemeral ports come round late.
+    // Free now, and the kernel does not assign it again soon.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let spec = Spec {
         name: "child",
@@ -34,12 +34,12 @@ fn shell(script: &str) -> Result<(Spec, PathBuf)> {
     Ok((spec, folder))
 }
 
-/// Takes connections until it is ended.
+/// Accepts connections until it is stopped.
 const LISTENER: &str = r#"exec perl -MIO::Socket::INET -e '
     my $socket = IO::Socket::INET->new(Listen => 9, LocalAddr => "127.0.0.1:$ENV{PORT}", ReuseAddr => 1) or die $@;
     while (my $connection = $socket->accept) { close $connection }'"#;
 
-/// As something else than the supervisor would.
+/// Kills a child without the supervisor.
 fn kill(pid: u32) -> Result<()> {
     signal(pid.cast_signed(), Signal::KILL)
 }
@@ -49,26 +49,26 @@ fn signal(pid: i32, signal: Signal) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_child_that_cannot_start_is_given_up_after_five_crashes() -> Result<()> {
+async fn a_child_that_cannot_start_is_not_restarted_after_five_crashes() -> Result<()> {
     let (spec, folder) = shell("echo life >> $FOLDER/lives; echo it is broken; exit 1")?;
     let mut supervisor = Supervisor::default();
     let error = supervisor.start(spec).await.err().context("it cannot start")?.to_string();
-    ensure!(error.contains("child ended at once") && error.contains("it is broken"), "{error}");
+    ensure!(error.contains("child ended before it was ready") && error.contains("it is broken"), "{error}");
     let why = supervisor.failure().await;
-    ensure!(why.starts_with("child died 5 times"), "{why}");
+    ensure!(why.starts_with("child crashed 5 times"), "{why}");
     ensure!(std::fs::read_to_string(folder.join("lives"))?.lines().count() == 5);
     supervisor.stop().await;
     Ok(std::fs::remove_dir_all(folder)?)
 }
 
 #[tokio::test]
-async fn what_dies_is_started_again_and_what_is_stopped_stays_so() -> Result<()> {
+async fn a_child_that_crashes_is_restarted_and_one_that_was_stopped_is_not() -> Result<()> {
     let (spec, folder) = shell(LISTENER)?;
     let (mut supervisor, port) = (Supervisor::default(), spec.port);
     supervisor.start(spec).await?;
     let first = supervisor.send("child", Command::Start).await?;
     kill(first)?;
-    // Between two lives there is none to be found, and an order does not keep the next from coming.
+    // Between two processes a command fails, and does not prevent the restart.
     let second = loop {
         match supervisor.send("child", Command::Resume).await {
             Ok(pid) if pid != first && pid != 0 => break pid,
@@ -89,7 +89,7 @@ async fn what_dies_is_started_again_and_what_is_stopped_stays_so() -> Result<()>
 }
 
 #[tokio::test]
-async fn what_does_not_become_ready_stops_at_once() -> Result<()> {
+async fn a_child_that_is_not_ready_stops_at_once() -> Result<()> {
     let (mut spec, folder) = shell(&format!("test -e $FOLDER/unready && exec sleep 1000; {LISTENER}"))?;
     let mut supervisor = Supervisor::default();
     supervisor.start(spec.clone()).await?;
@@ -109,7 +109,7 @@ async fn what_does_not_become_ready_stops_at_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_killed_postgres_starts_again_when_its_last_session_has_ended() -> Result<()> {
+async fn a_killed_postgres_restarts_when_its_last_session_has_ended() -> Result<()> {
     let folder = std::env::temp_dir().join(format!("souk-supervisor-{}", Uuid::now_v7()));
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let mut supervisor = Supervisor::default();
@@ -120,7 +120,7 @@ async fn a_killed_postgres_starts_again_when_its_last_session_has_ended() -> Res
     signal(pid, Signal::STOP)?;
     let started = supervisor.send("postgres", Command::KillNow).await?;
     signal(pid, Signal::CONT)?;
-    ensure!(started == 0, "it was started beside a session of the one before");
+    ensure!(started == 0, "it was started beside a session of the last process");
     ensure!(supervisor.send("postgres", Command::Start).await? != 0 && answers(port));
     ensure!(supervisor.crashes() == [("postgres", 0)], "{:?}", supervisor.crashes());
     supervisor.stop().await;

@@ -1,5 +1,5 @@
-//! `make bugs`: well-known mistakes, kept as patches. Each is planted into the working tree for as long as the tests run
-//! that must notice it, and taken back however that ends. One that they do not notice is a hole in the tests.
+//! `make bugs`: bugs, kept as patches. Each is applied to the working tree while the tests run that must fail, and reverted
+//! however that ends. If they do not fail, the tests have a gap.
 
 use std::fs::File;
 use std::io::{Write, stdout};
@@ -27,10 +27,10 @@ pub struct Options {
 }
 
 const FOLDER: &str = "dev/trials/bugs";
-/// How long a build and its tests may take: a bug may well make one wait for ever.
-const PATIENCE: Duration = Duration::from_secs(1_200);
+/// How long a build and its tests may take: a bug may make a test wait for ever.
+const TEST_TIMEOUT: Duration = Duration::from_secs(1_200);
 
-/// A well-known mistake. Its patch begins with what is below; git skips that.
+/// A bug. Its patch begins with a header of these fields, which git skips.
 #[derive(Debug)]
 struct Bug {
     name: String,
@@ -54,7 +54,7 @@ pub async fn run(options: &Options) -> Result<()> {
     install::ensure(&Layout::unit().tools).await?;
     let mut supervisor = Supervisor::default();
     let environment = start_servers(&mut supervisor).await?;
-    // Handled from before the first patch on, as none of these signals may end us while a patch is applied.
+    // Installed before the first patch: none of these signals may kill us while a patch is applied.
     let (mut interrupt, mut hangup) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut terminate = signal(SignalKind::terminate())?;
     let outcome = tokio::select! {
@@ -62,7 +62,7 @@ pub async fn run(options: &Options) -> Result<()> {
         why = supervisor.failure() => Err(anyhow!(why)),
         _ = interrupt.recv() => Err(anyhow!("interrupted")),
         _ = hangup.recv() => Err(anyhow!("the terminal is gone")),
-        _ = terminate.recv() => Err(anyhow!("told to stop")),
+        _ = terminate.recv() => Err(anyhow!("terminated")),
     };
     supervisor.stop().await;
     outcome
@@ -78,7 +78,7 @@ async fn plant_all(bugs: &[Bug], environment: &[(&str, String)]) -> Result<()> {
         let planted = Planted(bug);
         let said = bug.test(environment).await;
         drop(planted);
-        bug.refuse_changes().context("it is not taken back")?;
+        bug.refuse_changes().context("it was not reverted")?;
         match said.and_then(|said| bug.judge(&said)) {
             Ok(()) => println!("caught by {} in {:.0} s", bug.fails.join(", "), begun.elapsed().as_secs_f64()),
             Err(why) => {
@@ -91,7 +91,7 @@ async fn plant_all(bugs: &[Bug], environment: &[(&str, String)]) -> Result<()> {
     Ok(())
 }
 
-/// All that are kept, by name.
+/// All bugs, by name.
 fn all() -> Result<Vec<Bug>> {
     let entries = std::fs::read_dir(root().join(FOLDER))?.map(|entry| Ok(entry?.path()));
     let mut patches = entries.collect::<std::io::Result<Vec<_>>>()?;
@@ -119,25 +119,25 @@ impl Bug {
         Ok(bug)
     }
 
-    /// Plants it, takes it back (`-R`), or sees whether it can be planted (`--check`).
+    /// Applies the patch, reverts it (`-R`), or checks whether it applies (`--check`).
     fn apply(&self, arguments: &[&str]) -> Result<()> {
         git(&[&["apply"], arguments, &[&*self.patch.to_string_lossy()]].concat()).map(drop)
     }
 
-    /// What is not committed could be lost with the patch, or be tested instead of it.
+    /// Uncommitted changes could be lost when the patch is reverted.
     fn refuse_changes(&self) -> Result<()> {
         let touches: Vec<_> = self.touches.iter().map(String::as_str).collect();
         let changed = git(&[&["status", "--porcelain", "--"], &touches[..]].concat())?;
-        ensure!(changed.is_empty(), "{} is for files with changes that are not committed:\n{changed}", self.name);
+        ensure!(changed.is_empty(), "the files of {} have uncommitted changes:\n{changed}", self.name);
         Ok(())
     }
 
-    /// Whether all tests that must fail did. One without a result was not there, not built, or not done: that is an
-    /// error of the patch, and tells nothing about the test.
+    /// Whether all tests that must fail did. A test without a result did not exist, build or finish: that is an error of the
+    /// patch.
     fn judge(&self, said: &str) -> Result<()> {
         let ended = |name: &str, how| said.lines().any(|line| line == format!("test {name} ... {how}"));
         for name in &self.fails {
-            ensure!(!ended(name, "ok"), "{name} is content");
+            ensure!(!ended(name, "ok"), "{name} succeeds");
             ensure!(ended(name, "FAILED"), "{name} did not run; see {}", self.log().display());
         }
         Ok(())
@@ -147,7 +147,7 @@ impl Bug {
         Layout::unit().log(&format!("bug-{}", self.name))
     }
 
-    /// What its tests said.
+    /// The output of its tests.
     async fn test(&self, environment: &[(&str, String)]) -> Result<String> {
         let (log, mut command) = (self.log(), tokio::process::Command::new(&self.run[0]));
         std::fs::create_dir_all(log.parent().context("a folder")?)?;
@@ -155,13 +155,13 @@ impl Bug {
         command.args(&self.run[1..]).envs(environment.iter().map(|(name, value)| (name, value))).current_dir(root());
         command.process_group(0).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let mut group = Group(command.spawn()?);
-        let ended = tokio::time::timeout(PATIENCE, group.0.wait()).await;
+        let ended = tokio::time::timeout(TEST_TIMEOUT, group.0.wait()).await;
         ended.with_context(|| format!("its tests do not end; see {}", log.display()))??;
         Ok(std::fs::read_to_string(&log)?)
     }
 }
 
-/// A bug that is in the working tree until this is dropped.
+/// A bug that is applied to the working tree until this is dropped.
 struct Planted<'a>(&'a Bug);
 
 impl Drop for Planted<'_> {
@@ -172,19 +172,19 @@ impl Drop for Planted<'_> {
     }
 }
 
-/// A process and all that it started, until this is dropped.
+/// A process group, which is killed when this is dropped.
 struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // One that was waited for has no id any more, and left no processes.
+        // After `wait`, the process has no id, and its group has ended.
         if let Some(pid) = self.0.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
             kill_process_group(pid, Signal::KILL).ok();
         }
     }
 }
 
-/// In a process group of its own: Ctrl-C is for us, and we still need it then.
+/// In a separate process group: Ctrl-C is for us, and git must finish then.
 fn git(arguments: &[&str]) -> Result<String> {
     let output = Command::new("git").args(arguments).current_dir(root()).stdin(Stdio::null()).process_group(0).output();
     let output = output.context("git cannot be run")?;
@@ -197,10 +197,10 @@ fn git(arguments: &[&str]) -> Result<String> {
 mod tests {
     use super::*;
 
-    /// A patch whose place has changed must change too, or its bug would not be tried any more.
+    /// A patch must change together with the code that it patches.
     #[test]
     fn every_bug_can_still_be_planted() {
-        let bugs = all().expect("what stands above a patch can be read");
+        let bugs = all().expect("the headers can be read");
         assert!(bugs.len() >= 6, "{bugs:?}");
         for bug in bugs {
             bug.apply(&["--check"]).unwrap_or_else(|error| panic!("{} ({}): {error:#}", bug.name, bug.about));

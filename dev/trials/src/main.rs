@@ -1,4 +1,4 @@
-//! `trials`: what `make faults`, `make bugs` and the benches call.
+//! `trials`: the program behind `make faults`, `make bugs` and the benchmarks.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use trials::{bench, bugs, faults};
 
-/// Breaks all of Souk on this machine, or measures it.
+/// Injects faults into Souk on this machine, plants bugs, or measures it.
 #[derive(Debug, Parser)]
 #[command(name = "trials")]
 struct Cli {
@@ -16,27 +16,27 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Breaks everything that can break while customers buy, and checks that every promise was kept.
+    /// Injects faults under load, and checks the invariants.
     Faults(faults::Options),
-    /// Plants well-known bugs, one after another, and checks that tests notice each.
+    /// Plants bugs, one after another, and checks that a test fails for each.
     Bugs(bugs::Options),
-    /// Measures what orders cost here, or what the subcommand names.
+    /// Measures the throughput and cost of orders, or what the subcommand says.
     Bench {
         #[command(subcommand)]
-        of: Option<Bench>,
+        bench: Option<Bench>,
     },
-    /// What `bench` compares the product service with.
+    /// Serves a minimal product service, with which `bench` compares the real one.
     #[command(hide = true)]
     BareProduct { listen: SocketAddr, database: String },
 }
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// A crowd that wants one SKU, against the same crowd on a thousand.
+    /// Orders of one SKU, compared with orders of a thousand.
     Flash,
-    /// Reads through the edge, against the same reads at the role.
+    /// Reads through the edge, compared with reads at the role.
     Reads,
-    /// `souk check` over many orders: its time, and its memory at the peak.
+    /// `souk check` over many orders: time and peak memory.
     Check(bench::check::Options),
 }
 
@@ -45,10 +45,10 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Faults(options) => faults::run(&options).await,
         Command::Bugs(options) => bugs::run(&options).await,
-        Command::Bench { of: None } => bench::run().await,
-        Command::Bench { of: Some(Bench::Flash) } => bench::flash::run().await,
-        Command::Bench { of: Some(Bench::Check(options)) } => bench::check::run(&options).await,
-        Command::Bench { of: Some(Bench::Reads) } => bench::reads::run().await,
+        Command::Bench { bench: None } => bench::run().await,
+        Command::Bench { bench: Some(Bench::Flash) } => bench::flash::run().await,
+        Command::Bench { bench: Some(Bench::Check(options)) } => bench::check::run(&options).await,
+        Command::Bench { bench: Some(Bench::Reads) } => bench::reads::run().await,
         Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,
     };
     match outcome {

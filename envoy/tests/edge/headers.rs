@@ -1,11 +1,11 @@
-//! What clients say about themselves, and what browsers ask first.
+//! Headers that clients forge, and CORS.
 
 use contracts::souk::user::v1::GetUserRequest;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use reqwest::Method;
 use tonic::metadata::{MetadataKey, MetadataMap};
 
-use crate::ground::{Edge, SHOP, signed};
+use crate::harness::{Edge, SHOP, signed};
 
 const FORGED: [(&str, &str); 15] = [
     ("x-souk-service", "forged"),
@@ -34,7 +34,7 @@ fn assert_none_forged(arrived: &MetadataMap) {
 }
 
 #[tokio::test]
-async fn what_a_client_says_about_itself_is_forgotten() {
+async fn what_a_client_claims_about_itself_is_removed() {
     let edge = Edge::start(&[]).await;
     let bearer = format!("Bearer {}", edge.token());
     let headers = [FORGED.as_slice(), &[("authorization", &bearer)]].concat();
@@ -50,7 +50,7 @@ async fn what_a_client_says_about_itself_is_forgotten() {
     let calls = edge.upstream.calls("GetUser");
     assert_eq!(calls.len(), 2);
     calls.iter().for_each(assert_none_forged);
-    assert!(calls.iter().all(|call| call.get("x-request-id").is_some()), "Envoy gives each a name: {calls:?}");
+    assert!(calls.iter().all(|call| call.get("x-request-id").is_some()), "Envoy gives each an id: {calls:?}");
 }
 
 #[tokio::test]
@@ -59,11 +59,11 @@ async fn odd_paths_are_refused_or_read_as_one() {
     for path in ["/v1/users/a%2Fb", "/v1/users/a%5Cb"] {
         assert_eq!(edge.get(path, &edge.token()).await.status, 400, "{path}");
     }
-    assert!(edge.upstream.calls("GetUser").is_empty(), "none came through");
+    assert!(edge.upstream.calls("GetUser").is_empty(), "no call reached the service");
     assert_eq!(edge.get("//v1//users/me", &edge.token()).await.status, 200);
 }
 
-/// gRPC allows them in metadata; here a proxy behind could take one for the name with a dash.
+/// gRPC allows underscores in metadata, but another proxy could take `user_id` for `user-id`.
 #[tokio::test]
 async fn headers_with_an_underscore_are_dropped() {
     let edge = Edge::start(&[]).await;
@@ -102,7 +102,7 @@ async fn only_known_origins_may_ask_from_a_browser() {
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (401, Some(SHOP)), "a page reads it");
 }
 
-/// Its signature is over the bytes, and would not hold for the same JSON written otherwise.
+/// The signature is over the bytes: reformatted JSON would not match it.
 #[tokio::test]
 async fn a_webhook_arrives_byte_for_byte_with_its_signature() {
     let edge = Edge::start(&[]).await;

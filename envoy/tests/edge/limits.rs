@@ -1,4 +1,4 @@
-//! How often one client may ask.
+//! Rate limits.
 
 use contracts::souk::order::v1::ListOrderEventsRequest;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
@@ -9,9 +9,9 @@ use serde_json::json;
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::ground::{Answer, Edge, assert_refused};
+use crate::harness::{Edge, RestResponse, assert_refused};
 
-async fn log_in(edge: &Edge, address: &str) -> Answer {
+async fn log_in(edge: &Edge, address: &str) -> RestResponse {
     let credentials = json!({"email": "a@example.com", "password": "a long enough one"}).to_string();
     let forged = [("x-forwarded-for", address), ("content-type", "application/json")];
     edge.call(Method::POST, "/v1/sessions", &forged, Some(credentials.into())).await
@@ -35,7 +35,7 @@ async fn guessing_ends_at_the_limit_of_accounts() {
     let credentials = CreateSessionRequest { email: "a@example.com".to_owned(), password: "long enough".to_owned() };
     let answer = SessionServiceClient::new(edge.channel()).create_session(credentials).await;
     assert_refused(answer, Code::ResourceExhausted, "RATE_LIMITED");
-    assert_eq!(edge.get("/v1/users/me", &edge.token()).await.status, 200, "reads are counted for themselves");
+    assert_eq!(edge.get("/v1/users/me", &edge.token()).await.status, 200, "reads have a limit of their own");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
-//! The real Envoy on our configuration, before services that answer by the real contracts: what clients see of it.
+//! Tests of the real Envoy with our configuration, in front of fakes of the services.
 
-mod ground;
+mod harness;
 mod headers;
 mod limits;
 mod property;

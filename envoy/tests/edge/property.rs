@@ -1,5 +1,5 @@
-//! Bodies made up from the contracts arrive as they are meant, and what is odd about one never arrives as something else.
-//! What a body means is told by another reader of the contracts than Envoy's.
+//! Property test: random bodies arrive at the service as they were written, and a damaged body arrives as written or not
+//! at all. The expected message is parsed by prost-reflect, independently of Envoy.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value as Json;
 use tonic::Code;
 
-use crate::ground::{Answer, Edge};
+use crate::harness::{Edge, RestResponse};
 use crate::upstream::Recorder;
 
 const ID: &str = "01a22080-31bf-734b-ab66-d08b4f7932bf";
 const ROUNDS: usize = 8;
 
-/// The same numbers each time.
+/// Pseudo-random numbers, the same in each run.
 struct Random(u64);
 
 impl Random {
@@ -71,18 +71,18 @@ impl Rpc {
         field.as_ref().and_then(Kind::as_message).cloned().unwrap_or(self.request.clone())
     }
 
-    /// The field of the body that the path has.
+    /// The field of the body whose value is in the path.
     fn bound(&self) -> &str {
         self.variable.rsplit('.').next().unwrap_or_default()
     }
 
-    async fn send(&self, edge: &Edge, token: &str, query: &str, body: &[u8]) -> Answer {
+    async fn send(&self, edge: &Edge, token: &str, query: &str, body: &[u8]) -> RestResponse {
         let bearer = format!("Bearer {token}");
         let path = format!("{}{query}", self.path);
         edge.call(self.method.clone(), &path, &[("authorization", &bearer)], Some(body.to_vec().into())).await
     }
 
-    /// What the body says, if it is one that should arrive.
+    /// The message of a valid body; `None` for one that must be refused.
     fn read(&self, body: &[u8]) -> Option<Json> {
         let body = if body.is_empty() { b"{}" } else { body };
         let tree: Tree = serde_json::from_slice(body).ok()?;
@@ -112,12 +112,12 @@ impl Rpc {
     }
 }
 
-/// A message in one way to write it, without what is only the default.
+/// A message in canonical JSON, without default values.
 fn show(message: &DynamicMessage) -> Json {
     serde_json::to_value(message.transcode_to_dynamic()).expect("messages can be JSON")
 }
 
-/// JSON, with what serde would forget.
+/// JSON, with duplicate members, which serde would drop.
 enum Tree {
     Null,
     Scalar,
@@ -126,7 +126,7 @@ enum Tree {
 }
 
 impl Tree {
-    /// Whether no field is there twice and no list has a null.
+    /// Whether no field occurs twice and no list has a null.
     fn is_strict(&self, message: &MessageDescriptor) -> bool {
         let Tree::Object(members) = self else { return !matches!(self, Tree::Null) };
         let mut seen = Vec::new();
@@ -209,7 +209,7 @@ impl<'de> Deserialize<'de> for Tree {
     }
 }
 
-/// JSON of a message, in one of the many ways to write it.
+/// Random JSON of a message.
 fn write_message(random: &mut Random, message: &MessageDescriptor, without: &str) -> String {
     let fields: Vec<_> = message.fields().filter(|field| field.name() != without && random.below(4) > 0).collect();
     let members = fields.iter().map(|field| {
@@ -249,11 +249,11 @@ fn write_value(random: &mut Random, kind: &Kind) -> String {
         Kind::Message(it) if it.full_name() == "google.protobuf.Timestamp" => "\"2026-01-02T03:04:05.678Z\"".to_owned(),
         Kind::Message(it) if it.full_name() == "google.protobuf.FieldMask" => "\"displayName\"".to_owned(),
         Kind::Message(it) => write_message(random, it, ""),
-        other => panic!("no request has had a field of {other:?} yet: say here how it is written"),
+        other => panic!("no request had a field of {other:?} so far: add here how to write it"),
     }
 }
 
-/// What may happen to a text on its way: bytes that change, go, come, or come twice.
+/// Changes, removes, inserts or duplicates some bytes.
 fn damage(random: &mut Random, body: &str) -> Vec<u8> {
     let mut bytes = body.as_bytes().to_vec();
     for _ in 0..=random.below(2) {
@@ -274,7 +274,7 @@ fn damage(random: &mut Random, body: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_arrives_is_what_was_written_or_nothing() {
+async fn a_body_arrives_as_written_or_not_at_all() {
     let recorder = Recorder::start().await;
     let roles = ["user", "product", "inventory", "order", "payment"];
     let mut settings: Vec<_> = roles.iter().map(|role| format!("--{role}-endpoints={}", recorder.address)).collect();
@@ -302,7 +302,7 @@ async fn what_arrives_is_what_was_written_or_nothing() {
         let answer = rpc.send(&edge, &token, "", odd.as_bytes()).await;
         answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
         assert!(answer.body.contains("unknownField\""), "{odd}: {answer:?}");
-        // The same fields a second time, and a parameter that is no field.
+        // The same fields a second time, and an unknown parameter.
         let inner = &body[1..body.len() - 1];
         if !inner.is_empty() {
             let twice = format!("{{{inner},{inner}}}");
@@ -321,7 +321,7 @@ async fn what_arrives_is_what_was_written_or_nothing() {
                 Some(message) => {
                     arrived += 1;
                     let read = rpc.read(&damaged);
-                    // How a time may be written is the transcoder's to say, which takes 2026-1-2.
+                    // The transcoder accepts more formats of a time than prost-reflect, such as 2026-1-2.
                     if read.is_some() || !shown.contains("2026") {
                         assert_eq!(Some(message), read, "{}: {shown}", rpc.path);
                     }

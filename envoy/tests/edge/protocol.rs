@@ -1,4 +1,4 @@
-//! What of HTTP is answered beside the contracts: HEAD, HTTP/1.0, and how long a client waits.
+//! HEAD, HTTP/1.0, and deadlines.
 
 use contracts::souk::user::v1::GetUserRequest;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
@@ -6,7 +6,7 @@ use reqwest::Method;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::ground::{Edge, assert_refused, signed};
+use crate::harness::{Edge, assert_refused, signed};
 
 const ME: &str = "/v1/users/me";
 
@@ -23,7 +23,7 @@ async fn head_is_get_without_its_body() {
         ("/.well-known/jwks.json", &[]),
     ] {
         let get = edge.call(Method::GET, path, headers, None).await;
-        // Twice: what is left of a body would be read as the next answer of the connection.
+        // Twice: the rest of a body would be read as the next response of the connection.
         for _ in 0..2 {
             let head = edge.call(Method::HEAD, path, headers, None).await;
             assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}: {head:?}");
@@ -40,7 +40,7 @@ async fn head_is_get_without_its_body() {
 async fn http_1_0_is_served() {
     let edge = Edge::start(&[]).await;
     let token = edge.token();
-    // A client of 1.0 need not name the host.
+    // HTTP/1.0 does not require a host header.
     for host in ["", "host: shop.example\r\n"] {
         let answer = edge.send_raw(&format!("GET {ME} HTTP/1.0\r\n{host}authorization: Bearer {token}\r\n\r\n")).await;
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
@@ -68,10 +68,10 @@ async fn a_deadline_is_bounded_on_both_sides() {
         ("5S", "4000m"),
         ("99999999H", "4000m"),
     ];
-    for (asked, _) in bounded {
-        let headers = [("authorization", bearer.as_str()), ("grpc-timeout", asked)];
+    for (timeout, _) in bounded {
+        let headers = [("authorization", bearer.as_str()), ("grpc-timeout", timeout)];
         let answer = edge.call(Method::GET, ME, &headers, None).await;
-        assert_eq!(answer.status, 200, "{asked}: {answer:?}");
+        assert_eq!(answer.status, 200, "{timeout}: {answer:?}");
     }
     let arrived = edge.upstream.calls("GetUser");
     let arrived: Vec<_> = arrived.iter().map(|call| call.get("grpc-timeout").and_then(|it| it.to_str().ok())).collect();
@@ -89,5 +89,5 @@ async fn a_deadline_is_bounded_on_both_sides() {
     let fields = answer.as_ref().err().and_then(|status| status.get_details_bad_request()).expect("it names the field");
     assert_eq!(fields.field_violations[0].field, "grpc-timeout");
     assert_refused(answer, Code::InvalidArgument, "REQUEST_INVALID");
-    assert_eq!(edge.upstream.calls("GetUser").len(), bounded.len(), "none of these came through");
+    assert_eq!(edge.upstream.calls("GetUser").len(), bounded.len(), "none of these calls reached the service");
 }

@@ -1,4 +1,4 @@
-//! What cannot be answered, and in which words: the same over REST and gRPC.
+//! The edge's errors, over REST and gRPC.
 
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::{CreateOrderRequest, FulfillOrderRequest, GetOrderRequest};
@@ -12,7 +12,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use crate::ground::{Edge, NOWHERE, assert_refused, find_reason, signed};
+use crate::harness::{Edge, NOWHERE, assert_refused, find_reason, signed};
 
 #[tokio::test]
 async fn what_is_not_in_the_contracts_is_not_found() {
@@ -42,15 +42,15 @@ async fn what_does_not_fit_the_contracts_is_invalid() {
     ] {
         answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
     }
-    // The fields are the services' to check; what they say arrives whole.
+    // Services check the values of fields; their errors arrive whole.
     let answer = edge.post("/v1/orders", &token, "{}").await;
     let details = answer.json()["details"].clone();
     assert_eq!((answer.status, &details[0]["domain"]), (400, &json!("souk.order")), "{answer:?}");
-    assert!(edge.upstream.calls("CreateOrder").is_empty(), "none came to a handler");
+    assert!(edge.upstream.calls("CreateOrder").is_empty(), "no call reached a handler");
 }
 
 #[tokio::test]
-async fn bodies_have_an_end() {
+async fn bodies_have_a_maximum_length() {
     let edge = Edge::start(&["--max-body=100000"]).await;
     let long = "x".repeat(200_000);
     let body = json!({"paymentMethod": long}).to_string();
@@ -63,7 +63,7 @@ async fn bodies_have_an_end() {
 }
 
 #[tokio::test]
-async fn headers_have_an_end_that_services_never_see() {
+async fn headers_have_a_maximum_length_that_the_edge_enforces() {
     let edge = Edge::start(&[]).await;
     let bearer = format!("Bearer {}", edge.token());
     let ask = async |count: usize, length: usize| {
@@ -86,9 +86,9 @@ async fn headers_have_an_end_that_services_never_see() {
         UserServiceClient::new(edge.channel()).get_user(request).await
     };
     grpc(11_000).await.expect("it fits");
-    // Envoy knows no answer over HTTP/2 but to reset the stream.
+    // Over HTTP/2, Envoy can only reset the stream.
     assert_eq!(grpc(13_000).await.expect_err("it does not").code(), Code::Internal);
-    assert_eq!(edge.upstream.calls("GetUser").len(), 3, "only what fits came through");
+    assert_eq!(edge.upstream.calls("GetUser").len(), 3, "only calls with short headers reached the service");
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn what_a_service_refuses_keeps_its_details() {
 }
 
 #[tokio::test]
-async fn a_browser_hears_the_same_over_grpc_web() {
+async fn grpc_web_gets_the_same_errors() {
     let edge = Edge::start(&[]).await;
     let headers = [("content-type", "application/grpc-web+proto"), ("x-grpc-web", "1")];
     let path = "/souk.user.v1.UserService/GetUser";

@@ -1,4 +1,4 @@
-//! Which RPC goes where, on which terms: what Envoy made of the configuration, against the contracts.
+//! Compares Envoy's routes with the policies of the contracts.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use tonic_prost::ProstCodec;
 use tonic_reflection::pb::{v1, v1alpha};
 use uuid::Uuid;
 
-use crate::ground::{Edge, NOWHERE, find_reason, render, signed, validate};
+use crate::harness::{Edge, NOWHERE, find_reason, render, signed, validate};
 
 fn read_policies() -> Policies {
     Policies::read(contracts::DESCRIPTORS).expect("every RPC has a policy")
@@ -46,7 +46,7 @@ async fn call(channel: &Channel, path: &str) -> Result<(), Status> {
 }
 
 #[tokio::test]
-async fn every_rpc_wants_what_its_policy_says() {
+async fn every_rpc_requires_a_token_by_its_policy() {
     let edge = Edge::start(&[]).await;
     let (policies, channel) = (read_policies(), edge.channel());
     for path in policies.paths() {
@@ -71,7 +71,7 @@ async fn every_rpc_wants_what_its_policy_says() {
 }
 
 #[tokio::test]
-async fn every_route_has_the_terms_of_its_policy() {
+async fn every_route_has_the_settings_of_its_policy() {
     let edge = Edge::start(&["--timeout=4s"]).await;
     let dump = edge.ask_admin("/config_dump").await;
     let is_routes = |config: &&Value| config["@type"].as_str().is_some_and(|it| it.ends_with(".RoutesConfigDump"));
@@ -106,14 +106,14 @@ async fn every_route_has_the_terms_of_its_policy() {
         assert_eq!(route["route"]["cluster"], policy.domain.trim_start_matches("souk."), "{route}");
         assert_eq!(route["route"]["timeout"], "4s", "{route}");
         let retry = route["route"]["retry_policy"]["retry_on"].as_str().unwrap_or_default();
-        assert_eq!(retry.contains("unavailable"), class == "read", "only reads may be done twice: {route}");
+        assert_eq!(retry.contains("unavailable"), class == "read", "only reads may be retried: {route}");
     }
     assert!(by_path.is_empty(), "routes to what is not in the contracts: {by_path:?}");
     assert_eq!(host["retry_policy"]["retry_on"], "connect-failure,refused-stream,reset-before-request");
 }
 
 #[tokio::test]
-async fn reads_are_asked_again_and_writes_are_not() {
+async fn reads_are_retried_and_writes_are_not() {
     let edge = Edge::start(&[]).await;
     let mut orders = OrderServiceClient::new(edge.channel());
     orders.list_orders(signed(&edge.token(), ListOrdersRequest::default())).await.expect("the second time it answers");
@@ -125,7 +125,7 @@ async fn reads_are_asked_again_and_writes_are_not() {
 }
 
 #[tokio::test]
-async fn only_replicas_that_are_there_are_asked() {
+async fn only_reachable_replicas_get_calls() {
     let other = Edge::start(&[]).await;
     let replicas = format!("--user-endpoints={NOWHERE},{}", other.upstream.grpc);
     let edge = Edge::start(&[&replicas, &format!("--jwks-endpoints={}", other.upstream.keys)]).await;
@@ -136,7 +136,7 @@ async fn only_replicas_that_are_there_are_asked() {
 }
 
 #[tokio::test]
-async fn keys_and_contracts_are_for_everybody() {
+async fn keys_and_reflection_need_no_token() {
     let edge = Edge::start(&[]).await;
     let answer = edge.call(Method::GET, "/.well-known/jwks.json", &[], None).await;
     assert_eq!((answer.status, answer.json()["keys"][0]["kid"].as_str()), (200, Some("test")), "{answer:?}");

@@ -1,5 +1,5 @@
-//! What a REST client writes is what a service reads, or it is refused by name: unknown fields, fields that are there
-//! twice, what is not JSON, and what path, query and body say differently.
+//! A service reads what a REST client wrote, or the request is refused naming the field: unknown fields, fields that occur
+//! twice, bodies that are not JSON, and contradictions of path, query and body.
 
 use std::future::poll_fn;
 
@@ -13,32 +13,32 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use uuid::Uuid;
 
-use crate::ground::{Answer, Edge, make_key, sign};
+use crate::harness::{Edge, RestResponse, make_key, sign};
 
 const ID: &str = "01a22080-31bf-734b-ab66-d08b4f7932bf";
 
-/// One edge and its only client.
-struct Desk {
+/// A customer, and the edge that they call.
+struct Client {
     edge: Edge,
     token: String,
 }
 
-impl Desk {
-    async fn open(settings: &[&str]) -> Desk {
+impl Client {
+    async fn open(settings: &[&str]) -> Client {
         let edge = Edge::start(settings).await;
         let token = edge.token();
-        Desk { edge, token }
+        Client { edge, token }
     }
 
-    async fn order(&self, body: &str) -> Answer {
+    async fn order(&self, body: &str) -> RestResponse {
         self.edge.post("/v1/orders", &self.token, body.to_owned()).await
     }
 
-    async fn refund(&self, body: &str) -> Answer {
+    async fn refund(&self, body: &str) -> RestResponse {
         self.edge.post(&format!("/v1/payments/{ID}:refund"), &self.token, body.to_owned()).await
     }
 
-    async fn send(&self, method: Method, path: &str, body: &str) -> Answer {
+    async fn send(&self, method: Method, path: &str, body: &str) -> RestResponse {
         let bearer = format!("Bearer {}", self.token);
         self.edge.call(method, path, &[("authorization", &bearer)], Some(body.to_owned().into())).await
     }
@@ -51,17 +51,17 @@ impl Desk {
     }
 }
 
-/// An order with this beside what it needs.
+/// A valid order with more members.
 fn order_with(more: &str) -> String {
     format!(r#"{{"items": [{{"productId": "{ID}", "quantity": 1}}], "paymentMethod": "pm_card_visa"{more}}}"#)
 }
 
 #[tokio::test]
 async fn an_unknown_field_is_refused_by_its_path() {
-    let desk = Desk::open(&[]).await;
-    desk.refund(r#"{"amount": 100, "reason": "REFUND_REASON_GOODS"}"#).await.assert_invalid("amount");
-    // Dropped, this one would place an order.
-    desk.order(&order_with(r#", "validateonly": true"#)).await.assert_invalid("validateonly");
+    let client = Client::open(&[]).await;
+    client.refund(r#"{"amount": 100, "reason": "REFUND_REASON_GOODS"}"#).await.assert_invalid("amount");
+    // If this field were dropped, an order would be placed.
+    client.order(&order_with(r#", "validateonly": true"#)).await.assert_invalid("validateonly");
     for (body, field) in [
         (r#"{"items": [{"qty": 1}]}"#, "items[0].qty"),
         (r#"{"items": [{"quantity": 1}, {"quantity": 1, "Quantity": 2}]}"#, "items[1].Quantity"),
@@ -74,23 +74,23 @@ async fn an_unknown_field_is_refused_by_its_path() {
         (r#"{"1": 1}"#, "1"),
     ] {
         if field.is_empty() {
-            desk.order(body).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+            client.order(body).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
         } else {
-            desk.order(body).await.assert_invalid(field);
+            client.order(body).await.assert_invalid(field);
         }
     }
-    desk.send(Method::PATCH, "/v1/users/me", r#"{"name": "x"}"#).await.assert_invalid("user.name");
-    desk.send(Method::PATCH, "/v1/users/me", r#"{"user": {}}"#).await.assert_invalid("user.user");
+    client.send(Method::PATCH, "/v1/users/me", r#"{"name": "x"}"#).await.assert_invalid("user.name");
+    client.send(Method::PATCH, "/v1/users/me", r#"{"user": {}}"#).await.assert_invalid("user.user");
     let long = "x".repeat(5_000);
-    let answer = desk.order(&format!(r#"{{"{long}": 1}}"#)).await;
+    let answer = client.order(&format!(r#"{{"{long}": 1}}"#)).await;
     answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
     assert!(answer.body.len() < 1_000, "a long name is not repeated: {answer:?}");
-    desk.assert_untouched();
+    client.assert_untouched();
 }
 
 #[tokio::test]
-async fn a_field_that_is_there_twice_is_refused_in_any_spelling() {
-    let desk = Desk::open(&[]).await;
+async fn a_field_that_occurs_twice_is_refused_in_any_spelling() {
+    let client = Client::open(&[]).await;
     for (body, field) in [
         (r#"{"amountMinor": 1, "amountMinor": 1}"#, "amount_minor"),
         (r#"{"amountMinor": 1, "amount_minor": 2}"#, "amount_minor"),
@@ -98,22 +98,22 @@ async fn a_field_that_is_there_twice_is_refused_in_any_spelling() {
         (r#"{"amountMinor": null, "amountMinor": 2}"#, "amount_minor"),
         (r#"{"\u0072eason": 1, "reason": 2}"#, "reason"),
     ] {
-        desk.refund(body).await.assert_invalid(field);
+        client.refund(body).await.assert_invalid(field);
     }
-    desk.order(r#"{"items": [], "items": []}"#).await.assert_invalid("items");
+    client.order(r#"{"items": [], "items": []}"#).await.assert_invalid("items");
     let nested = r#"{"items": [{"productId": "a", "quantity": 1, "product_id": "b"}]}"#;
-    desk.order(nested).await.assert_invalid("items[0].product_id");
-    desk.assert_untouched();
-    // In one spelling and in the other, both are the field.
+    client.order(nested).await.assert_invalid("items[0].product_id");
+    client.assert_untouched();
+    // Both spellings are accepted.
     for body in [r#"{"amountMinor": 1, "reason": 1}"#, r#"{"amount_minor": "1", "reason": "REFUND_REASON_FRAUD"}"#] {
-        assert_eq!(desk.refund(body).await.status, 200);
+        assert_eq!(client.refund(body).await.status, 200);
     }
-    assert_eq!(desk.refund(r#"{"amount\u004dinor": 1, "r\u0065ason": 1}"#).await.status, 200);
+    assert_eq!(client.refund(r#"{"amount\u004dinor": 1, "r\u0065ason": 1}"#).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_value_of_another_kind_is_refused() {
-    let desk = Desk::open(&[]).await;
+    let client = Client::open(&[]).await;
     for (value, field) in [
         (r#""items": {"productId": "a"}"#, "items"),
         (r#""items": [[{"productId": "a"}]]"#, "items[0]"),
@@ -137,28 +137,28 @@ async fn a_value_of_another_kind_is_refused() {
         (r#""shippingAddress": {"lines": "one"}"#, "shipping_address.lines"),
         (r#""shippingAddress": {"lines": ["one", null]}"#, "shipping_address.lines[1]"),
     ] {
-        desk.order(&format!("{{{value}}}")).await.assert_invalid(field);
+        client.order(&format!("{{{value}}}")).await.assert_invalid(field);
     }
     for value in [r#""REFUND_REASON_NONE""#, r#""refund_reason_goods""#, r#""1""#, "true", "1.5", "[]", "{}"] {
-        desk.refund(&format!(r#"{{"reason": {value}}}"#)).await.assert_invalid("reason");
+        client.refund(&format!(r#"{{"reason": {value}}}"#)).await.assert_invalid("reason");
     }
     for minor in ["9223372036854775808", "-9223372036854775809", "\"99999999999999999999\"", "1e30"] {
-        desk.refund(&format!(r#"{{"amountMinor": {minor}}}"#)).await.assert_invalid("amount_minor");
+        client.refund(&format!(r#"{{"amountMinor": {minor}}}"#)).await.assert_invalid("amount_minor");
     }
-    desk.assert_untouched();
-    // As the contracts' JSON has it, numbers may be texts, and null is no value.
+    client.assert_untouched();
+    // In protobuf's JSON, numbers may be strings, and null is the same as absent.
     for good in [
         r#"{"amountMinor": "9", "reason": 1}"#,
         r#"{"amountMinor": 1e1, "reason": 1}"#,
         r#"{"amountMinor": null, "reason": "REFUND_REASON_GOODS"}"#,
     ] {
-        assert_eq!(desk.refund(good).await.status, 200, "{good}");
+        assert_eq!(client.refund(good).await.status, 200, "{good}");
     }
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_refused_whatever_it_is_called() {
-    let desk = Desk::open(&[]).await;
+async fn what_is_not_json_is_refused_with_any_content_type() {
+    let client = Client::open(&[]).await;
     for body in [
         "{\"items\": [",
         "{\"items\": []",
@@ -208,42 +208,42 @@ async fn what_is_not_json_is_refused_whatever_it_is_called() {
         for content_type in
             ["application/json", "text/plain", "application/grpc; x", "application/x-www-form-urlencoded"]
         {
-            let bearer = format!("Bearer {}", desk.token);
+            let bearer = format!("Bearer {}", client.token);
             let headers = [("authorization", bearer.as_str()), ("content-type", content_type)];
-            let answer = desk.edge.call(Method::POST, "/v1/orders", &headers, Some(body.into())).await;
+            let answer = client.edge.call(Method::POST, "/v1/orders", &headers, Some(body.into())).await;
             answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
         }
     }
-    desk.order("  ").await.assert_malformed();
-    let bearer = format!("Bearer {}", desk.token);
+    client.order("  ").await.assert_malformed();
+    let bearer = format!("Bearer {}", client.token);
     for odd in [&b"{\"paymentMethod\": \"\xff\"}"[..], b"{\"paymentMethod\": \"\xc0\xaf\"}", b"{\"\xe9\": 1}"] {
         let body = Some(odd.to_vec().into());
-        let answer = desk.edge.call(Method::POST, "/v1/orders", &[("authorization", &bearer)], body).await;
+        let answer = client.edge.call(Method::POST, "/v1/orders", &[("authorization", &bearer)], body).await;
         answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
     }
-    desk.assert_untouched();
+    client.assert_untouched();
 }
 
 #[tokio::test]
 async fn bodies_are_bounded_in_depth_in_values_and_in_bytes() {
-    let desk = Desk::open(&["--max-body=3000000"]).await;
+    let client = Client::open(&["--max-body=3000000"]).await;
     for (open, close) in [("[", "]"), ("{\"items\":", "}"), ("{\"a\":", "}")] {
         let deep = format!("{{\"items\": {}1{}}}", open.repeat(100_000), close.repeat(100_000));
-        desk.order(&deep).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        client.order(&deep).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
     }
     let many = vec!["{}"; 20_000].join(",");
-    desk.order(&format!("{{\"items\": [{many}]}}")).await.assert_malformed();
-    // One that is large and good is the service's to refuse, up to the limit of the edge.
-    let answer = desk.order(&json!({"paymentMethod": "x".repeat(2_900_000)}).to_string()).await;
+    client.order(&format!("{{\"items\": [{many}]}}")).await.assert_malformed();
+    // Up to its limit, the edge passes a large valid body; the service refuses it.
+    let answer = client.order(&json!({"paymentMethod": "x".repeat(2_900_000)}).to_string()).await;
     assert_eq!((answer.status, &answer.json()["details"][0]["domain"]), (400, &json!("souk.order")));
-    let answer = desk.order(&json!({"paymentMethod": "x".repeat(3_100_000)}).to_string()).await;
+    let answer = client.order(&json!({"paymentMethod": "x".repeat(3_100_000)}).to_string()).await;
     answer.assert_refused(413, Code::ResourceExhausted, "BODY_TOO_LARGE");
-    desk.assert_untouched();
+    client.assert_untouched();
 }
 
 #[tokio::test]
 async fn beside_a_body_there_are_no_parameters() {
-    let desk = Desk::open(&[]).await;
+    let client = Client::open(&[]).await;
     let good = order_with("");
     for (query, field) in [
         ("paymentMethod=pm_card_chargeDeclined", "paymentMethod"),
@@ -254,13 +254,14 @@ async fn beside_a_body_there_are_no_parameters() {
         ("nonsense", "nonsense"),
         ("&&x=1", "x"),
     ] {
-        desk.send(Method::POST, &format!("/v1/orders?{query}"), &good).await.assert_invalid(field);
+        client.send(Method::POST, &format!("/v1/orders?{query}"), &good).await.assert_invalid(field);
     }
     let path = format!("/v1/payments/{ID}:refund?amountMinor=1");
-    desk.send(Method::POST, &path, r#"{"reason": 1}"#).await.assert_invalid("amountMinor");
-    // The fields beside a body that is one field may come by the query, as a PATCH has it, and only those.
-    let patch =
-        async |query: &str| desk.send(Method::PATCH, &format!("/v1/users/me?{query}"), r#"{"displayName": "y"}"#).await;
+    client.send(Method::POST, &path, r#"{"reason": 1}"#).await.assert_invalid("amountMinor");
+    // If the body is one field, as of a PATCH, parameters may set the other fields, and only those.
+    let patch = async |query: &str| {
+        client.send(Method::PATCH, &format!("/v1/users/me?{query}"), r#"{"displayName": "y"}"#).await
+    };
     for (query, field) in [
         ("user.displayName=x", "user.display_name"),
         ("user.display_name=x", "user.display_name"),
@@ -273,16 +274,16 @@ async fn beside_a_body_there_are_no_parameters() {
     ] {
         patch(query).await.assert_invalid(field);
     }
-    desk.assert_untouched();
+    client.assert_untouched();
     for query in ["", "updateMask=displayName", "update_mask=displayName"] {
         assert_eq!(patch(query).await.status, 200, "{query}");
     }
-    assert_eq!(desk.send(Method::POST, "/v1/orders?", &good).await.status, 200, "a mark alone says nothing");
+    assert_eq!(client.send(Method::POST, "/v1/orders?", &good).await.status, 200, "an empty query is no parameter");
 }
 
 #[tokio::test]
-async fn path_query_and_body_say_the_same() {
-    let desk = Desk::open(&[]).await;
+async fn path_query_and_body_must_not_contradict() {
+    let client = Client::open(&[]).await;
     let other = Uuid::now_v7();
     for body in [
         format!(r#"{{"paymentId": "{other}", "reason": 1}}"#),
@@ -290,31 +291,31 @@ async fn path_query_and_body_say_the_same() {
         format!(r#"{{"payment\u0049d": "{other}", "reason": 1}}"#),
         r#"{"paymentId": "", "reason": 1}"#.to_owned(),
     ] {
-        desk.refund(&body).await.assert_invalid("payment_id");
+        client.refund(&body).await.assert_invalid("payment_id");
     }
     for body in [r#"{"userId": "you"}"#, r#"{"user_id": "you"}"#, r#"{"userId": "\u006de "}"#] {
-        desk.send(Method::PATCH, "/v1/users/me", body).await.assert_invalid("user.user_id");
+        client.send(Method::PATCH, "/v1/users/me", body).await.assert_invalid("user.user_id");
     }
-    desk.assert_untouched();
-    // Who changes what they read sends its id, too.
+    client.assert_untouched();
+    // A client that changes what it has read sends the id, too.
     for body in [r#"{"userId": "me"}"#, r#"{"user_id": "me"}"#, r#"{"userId": "\u006de"}"#, r#"{"userId": null}"#] {
-        assert_eq!(desk.send(Method::PATCH, "/v1/users/me", body).await.status, 200, "{body}");
+        assert_eq!(client.send(Method::PATCH, "/v1/users/me", body).await.status, 200, "{body}");
         let path = "/v1/users/%6d%65";
-        assert_eq!(desk.send(Method::PATCH, path, body).await.status, 200, "{path} {body}");
+        assert_eq!(client.send(Method::PATCH, path, body).await.status, 200, "{path} {body}");
     }
     for query in ["userId=other", "user_id=other", "userId=me", "%75serId=other"] {
-        desk.edge.get(&format!("/v1/users/me?{query}"), &desk.token).await.assert_invalid("user_id");
+        client.edge.get(&format!("/v1/users/me?{query}"), &client.token).await.assert_invalid("user_id");
     }
-    assert!(desk.edge.upstream.calls("GetUser").is_empty());
+    assert!(client.edge.upstream.calls("GetUser").is_empty());
     for query in ["pageSize=1&pageSize=2", "pageSize=1&page_size=2"] {
-        desk.edge.get(&format!("/v1/payments?{query}"), &desk.token).await.assert_invalid("page_size");
+        client.edge.get(&format!("/v1/payments?{query}"), &client.token).await.assert_invalid("page_size");
     }
-    assert_eq!(desk.edge.get("/v1/payments?pageSize=1&orderId=", &desk.token).await.status, 200);
+    assert_eq!(client.edge.get("/v1/payments?pageSize=1&orderId=", &client.token).await.status, 200);
 }
 
-/// Callers without a good token, or beyond their limit, are told so whatever their body is, and even before it arrives.
+/// Callers without a valid token, or beyond their limit, are refused whatever the body is, and before it arrives.
 #[tokio::test]
-async fn no_body_is_read_of_those_who_may_not_call() {
+async fn no_body_is_read_from_a_client_that_may_not_call() {
     let edge = Edge::start(&["--limit-account-count=2", "--limit-account-window=1h"]).await;
     for body in ["{", r#"{"validateonly": true}"#, r#"{"items": "none"}"#] {
         let answer = edge.call(Method::POST, "/v1/orders", &[], Some(body.into())).await;
@@ -338,33 +339,33 @@ async fn no_body_is_read_of_those_who_may_not_call() {
 
 #[tokio::test]
 async fn a_body_may_be_absent_or_come_in_pieces() {
-    let desk = Desk::open(&[]).await;
-    let bearer = format!("Bearer {}", desk.token);
+    let client = Client::open(&[]).await;
+    let bearer = format!("Bearer {}", client.token);
     let path = format!("/v1/orders/{ID}:cancel");
     for body in [None, Some(reqwest::Body::from(""))] {
-        let answer = desk.edge.call(Method::POST, &path, &[("authorization", &bearer)], body).await;
+        let answer = client.edge.call(Method::POST, &path, &[("authorization", &bearer)], body).await;
         assert_eq!(answer.json()["details"][0]["domain"], "souk.order", "the service says what is missing: {answer:?}");
     }
     let send_by_byte = async |body: &str| {
         let pieces: String = body.chars().map(|piece| format!("1\r\n{piece}\r\n")).collect();
         let head = "POST /v1/orders HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked";
-        desk.edge.send_raw(&format!("{head}\r\nauthorization: {bearer}\r\n\r\n{pieces}0\r\n\r\n")).await
+        client.edge.send_raw(&format!("{head}\r\nauthorization: {bearer}\r\n\r\n{pieces}0\r\n\r\n")).await
     };
     let answer = send_by_byte(&order_with("")).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let answer = send_by_byte(&order_with(r#", "validateonly": true"#)).await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(r#""field":"validateonly""#), "{answer}");
-    assert_eq!(desk.edge.upstream.calls("CreateOrder").len(), 1);
-    // Trailers hide which chunk was the last, unless the length was said before.
+    assert_eq!(client.edge.upstream.calls("CreateOrder").len(), 1);
+    // With trailers the last chunk is not known, unless the length was sent before.
     let send_with_trailers = async |body: String, length: Option<usize>| {
         let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-end"), HeaderValue::from_static("1"))]);
         let mut request = http::Request::post("/v1/orders").header("authorization", &bearer);
         if let Some(length) = length {
             request = request.header("content-length", length);
         }
-        // `map_frame` forgets the length, which the client would say otherwise.
+        // `map_frame` hides the length, which the client would send otherwise.
         let body = Full::new(Bytes::from(body)).map_frame(|frame| frame).with_trailers(async { Some(Ok(trailers)) });
-        let mut channel = desk.edge.channel();
+        let mut channel = client.edge.channel();
         poll_fn(|context| GrpcService::poll_ready(&mut channel, context)).await.expect("Envoy listens");
         let request = request.body(Body::new(body)).expect("a request");
         GrpcService::call(&mut channel, request).await.expect("Envoy answers").status().as_u16()
@@ -373,31 +374,31 @@ async fn a_body_may_be_absent_or_come_in_pieces() {
     assert_eq!(send_with_trailers(good.clone(), None).await, 400);
     assert_eq!(send_with_trailers(bad.clone(), None).await, 400);
     assert_eq!(send_with_trailers(bad.clone(), Some(bad.len())).await, 400);
-    assert_eq!(desk.edge.upstream.calls("CreateOrder").len(), 1);
+    assert_eq!(client.edge.upstream.calls("CreateOrder").len(), 1);
     assert_eq!(send_with_trailers(good.clone(), Some(good.len())).await, 200);
 }
 
-/// A body that takes many packets arrives whole.
+/// A body of many packets arrives whole.
 #[tokio::test]
 async fn a_long_body_is_read_as_one() {
-    let desk = Desk::open(&[]).await;
+    let client = Client::open(&[]).await;
     let lines = |last: &str| {
         let items = vec![format!(r#"{{"productId": "{ID}", "quantity": 1}}"#); 100].join(", ");
         let blank = " ".repeat(500_000);
         format!(r#"{{"items": [{items}],{blank} "paymentMethod": "pm_card_visa"{last}}}"#)
     };
     for last in [r#", "validateonly": true"#, r#", "validateOnly": 1"#, ", "] {
-        desk.order(&lines(last)).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        client.order(&lines(last)).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
     }
-    desk.order(&lines(r#", "validateonly": true"#)).await.assert_invalid("validateonly");
-    desk.assert_untouched();
-    assert_eq!(desk.order(&lines("")).await.status, 200);
+    client.order(&lines(r#", "validateonly": true"#)).await.assert_invalid("validateonly");
+    client.assert_untouched();
+    assert_eq!(client.order(&lines("")).await.status, 200);
 }
 
-/// There is one way to write each path; another that the transcoder would take is not found with a body.
+/// Each path has one spelling; others that the transcoder would accept get 404 if they have a body.
 #[tokio::test]
 async fn no_other_spelling_of_a_path_gets_past() {
-    let desk = Desk::open(&[]).await;
+    let client = Client::open(&[]).await;
     let odd = r#"{"amount": 1, "reason": 1}"#;
     for path in [
         format!("/v1/payments/{ID}/:refund"),
@@ -415,9 +416,9 @@ async fn no_other_spelling_of_a_path_gets_past() {
         "/souk.payment.v1.PaymentService/RefundPayment".to_owned(),
     ] {
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            let answer = desk.send(method.clone(), &path, odd).await;
+            let answer = client.send(method.clone(), &path, odd).await;
             assert!([400, 404].contains(&answer.status), "{method} {path}: {answer:?}");
         }
     }
-    desk.assert_untouched();
+    client.assert_untouched();
 }

@@ -1,4 +1,4 @@
-//! Who gets in.
+//! Access tokens.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::json;
 use tonic::{Code, Request};
 
-use crate::ground::{Edge, NOWHERE, assert_refused, claims, make_key, now, sign, signed};
+use crate::harness::{Edge, NOWHERE, assert_refused, claims, make_key, now, sign, signed};
 
 const ME: &str = "/v1/users/me";
 const GET_USER: &str = "/souk.user.v1.UserService/GetUser";
@@ -72,12 +72,12 @@ async fn tokens_that_are_not_ours_are_refused_over_rest_and_grpc_alike() {
         assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"souk\""));
     }
     assert_refused(UserServiceClient::new(edge.channel()).get_user(me()).await, Code::Unauthenticated, "TOKEN_MISSING");
-    assert!(edge.upstream.calls("GetUser").is_empty(), "none came through");
+    assert!(edge.upstream.calls("GetUser").is_empty(), "no call reached the service");
 }
 
 /// RFC 9110, 15.5.2.
 #[tokio::test]
-async fn a_401_of_a_service_says_what_it_asks_for() {
+async fn a_401_of_a_service_has_a_challenge() {
     let edge = Edge::start(&[]).await;
     let payment_id = uuid::Uuid::now_v7().to_string();
     let answer = edge.get(&format!("/v1/payments/{payment_id}/ledger"), &edge.token()).await;
@@ -123,7 +123,7 @@ async fn a_token_in_the_query_is_refused_and_not_logged() {
     let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
     let answer = edge.call(Method::POST, &path, &grpc, None).await;
     assert_eq!(answer.header("grpc-status"), Some("16"), "{answer:?}");
-    assert!(edge.upstream.calls("GetUser").is_empty(), "neither came through");
+    assert!(edge.upstream.calls("GetUser").is_empty(), "no call reached the service");
 
     edge.call(Method::GET, "/last", &[], None).await;
     edge.find_in_log("\"/last\"").await;
@@ -136,7 +136,7 @@ async fn spans_have_the_rpc_and_no_query() {
     let otlp = format!("--otlp-endpoint={}", collector.upstream.grpc);
     let edge = Edge::start(&[&otlp, "--limit-read-burst=100000"]).await;
     let token = edge.token();
-    // One in a hundred is traced, and five are sent together.
+    // One request in a hundred is traced, and five traces are sent together.
     let traced = async || {
         edge.get(&format!("{ME}?access_token={token}"), &token).await;
         let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
@@ -158,7 +158,7 @@ async fn spans_have_the_rpc_and_no_query() {
 }
 
 #[tokio::test]
-async fn without_keys_tokens_wait_and_public_calls_pass() {
+async fn without_keys_tokens_are_refused_and_public_calls_pass() {
     let edge = Edge::start(&[&format!("--jwks-endpoints={NOWHERE}")]).await;
     edge.get(ME, &edge.token()).await.assert_refused(503, Code::Unavailable, "KEYS_UNAVAILABLE");
     let answer = UserServiceClient::new(edge.channel()).get_user(signed(&edge.token(), me())).await;

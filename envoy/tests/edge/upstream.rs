@@ -1,4 +1,4 @@
-//! What stands behind the edge in these tests: services of the real contracts with answers of their own, and the keys.
+//! Fakes of the services behind the edge, with the real contracts, and the server of the keys.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// Ends with the runtime of its test.
+/// Runs until the runtime of its test ends.
 pub(crate) struct Upstream {
     pub(crate) grpc: SocketAddr,
     pub(crate) keys: SocketAddr,
@@ -30,7 +30,7 @@ pub(crate) struct Upstream {
     spans: Spans,
 }
 
-/// What came to the collector of traces, as it came.
+/// The bytes that the trace collector received.
 type Spans = Arc<Mutex<Vec<u8>>>;
 
 /// The headers of each call, with the name of the RPC.
@@ -39,12 +39,12 @@ struct Services(Arc<Mutex<Vec<(&'static str, MetadataMap)>>>);
 
 impl Upstream {
     pub(crate) fn traced(&self) -> String {
-        String::from_utf8_lossy(&self.spans.lock().expect("nobody panics with it")).into_owned()
+        String::from_utf8_lossy(&self.spans.lock().expect("the lock is not poisoned")).into_owned()
     }
 
     /// The headers of each call of an RPC, in their order.
     pub(crate) fn calls(&self, rpc: &str) -> Vec<MetadataMap> {
-        let calls = self.services.0.lock().expect("nobody panics with it");
+        let calls = self.services.0.lock().expect("the lock is not poisoned");
         calls.iter().filter(|(name, _)| *name == rpc).map(|(_, headers)| headers.clone()).collect()
     }
 }
@@ -72,7 +72,7 @@ pub(crate) async fn start(keys: JwkSet) -> Upstream {
         .add_service(SessionServiceServer::new(services.clone()))
         .add_service(OrderServiceServer::new(services.clone()))
         .add_service(PaymentServiceServer::new(services.clone()));
-    // With the bound that roles have.
+    // The same limit that roles have.
     let server = tonic::transport::Server::builder().http2_max_header_list_size(16 << 10).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
 
@@ -83,7 +83,7 @@ pub(crate) async fn start(keys: JwkSet) -> Upstream {
     Upstream { grpc, keys: address, services, spans }
 }
 
-/// A role that answers nothing and remembers the last request, as its bytes came.
+/// A role that answers UNIMPLEMENTED and records the bytes of the last request.
 pub(crate) struct Recorder {
     pub(crate) address: SocketAddr,
     last: Arc<Mutex<Option<Bytes>>>,
@@ -95,13 +95,13 @@ impl Recorder {
         let record = {
             let last = last.clone();
             async move |body: Bytes| {
-                *last.lock().expect("nobody panics with it") = Some(body);
+                *last.lock().expect("the lock is not poisoned") = Some(body);
                 [("content-type", "application/grpc"), ("grpc-status", "12")]
             }
         };
         let listener = bind().await;
         let address = listener.local_addr().expect("it is bound");
-        // Envoy asks for the health of some service of each role.
+        // Envoy checks the health of a service of each role.
         let (health, health_service) = tonic_health::server::health_reporter();
         for path in Policies::read(contracts::DESCRIPTORS).expect("every RPC has a policy").paths() {
             let service = path.split('/').nth(1).expect("a path has a service");
@@ -114,14 +114,14 @@ impl Recorder {
     }
 
     pub(crate) fn take(&self) -> Option<Bytes> {
-        self.last.lock().expect("nobody panics with it").take()
+        self.last.lock().expect("the lock is not poisoned").take()
     }
 }
 
-/// A collector of traces, as far as Envoy can tell.
+/// A fake trace collector.
 fn collect(spans: Spans) -> Router {
     let export = async move |body: Bytes| {
-        spans.lock().expect("nobody panics with it").extend(body);
+        spans.lock().expect("the lock is not poisoned").extend(body);
         [("content-type", "application/grpc"), ("grpc-status", "0")]
     };
     Router::new().route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(export))
@@ -132,9 +132,9 @@ async fn bind() -> TcpListener {
 }
 
 impl Services {
-    /// Remembers the call and says how many there were of it before.
+    /// Records the call, and returns the number of earlier calls of this RPC.
     fn note<T>(&self, rpc: &'static str, request: &Request<T>) -> usize {
-        let mut calls = self.0.lock().expect("nobody panics with it");
+        let mut calls = self.0.lock().expect("the lock is not poisoned");
         let before = calls.iter().filter(|(name, _)| *name == rpc).count();
         calls.push((rpc, request.metadata().clone()));
         before
@@ -189,7 +189,7 @@ impl OrderService for Services {
         std::future::pending().await
     }
 
-    /// Answers the second time.
+    /// Fails the first time, then answers.
     async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
         match self.note("ListOrders", &request) {
             0 => Err(Status::unavailable("not yet")),
@@ -197,7 +197,7 @@ impl OrderService for Services {
         }
     }
 
-    /// Never can.
+    /// Always fails.
     async fn cancel_order(
         &self,
         request: Request<CancelOrderRequest>,
@@ -213,7 +213,7 @@ impl OrderService for Services {
         Ok(Response::new(ListOrderEventsResponse::default()))
     }
 
-    /// Refuses, and says why in all details that we have.
+    /// Refuses, with every kind of error detail.
     async fn fulfill_order(&self, _: Request<FulfillOrderRequest>) -> Result<Response<FulfillOrderResponse>, Status> {
         let mut details =
             ErrorDetails::with_error_info("PAYMENT_NOT_CAPTURED", "souk.order", [("a".to_owned(), "b".to_owned())]);
@@ -241,7 +241,7 @@ impl PaymentService for Services {
         Ok(Response::new(ListPaymentsResponse::default()))
     }
 
-    /// Does not like the token, in the words of a service.
+    /// Refuses the token, with a service's error.
     async fn get_ledger(&self, _: Request<GetLedgerRequest>) -> Result<Response<GetLedgerResponse>, Status> {
         Err(chassis::Error::TokenInvalid("its key is unknown").into_status("souk.payment"))
     }
@@ -254,7 +254,7 @@ impl PaymentService for Services {
         Ok(Response::new(RefundPaymentResponse::default()))
     }
 
-    /// Notes the body among the headers.
+    /// Records the body among the headers.
     async fn receive_webhook(
         &self,
         mut request: Request<ReceiveWebhookRequest>,

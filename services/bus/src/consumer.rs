@@ -1,15 +1,15 @@
-//! Reads the events of one consumer's topics and hands them to its partitions, which work at the same time.
+//! Reads the topics of one consumer and passes the events to one worker for each partition. The workers run concurrently.
 //!
-//! Nothing is paused at the broker client: a pause that meets a change of the assignment can last for ever there
-//! (librdkafka 5591). A partition that stands still holds the others up only when very much waits for it; if for minutes,
-//! the client leaves the group by itself, others take over, and it comes back when it reads on.
+//! Partitions are never paused in the client: a pause during a rebalance can last for ever (librdkafka 5591). A partition
+//! whose worker is stuck blocks the others only when its queue is full. If that lasts for minutes, the client leaves the
+//! group, other members take over, and it joins again when it can read on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use chassis::Clock;
-use chassis::boot::metrics::{self, Of};
+use chassis::boot::metrics::{self, ByConsumer};
 use chassis::event::{Consumer, Record};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -22,23 +22,27 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::partition::{Item, Partition, What};
+use crate::partition::{Content, Item, Partition};
 use crate::wire;
 
-const BEFORE_JOINING_AGAIN: Duration = Duration::from_secs(1);
-const LEAVING: Duration = Duration::from_secs(5);
-const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
+const REJOIN_DELAY: Duration = Duration::from_secs(1);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-static FAILURES: LazyLock<Family<Of, Counter>> =
+static FAILURES: LazyLock<Family<ByConsumer, Counter>> =
     LazyLock::new(|| metrics::register("consumer_failures", "Failures to read from the broker", Family::default()));
-static LAG: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
-    metrics::register("consumer_lag", "Events of this process's partitions that had no effect yet", Family::default())
+static LAG: LazyLock<Family<ByConsumer, Gauge>> = LazyLock::new(|| {
+    metrics::register(
+        "consumer_lag",
+        "Events that this process has not handled yet, in the partitions assigned to it",
+        Family::default(),
+    )
 });
 
-/// The partitions that are ours, by topic and number.
+/// The partitions that are assigned to this process, by topic and number.
 type Partitions = HashMap<String, HashMap<i32, Arc<Partition>>>;
 
-/// What librdkafka tells about one consumer.
+/// Receives librdkafka's statistics and rebalances for one consumer.
 struct Watch {
     consumer: &'static str,
     partitions: Mutex<Partitions>,
@@ -53,9 +57,9 @@ impl Watch {
 impl ClientContext for Watch {
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        // What is not ours has a lag of -1.
+        // A partition that is not assigned to us has a lag of -1.
         let lag = partitions.map(|partition| partition.consumer_lag_stored.max(0)).sum();
-        LAG.get_or_create(&Of::new(self.consumer)).set(lag);
+        LAG.get_or_create(&ByConsumer::new(self.consumer)).set(lag);
     }
 }
 
@@ -64,12 +68,12 @@ impl ConsumerContext for Watch {
         let Rebalance::Revoke(revoked) = rebalance else { return };
         let mut partitions = self.partitions();
         for it in revoked.elements() {
-            let given_up = partitions.get_mut(it.topic()).and_then(|topic| topic.remove(&it.partition()));
-            if let Some(partition) = given_up {
-                partition.give_up();
+            let ours = partitions.get_mut(it.topic()).and_then(|topic| topic.remove(&it.partition()));
+            if let Some(partition) = ours {
+                partition.revoke();
             }
         }
-        tracing::info!(consumer = self.consumer, count = revoked.count(), "partitions were given up");
+        tracing::info!(consumer = self.consumer, count = revoked.count(), "partitions were revoked");
     }
 
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -81,7 +85,7 @@ impl ConsumerContext for Watch {
 
 type Source = StreamConsumer<Watch>;
 
-/// Consumes until told to stop. What was begun is finished, and its offsets are committed, before it returns.
+/// Consumes until `stop` is cancelled. Before it returns, started work is finished and its offsets are committed.
 pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, stop: CancellationToken) {
     let mut config = config.clone();
     config.set("group.id", consumer.name).set("client.id", consumer.name);
@@ -94,17 +98,17 @@ pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, st
         if let Err(error) = source.subscribe(consumer.topics) {
             return tracing::error!(consumer = consumer.name, %error, "the topics cannot be subscribed to");
         }
-        take_part(source, &consumer, &clock, stop.child_token()).await;
+        run_member(source, &consumer, &clock, stop.child_token()).await;
         tokio::select! {
-            () = tokio::time::sleep(BEFORE_JOINING_AGAIN) => {}
+            () = tokio::time::sleep(REJOIN_DELAY) => {}
             () = stop.cancelled() => {}
         }
     }
 }
 
-/// As one member of the group, until told to stop or until this member cannot go on.
-async fn take_part(source: Arc<Source>, consumer: &Consumer, clock: &Clock, stop: CancellationToken) {
-    let (mut jobs, mut last_complaint) = (JoinSet::new(), None::<Instant>);
+/// One membership in the group: ends when `stop` is cancelled, or when this member cannot continue.
+async fn run_member(source: Arc<Source>, consumer: &Consumer, clock: &Clock, stop: CancellationToken) {
+    let (mut workers, mut last_warning) = (JoinSet::new(), None::<Instant>);
     while !stop.is_cancelled() {
         let message = tokio::select! {
             message = source.recv() => message,
@@ -115,9 +119,9 @@ async fn take_part(source: Arc<Source>, consumer: &Consumer, clock: &Clock, stop
                 let item = read(&message, consumer, clock);
                 let partition = find(&source, &message).unwrap_or_else(|| {
                     let (topic, number) = (message.topic(), message.partition());
-                    let (partition, job) =
+                    let (partition, worker) =
                         Partition::open(topic, number, consumer.clone(), clock.clone(), stop.clone());
-                    jobs.spawn(job.run(source.clone()));
+                    workers.spawn(worker.run(source.clone()));
                     let mut partitions = source.context().partitions();
                     partitions.entry(topic.to_owned()).or_default().insert(number, partition.clone());
                     partition
@@ -125,36 +129,32 @@ async fn take_part(source: Arc<Source>, consumer: &Consumer, clock: &Clock, stop
                 partition.push(item).await;
             }
             Err(error) => {
-                FAILURES.get_or_create(&Of::new(consumer.name)).inc();
-                // While brokers are away this comes many times a second.
-                if last_complaint.is_none_or(|at| at.elapsed() >= BETWEEN_COMPLAINTS) {
-                    last_complaint = Some(Instant::now());
-                    tracing::warn!(consumer = consumer.name, %error, "nothing can be read right now");
+                FAILURES.get_or_create(&ByConsumer::new(consumer.name)).inc();
+                // While brokers are away this happens many times a second.
+                if last_warning.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
+                    last_warning = Some(Instant::now());
+                    tracing::warn!(consumer = consumer.name, %error, "the consumer cannot read from the broker");
                 }
                 if let Some((_, why)) = source.client().fatal_error() {
-                    // Such as a second process under the same instance name, or a broker that came back and believes in one.
-                    tracing::error!(
-                        consumer = consumer.name,
-                        why,
-                        "this member of the group cannot go on; it joins anew"
-                    );
+                    // Such as a second process with the same instance name, or a restarted broker that assumes one.
+                    tracing::error!(consumer = consumer.name, why, "the consumer leaves its group and joins again");
                     stop.cancel();
                 }
             }
         }
-        while let Some(ended) = jobs.try_join_next() {
+        while let Some(ended) = workers.try_join_next() {
             if let Err(error) = ended {
-                // Its partition would stand still and nobody would know.
-                tracing::error!(consumer = consumer.name, %error, "the work on a partition died; it begins anew");
+                // Without a new membership its partition would not be read any more.
+                tracing::error!(consumer = consumer.name, %error, "the worker of a partition panicked; the consumer joins again");
                 stop.cancel();
             }
         }
     }
-    while jobs.join_next().await.is_some() {}
-    // Commits what is stored and leaves the group, which takes a while, and for ever if no broker answers a member that
-    // was shut out.
+    while workers.join_next().await.is_some() {}
+    // Dropping it commits the stored offsets and leaves the group. It blocks, and never returns when no broker responds to
+    // a fenced member.
     let leaving = tokio::task::spawn_blocking(move || drop(source));
-    if !matches!(tokio::time::timeout(LEAVING, leaving).await, Ok(Ok(()))) {
+    if !matches!(tokio::time::timeout(LEAVE_TIMEOUT, leaving).await, Ok(Ok(()))) {
         tracing::warn!(consumer = consumer.name, "the last offsets may not be committed; their events are read again");
     }
 }
@@ -163,20 +163,20 @@ fn find(source: &Source, message: &BorrowedMessage<'_>) -> Option<Arc<Partition>
     source.context().partitions().get(message.topic())?.get(&message.partition()).cloned()
 }
 
-/// An event that nobody here wants never touches the database.
+/// An event that the handler does not want never touches the database.
 fn read(message: &BorrowedMessage<'_>, consumer: &Consumer, clock: &Clock) -> Item {
-    let what = match wire::event_type(message) {
-        Some(event_type) if !consumer.handler.wants(event_type) => What::Unwanted,
+    let content = match wire::event_type(message) {
+        Some(event_type) if !consumer.handler.wants(event_type) => Content::Unwanted,
         Some(_) => match wire::parse(message) {
-            Ok(record) => What::Event(record),
-            Err(why) => What::Unreadable(raw(message, clock), why),
+            Ok(record) => Content::Event(record),
+            Err(why) => Content::Unreadable(raw(message, clock), why),
         },
-        None => What::Unreadable(raw(message, clock), wire::Unreadable("ce_type")),
+        None => Content::Unreadable(raw(message, clock), wire::Unreadable("ce_type")),
     };
-    Item { offset: message.offset(), what }
+    Item { offset: message.offset(), content }
 }
 
-/// A record that is no event of ours, as far as it can be told.
+/// A record that is no event of ours, as a dead letter under the nil key.
 fn raw(message: &BorrowedMessage<'_>, clock: &Clock) -> Record {
     Record {
         topic: message.topic().to_owned(),

@@ -1,8 +1,7 @@
-//! Kafka, and only Kafka: a function that sends an event, which the relay of an outbox calls, and consumers that hand events
-//! to a service's handler. Services know neither: they append to the outbox and offer a handler.
+//! The Kafka client: a sender for the outbox relay, and consumers that pass events to a service's handler. Services never
+//! call Kafka: they append to the outbox and provide a handler.
 //!
-//! For one key, first occurrences arrive in order; after a crash some may be repeated, which the inbox on the other side
-//! makes harmless.
+//! The events of one key are never reordered. Some may be repeated after a crash; the consumer's inbox drops duplicates.
 
 mod consumer;
 mod partition;
@@ -31,7 +30,7 @@ pub enum Error {
     Kafka(#[from] KafkaError),
     #[error("{topic}: {why}")]
     Topic { topic: String, why: String },
-    #[error("the broker did not show the topics in time")]
+    #[error("the broker did not respond with the topics in time")]
     Slow,
 }
 
@@ -66,8 +65,8 @@ impl Bus {
     }
 }
 
-/// Acknowledged by all replicas, in order, without duplicates of its own, and never given up: a broker that is away is
-/// waited for, with the outbox as the queue.
+/// It waits for all replicas to acknowledge, keeps the order, sends nothing twice by itself, and never times out: while the
+/// brokers are away, events wait in the outbox.
 pub fn producer(brokers: &str) -> Result<FutureProducer, Error> {
     let mut config = ClientConfig::new();
     config
@@ -83,8 +82,8 @@ pub fn producer(brokers: &str) -> Result<FutureProducer, Error> {
     Ok(config.create()?)
 }
 
-/// For consumers; each sets its own group. The classic protocol with cooperative rebalancing: with the newer one it is
-/// brokers who say after how long a silent member is given up, and by default that is 45 seconds.
+/// Each consumer sets its own group. It is the classic protocol with cooperative rebalancing: with the newer one, brokers
+/// set the session timeout, which is 45 seconds by default.
 pub fn consumer_config(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -100,7 +99,7 @@ pub fn consumer_config(brokers: &str) -> ClientConfig {
         .set("fetch.queue.backoff.ms", "10")
         .set("fetch.error.backoff.ms", "100")
         .set("queued.max.messages.kbytes", "8192")
-        // Topics may be made after we begin.
+        // Topics may be created after a consumer started.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("statistics.interval.ms", "5000")
         .set("reconnect.backoff.max.ms", "1000")

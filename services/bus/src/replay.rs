@@ -1,4 +1,4 @@
-//! Reads whole topics, from their beginning to where they end now.
+//! Reads whole topics, from their beginning to their current end.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub enum Replayed {
     Unreadable { partition: i32, offset: i64, why: Unreadable },
 }
 
-/// Shows each record of a topic, in the order of its partition. Blocks; call it where blocking is allowed.
+/// Calls `each` for every record of a topic, in the order of its partition. Blocks.
 pub fn replay(brokers: &str, topic: &str, mut each: impl FnMut(Replayed)) -> Result<(), Error> {
     read(brokers, topic, |message| {
         each(match wire::parse(message) {
@@ -29,7 +29,7 @@ pub fn replay(brokers: &str, topic: &str, mut each: impl FnMut(Replayed)) -> Res
     })
 }
 
-/// Shows all that stands in a topic, whatever it is: keys, values, and the values of headers. Blocks.
+/// Calls `look` for the bytes of every key, value, and header value in a topic. Blocks.
 pub fn scan(brokers: &str, topic: &str, mut look: impl FnMut(&[u8])) -> Result<(), Error> {
     read(brokers, topic, |message| {
         let headers =

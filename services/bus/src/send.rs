@@ -1,4 +1,4 @@
-//! Sends events of one service.
+//! Sends the events of one service.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::wire;
 
-/// `service` is the source that its events name.
+/// `service` is the `ce_source` of its events.
 pub fn sender(producer: FutureProducer, service: &'static str) -> Sender {
     Arc::new(move |record| send(&producer, service, record))
 }
@@ -25,7 +25,7 @@ fn send(producer: &FutureProducer, service: &str, record: &Record) -> Acknowledg
         match delivery.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err((error, _))) => Err(explain(&producer, &error)),
-            Err(_) => Err(SendError::Refused("the producer forgot it".to_owned())),
+            Err(_) => Err(SendError::Refused("the producer dropped it".to_owned())),
         }
     })
 }

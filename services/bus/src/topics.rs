@@ -1,4 +1,4 @@
-//! The topics, made by `souk migrate`. Events are kept for ever: what is built from them can be built again.
+//! The topics, created by `souk migrate`. Events are kept for ever, so projections can be rebuilt from them.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::Error;
 
 const PARTITIONS: i32 = 12;
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Creates those that are missing, and waits until the broker shows all.
+/// Creates the missing ones, and waits until each partition of all has a leader.
 pub async fn create(brokers: &str, topics: &[&str], replication: i32, patience: Duration) -> Result<(), Error> {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).set("log.connection.close", "false").create()?;
@@ -46,7 +46,7 @@ pub async fn create(brokers: &str, topics: &[&str], replication: i32, patience: 
         if topics.iter().all(shown) {
             return Ok(());
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Err(Error::Slow)
 }

@@ -36,7 +36,7 @@ pub(crate) fn headers(record: &Record, source: &str) -> OwnedHeaders {
     fixed.into_iter().chain(optional).fold(empty, |all, (key, value)| all.insert(Header { key, value: Some(value) }))
 }
 
-/// The event's type, which is looked at before anything else is.
+/// Read before the rest, because the handler may not want this type.
 pub(crate) fn event_type<M: Message>(message: &M) -> Option<&str> {
     header(message, "ce_type")
 }

@@ -1,4 +1,4 @@
-//! One connection carries the calls of many: what one of them does to it must not cost the others theirs.
+//! One connection carries the calls of many clients: one of them must not end the calls of the others.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -12,7 +12,7 @@ use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 const TEST: roster::Role = roster::Role { name: "test", domain: "souk.test", number: 0, has_database: false };
-/// More than h2 takes before it ends a connection.
+/// More resets than h2 allows by default before it ends a connection.
 const BURST: usize = 90;
 
 fn check(connection: &mut SendRequest<Bytes>) -> (ResponseFuture, h2::SendStream<Bytes>) {
@@ -22,7 +22,7 @@ fn check(connection: &mut SendRequest<Bytes>) -> (ResponseFuture, h2::SendStream
 }
 
 #[tokio::test]
-async fn a_client_that_gives_up_a_burst_of_calls_does_not_end_those_of_others() {
+async fn a_client_that_cancels_a_burst_of_calls_does_not_end_those_of_others() {
     let kit = Kit::new();
     let mut role = chassis::Role::new(TEST, &kit.context);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -34,9 +34,9 @@ async fn a_client_that_gives_up_a_burst_of_calls_does_not_end_those_of_others() 
     let (connection, wire) = h2::client::handshake(ours).await.expect("a connection");
     let mut wire = pin!(wire);
     let mut connection = connection;
-    let (answer, mut message) = check(&mut connection);
+    let (response, mut message) = check(&mut connection);
     let mut burst: Vec<_> = (0..BURST).map(|_| check(&mut connection)).collect();
-    // The server is a task of this same thread: it sees nothing until we wait, and then calls and their ends at once.
+    // The server is a task of this thread: it sees nothing until we wait, and then the calls and their resets at once.
     let flush = async |wire: &mut _| {
         std::future::poll_fn(|cx| {
             let open = Future::poll(std::pin::Pin::as_mut(wire), cx);
@@ -52,9 +52,9 @@ async fn a_client_that_gives_up_a_burst_of_calls_does_not_end_those_of_others() 
     flush(&mut wire).await;
 
     message.send_data(Bytes::from_static(&[0; 5]), true).expect("the stream is open");
-    let answer = tokio::select! {
-        answer = answer => answer,
+    let response = tokio::select! {
+        response = response => response,
         end = wire => panic!("the connection ended: {end:?}"),
     };
-    assert_eq!(answer.expect("the other call goes on").status(), 200);
+    assert_eq!(response.expect("the other call continues").status(), 200);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chassis::boot::config::{first_line, parse_secure_url};
 use clap::Args;
 
-/// Where everything that is checked is.
+/// What to check, beside the databases.
 #[derive(Debug, Args)]
 pub struct Config {
     /// Kafka's bootstrap servers, comma-separated.
@@ -17,7 +17,7 @@ pub struct Config {
         default_value = "127.0.0.1:19092"
     )]
     pub(crate) kafka_brokers: String,
-    /// The payment provider, whose intents and refunds the ledger is compared with. Without it, I2 is not checked.
+    /// URL of the payment provider, to compare its intents and refunds with the ledger. Unset: I2 is not checked.
     #[arg(
         id = "SOUK_CHECK_PROVIDER_URL",
         long = "provider-url",
@@ -25,11 +25,11 @@ pub struct Config {
         value_parser = parse_secure_url
     )]
     pub(crate) provider_url: Option<String>,
-    /// A file that holds the provider's secret key, in its first line: the payment service's, or one that may only read payment
+    /// A file with the provider's secret key in its first line: the payment service's, or one that may only read payment
     /// intents, charges and refunds.
     #[arg(id = "PAYMENT_PROVIDER_KEY_FILE", long = "provider-key-file", env = "PAYMENT_PROVIDER_KEY_FILE")]
     pub(crate) provider_key_file: Option<PathBuf>,
-    /// How many calls a second the provider gets from this process and all replicas together: as the payment service is set.
+    /// Calls per second to the provider, by this process and all replicas together: the same as the payment service's.
     #[arg(
         id = "PAYMENT_PROVIDER_RATE",
         long = "provider-rate",
@@ -38,7 +38,7 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..=100_000)
     )]
     pub(crate) provider_rate: u32,
-    /// How long a statement in a database may take.
+    /// Timeout of a database statement.
     #[arg(
         id = "SOUK_CHECK_STATEMENT_TIMEOUT",
         long = "statement-timeout",
@@ -47,21 +47,21 @@ pub struct Config {
         value_parser = humantime::parse_duration
     )]
     pub(crate) statement_timeout: Duration,
-    /// What load clients wrote down of their attempts: a line of JSON for each, with `attempt`, `key`, `kind` (`create` for
-    /// CreateOrder), `outcome` (`ok`, `refused`, `unknown`), `order_id` if there was one, and `at`.
+    /// The journal of load clients: one line of JSON per attempt, with `attempt`, `key`, `kind` (`create` for CreateOrder),
+    /// `outcome` (`ok`, `refused`, `unknown`), `order_id` if there was one, and `at`.
     #[arg(long)]
     pub(crate) journal: Option<PathBuf>,
-    /// Every order that there is must be of an attempt in the journal.
+    /// The journal is complete: an order without an attempt in it is a violation.
     #[arg(long, requires = "journal")]
     pub(crate) journal_is_complete: bool,
-    /// Nothing is under way any more: every order must have settled and be paid, however young it is.
+    /// No order is in progress: every order must be settled, however young it is.
     #[arg(long)]
     pub(crate) at_rest: bool,
 }
 
 impl Config {
     pub(crate) fn provider_key(&self) -> Result<String, String> {
-        let file = self.provider_key_file.as_ref().ok_or("is required to ask SOUK_CHECK_PROVIDER_URL")?;
+        let file = self.provider_key_file.as_ref().ok_or("it is required with SOUK_CHECK_PROVIDER_URL")?;
         first_line(file)
     }
 }

@@ -1,5 +1,5 @@
-//! Dead letters. A parked key violates I4. What an operator discarded exempts its order from some checks: somebody decided
-//! about it, and it would be a violation for ever.
+//! Dead letters. A parked key violates I4. A discarded dead letter exempts its order from some checks, which it would violate
+//! for ever.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use crate::topics::record_name;
 
-/// How many dead letters are read of each service: more change nothing about the verdict.
+/// How many dead letters are read of each service: more do not change the result.
 const MOST_PARKED: i64 = 1_000;
 /// How many discarded dead letters are read of each service, the oldest first.
 const MOST_DISCARDED: i64 = 100_000;
@@ -26,13 +26,13 @@ pub(crate) async fn check_parked(databases: &[&PgPool]) -> Result<Finding, Unexp
     Ok(finding)
 }
 
-/// What operators discarded.
+/// The dead letters that operators discarded.
 #[derive(Default)]
 pub(crate) struct Discarded {
     count: u64,
     /// The keys of discarded records, the orders of those keys that are payments, and the positions of records without a key.
-    /// They exempt from I4 and I5, which ask whether everything arrived. Wrong money, stock or histories, and events that were
-    /// never published, are violations whatever was discarded.
+    /// They are exempt from the parts of I4 and I5 that check whether every event was consumed. Wrong money, stock or
+    /// histories, and events that were never published, are violations nevertheless.
     pub(crate) exemptions: Arc<Exemptions>,
 }
 
@@ -55,7 +55,7 @@ impl Discarded {
         Ok(Self { count, exemptions: exemptions.into() })
     }
 
-    /// For the report: how many there are.
+    /// Their number, for the report.
     pub(crate) fn finding(&self) -> Finding {
         Finding { checked: self.count, ..Finding::new("I4", "discarded dead letters") }
     }

@@ -7,7 +7,7 @@ pub(crate) struct Invariant {
     pub(crate) name: &'static str,
     pub(crate) promise: &'static str,
     pub(crate) checked: &'static str,
-    /// Why it may not have been checked.
+    /// The reason that is reported if it was not checked.
     pub(crate) unchecked: &'static str,
 }
 
@@ -22,7 +22,7 @@ pub(crate) const INVARIANTS: [Invariant; 11] = [
         name: "I2",
         promise: "an order is captured once at most, and an order that was not sold keeps no money",
         checked: "all payment intents of the provider, against the ledger and the orders",
-        unchecked: "the provider was not asked: SOUK_CHECK_PROVIDER_URL is not set",
+        unchecked: "the provider was not read: SOUK_CHECK_PROVIDER_URL is not set",
     },
     Invariant {
         name: "I3",
@@ -33,13 +33,13 @@ pub(crate) const INVARIANTS: [Invariant; 11] = [
     Invariant {
         name: "I4",
         promise: "every order settles in time",
-        checked: "deadlines, payments, stock and refunds of every order; dead letters that wait",
+        checked: "deadlines, payments, stock and refunds of every order; parked keys",
         unchecked: "",
     },
     Invariant {
         name: "I5",
         promise: "an event is published if and only if it was recorded, in order and without gaps",
-        checked: "every record of every topic of events that others consume, against the tables and the outbox",
+        checked: "every record of every topic, against the tables and the outbox",
         unchecked: "",
     },
     Invariant {
@@ -69,8 +69,8 @@ pub(crate) const INVARIANTS: [Invariant; 11] = [
     Invariant {
         name: "I10",
         promise: "a customer sees only what is theirs",
-        checked: "nothing: no table says it",
-        unchecked: "no table says it: the tests of every RPC call it as another customer, at the role and at the edge",
+        checked: "nothing: it is not visible in tables",
+        unchecked: "not visible in tables: the tests of every RPC call it as another customer, at the role and at the edge",
     },
     Invariant {
         name: "I11",

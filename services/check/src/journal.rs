@@ -1,4 +1,4 @@
-//! I6 and I8 as clients see them: the attempts that load clients wrote down, compared with the orders.
+//! I6 and I8 as clients see them: compares the journal of load clients' attempts with the orders.
 //!
 //! One line of JSON for each attempt, as soon as its outcome is known: `attempt`, `key`, `kind` (`create` for CreateOrder),
 //! `outcome` (`ok`, `refused` or `unknown`), `order_id` where there was one, and `at`.
@@ -37,21 +37,20 @@ pub(crate) struct Attempt {
     pub(crate) order_id: Option<Uuid>,
 }
 
-/// Whether there are attempts that are in no journal.
+/// Whether the journal has all attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Coverage {
     Complete,
     Partial,
 }
 
-/// What clients wrote down.
 pub(crate) struct Journal {
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) coverage: Coverage,
 }
 
 impl Journal {
-    /// I6 and I8. Only what the journal names is kept in memory; all orders are read a `range` at a time.
+    /// I6 and I8. The journal is kept in memory; orders are read a `range` at a time.
     pub(crate) async fn check(&self, db: &PgPool, range: i64) -> Result<Vec<Finding>, Error> {
         let creations = self.attempts.iter().filter(|attempt| attempt.kind == CREATE);
         let keys: HashSet<_> = creations.map(|attempt| attempt.key.as_str()).collect();
@@ -74,7 +73,7 @@ impl Journal {
     }
 }
 
-/// A last line without a line break is left out: its client was killed while it wrote.
+/// A last line without a line break is ignored: the client was killed while it wrote.
 pub(crate) fn read(path: &Path) -> Result<Vec<Attempt>, Error> {
     let failed = |line: usize, why: String| Error::Journal { path: path.to_owned(), line, why };
     let text = std::fs::read_to_string(path).map_err(|error| failed(0, error.to_string()))?;
@@ -82,13 +81,13 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Attempt>, Error> {
     lines.map(|(at, line)| serde_json::from_str(line).map_err(|error| failed(at + 1, error.to_string()))).collect()
 }
 
-/// I8: every acknowledged order is there.
+/// I8: every acknowledged order exists.
 pub(crate) fn check_durable(attempts: &[Attempt], orders: &HashSet<Uuid>) -> Finding {
     let mut finding = Finding::new("I8", "acknowledged attempts");
     for attempt in attempts.iter().filter(|attempt| attempt.outcome == Outcome::Ok) {
         let why = match attempt.order_id {
             Some(order_id) if orders.contains(&order_id) => None,
-            Some(order_id) => Some(format!("{} was acknowledged, and there is no order {order_id}", attempt.kind)),
+            Some(order_id) => Some(format!("{} was acknowledged, but order {order_id} does not exist", attempt.kind)),
             None if attempt.kind == CREATE => Some("it was acknowledged without an order".to_owned()),
             None => None,
         };
@@ -97,7 +96,7 @@ pub(crate) fn check_durable(attempts: &[Attempt], orders: &HashSet<Uuid>) -> Fin
     finding
 }
 
-/// I6: however often it was tried, a key made one order at most.
+/// I6: a key created one order at most, however often it was tried.
 pub(crate) fn check_once(attempts: &[Attempt], made: &[(String, Uuid)]) -> Finding {
     let mut by_key = BTreeMap::<&str, Vec<&Attempt>>::new();
     for attempt in attempts.iter().filter(|attempt| attempt.kind == CREATE) {
@@ -116,17 +115,17 @@ pub(crate) fn check_once(attempts: &[Attempt], made: &[(String, Uuid)]) -> Findi
         let why = match ids.len() {
             0 => None,
             1 if !is_refused => None,
-            1 => Some("it was refused, and there is an order".to_owned()),
-            count => Some(format!("it made {count} orders")),
+            1 => Some("it was refused, but there is an order".to_owned()),
+            count => Some(format!("it created {count} orders")),
         };
         finding.add(key, why);
     }
     finding
 }
 
-/// I6, where the journal is complete: every order was made by an attempt. `known`: those that were.
+/// I6, if the journal is complete: every order was created by an attempt. `known` has the orders with an attempt.
 pub(crate) fn find_unattempted(finding: &mut Finding, known: &HashSet<Uuid>, orders: Vec<Uuid>) {
     for order_id in orders.into_iter().filter(|order_id| !known.contains(order_id)) {
-        finding.add(order_id, Some("no attempt in the journal made this order".to_owned()));
+        finding.add(order_id, Some("no attempt in the journal created it".to_owned()));
     }
 }

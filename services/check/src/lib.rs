@@ -1,16 +1,16 @@
-//! `souk check`: do the invariants of the shop hold? This crate reads the databases of all services, all topics and the payment
-//! provider, prints one line for each invariant ([`invariants`]), and says whether any is violated.
+//! `souk check` reads the databases of all services, all topics and the payment provider, prints one line for each invariant
+//! ([`invariants`]), and reports whether any is violated.
 //!
-//! - **In an open shop.** Services know of an event at different times, so what is wrong is checked again a little later
-//!   ([`recheck`]): only what is wrong about the same thing every time is a violation.
+//! - **While orders are in progress.** Services consume an event at different times, so a violation is checked again a little
+//!   later ([`recheck`]): only one that every check finds is reported.
 //! - **In bounded memory.** Tables are read by ranges of ids, 10,000 rows at a time: orders together with their reservations and
-//!   payments ([`orders`]). Topics and stored answers are in no order that would allow this, so they are read from beginning
-//!   to end, with a few bytes in memory for each of up to 900,000 keys; with more keys, they are read again for the next ones.
-//! - **Discarded dead letters.** What an operator discarded explains why an order is not settled or a record is out of order, and
-//!   is no violation for ever. It never explains wrong money, wrong stock, a wrong history or a lost event ([`dead_letters`]).
+//!   payments ([`orders`]). Topics and stored responses have no index for this, so they are read from beginning to end, with a
+//!   few bytes in memory for each of up to 900,000 keys; with more keys, they are read again for the next ones.
+//! - **Discarded dead letters.** A discarded dead letter explains why an order is not settled or a record is out of order. It
+//!   never explains wrong money, wrong stock, a wrong history or a lost event ([`dead_letters`]).
 //!
-//! What one service can say about its own tables is in that service (`order::check`, `payment::check`, `inventory::check`); what
-//! is compared across services is here. The tests plant violations of every invariant, and each must be found.
+//! Checks within one service are in that service (`order::check`, `payment::check`, `inventory::check`); comparisons of several
+//! services are here. The tests plant violations of every invariant, and each must be found.
 //!
 //! It never writes to a table or a topic, never changes anything at the provider, and never prints a secret that it found. Its
 //! calls to the provider come from the budget that the payment service's replicas share, after theirs.
@@ -69,17 +69,17 @@ pub enum Error {
     Journal { path: PathBuf, line: usize, why: String },
 }
 
-/// How much is in memory at once.
+/// Bounds of what is in memory.
 struct Sizes {
-    /// How many orders, and rows of other tables, are read at once.
+    /// Orders, and rows of other tables, that are read at once.
     rows_per_range: i64,
-    /// Of how many keys a few bytes are in memory: a hash table of 2^20 entries, with 19 to 29 bytes each.
+    /// Keys of a topic: a hash table of 2^20 entries, with 19 to 29 bytes each.
     keys_in_memory: i64,
 }
 
 const SIZES: Sizes = Sizes { rows_per_range: 10_000, keys_in_memory: 900_000 };
 
-/// What is read.
+/// Everything that is read.
 struct Sources {
     /// The databases of all services of the roster: no secret is in any of them.
     databases: Vec<(Role, PgPool)>,
@@ -91,7 +91,7 @@ struct Sources {
     journal: Option<Journal>,
     at_rest: bool,
     sizes: Sizes,
-    /// How long after a check something is checked again.
+    /// The pause before a violation is checked again.
     recheck_pause: Duration,
 }
 
@@ -99,7 +99,7 @@ impl Sources {
     fn open(config: &Config, databases: &Databases) -> Result<Self, Error> {
         let invalid = |variable: &str, why| Error::Config { variable: variable.to_owned(), why };
         let pool = |role: Role| {
-            let pool = db::patient_pool(databases.url(role), 4, config.statement_timeout);
+            let pool = db::pool_with_timeout(databases.url(role), 4, config.statement_timeout);
             pool.map_err(|why| invalid(&role.variable("database_url"), why))
         };
         let databases = roster::services().map(|role| Ok((role, pool(role)?))).collect::<Result<Vec<_>, Error>>()?;
@@ -127,7 +127,7 @@ impl Sources {
         })
     }
 
-    /// The time as of which is checked. What must be true a minute after the last change must be true at once in a shop at rest.
+    /// The time that is taken for now. At rest it is later: what must hold a minute after the last change must hold at once.
     fn as_of(&self) -> OffsetDateTime {
         Clock::System.now() + if self.at_rest { time::Duration::DAY } else { time::Duration::ZERO }
     }
@@ -144,7 +144,7 @@ pub async fn run(config: &Config, databases: &Databases) -> Result<bool, Error> 
     let sources = Sources::open(config, databases)?;
     let progress = Progress::begin();
     let mut findings = check(&sources).await?;
-    // A secret that is somewhere stays there: it is not checked again.
+    // Not repeated: a secret that was stored does not disappear.
     let scan = scan(&sources).await?;
     drop(progress);
     findings.push(scan.finding.clone());

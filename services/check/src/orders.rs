@@ -1,4 +1,4 @@
-//! I2, I3, I4 and I9: orders with their reservations and payments, by ranges of their ids, so that memory stays bounded.
+//! I2, I3, I4 and I9: orders with their reservations and payments, by ranges of ids, so that memory is bounded.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::dead_letters::Discarded;
 use crate::recheck::{merge, single};
 use crate::{Error, Sources, progress, provider};
 
-/// I2, I3, I4 and I9 of all orders. A range ends where the first of the three databases has as many rows as are read at once.
+/// I2, I3, I4 and I9 of all orders. A range ends at the first row by which one of the three databases has `rows_per_range`.
 pub(crate) async fn check_orders(sources: &Sources, discarded: &Discarded) -> Result<Vec<Finding>, Error> {
     let (mut all, mut next, mut since) = (Vec::new(), Some(Uuid::nil()), 0);
     let (count, mut checked) = (order::check::count(&sources.order).await?, 0);
@@ -70,8 +70,8 @@ pub(crate) fn compare_stock(
     for (order, settled) in settled {
         let why = match (settled, held.get(order)) {
             (Settled::Sold, Some(Holding::Sold)) | (Settled::Unsold, None) => None,
-            (Settled::Sold, held) => Some(format!("it is confirmed, and its stock is not sold but {held:?}")),
-            (Settled::Unsold, Some(held)) => Some(format!("it was not sold, and its stock is {held:?}")),
+            (Settled::Sold, held) => Some(format!("it is confirmed, but its stock is not sold but {held:?}")),
+            (Settled::Unsold, Some(held)) => Some(format!("it was not sold, but its stock is {held:?}")),
         };
         finding.add_unless_exempt(exemptions, order, why);
     }
@@ -88,13 +88,13 @@ pub(crate) fn compare_refunds(
     for (order, refunded) in ours {
         let known = theirs.get(order).copied().unwrap_or_default();
         let why =
-            (known != *refunded).then(|| format!("{refunded} was refunded, and the order service knows of {known}"));
+            (known != *refunded).then(|| format!("{refunded} was refunded, but the order service knows of {known}"));
         finding.add_unless_exempt(exemptions, order, why);
     }
     finding
 }
 
-/// The Unix time in which this id was made, if it has one. The end of the last range is later than any time.
+/// The Unix time of this id, 0 if it has none. The end of the last range is later than any time.
 fn seconds(id: Uuid) -> u64 {
     if id == Uuid::max() { u64::MAX } else { id.get_timestamp().map_or(0, |made| made.to_unix().0) }
 }

@@ -1,4 +1,4 @@
-//! Tells on standard error what is being checked, every few seconds.
+//! Prints what is being checked on standard error, every few seconds.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,14 +7,14 @@ use tokio::task::JoinHandle;
 
 const INTERVAL: Duration = Duration::from_secs(3);
 
-/// What this process is checking.
+/// What this process is checking at the moment.
 static NOW: Mutex<String> = Mutex::new(String::new());
 
 pub(crate) fn set(what: String) {
     *NOW.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }
 
-/// Tells it until this is dropped.
+/// Prints until it is dropped.
 pub(crate) struct Progress(JoinHandle<()>);
 
 impl Progress {

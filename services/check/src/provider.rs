@@ -1,8 +1,8 @@
-//! I2: what moved at the provider is what the ledger says, once per order, and an order that was not sold keeps no money.
+//! I2: the movements at the provider match the ledger, there is one capture per order, and an order that was not sold keeps no
+//! money.
 //!
-//! The provider lists payment intents by the time when they were created. A range of orders is compared with the intents of the
-//! time in which those orders were placed, whichever orders they are for. An intent of the range that was created later is read
-//! by its id.
+//! The provider lists payment intents by creation time. A range of orders is compared with all intents that were created while
+//! those orders were placed. An intent of the range's orders that was created later is read by its id.
 
 use std::collections::HashMap;
 use std::ops;
@@ -13,7 +13,7 @@ use payment::check::{Books, Movements, Provider};
 
 use crate::{Error, Sources, progress};
 
-/// How many intents that are read by their ids are compared at once.
+/// How many intents are compared at once, of those that are read by id.
 const AT_ONCE: usize = 100;
 
 pub(crate) async fn check(
@@ -43,7 +43,7 @@ pub(crate) async fn check(
         listed += page.intents.len();
         progress::set(format!("I2: the provider listed {listed} intents of the time of {} orders", finding.checked));
         for moved in &page.intents {
-            // One that names another order, or none, says nothing about this payment.
+            // An intent that names another order, or none, is not evidence about this payment.
             if moved.order_id.is_some() && unlisted.get(&moved.intent_id) == moved.order_id.as_ref() {
                 unlisted.remove(&moved.intent_id);
             }
@@ -82,7 +82,7 @@ async fn compare_all(sources: &Sources, all: &[Movements], finding: &mut Finding
     Ok(())
 }
 
-/// What is wrong with what moved for an intent. `settled`: how the order ended, if it did not change for a while.
+/// What is wrong with the movements of an intent. `settled`: how the order ended, if it is settled.
 pub(crate) fn compare(books: Option<&Books>, moved: &Movements, settled: Option<Settled>) -> Option<&'static str> {
     let has_moved = moved.authorized != 0 || moved.captured != 0;
     let Some(books) = books else { return has_moved.then_some("the ledger has no payment for it") };
@@ -90,7 +90,7 @@ pub(crate) fn compare(books: Option<&Books>, moved: &Movements, settled: Option<
         let why = if moved.captured > 0 && books.captured > 0 {
             "captured more than once"
         } else {
-            "moved by another intent than the payment's"
+            "money moved by another intent than the payment's"
         };
         return has_moved.then_some(why);
     }
@@ -101,7 +101,7 @@ pub(crate) fn compare(books: Option<&Books>, moved: &Movements, settled: Option<
     if books.at_rest && !same {
         Some("the ledger differs")
     } else if settled == Some(Settled::Unsold) && (kept, held) != (0, 0) && !(books.refused && held == 0) {
-        Some("the order was not sold, and its money is kept")
+        Some("the order was not sold, but its money is kept")
     } else {
         None
     }

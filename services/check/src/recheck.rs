@@ -1,5 +1,5 @@
-//! What is wrong is checked again: while orders go on, services know of an event at different times, so only what is wrong about
-//! the same thing in every one of several checks is a violation.
+//! Repeats a check that finds violations: services consume an event at different times, so only a violation that every check
+//! finds is reported.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use chassis::check::Finding;
 
 use crate::{Error, Sources};
 
-/// How often at most something is checked.
+/// How often a check is run at most.
 const CHECKS: u32 = 4;
 pub(crate) const PAUSE: Duration = Duration::from_secs(2);
 
@@ -32,7 +32,7 @@ impl Sources {
     }
 }
 
-/// For a check that has one finding.
+/// The result of a check with one finding.
 pub(crate) async fn single<E>(finding: impl Future<Output = Result<Finding, E>>) -> Result<Vec<Finding>, Error>
 where
     Error: From<E>,

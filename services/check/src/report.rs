@@ -1,4 +1,4 @@
-//! What is printed: one line for each invariant, and what violates it.
+//! Prints the report: one line for each invariant, and its violations.
 
 use chassis::check::{Finding, MOST_VIOLATIONS};
 
@@ -26,7 +26,7 @@ pub(crate) fn print(findings: &[Finding]) {
     }
 }
 
-/// How many values were scanned for secrets, by table or topic.
+/// The number of values that were scanned for secrets, by table or topic.
 pub(crate) fn print_scanned(scan: &Scan) {
     for (place, tables) in &scan.scanned {
         let counts: Vec<_> = tables.iter().map(|(table, count)| format!("{table} {count}")).collect();
@@ -41,6 +41,7 @@ fn describe(finding: &Finding) -> String {
         MOST_VIOLATIONS => format!("at least {MOST_VIOLATIONS} of "),
         wrong => format!("{wrong} of "),
     };
-    let exempted = if *exempted == 0 { String::new() } else { format!(" ({exempted} wrong by what was discarded)") };
+    let exempted =
+        if *exempted == 0 { String::new() } else { format!(" ({exempted} exempt by discarded dead letters)") };
     format!("{wrong}{checked} {subject}{exempted}")
 }

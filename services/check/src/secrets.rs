@@ -1,5 +1,5 @@
-//! I11: no card number, password hash, token or e-mail address is where it must not be. Every text, document and binary column
-//! of every database is scanned, and every key, value and header of every topic. What is found is never printed.
+//! I11: scans every text, document and binary column of every database, and every key, value and header of every topic, for
+//! card numbers, password hashes, tokens and e-mail addresses. It never prints what it found.
 
 mod pattern;
 
@@ -14,23 +14,22 @@ use pattern::{Secret, find};
 
 use crate::{Error, progress};
 
-/// What was scanned, and what was found.
 pub(crate) struct Scan {
     pub(crate) finding: Finding,
-    /// How many values, by database and table, or by topic.
+    /// The number of values, by database and table, or by topic.
     pub(crate) scanned: BTreeMap<String, BTreeMap<String, u64>>,
     refresh_hashes: HashSet<[u8; 8]>,
 }
 
 impl Default for Scan {
-    /// A scan that recognises no refresh token.
+    /// Without the hashes of refresh tokens, which are then not recognised.
     fn default() -> Self {
         Self { finding: Finding::new("I11", "values"), scanned: BTreeMap::new(), refresh_hashes: HashSet::new() }
     }
 }
 
 impl Scan {
-    /// Reads the hashes of refresh tokens from the user service's database, to recognise a token wherever it is.
+    /// Reads the hashes of refresh tokens from the user service's database, to recognise tokens elsewhere.
     pub(crate) async fn begin(user: &PgPool) -> Result<Self, Unexpected> {
         Ok(Self { refresh_hashes: user::check::refresh_hashes(user).await?, ..Self::default() })
     }
@@ -53,7 +52,7 @@ impl Scan {
             let columns = table.columns.iter().zip(&table.binary).map(|(column, is_binary)| {
                 if *is_binary { column.clone() } else { format!("convert_to({column}::text, 'UTF8')") }
             });
-            // The names are the catalogue's, and quoted.
+            // The names come from the catalogue, quoted.
             let sql = format!("select {} from {}", columns.collect::<Vec<_>>().join(", "), table.table);
             let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut session);
             let name = table.table.trim_matches('"');
@@ -88,7 +87,7 @@ impl Scan {
         for secret in find(value, &self.refresh_hashes) {
             if !may_be_in(secret, place, table, column) {
                 let column = format!("{place} {table}.{column}");
-                let why = format!("something in it looks like {}", secret.name());
+                let why = format!("it contains what looks like {}", secret.name());
                 self.finding.violations.insert(column, why);
             }
         }

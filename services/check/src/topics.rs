@@ -1,8 +1,7 @@
-//! I5: an event was published if and only if it was recorded; for each key, first occurrences came in order and without
-//! gaps.
+//! I5: an event was published if and only if it was recorded; for each key, first occurrences are in order and without gaps.
 //!
-//! A topic has no index, so it is read from its beginning to its end, with a few numbers in memory for each stream (the events
-//! of one key). Streams are checked by ranges of keys; with more streams than are kept in memory, the topic is read again.
+//! A topic has no index, so it is read from beginning to end, with a few numbers in memory for each key. Keys are checked by
+//! ranges; with more keys than are kept in memory, the topic is read again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,13 +16,13 @@ use uuid::Uuid;
 use crate::recheck::single;
 use crate::{Error, Sources, progress};
 
-/// How many streams are kept in memory that were not recorded before the topic was read.
+/// How many keys are kept in memory that were not recorded before the topic was read.
 const MOST_UNRECORDED: usize = 100_000;
-/// After how many records progress is told.
+/// After how many records progress is printed.
 const PROGRESS_EVERY: u64 = 10_000;
 
 impl Sources {
-    /// I5 of a topic and the database whose outbox it is published from. `recorded` reads the versions of streams, see [`check`].
+    /// I5 of a topic and the database whose outbox it is published from. `recorded` reads the versions of keys, see [`check`].
     pub(crate) async fn check_topic(
         &self,
         topic: &'static str,
@@ -36,8 +35,8 @@ impl Sources {
     }
 }
 
-/// `page` reads the versions of recorded streams behind a key, in the order of their keys; it is empty at the end. `most`: how
-/// many streams are kept in memory at once.
+/// `page` reads the recorded versions of the keys after a key, in order; it is empty at the end. `most`: how many keys are kept
+/// in memory at once.
 async fn check(
     brokers: &str,
     topic: &'static str,
@@ -48,49 +47,49 @@ async fn check(
 ) -> Result<Finding, Error> {
     let (mut finding, mut after) = (Finding::new("I5", topic), Some(Uuid::nil()));
     while let Some(from) = after {
-        // Events are recorded and published meanwhile. What was recorded before and is not in the outbox must be in the topic;
-        // what is in the topic must have been recorded by the time it was read.
+        // Events are recorded and published meanwhile. An event that was recorded before and is not in the outbox must be in the
+        // topic; an event in the topic must have been recorded by the time it was read.
         progress::set(format!("I5, {topic}: what is recorded"));
-        let mut streams = Streams::new(topic, from, exemptions.clone());
-        after = streams.load(&page, most).await?;
-        streams.load_waiting(db).await?;
+        let mut keys = Keys::new(topic, from, exemptions.clone());
+        after = keys.load(&page, most).await?;
+        keys.load_waiting(db).await?;
         let (brokers, mut read) = (brokers.to_owned(), 0_u64);
         let replayed = tokio::task::spawn_blocking(move || {
             let add = |record| {
-                streams.add(record);
+                keys.add(record);
                 read += 1;
                 if read.is_multiple_of(PROGRESS_EVERY) {
                     progress::set(format!("I5, {topic}: {read} records were read"));
                 }
             };
-            bus::replay(&brokers, topic, add).map(|()| streams)
+            bus::replay(&brokers, topic, add).map(|()| keys)
         });
-        streams = replayed.await.map_err(|error| Unexpected::Broken(format!("reading {topic}: {error}")))??;
-        streams.compare_all(&page).await?;
-        streams.finish(&mut finding);
+        keys = replayed.await.map_err(|error| Unexpected::Broken(format!("reading {topic}: {error}")))??;
+        keys.compare_all(&page).await?;
+        keys.finish(&mut finding);
     }
     Ok(finding)
 }
 
-/// A range of streams, from behind one key to another or to the end of all.
-pub(crate) struct Streams {
+/// A range of keys: those after one key, up to another or to the last.
+pub(crate) struct Keys {
     topic: &'static str,
     after: Uuid,
     last: Option<Uuid>,
-    streams: HashMap<Uuid, Stream>,
+    keys: HashMap<Uuid, Versions>,
     unrecorded: usize,
     exemptions: Arc<Exemptions>,
     finding: Finding,
 }
 
-/// How far a stream has come. 12 bytes, as there are many.
+/// The versions of one key's events. 12 bytes, as there are many.
 #[derive(Clone, Copy, Default)]
-struct Stream {
-    /// Up to which version it must have been published.
+struct Versions {
+    /// The last version that must have been published.
     required: u32,
-    /// Up to which version it was published in order and without gaps.
+    /// The last version that was published in order and without gaps.
     in_order: u32,
-    /// The first version that was not, or 0.
+    /// The first version that was out of order, or 0.
     out_of_order: u32,
 }
 
@@ -98,20 +97,20 @@ fn small(version: i64) -> u32 {
     u32::try_from(version.max(0)).unwrap_or(u32::MAX)
 }
 
-impl Streams {
+impl Keys {
     pub(crate) fn new(topic: &'static str, after: Uuid, exemptions: Arc<Exemptions>) -> Self {
         let finding = Finding::new("I5", topic);
-        Self { topic, after, last: None, streams: HashMap::new(), unrecorded: 0, exemptions, finding }
+        Self { topic, after, last: None, keys: HashMap::new(), unrecorded: 0, exemptions, finding }
     }
 
-    /// Reads up to which version streams are recorded. Where the next range begins, if there is one.
+    /// Reads the recorded versions. Returns the key after which the next range begins, if there is one.
     pub(crate) async fn load(
         &mut self,
         page: impl AsyncFn(Uuid) -> Result<Vec<(Uuid, i64)>, Unexpected>,
         most: i64,
     ) -> Result<Option<Uuid>, Unexpected> {
         let mut at = self.after;
-        while (self.streams.len() as i64) < most {
+        while (self.keys.len() as i64) < most {
             let recorded = page(at).await?;
             let Some((last, _)) = recorded.last() else { return Ok(None) };
             at = *last;
@@ -123,10 +122,10 @@ impl Streams {
 
     pub(crate) fn add_recorded(&mut self, recorded: Vec<(Uuid, i64)>) {
         let required = recorded.into_iter().map(|(key, version)| (key, small(version)));
-        self.streams.extend(required.map(|(key, required)| (key, Stream { required, ..Stream::default() })));
+        self.keys.extend(required.map(|(key, required)| (key, Versions { required, ..Versions::default() })));
     }
 
-    /// What is in the outbox need not be published yet.
+    /// Events in the outbox need not be published yet.
     async fn load_waiting(&mut self, db: &PgPool) -> Result<(), Unexpected> {
         let waiting = sqlx::query!(r#"select key, min(version) as "first!" from outbox group by key"#);
         let mut waiting = waiting.fetch(db);
@@ -137,15 +136,15 @@ impl Streams {
     }
 
     pub(crate) fn add_waiting(&mut self, key: Uuid, first: i64) {
-        if let Some(stream) = self.streams.get_mut(&key) {
-            stream.required = stream.required.min(small(first - 1));
+        if let Some(versions) = self.keys.get_mut(&key) {
+            versions.required = versions.required.min(small(first - 1));
         }
     }
 
     pub(crate) fn add(&mut self, record: Replayed) {
         match record {
             Replayed::Event { key, version } => self.add_event(key, version),
-            // It has no key, so the first range reports it.
+            // A record without a key is reported by the first range.
             Replayed::Unreadable { partition, offset, why } if self.after.is_nil() => {
                 self.add_unreadable(partition, offset, &why);
             }
@@ -157,19 +156,19 @@ impl Streams {
         if key <= self.after && !key.is_nil() || self.last.is_some_and(|last| key > last) {
             return;
         }
-        if !self.streams.contains_key(&key) {
-            // Recorded since, or never. One that is left out here is still in the topic when the check is repeated.
+        if !self.keys.contains_key(&key) {
+            // Recorded since, or never. A key that is ignored here is found when the check is repeated.
             if self.unrecorded == MOST_UNRECORDED {
                 return;
             }
             self.unrecorded += 1;
         }
-        let stream = self.streams.entry(key).or_default();
+        let versions = self.keys.entry(key).or_default();
         let version = small(version);
-        if version == stream.in_order + 1 {
-            stream.in_order = version;
-        } else if version > stream.in_order && stream.out_of_order == 0 {
-            stream.out_of_order = version;
+        if version == versions.in_order + 1 {
+            versions.in_order = version;
+        } else if version > versions.in_order && versions.out_of_order == 0 {
+            versions.out_of_order = version;
         }
     }
 
@@ -178,7 +177,7 @@ impl Streams {
         self.finding.add_unless_exempt(&self.exemptions, name, Some(format!("it cannot be read as an event: {why}")));
     }
 
-    /// Compares with what is recorded by now.
+    /// Compares with the versions that are recorded by now.
     async fn compare_all(
         &mut self,
         page: impl AsyncFn(Uuid) -> Result<Vec<(Uuid, i64)>, Unexpected>,
@@ -198,33 +197,33 @@ impl Streams {
     }
 
     pub(crate) fn compare(&mut self, key: Uuid, version: i64) {
-        let Stream { required, in_order, out_of_order } = self.streams.remove(&key).unwrap_or_default();
+        let Versions { required, in_order, out_of_order } = self.keys.remove(&key).unwrap_or_default();
         let recorded = small(version);
         let why = if out_of_order > 0 {
             Some("out of order")
         } else if in_order < required {
             Some("lost")
         } else if in_order > recorded {
-            Some("published, and not recorded")
+            Some("published, but not recorded")
         } else {
             None
         };
         let why = why.map(|why| format!("{why}: {recorded} recorded, {}", describe(in_order, out_of_order)));
         if in_order < required {
-            // No operator can have discarded what was not published in its place.
+            // An event that was not published cannot have been discarded.
             self.finding.add(key, why);
         } else {
             self.finding.add_unless_exempt(&self.exemptions, key, why);
         }
     }
 
-    /// Streams that are left are recorded nowhere.
+    /// Keys that are left are not recorded.
     pub(crate) fn finish(mut self, finding: &mut Finding) {
-        self.streams.retain(|_, stream| stream.in_order > 0 || stream.out_of_order > 0);
-        let mut left: Vec<_> = self.streams.into_iter().collect();
+        self.keys.retain(|_, versions| versions.in_order > 0 || versions.out_of_order > 0);
+        let mut left: Vec<_> = self.keys.into_iter().collect();
         left.sort_unstable_by_key(|(key, _)| *key);
-        for (key, Stream { in_order, out_of_order, .. }) in left.into_iter().take(MOST_VIOLATIONS) {
-            let why = format!("{}, and nothing is recorded", describe(in_order, out_of_order));
+        for (key, Versions { in_order, out_of_order, .. }) in left.into_iter().take(MOST_VIOLATIONS) {
+            let why = format!("{}, but nothing is recorded", describe(in_order, out_of_order));
             self.finding.add_unless_exempt(&self.exemptions, key, Some(why));
         }
         finding.merge(self.finding);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chassis::event::Wake;
 use chassis::rpc::client;
-use chassis::{Clock, Context, Role, Step};
+use chassis::{Clock, Context, Job, Role};
 use contracts::souk::inventory::v1::inventory_service_server::InventoryServiceServer;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use sqlx::PgPool;
@@ -29,5 +29,5 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .serve(InventoryServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
         .consume(&service.db, on_event::TOPICS, service)
-        .step(Step::new("inventory.stale_holds", Duration::from_secs(10), service, stale::settle_stale))
+        .job(Job::new("inventory.stale_holds", Duration::from_secs(10), service, stale::settle_stale))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chassis::event::Wake;
 use chassis::rpc::client;
-use chassis::{Clock, Context, Role, Step};
+use chassis::{Clock, Context, Job, Role};
 use contracts::souk::order::v1::order_service_server::OrderServiceServer;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use sqlx::PgPool;
@@ -29,6 +29,6 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .serve(OrderServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
         .consume(&service.db, on_event::TOPICS, service)
-        .step(Step::new("order.expire", SECOND, service, expire::expire_due))
-        .step(Step::new("order.stuck", SECOND * 10, service, stuck::count_stuck))
+        .job(Job::new("order.expire", SECOND, service, expire::expire_due))
+        .job(Job::new("order.stuck", SECOND * 10, service, stuck::count_stuck))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chassis::Did;
 use chassis::Unexpected;
-use chassis::boot::metrics::{self, Of};
+use chassis::boot::metrics::{self, ByProblem};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -15,7 +15,7 @@ use crate::service::Service;
 /// How long after its deadline an order may be unsettled, and after its confirmation unpaid.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-static STUCK: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
+static STUCK: LazyLock<Family<ByProblem, Gauge>> = LazyLock::new(|| {
     metrics::register("orders_stuck", "Orders that did not settle or were not paid for in time", Family::default())
 });
 static LAST: AtomicI64 = AtomicI64::new(0);
@@ -30,8 +30,8 @@ pub(crate) async fn count_stuck(service: Arc<Service>) -> Result<Did, Unexpected
     )
     .fetch_one(&service.db)
     .await?;
-    STUCK.get_or_create(&Of::new("unsettled")).set(row.unsettled);
-    STUCK.get_or_create(&Of::new("unpaid")).set(row.unpaid);
+    STUCK.get_or_create(&ByProblem::new("unsettled")).set(row.unsettled);
+    STUCK.get_or_create(&ByProblem::new("unpaid")).set(row.unpaid);
     let total = row.unsettled + row.unpaid;
     match (LAST.swap(total, Ordering::Relaxed), total) {
         (0, 1..) => tracing::warn!(unsettled = row.unsettled, unpaid = row.unpaid, "orders are stuck"),

@@ -8,7 +8,7 @@ mod lag;
 
 use std::sync::{Arc, LazyLock};
 
-use chassis::boot::metrics::{self, Of};
+use chassis::boot::metrics::{self, ByProblem};
 use chassis::{Did, Unexpected};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -34,7 +34,7 @@ const CHANGES_WITHIN: Duration = Duration::days(30);
 /// How long until a comparison that the provider did not answer is tried again.
 const UNANSWERED: Duration = Duration::seconds(30);
 
-static DIFFERENCES: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
+static DIFFERENCES: LazyLock<Family<ByProblem, Gauge>> = LazyLock::new(|| {
     metrics::register(
         "payment_differences",
         "Payments of which the provider's record differs from ours, by what differs",
@@ -202,7 +202,7 @@ pub(crate) async fn count_differences(service: Arc<Service>) -> Result<Did, Unex
     let rows = rows.fetch_all(&service.db).await?;
     for kind in compare::KINDS {
         let count = rows.iter().find(|row| row.difference == kind).map_or(0, |row| row.count);
-        DIFFERENCES.get_or_create(&Of::new(kind)).set(count);
+        DIFFERENCES.get_or_create(&ByProblem::new(kind)).set(count);
     }
     Ok(Did::Nothing)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chassis::event::Wake;
 use chassis::rpc::client;
-use chassis::{Clock, Context, Role, Step};
+use chassis::{Clock, Context, Job, Role};
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::payment::v1::payment_service_server::PaymentServiceServer;
 use secrecy::SecretString;
@@ -31,24 +31,24 @@ pub(crate) struct Service {
     pub(crate) published: Wake,
     /// Wakes a worker that drives payments.
     pub(crate) work: Wake,
-    /// Wakes the step that compares what the provider reported about.
+    /// Wakes the job that compares what the provider reported about.
     pub(crate) looks: Wake,
 }
 
 pub(crate) fn role(service: &Arc<Service>, workers: usize, context: &Context) -> Role {
-    let drive = Step::new("payment.drive", SECOND, service, drive::drive_when_woken);
-    let look = Step::new("payment.look", SECOND, service, reconcile::look);
+    let drive = Job::new("payment.drive", SECOND, service, drive::drive_when_woken);
+    let look = Job::new("payment.look", SECOND, service, reconcile::look);
     Role::new(roster::PAYMENT, context)
         .database(&service.db, &service.clock)
         .serve(PaymentServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
         .consume(&service.db, on_event::TOPICS, service)
-        .step(drive.woken_by(service.work.clone()).workers(workers))
-        .step(look.woken_by(service.looks.clone()))
-        .step(Step::new("payment.sweep", SECOND / 4, service, reconcile::sweep).workers(SWEEPERS))
-        .step(Step::new("payment.waiting", SECOND * 10, service, stale::settle_waiting))
-        .step(Step::new("payment.behind", SECOND * 10, service, drive::measure_behind))
-        .step(Step::new("payment.lag", SECOND * 10, service, reconcile::measure_lag))
-        .step(Step::new("payment.differences", SECOND * 10, service, reconcile::count_differences))
-        .step(Step::new("payment.forget_webhooks", SECOND * 60, service, webhook::forget_old))
+        .job(drive.woken_by(service.work.clone()).workers(workers))
+        .job(look.woken_by(service.looks.clone()))
+        .job(Job::new("payment.sweep", SECOND / 4, service, reconcile::sweep).workers(SWEEPERS))
+        .job(Job::new("payment.waiting", SECOND * 10, service, stale::settle_waiting))
+        .job(Job::new("payment.behind", SECOND * 10, service, drive::measure_behind))
+        .job(Job::new("payment.lag", SECOND * 10, service, reconcile::measure_lag))
+        .job(Job::new("payment.differences", SECOND * 10, service, reconcile::count_differences))
+        .job(Job::new("payment.forget_webhooks", SECOND * 60, service, webhook::forget_old))
 }

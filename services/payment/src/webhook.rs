@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use chassis::Did;
 use chassis::boot::config::first_line;
-use chassis::boot::metrics::{self, Of};
+use chassis::boot::metrics::{self, ByOutcome};
 use chassis::{Error as Refused, Unexpected};
 use contracts::souk::payment::v1::{ReceiveWebhookRequest, ReceiveWebhookResponse};
 use hex::FromHex;
@@ -31,7 +31,7 @@ const TOLERANCE: Duration = Duration::seconds(300);
 /// How long the names of reports are remembered: longer than the provider repeats them.
 const REMEMBERED: Duration = Duration::days(30);
 
-static WEBHOOKS: LazyLock<Family<Of, Counter>> = LazyLock::new(|| {
+static WEBHOOKS: LazyLock<Family<ByOutcome, Counter>> = LazyLock::new(|| {
     metrics::register("payment_webhooks", "Reports of the payment provider, by what they were", Family::default())
 });
 
@@ -179,7 +179,7 @@ pub(crate) async fn receive(
     let secret = service.webhook_secret.as_ref().ok_or(Error::WebhooksNotConfigured)?;
     let (body, now) = (request.body.unwrap_or_default().data, service.clock.now());
     if let Err(why) = verify(secret, signature, &body, now) {
-        WEBHOOKS.get_or_create(&Of::new("forged")).inc();
+        WEBHOOKS.get_or_create(&ByOutcome::new("forged")).inc();
         return Err(Error::WebhookSignatureInvalid(why));
     }
     let event = serde_json::from_slice::<Event>(&body).ok().filter(|event| is_name(&event.id));
@@ -192,7 +192,7 @@ pub(crate) async fn receive(
         Some(known) if known.is_echoed_by(object) => "echo",
         Some(known) => note(service, &event.id, known.payment_id).await?,
     };
-    WEBHOOKS.get_or_create(&Of::new(what)).inc();
+    WEBHOOKS.get_or_create(&ByOutcome::new(what)).inc();
     if what == "news" {
         service.work.wake();
         service.looks.wake();

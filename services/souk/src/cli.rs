@@ -1,5 +1,5 @@
-//! What can be asked of `souk`. Configuration is environment only; the flags of the same names exist so that `--help` is
-//! its reference.
+//! The command line of `souk`. Configuration comes from the environment; the flags of the same names exist so that `--help`
+//! documents it.
 
 use chassis::boot::Databases;
 use clap::{Args, Parser, Subcommand};
@@ -8,7 +8,7 @@ use crate::migrate;
 use crate::roles::RoleCommand;
 
 #[derive(Debug, Parser)]
-#[command(name = "souk", version, about = "A commerce backend: every role, and the commands around them")]
+#[command(name = "souk", version, about = "A commerce backend: every role, and administrative commands")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -24,7 +24,7 @@ pub(crate) enum Command {
     /// violated.
     #[command(after_help = check::help())]
     Check(Box<Check>),
-    /// Prints the edge's configuration for Envoy.
+    /// Prints the edge's Envoy configuration.
     Envoy(Box<edge::Config>),
     /// Prints the contracts as a FileDescriptorSet.
     Descriptors,

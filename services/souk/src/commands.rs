@@ -1,4 +1,4 @@
-//! Commands of single roles that run and end.
+//! Commands of single roles other than running them.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ pub(crate) async fn rebuild_orders(config: &order::Config) -> ExitCode {
         println!("{}: {}", difference.order_id, difference.why);
     });
     match rebuilt.await {
-        Ok(count) => println!("{count} orders were built from their events, {differ} differ"),
+        Ok(count) => println!("{count} orders were rebuilt from their events, {differ} differ"),
         Err(error) => return print_error(&error, 1),
     }
     if differ == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -1,5 +1,5 @@
-//! `souk`: every role of the shop, and the commands around them, in one binary. A role is data; this selects which to
-//! run and hands them to chassis.
+//! `souk`: all roles and administrative commands in one binary. It builds the selected roles and passes them to
+//! `chassis::boot::run`.
 
 mod cli;
 mod commands;
@@ -22,24 +22,24 @@ use cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// As in sysexits.h: the configuration is wrong, and trying again will not help.
+/// The exit code for a wrong configuration, as in sysexits.h: a restart will not help.
 pub(crate) const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // Nobody is left to tell if the terminal is gone.
+            let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // It fails if the terminal is gone; then there is nowhere to report it.
             let _ = error.print();
-            return if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
+            return if is_help { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(run(cli.command));
-            // Whoever had time to finish has finished; a thread that hangs must not keep the process.
+            // Roles have drained by now; a thread that hangs must not keep the process alive.
             runtime.shutdown_background();
             code
         }

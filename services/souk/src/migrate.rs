@@ -1,5 +1,6 @@
-//! `souk migrate`: databases, database roles, tables, grants and topics. Run by an administrator before roles start, as
-//! often as one likes. A service's role owns nothing: it may read and write its tables, and only add to some.
+//! `souk migrate` creates databases, database roles, tables, grants and topics. An administrator runs it before roles start;
+//! it is idempotent. A service's database role never owns a table: it may read and write its tables, and only insert into
+//! append-only ones.
 
 use std::time::Duration;
 
@@ -18,13 +19,13 @@ use url::Url;
 use crate::roles::SCHEMAS;
 use crate::scram;
 
-/// SQLSTATE of a lock that was not to be had in time.
+/// SQLSTATE for a lock that was not acquired within `lock_timeout`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// Where everything that is migrated is.
+/// The databases and the Kafka cluster to migrate.
 #[derive(Debug, Args)]
 pub(crate) struct Config {
-    /// A database administrator, who may create databases and roles.
+    /// URL of a database administrator, who may create databases and roles.
     #[arg(
         id = "SOUK_MIGRATE_DATABASE_URL",
         long = "database-url",
@@ -41,7 +42,7 @@ pub(crate) struct Config {
         default_value = "127.0.0.1:19092"
     )]
     kafka_brokers: String,
-    /// How many copies of each topic Kafka keeps: 3 in a cluster.
+    /// Replication factor of each topic: 3 in a cluster.
     #[arg(
         id = "SOUK_KAFKA_REPLICATION",
         long = "kafka-replication",
@@ -62,7 +63,7 @@ pub(crate) enum Error {
     Database { service: &'static str, source: sqlx::Error },
     #[error("the tables of {service}: {source}")]
     Migrate { service: &'static str, source: sqlx::migrate::MigrateError },
-    #[error("the tables of {service}: no lock in {tries} tries, as others hold it: {source}; {oldest}")]
+    #[error("the tables of {service}: a migration did not get its lock in {tries} tries: {source}; {oldest}")]
     LockedOut { service: &'static str, tries: u32, source: MigrateError, oldest: String },
     #[error("the topics: {0}")]
     Topics(#[from] bus::Error),
@@ -88,7 +89,7 @@ pub(crate) async fn run(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a service's URL says: who it connects as, and to what.
+/// The database role and the database of a service, from its URL.
 struct Target {
     role: String,
     password: Option<String>,
@@ -108,11 +109,11 @@ impl Target {
         if !plain(&role) || !plain(&database) {
             return Err(refuse("it needs a role and a database, named in lower-case letters and underscores"));
         }
-        // They would win over what was read above when the service connects.
+        // When the service connects, they would override what was read above.
         if url.query_pairs().any(|(name, _)| ["user", "password", "dbname"].contains(&&*name)) {
             return Err(refuse("role, password and database belong before the question mark"));
         }
-        // As the service decodes it when it connects.
+        // The service decodes it in the same way when it connects.
         let password = url.password().map(|text| percent_decode_str(text).decode_utf8().map(|it| it.into_owned()));
         let password = password.transpose().map_err(|_| refuse("its password is not UTF-8"))?;
         Ok(Self { role, password, database })
@@ -127,7 +128,7 @@ async fn migrate(admin: &PgConnectOptions, schema: &Schema, target: &Target) -> 
 
     let options = admin.clone().database(&target.database);
     let mut db = PgConnection::connect_with(&options).await.map_err(failed)?;
-    make_tables(&mut db, schema.service, schema.migrator, PATIENCE).await?;
+    make_tables(&mut db, schema.service, schema.migrator, LOCK_RETRY).await?;
     grant(&mut db, &target.role, schema.append_only).await.map_err(failed)?;
     db.close().await.map_err(failed)
 }
@@ -147,33 +148,33 @@ async fn create(server: &mut PgConnection, target: &Target) -> sqlx::Result<()> 
         execute(server, format!("create database {database}")).await?;
         execute(server, format!("revoke all on database {database} from public")).await?;
     }
-    // What is temporary is a session's own: such as tables that are built again, to be compared.
+    // `souk order rebuild` creates temporary tables, which only its own session sees.
     execute(server, format!("grant connect, temporary on database {database} to {role}")).await
 }
 
-/// How long a migration may wait for a lock. While it waits, everybody who comes after it waits behind it, so that is short; it
-/// is tried again, and others get their turn in between.
+/// How a migration waits for a lock. While it waits, later sessions queue behind it, so each try is short, with a pause in
+/// which they proceed.
 #[derive(Clone, Copy)]
-struct Patience {
-    lock: Duration,
+struct LockRetry {
+    timeout: Duration,
     tries: u32,
     pause: Duration,
 }
 
-const PATIENCE: Patience = Patience { lock: Duration::from_secs(3), tries: 20, pause: Duration::from_secs(2) };
+const LOCK_RETRY: LockRetry = LockRetry { timeout: Duration::from_secs(3), tries: 20, pause: Duration::from_secs(2) };
 
 async fn make_tables(
     db: &mut PgConnection,
     service: &'static str,
     migrator: &Migrator,
-    patience: Patience,
+    retry: LockRetry,
 ) -> Result<(), Error> {
     let failed = |source| Error::Database { service, source };
     let mut tries = 0;
     for migration in migrator.iter() {
-        // What runs outside of a transaction, such as an index that is created concurrently, keeps nobody waiting while it waits,
-        // and would be left half done.
-        let limit = if migration.no_tx { 0 } else { patience.lock.as_millis() };
+        // A migration outside of a transaction, such as `create index concurrently`, blocks no session while it waits, and would
+        // be left half done.
+        let limit = if migration.no_tx { 0 } else { retry.timeout.as_millis() };
         execute(db, format!("set lock_timeout = {limit}")).await.map_err(failed)?;
         while let Err(source) = migrator.run_direct(Some(migration.version), db, false).await {
             tries += 1;
@@ -181,11 +182,11 @@ async fn make_tables(
                 return Err(Error::Migrate { service, source });
             }
             let oldest = find_oldest_transaction(db).await.map_err(failed)?;
-            if tries == patience.tries {
+            if tries == retry.tries {
                 return Err(Error::LockedOut { service, tries, source, oldest });
             }
-            println!("{service}: {source}; {oldest}; trying again");
-            tokio::time::sleep(patience.pause).await;
+            println!("{service}: {source}; {oldest}; the migration is retried");
+            tokio::time::sleep(retry.pause).await;
         }
     }
     execute(db, "reset lock_timeout".to_owned()).await.map_err(failed)
@@ -196,7 +197,7 @@ fn is_locked_out(error: &MigrateError) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == LOCK_NOT_AVAILABLE)
 }
 
-/// Who probably holds the lock.
+/// Describes the session that probably holds the lock.
 async fn find_oldest_transaction(db: &mut PgConnection) -> sqlx::Result<String> {
     let oldest = sqlx::query!(
         r#"select pid as "pid!", application_name, state, extract(epoch from now() - xact_start)::bigint as "age!"
@@ -213,7 +214,7 @@ async fn find_oldest_transaction(db: &mut PgConnection) -> sqlx::Result<String> 
     })
 }
 
-/// In one transaction: what is only ever added to is at no moment open to changes.
+/// In one transaction, so that an append-only table is never open to updates.
 async fn grant(db: &mut PgConnection, role: &str, append_only: &[&str]) -> sqlx::Result<()> {
     let mut tx = db.begin().await?;
     execute(&mut tx, format!("grant select, insert, update, delete on all tables in schema public to {role}")).await?;
@@ -225,7 +226,7 @@ async fn grant(db: &mut PgConnection, role: &str, append_only: &[&str]) -> sqlx:
     tx.commit().await
 }
 
-/// Names were checked to be plain; nothing else goes into these statements.
+/// Statements contain only names that were checked to be plain.
 async fn execute(db: &mut PgConnection, sql: String) -> sqlx::Result<()> {
     db.execute(AssertSqlSafe(sql)).await.map(drop)
 }
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_the_one_that_the_service_will_say() {
+    fn a_password_is_decoded_as_the_service_decodes_it() {
         let target = parse("postgres://souk_order:p%40ss%2Fw%C3%B6rd%25@127.0.0.1/souk_order").expect("a good URL");
         assert_eq!(target.password.as_deref(), Some("p@ss/w\u{f6}rd%"));
         assert_eq!((target.role.as_str(), target.database.as_str()), ("souk_order", "souk_order"));
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_would_mean_something_else_to_the_service_is_refused() {
+    fn a_url_that_the_service_would_read_differently_is_refused() {
         for odd in [
             "souk_order",
             "postgres://127.0.0.1/souk_order",
@@ -270,12 +271,12 @@ mod tests {
     #[sqlx::test(migrator = "order::MIGRATOR")]
     async fn grants_come_all_at_once_or_not_at_all(_: PgPoolOptions, options: PgConnectOptions) {
         let mut db = PgConnection::connect_with(&options).await.expect("Postgres is there");
-        // Roles belong to the whole server: this one is the test's own.
+        // Roles belong to the whole server, so the name must be unique.
         let role: String = Uuid::now_v7().simple().to_string().bytes().map(|it| (it % 26 + b'a') as char).collect();
         execute(&mut db, format!("create role {role}")).await.expect("a role");
         let may = async |db: &mut PgConnection, what: &'static str| {
-            let asked = sqlx::query_scalar::<_, bool>("select has_table_privilege($1, 'order_event', $2)");
-            asked.bind(&role).bind(what).fetch_one(db).await.expect("an answer")
+            let query = sqlx::query_scalar::<_, bool>("select has_table_privilege($1, 'order_event', $2)");
+            query.bind(&role).bind(what).fetch_one(db).await.expect("an answer")
         };
         grant(&mut db, &role, &["order_event", "nowhere"]).await.expect_err("there is no such table");
         assert!(!may(&mut db, "select").await && !may(&mut db, "update").await, "nothing was granted");
@@ -292,7 +293,7 @@ mod tests {
     async fn a_password_never_stands_in_a_statement(_: PgPoolOptions, options: PgConnectOptions) {
         let mut db = PgConnection::connect_with(&options).await.expect("Postgres is there");
         let role: String = Uuid::now_v7().simple().to_string().bytes().map(|it| (it % 26 + b'a') as char).collect();
-        // One that is there: only the role is this test's own.
+        // Exists on every server: the test creates only the role.
         let database = "postgres".to_owned();
         for password in ["pencil and paper", "p@ss'w\u{f6}rd\u{2168}"] {
             let target = Target { role: role.clone(), password: Some(password.to_owned()), database: database.clone() };
@@ -300,7 +301,7 @@ mod tests {
             create(&mut db, &target).await.expect("created");
             let ours = kept.bind(&role).fetch_one(&mut db).await.expect("it has a password");
             assert!(!ours.contains(password) && scram::tests::is_of(&ours, password), "{ours}");
-            // And as Postgres itself makes it of the clear text.
+            // Postgres derives an equivalent verifier from the clear text.
             let quoted = password.replace('\'', "''");
             execute(&mut db, format!("alter role {role} password '{quoted}'")).await.expect("changed");
             let kept = sqlx::query_scalar::<_, String>("select rolpassword from pg_authid where rolname = $1");
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[sqlx::test(migrator = "order::MIGRATOR")]
-    async fn a_migration_waits_for_a_lock_in_short_turns(_: PgPoolOptions, options: PgConnectOptions) {
+    async fn a_migration_waits_for_a_lock_in_short_tries(_: PgPoolOptions, options: PgConnectOptions) {
         let folder = std::env::temp_dir().join(format!("souk-migrations-{}", Uuid::now_v7()));
         std::fs::create_dir(&folder).expect("the folder for temporary files can be written");
         let sql = r#"alter table "order" add column probe integer"#;
@@ -325,13 +326,14 @@ mod tests {
         let (mut reader, mut db) = (connect().await, connect().await);
         let open = r#"begin; select from "order""#;
         reader.execute(open).await.expect("it reads");
-        let patience = Patience { lock: Duration::from_millis(20), tries: 2, pause: Duration::from_millis(1) };
-        let refused = make_tables(&mut db, "order", &migrator, patience).await.expect_err("somebody reads").to_string();
+        let retry = LockRetry { timeout: Duration::from_millis(20), tries: 2, pause: Duration::from_millis(1) };
+        let refused =
+            make_tables(&mut db, "order", &migrator, retry).await.expect_err("the reader holds a lock").to_string();
         assert!(refused.contains("9999") && refused.contains("idle in transaction"), "{refused}");
 
-        // Tried again and again until the reader has gone, which it does once somebody waits for it.
-        let patience = Patience { tries: 10_000, ..patience };
-        let (made, ()) = tokio::join!(make_tables(&mut db, "order", &migrator, patience), async {
+        // Retried until the reader commits, which it does once a session waits for its lock.
+        let retry = LockRetry { tries: 10_000, ..retry };
+        let (made, ()) = tokio::join!(make_tables(&mut db, "order", &migrator, retry), async {
             let waits = "select exists (select from pg_locks where not granted and pid <> pg_backend_pid()
                            and database = (select oid from pg_database where datname = current_database()))";
             while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut reader).await.expect("locks") {}

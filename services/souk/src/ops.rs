@@ -1,5 +1,4 @@
-//! What operators look into on a role's own port: dead letters and the outbox. Here and not in chassis, which knows no
-//! contract.
+//! `OpsService`, on each role's own port: dead letters and the outbox. It is not in chassis, which knows no contract.
 
 use std::sync::Arc;
 
@@ -117,9 +116,9 @@ impl OpsService for Ops {
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("this consumer has no dead letters of this key")]
+    #[error("the consumer has no dead letters of this key")]
     NotParked,
-    #[error("one of these is not among the dead letters of this consumer and key; none was discarded")]
+    #[error("one of the ids is not a dead letter of this consumer and key; none was discarded")]
     LetterNotFound,
     #[error("{0}")]
     Unreadable(String),

@@ -1,4 +1,4 @@
-//! `.sqlx` is what the migrations say. That no query is missing from it is what every offline build checks.
+//! Tests that `.sqlx` matches the migrations. Every offline build fails if a query is missing from it.
 
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -10,7 +10,7 @@ use crate::roles::SCHEMAS;
 async fn the_query_cache_is_fresh(_: PgPoolOptions, database: PgConnectOptions) {
     let mut services = Vec::new();
     for service in SCHEMAS {
-        // A schema for each service stands in for its database. Some tables are called like their service.
+        // A schema per service instead of a database. Its name has a suffix, as some tables are named like their service.
         let name = format!("{}_service", service.service);
         let options = database.clone().options([("search_path", &name)]);
         let mut db = PgConnection::connect_with(&options).await.expect("Postgres is there");
@@ -36,8 +36,8 @@ async fn the_query_cache_is_fresh(_: PgPoolOptions, database: PgConnectOptions) 
     assert!(checked > 50, "the cache has {checked} queries");
 }
 
-/// What goes in and what comes out. Whether an outer join makes a column nullable is left away: it is learned from the
-/// plan, and which side of a join is the outer one depends on how full the tables are.
+/// Columns and parameters. Nullability is left out: sqlx derives it from the plan of outer joins, which depends on how full
+/// the tables are.
 fn shape(described: &Value) -> Value {
     json!({ "columns": described["columns"], "parameters": described["parameters"] })
 }

@@ -1,5 +1,5 @@
-//! The roles of this binary: how each is asked for, its settings, its schema and how it starts. A new service has its lines
-//! here and in `roster`.
+//! The roles of this binary: the subcommand, settings and schema of each, and how it starts. A new service is added here and
+//! in `roster`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,18 +21,18 @@ pub(crate) static SCHEMAS: [&Schema; 5] =
 pub(crate) enum RoleCommand {
     /// Runs every role in one process, each on its own port.
     All(Box<All>),
-    /// Runs the gateway: what people open, and reflection at the edge.
-    Gateway(One<gateway::Config>),
+    /// Runs the gateway: gRPC reflection at the edge.
+    Gateway(SingleRole<gateway::Config>),
     /// Runs the user service, or one of its commands.
-    User(Box<OneOr<user::Config, UserCommand>>),
+    User(Box<SingleOr<user::Config, UserCommand>>),
     /// Runs the product service.
-    Product(One<product::Config>),
+    Product(SingleRole<product::Config>),
     /// Runs the inventory service.
-    Inventory(One<inventory::Config>),
+    Inventory(SingleRole<inventory::Config>),
     /// Runs the order service, or one of its commands.
-    Order(Box<OneOr<order::Config, OrderCommand>>),
+    Order(Box<SingleOr<order::Config, OrderCommand>>),
     /// Runs the payment service.
-    Payment(One<payment::Config>),
+    Payment(SingleRole<payment::Config>),
 }
 
 #[derive(Debug, Args)]
@@ -54,26 +54,26 @@ pub(crate) struct All {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct One<C: Settings> {
+pub(crate) struct SingleRole<C: Settings> {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     role: RoleSettings<C>,
 }
 
-/// A role that has commands of its own.
+/// A role that has further commands.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct OneOr<C: Settings, S: Subcommand> {
+pub(crate) struct SingleOr<C: Settings, S: Subcommand> {
     #[command(subcommand)]
     command: Option<S>,
     #[command(flatten)]
-    one: One<C>,
+    single: SingleRole<C>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
-    /// Makes the account of an operator. One that exists is left as it is.
+    /// Creates an operator's account. Does nothing if it exists.
     CreateOperator(CreateOperator),
 }
 
@@ -84,14 +84,14 @@ pub(crate) struct CreateOperator {
     /// The operator's e-mail address.
     #[arg(long)]
     pub(crate) email: String,
-    /// A file that holds the password, in its first line.
+    /// A file with the password in its first line.
     #[arg(long)]
     pub(crate) password_file: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OrderCommand {
-    /// Builds the table of orders again from their events, beside the one that is in use, and prints the differences. It
+    /// Rebuilds the orders from their events in a temporary table, and prints how they differ from the orders in use. It
     /// changes nothing.
     Rebuild(RoleSettings<order::Config>),
 }
@@ -99,23 +99,23 @@ pub(crate) enum OrderCommand {
 pub(crate) async fn run(command: RoleCommand) -> ExitCode {
     match command {
         RoleCommand::All(roles) => serve("all", &roles.common, |context| roles.start(context)).await,
-        RoleCommand::Gateway(one) => one.serve(gateway::start).await,
+        RoleCommand::Gateway(single) => single.serve(gateway::start).await,
         RoleCommand::User(user) => match user.command {
             Some(UserCommand::CreateOperator(operator)) => create_operator(&operator).await,
-            None => user.one.serve(user::start).await,
+            None => user.single.serve(user::start).await,
         },
-        RoleCommand::Product(one) => one.serve(product::start).await,
-        RoleCommand::Inventory(one) => one.serve(inventory::start).await,
+        RoleCommand::Product(single) => single.serve(product::start).await,
+        RoleCommand::Inventory(single) => single.serve(inventory::start).await,
         RoleCommand::Order(order) => match order.command {
             Some(OrderCommand::Rebuild(config)) => rebuild_orders(&config.0).await,
-            None => order.one.serve(order::start).await,
+            None => order.single.serve(order::start).await,
         },
-        RoleCommand::Payment(one) => one.serve(payment::start).await,
+        RoleCommand::Payment(single) => single.serve(payment::start).await,
     }
 }
 
 impl All {
-    /// In the order in which requests meet them.
+    /// In the order in which a request passes them.
     fn start(&self, context: &Context) -> Result<Vec<Role>, String> {
         Ok(vec![
             gateway::start(&self.gateway.0, context)?,
@@ -128,7 +128,7 @@ impl All {
     }
 }
 
-impl<C: Settings> One<C> {
+impl<C: Settings> SingleRole<C> {
     async fn serve(&self, start: impl FnOnce(&C, &Context) -> Result<Role, String>) -> ExitCode {
         serve(C::ROLE.name, &self.common, |context| Ok(vec![start(&self.role.0, context)?])).await
     }

@@ -1,5 +1,5 @@
-//! What Postgres keeps of a password for SCRAM-SHA-256 (RFC 5802, RFC 7677). It is made here, so that the password itself never
-//! stands in a statement, which a server may write to its log.
+//! The SCRAM-SHA-256 verifier that Postgres stores of a password (RFC 5802, RFC 7677). It is computed here, so that the password
+//! itself is never part of a statement, which a server may log.
 
 use std::num::NonZeroU32;
 
@@ -9,16 +9,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-/// As many as Postgres takes by itself.
+/// The default of Postgres.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(4_096).expect("it is not zero");
 
-/// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`, with a salt of its own: no quotes are in it.
+/// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`, with a random salt. It contains no quotes.
 pub(crate) fn verifier(password: &str) -> String {
     verifier_with(password, &rand::random::<[u8; 16]>(), ITERATIONS)
 }
 
 fn verifier_with(password: &str, salt: &[u8], iterations: NonZeroU32) -> String {
-    // What SASLprep refuses is taken as it is, by Postgres as well.
+    // A password that SASLprep refuses is used unchanged, as Postgres does.
     let prepared = stringprep::saslprep(password).unwrap_or(password.into());
     let mut salted = [0; 32];
     pbkdf2::derive(PBKDF2_HMAC_SHA256, iterations, salt, prepared.as_bytes(), &mut salted);
@@ -32,7 +32,7 @@ fn verifier_with(password: &str, salt: &[u8], iterations: NonZeroU32) -> String 
 pub(crate) mod tests {
     use super::*;
 
-    /// Whether Postgres, which made `verifier`, and we mean the same password by it.
+    /// Whether `verifier`, which Postgres may have computed, is one of this password.
     pub(crate) fn is_of(verifier: &str, password: &str) -> bool {
         let Some((iterations, salt)) = verifier.split('$').nth(1).and_then(|it| it.split_once(':')) else {
             return false;
@@ -43,7 +43,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_has_a_salt_of_its_own() {
+    fn each_verifier_has_a_random_salt() {
         let (one, other) = (verifier("pencil"), verifier("pencil"));
         assert_ne!(one, other);
         assert!(is_of(&one, "pencil") && is_of(&other, "pencil") && !is_of(&one, "pencils"));

@@ -1,4 +1,4 @@
-//! From roles to a process that runs until a signal.
+//! Runs roles in a process until a signal.
 
 use std::process::ExitCode;
 
@@ -10,17 +10,17 @@ use chassis::{Context, Role};
 use crate::ops::Ops;
 use crate::{USAGE, print_error};
 
-/// Starts what `make` makes, and runs it until a signal.
+/// Runs the roles that `build` returns, until a signal.
 pub(crate) async fn serve(
     name: &str,
     common: &Common,
-    make: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
+    build: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
 ) -> ExitCode {
     let telemetry = match telemetry::init(common, name) {
         Ok(telemetry) => telemetry,
         Err(error) => return print_error(&error, USAGE),
     };
-    let code = match prepare(common, make) {
+    let code = match prepare(common, build) {
         Err(error) => print_error(&error, USAGE),
         Ok((roles, context)) => match chassis::boot::run(roles, common, context).await {
             Ok(()) => ExitCode::SUCCESS,
@@ -33,11 +33,11 @@ pub(crate) async fn serve(
 
 fn prepare(
     common: &Common,
-    make: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
+    build: impl FnOnce(&Context) -> Result<Vec<Role>, String>,
 ) -> Result<(Vec<Role>, Context), String> {
     let context = Context::new(common, contracts::DESCRIPTORS).map_err(|error| error.to_string())?;
-    // Everything is parsed before the first socket opens.
-    let roles = make(&context)?;
+    // All settings are parsed before the first socket opens.
+    let roles = build(&context)?;
     let bus = Bus::new(common).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
     let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context)).collect();
     Ok((attached, context))

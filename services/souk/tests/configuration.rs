@@ -1,11 +1,11 @@
-//! A setting that cannot be right ends the program before it begins, and the message says which setting it is.
+//! The program does not start with an invalid setting, and its message names the setting.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::process::Command;
 
-/// Whatever hangs was accepted.
+/// A process that still runs after this time has accepted its settings.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const BAD: &[(&[&str], &str, &str)] = &[
@@ -37,7 +37,7 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["check"], "ORDER_DATABASE_URL", "nonsense"),
     (&["check"], "SOUK_CHECK_STATEMENT_TIMEOUT", "5"),
     (&["check"], "SOUK_CHECK_PROVIDER_URL", "http://provider.example.com"),
-    // It wants a key.
+    // The URL of a real provider needs a key.
     (&["check"], "SOUK_CHECK_PROVIDER_URL", "https://provider.example.com"),
     (&["envoy"], "EDGE_TIMEOUT", "6s"),
     (&["envoy"], "EDGE_ORDER_ENDPOINTS", "http://order:9005"),
@@ -76,7 +76,7 @@ async fn settings_that_contradict_each_other_are_both_named() {
 }
 
 #[tokio::test]
-async fn an_operator_is_not_made_of_nonsense() {
+async fn an_operator_is_not_created_from_invalid_input() {
     let folder = std::env::temp_dir();
     let file = folder.join(format!("souk-password-{}", std::process::id()));
     std::fs::write(&file, "a long enough password\n").expect("the folder for temporary files");

@@ -46,7 +46,7 @@ impl Kit {
 
 /// Hands records to a consumer, as the bus would.
 pub async fn deliver(consumer: &Consumer, clock: &Clock, records: &[Record]) {
-    inbox::take_in(consumer, clock, records).await.expect("the database is there");
+    inbox::consume(consumer, clock, records).await.expect("the database is there");
 }
 
 /// All records of the outbox, in the order of its ids.

@@ -56,16 +56,16 @@ pub async fn try_event(kit: &Kit, record: &Record) {
     let holdup = hold_up(db, "outbox").await;
     let mut cut_off = tokio::spawn({
         let (consumer, clock, record) = (consumer.clone(), clock.clone(), record.clone());
-        async move { inbox::take_in(&consumer, &clock, &[record]).await }
+        async move { inbox::consume(&consumer, &clock, &[record]).await }
     });
     end_session(db, held_up(db, &mut cut_off).await).await;
     cut_off.await.expect("no panic").expect_err("its session was ended before it committed");
     assert_eq!(digest(db).await, before, "what was cut off never happened");
     holdup.rollback().await.expect("let go");
-    inbox::take_in(consumer, clock, std::slice::from_ref(record)).await.expect("nothing is in its way any more");
+    inbox::consume(consumer, clock, std::slice::from_ref(record)).await.expect("nothing is in its way any more");
     let after = digest(db).await;
     assert_ne!(after, before, "now it happened");
-    inbox::take_in(consumer, clock, std::slice::from_ref(record)).await.expect("a repeat");
+    inbox::consume(consumer, clock, std::slice::from_ref(record)).await.expect("a repeat");
     assert_eq!(digest(db).await, after, "once is enough");
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{Clock, Context, Role, Step};
+use chassis::{Clock, Context, Job, Role};
 use contracts::souk::user::v1::session_service_server::SessionServiceServer;
 use contracts::souk::user::v1::user_service_server::UserServiceServer;
 use sqlx::PgPool;
@@ -25,5 +25,5 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .serve(UserServiceServer::from_arc(service.clone()))
         .serve(SessionServiceServer::from_arc(service.clone()))
         .admin(signing::pages(&service.signer))
-        .step(Step::new("user.forget_sessions", Duration::from_secs(60), service, session::forget_old))
+        .job(Job::new("user.forget_sessions", Duration::from_secs(60), service, session::forget_old))
 }

@@ -1,5 +1,4 @@
-//! Which RPCs take an idempotency key, and that those do what it takes. Whether the key then keeps its promises, and what
-//! is left of a call that was cut off, is tried for each by its service's tests.
+//! Which RPCs require an idempotency key, that they use it, and that a test of their service tries it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +7,7 @@ use prost_reflect::{Kind, MethodDescriptor};
 
 use super::{is_test, methods, root, sources};
 
-/// What moves money or stock, or creates an order or a user.
+/// The RPCs that move money or stock, or create an order or a user.
 const TAKE_A_KEY: [&str; 7] = [
     "souk.inventory.v1.InventoryService.AdjustStock",
     "souk.inventory.v1.InventoryService.ReceiveStock",
@@ -30,7 +29,7 @@ fn takes_a_key(method: &MethodDescriptor) -> bool {
 }
 
 #[test]
-fn what_takes_a_key_is_what_moves_money_or_stock_or_creates() {
+fn rpcs_that_move_money_or_stock_or_create_require_a_key() {
     let methods = methods();
     let there: BTreeSet<_> = methods.iter().map(|method| method.full_name().to_owned()).collect();
     let taking: BTreeSet<_> =
@@ -40,7 +39,7 @@ fn what_takes_a_key_is_what_moves_money_or_stock_or_creates() {
 }
 
 #[test]
-fn the_key_is_a_field_of_the_request_and_of_no_other() {
+fn requests_have_a_request_id_if_they_require_a_key() {
     for method in methods() {
         let field = method.input().get_field_by_name("request_id");
         assert_eq!(field.is_some(), takes_a_key(&method), "{}", method.full_name());
@@ -56,23 +55,23 @@ fn the_key_is_a_field_of_the_request_and_of_no_other() {
 }
 
 #[test]
-fn every_key_is_taken_and_tried() {
+fn every_key_is_used_and_tested() {
     let sources = sources(&root().join("services"));
     for method in methods().iter().filter(|method| takes_a_key(method)) {
         let request = method.input().name().to_owned();
         let takes = |text: &str| {
             ["take_key(&mut request.request_id)", "idempotency::begin("].iter().all(|it| text.contains(it))
         };
-        let verb = sources.iter().find(|(path, text)| !is_test(path) && text.contains(&request) && takes(text));
-        assert!(verb.is_some(), "no verb takes the key of {}", method.full_name());
+        let handler = sources.iter().find(|(path, text)| !is_test(path) && text.contains(&request) && takes(text));
+        assert!(handler.is_some(), "no handler uses the key of {}", method.full_name());
         let tried =
             sources.iter().any(|(path, text)| is_test(path) && text.contains(&request) && text.contains("try_key("));
-        assert!(tried, "no test tries the key of {}", method.full_name());
+        assert!(tried, "no test covers the key of {}", method.full_name());
     }
 }
 
 #[test]
-fn a_service_that_stores_answers_forgets_them() {
+fn a_service_that_stores_responses_deletes_old_ones() {
     let sources = sources(&root().join("services"));
     let service = |path: &Path| {
         path.strip_prefix(root()).expect("it is ours").components().nth(1).map(|it| it.as_os_str().to_owned())
@@ -84,5 +83,5 @@ fn a_service_that_stores_answers_forgets_them() {
     let keep = with("idempotency::begin(");
     assert!(keep.len() >= 3, "{keep:?}");
     let forget = with(".database(&service.db, &service.clock)");
-    assert!(keep.is_subset(&forget), "a role that is given its database forgets: {keep:?}, {forget:?}");
+    assert!(keep.is_subset(&forget), "a role with a database deletes old responses: {keep:?}, {forget:?}");
 }

@@ -1,4 +1,4 @@
-//! Every list in a response has a bound: it is a page, or it is listed here with what bounds it.
+//! Every list in a response has a bound: it is a page, or it is listed here with its bound.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ const BOUNDED: [(&str, &str); 11] = [
     ("souk.product.v1.QuoteItemsResponse.quotes", AS_MANY_AS_ASKED_FOR),
 ];
 
-/// The lists of a message, and of what it holds.
+/// The lists of a message, and of the messages in it.
 fn lists(message: &MessageDescriptor, is_page: bool, found: &mut BTreeSet<String>) {
     for field in message.fields() {
         if field.is_list() && !is_page {

@@ -1,5 +1,4 @@
-//! The house rules: what must hold in the whole repository and that no compiler sees. They read files and contracts only,
-//! and build none of the services.
+//! Conventions of the whole repository that no compiler checks. The tests read only files and contracts, and build no service.
 
 mod idempotency;
 mod lists;
@@ -12,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 
-/// The repository.
+/// The root of the repository.
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Those whose name ends so, in a folder and below.
+/// The files below a folder whose name has this ending.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder can be read") {
@@ -35,7 +34,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Sources below a folder, and their text.
+/// The Rust files below a folder, and their text.
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let files = files(folder, ".rs").into_iter();
     files.map(|path| (path.clone(), read(&path))).collect()
@@ -45,7 +44,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Wherever the repository is: its own path may have any name in it.
+/// Only the path within the repository counts.
 fn is_test(path: &Path) -> bool {
     let inside = path.strip_prefix(root()).expect("it was found there");
     inside.components().any(|part| part.as_os_str() == "tests")
@@ -56,7 +55,6 @@ fn tests() -> String {
     sources(root()).into_iter().filter(|(path, _)| is_test(path)).map(|(_, text)| text).collect()
 }
 
-/// The contracts.
 fn pool() -> DescriptorPool {
     DescriptorPool::decode(contracts::DESCRIPTORS).expect("the contracts decode")
 }

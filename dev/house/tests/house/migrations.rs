@@ -1,5 +1,5 @@
-//! Migrations run while the release before is serving: what would keep its writers waiting, or take from it what it still uses,
-//! is refused here. docs/architecture.md says how to do it instead.
+//! Migrations run while the previous release is serving: statements that would block its writers, or remove what it still uses,
+//! are refused here. docs/architecture.md says what to do instead.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,11 +9,11 @@ use super::root;
 /// The last migration of a folder that is older than these rules.
 const BEFORE: [(&str, u32); 5] =
     [("inventory", 102), ("order", 100), ("payment", 104), ("product", 100), ("user", 100)];
-/// And of those that are the same in all folders.
+/// The same, of the migrations that all folders share.
 const CHASSIS_BEFORE: u32 = 2;
 
 #[test]
-fn no_migration_keeps_writers_waiting() {
+fn no_migration_blocks_writers() {
     let (mut looked_at, mut wrong) = (0, Vec::new());
     for service in roster::services() {
         let last = BEFORE.into_iter().find(|(name, _)| *name == service.name).map_or(0, |(_, last)| last);
@@ -36,7 +36,7 @@ fn version(path: &Path) -> u32 {
     name.split('_').next().and_then(|it| it.parse().ok()).unwrap_or_else(|| panic!("{name} begins with no number"))
 }
 
-/// What is wrong with a migration, in a sentence each.
+/// The violations of a migration.
 fn judge(text: &str) -> Vec<String> {
     let is_contraction = text.lines().any(|line| line.starts_with("-- contract: ") && line.len() > 20);
     let statements = statements(text);
@@ -65,10 +65,10 @@ fn judge(text: &str) -> Vec<String> {
                 refuse("this reads the whole table under a lock: add a check constraint `not valid`, and validate it");
             }
             if it.contains(" alter column ") && it.contains(" type ") {
-                refuse("this writes the whole table anew under a lock: add another column");
+                refuse("this rewrites the whole table under a lock: add another column");
             }
             if (it.contains(" rename ") || it.contains(" drop column ")) && !is_contraction {
-                refuse("the release before may use it: say `-- contract: ` and why nothing does any more");
+                refuse("the previous release may use it: add `-- contract: ` and why nothing uses it any more");
             }
         }
         let index = ["create index ", "create unique index "].iter().find_map(|verb| it.strip_prefix(verb));
@@ -79,20 +79,18 @@ fn judge(text: &str) -> Vec<String> {
             );
         }
         if it.starts_with("drop table ") && !is_contraction {
-            refuse("the release before may use it: say `-- contract: ` and why nothing does any more");
+            refuse("the previous release may use it: add `-- contract: ` and why nothing uses it any more");
         }
         if ["lock table ", "truncate ", "cluster ", "vacuum full", "reindex table "]
             .iter()
             .any(|verb| it.starts_with(verb))
         {
-            refuse("this locks everybody out");
+            refuse("this blocks all other sessions");
         }
     }
     if changes_schema && changes_data {
-        wrong.push(
-            "data and schema are changed by migrations of their own: locks are held until the last row is written"
-                .into(),
-        );
+        wrong
+            .push("data and schema need separate migrations: locks would be held until the last row is written".into());
     }
     wrong
 }
@@ -103,7 +101,7 @@ fn name(text: &str) -> String {
     text.split([' ', '(', ';']).next().unwrap_or_default().trim_matches('"').to_owned()
 }
 
-/// In lower case, without comments, with single spaces. What stands between `$$` is one statement's.
+/// The statements, in lower case, without comments, with single spaces. A text between `$$` is part of its statement.
 fn statements(text: &str) -> Vec<String> {
     let code: Vec<_> = text.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
     let (mut all, mut one) = (Vec::new(), String::new());

@@ -1,4 +1,4 @@
-//! The rules of the house that can be code.
+//! Sizes of files, dependencies, migrations, tests of RPCs, and the catalogue of errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use super::{files, is_test, methods, read, root, sources, tests};
 
 #[test]
-fn files_are_short_enough_to_be_read() {
+fn files_are_short() {
     for (path, text) in sources(root()) {
         let (lines, cap) = (text.lines().count(), if is_test(&path) { 600 } else { 400 });
-        assert!(lines <= cap, "{} has {lines} lines; {cap} are the most", path.display());
+        assert!(lines <= cap, "{} has {lines} lines, more than {cap}", path.display());
     }
 }
 
@@ -18,7 +18,7 @@ fn dependencies_point_one_way() {
     let services = ["user", "product", "inventory", "order", "payment"];
     for path in files(&root().join("services"), "Cargo.toml") {
         let text = read(&path);
-        // What tests use is another matter.
+        // Dependencies of tests are allowed.
         let text = text.split("[dev-dependencies]").next().unwrap_or_default();
         let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
         let uses = |name: &str| text.lines().any(|line| line.starts_with(&format!("{name} = ")));
@@ -33,16 +33,16 @@ fn dependencies_point_one_way() {
         }
         if !["souk", "check"].contains(&folder) {
             for other in services.iter().filter(|service| **service != folder) {
-                assert!(!uses(other), "{folder} must not depend on {other}: they talk by contract");
+                assert!(!uses(other), "{folder} must not depend on {other}: services communicate by contracts");
             }
         }
     }
 }
 
-/// `make up` compiles `souk`, `stack` and `provider`, the last is a container image of its own, and payment's tests build it:
-/// neither may bring what only trials need.
+/// `make up` compiles `souk`, `stack` and `provider`; `provider` is also a container image, and a dependency of payment's tests.
+/// They must not depend on what only trials need.
 #[test]
-fn what_a_first_start_compiles_is_little() {
+fn a_first_start_compiles_few_dependencies() {
     let services = ["bus", "chassis", "contracts", "edge", "souk", "rdkafka", "sqlx", "tonic"];
     for (folder, others) in [("provider", ["stack", "trials", "reqwest"]), ("stack", ["provider", "trials", "rdkafka"])]
     {
@@ -67,7 +67,7 @@ fn versions_are_written_in_one_place() {
 }
 
 #[test]
-fn every_service_has_the_same_tables_of_the_chassis() {
+fn every_service_has_the_same_chassis_migrations() {
     let mut folders = BTreeMap::<PathBuf, Vec<(String, String)>>::new();
     for path in files(&root().join("migrations"), ".sql") {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
@@ -79,7 +79,7 @@ fn every_service_has_the_same_tables_of_the_chassis() {
     assert_eq!(
         folders.len(),
         1 + roster::services().count(),
-        "the chassis' own, and a link to each in the folder of every service"
+        "the folder of chassis, and links in the folder of every service"
     );
     let first = folders.values().next().expect("five");
     assert!(first.len() >= 2, "{first:?}");
@@ -108,13 +108,12 @@ fn snake(name: &str) -> String {
     text
 }
 
-/// What code says and what `docs/errors.md` lists.
 #[test]
-fn every_reason_is_in_the_catalogue_and_every_entry_in_the_code() {
+fn docs_errors_lists_every_reason_of_the_code() {
     let mut said = BTreeMap::new();
     let folders = ["services", "envoy/src"].map(|folder| sources(&root().join(folder)));
     for (path, text) in folders.into_iter().flatten().filter(|(path, _)| !is_test(path)) {
-        // A reason is a text in capitals that follows a code, in a call or alone; or, in the edge's table, a name.
+        // A reason is a text in capitals after a code; in the edge's table, after `name: `.
         let is_edge = path.starts_with(root().join("envoy"));
         for quoted in text.split('"').skip(1).step_by(2) {
             let is_name = quoted.len() > 3 && quoted.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
@@ -134,5 +133,5 @@ fn every_reason_is_in_the_catalogue_and_every_entry_in_the_code() {
         .collect();
     assert!(reasons.len() > 25, "{reasons:?}");
     assert_eq!(reasons.difference(&listed).collect::<Vec<_>>(), Vec::<&String>::new(), "not listed in docs/errors.md");
-    assert_eq!(listed.difference(&reasons).collect::<Vec<_>>(), Vec::<&String>::new(), "listed, and in no code");
+    assert_eq!(listed.difference(&reasons).collect::<Vec<_>>(), Vec::<&String>::new(), "listed, but not in the code");
 }

@@ -1,5 +1,5 @@
-//! A flash sale: everybody wants one SKU, which has one row. Orders confirmed and paid per second on it, against the same
-//! crowd spread over a thousand SKUs, in turns of one run.
+//! A flash sale: all customers order one SKU, which has one row. Compares its orders per second with those of the same customers
+//! on a thousand SKUs, alternating in one run.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use stack::controlled::Stack;
 const SKUS: usize = 1_000;
 const MAKERS: usize = 8;
 const UNITS: u32 = 1_000_000;
-/// What one SKU must carry of what many do.
+/// The least ratio of orders on one SKU to orders on many.
 const RATIO: f64 = 0.7;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ async fn measure(stack: &Stack) -> Result<()> {
     for made in makers.join_all().await {
         spread.append(&mut made?);
     }
-    // Connections are opened, caches are filled.
+    // Opens connections and fills caches.
     for products in [&hot[..], &spread] {
         rush(stack, products, ROUND / 5).await?;
     }

@@ -1,5 +1,5 @@
-//! What all of our layers cost together: GetProduct as the role serves it, against a bare tonic service that reads the same
-//! row with the same pool. Both are processes of their own, asked in turns; what counts is CPU per request.
+//! The cost of our layers: compares the CPU per request of GetProduct with that of a bare tonic service, which reads the same row
+//! with the same pool. Each is a process; they are called in turns.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -32,7 +32,7 @@ const ROLE: &str = "127.0.0.1:14903";
 const ROLE_ADMIN: &str = "127.0.0.1:14913";
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Against the databases of a stack that is up.
+/// Uses the databases of a running stack.
 pub async fn run(layout: &Layout, product_id: &str) -> Result<()> {
     let database = parts::database_url(layout, "product");
     let bare = start(Command::new(std::env::current_exe()?).args(["bare-product", BARE, &database]))?;
@@ -40,7 +40,7 @@ pub async fn run(layout: &Layout, product_id: &str) -> Result<()> {
     let role =
         start(Command::new(layout.program("souk")).arg("product").envs(parts::environment(layout)).envs(settings))?;
     let (bare_client, role_client) = (connect(BARE).await?, connect(ROLE).await?);
-    // Connections are opened, caches are filled.
+    // Opens connections and fills caches.
     ask(&bare_client, product_id).await?;
     ask(&role_client, product_id).await?;
     let (mut bare_costs, mut role_costs) = (Vec::new(), Vec::new());
@@ -50,7 +50,7 @@ pub async fn run(layout: &Layout, product_id: &str) -> Result<()> {
     }
     let (bare, role) = (median(&mut bare_costs), median(&mut role_costs));
     println!(
-        "GetProduct: {role:.1} us CPU a request; a bare tonic service {bare:.1} us; the layers {:.1} us",
+        "GetProduct: {role:.1} us CPU per request; a bare tonic service {bare:.1} us; the layers {:.1} us",
         role - bare
     );
     Ok(())
@@ -93,7 +93,7 @@ async fn cost(server: &Child, client: &ProductServiceClient<Channel>, product_id
     Ok((Process::read(pid)?.cpu_seconds - before) * 1e6 / f64::from(REQUESTS))
 }
 
-/// The bare service, until its process is ended.
+/// Serves the bare service until its process is killed.
 pub async fn serve_bare(listen: SocketAddr, database: &str) -> Result<()> {
     let db = PgPoolOptions::new().max_connections(10).connect(database).await?;
     Ok(Server::builder().add_service(ProductServiceServer::new(Bare { db })).serve(listen).await?)
@@ -103,7 +103,7 @@ struct Bare {
     db: PgPool,
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
 fn unexpected(error: impl std::fmt::Display) -> Status {
     Status::internal(error.to_string())
@@ -113,13 +113,13 @@ fn timestamp(at: OffsetDateTime) -> Timestamp {
     Timestamp { seconds: at.unix_timestamp(), nanos: at.nanosecond().cast_signed() }
 }
 
-fn not_measured<T>() -> Answer<T> {
+fn not_measured<T>() -> RpcResult<T> {
     Err(Status::unimplemented("only GetProduct is measured"))
 }
 
 #[tonic::async_trait]
 impl ProductService for Bare {
-    async fn get_product(&self, request: Request<GetProductRequest>) -> Answer<GetProductResponse> {
+    async fn get_product(&self, request: Request<GetProductRequest>) -> RpcResult<GetProductResponse> {
         let product_id = Uuid::parse_str(&request.into_inner().product_id).map_err(unexpected)?;
         let row = sqlx::query(
             "select product_id, sku, title, description, currency, price_minor, state, version, created_at, updated_at
@@ -145,27 +145,27 @@ impl ProductService for Bare {
         Ok(Response::new(GetProductResponse { product: Some(product) }))
     }
 
-    async fn create_product(&self, _: Request<CreateProductRequest>) -> Answer<CreateProductResponse> {
+    async fn create_product(&self, _: Request<CreateProductRequest>) -> RpcResult<CreateProductResponse> {
         not_measured()
     }
 
-    async fn update_product(&self, _: Request<UpdateProductRequest>) -> Answer<UpdateProductResponse> {
+    async fn update_product(&self, _: Request<UpdateProductRequest>) -> RpcResult<UpdateProductResponse> {
         not_measured()
     }
 
-    async fn archive_product(&self, _: Request<ArchiveProductRequest>) -> Answer<ArchiveProductResponse> {
+    async fn archive_product(&self, _: Request<ArchiveProductRequest>) -> RpcResult<ArchiveProductResponse> {
         not_measured()
     }
 
-    async fn batch_get_products(&self, _: Request<BatchGetProductsRequest>) -> Answer<BatchGetProductsResponse> {
+    async fn batch_get_products(&self, _: Request<BatchGetProductsRequest>) -> RpcResult<BatchGetProductsResponse> {
         not_measured()
     }
 
-    async fn list_products(&self, _: Request<ListProductsRequest>) -> Answer<ListProductsResponse> {
+    async fn list_products(&self, _: Request<ListProductsRequest>) -> RpcResult<ListProductsResponse> {
         not_measured()
     }
 
-    async fn quote_items(&self, _: Request<QuoteItemsRequest>) -> Answer<QuoteItemsResponse> {
+    async fn quote_items(&self, _: Request<QuoteItemsRequest>) -> RpcResult<QuoteItemsResponse> {
         not_measured()
     }
 }

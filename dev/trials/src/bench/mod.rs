@@ -1,5 +1,5 @@
-//! `trials bench`: what orders, reads and our layers cost on this machine. Everything real and durable (fsync on), the release build, one load
-//! generator beside it. Times of orders are read from their events, so that no poll disturbs the measurement.
+//! `trials bench`: the cost of orders, reads and our layers on this machine: real servers with fsync, the release build, and one
+//! load generator. Times of orders are read from their events, so that no poll disturbs the measurement.
 
 pub mod check;
 pub mod flash;
@@ -14,17 +14,17 @@ use anyhow::{Context, Result};
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
+use stack::client::Client;
 use stack::controlled::Stack;
 use stack::layout::Build;
-use stack::shop::Client;
 
 const STEADY_RATE: u32 = 50;
 const STEADY: Duration = Duration::from_secs(20);
 const CROWD: usize = 32;
 const RUSH: Duration = Duration::from_secs(20);
 
-/// Measures on a stack in which everything is real and durable, without limits for a crowd of one address. It has ended
-/// afterwards, so that the next one finds its ports free.
+/// Measures real servers with fsync, and without rate limits, as all customers share one address. The stack has ended when it
+/// returns, so that its ports are free.
 async fn with_stack(measure: impl AsyncFnOnce(&Stack) -> Result<()>) -> Result<()> {
     let settings = [
         "--fsync=on",
@@ -78,7 +78,7 @@ async fn measure(stack: &Stack) -> Result<()> {
     layers::run(&stack.layout, &product).await
 }
 
-/// Calls on time, whether or not those before have been answered.
+/// Calls at a fixed rate, whether or not earlier calls have responses.
 async fn steady(customer: &Client, product: &str) -> Result<Vec<Duration>> {
     let (mut ticks, begun, mut calls) =
         (tokio::time::interval(Duration::from_secs(1) / STEADY_RATE), Instant::now(), JoinSet::new());
@@ -94,7 +94,7 @@ async fn steady(customer: &Client, product: &str) -> Result<Vec<Duration>> {
     calls.join_all().await.into_iter().collect()
 }
 
-/// As many as it takes, of these products in turn, and how long until all of them were paid.
+/// Orders these products in turn, as fast as possible. Returns the number of orders, and the time until all were paid.
 async fn rush(stack: &Stack, products: &[String], lasts: Duration) -> Result<(usize, Duration)> {
     let mut crowd = Vec::new();
     for _ in 0..CROWD {
@@ -153,9 +153,9 @@ async fn times_to_confirm(stack: &Stack, last: i64) -> Result<Vec<Duration>> {
     Ok(seconds.into_iter().map(Duration::from_secs_f64).collect())
 }
 
-/// What all services asked of Postgres.
+/// The statements and commits of all services.
 struct Work {
-    /// Those that begin or end a transaction, or set a session up, are not counted.
+    /// Except those that begin or end a transaction, or set up a session.
     statements: f64,
     /// Single reads, too.
     commits: f64,
@@ -179,7 +179,7 @@ impl Work {
         })
     }
 
-    /// For each of so many orders.
+    /// The work per order, since `before`.
     fn since(&self, before: &Self, orders: usize) -> Self {
         let orders = orders as f64;
         Self {
@@ -208,19 +208,19 @@ fn percentiles(times: &mut [Duration]) -> String {
     text.join(", ")
 }
 
-/// Of times that are sorted.
+/// A percentile of sorted times.
 fn percentile(times: &[Duration], share: f64) -> Duration {
     let at = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
     times.get(at).copied().unwrap_or_default()
 }
 
-/// CPU seconds and resident MiB of each part: the processes under the supervisor, which is our child.
+/// CPU seconds and resident MiB of each program: the processes under the supervisor, which is our child.
 fn usage() -> Result<HashMap<String, (f64, u64)>> {
     let mut parents = HashMap::new();
     let mut figures = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // A process may end while it is looked at.
+        // A process may end meanwhile.
         let Ok(process) = Process::read(pid) else { continue };
         parents.insert(pid, process.parent);
         figures.push((pid, process));
@@ -243,11 +243,11 @@ fn usage() -> Result<HashMap<String, (f64, u64)>> {
     Ok(parts)
 }
 
-/// What the kernel says of one process.
+/// A process, from `/proc`.
 struct Process {
     name: String,
     parent: u32,
-    /// Its own, and that of its children that have ended.
+    /// Its own CPU time, and that of its children that have ended.
     cpu_seconds: f64,
     resident_mib: u64,
 }
@@ -261,7 +261,7 @@ impl Process {
         Ok(Self {
             name: head.split_once('(').map_or("", |it| it.1).to_owned(),
             parent: u32::try_from(field(1)).unwrap_or_default(),
-            // A hundred ticks are a second.
+            // In ticks of 10 ms.
             cpu_seconds: [11, 12, 13, 14].map(field).iter().sum::<u64>() as f64 / 100.0,
             resident_mib: field(21) * 4_096 / (1 << 20),
         })

@@ -1,6 +1,6 @@
-//! What reading costs: lists of 20 products and single ones, over one connection and over eight, through the edge (REST and
-//! gRPC) and straight at the role, in turns. Where an answer is held up instead of worked on, as Nagle's algorithm does with a
-//! peer that acknowledges late, its time is far above what the other ways take, and the requests per second are few.
+//! The cost of reads: lists of 20 products and single products, over one connection and over eight, through the edge (REST and
+//! gRPC) and directly at the role, in turns. It shows responses that are delayed instead of processed, as by Nagle's algorithm
+//! with delayed acknowledgements: their times are far above those of the other ways.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use tonic::transport::Channel;
 
 use super::layers::connect;
 use super::{percentile, with_stack};
+use stack::client::Client;
 use stack::controlled::Stack;
-use stack::shop::Client;
 
 const PAGE: usize = 20;
-/// Of the product service.
+/// The role that is read.
 const ROLE: roster::Role = roster::PRODUCT;
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ pub async fn run() -> Result<()> {
     with_stack(measure).await
 }
 
-/// On a stack that is up.
+/// Measures a running stack.
 pub(super) async fn measure(stack: &Stack) -> Result<()> {
     let operator = stack.operator().await?;
     let mut product = String::new();
@@ -89,7 +89,7 @@ async fn compare(stack: &Stack, read: &Read, connections: usize) -> Result<()> {
         through.push(Reader::Grpc(connect(&format!("127.0.0.1:{edge}")).await?));
         straight.push(Reader::Grpc(connect(&format!("127.0.0.1:{role}")).await?));
     }
-    // Connections are opened, caches are filled.
+    // Opens connections and fills caches.
     for reader in readers.iter_mut().flatten() {
         reader.read(read).await?;
     }
@@ -112,11 +112,11 @@ async fn compare(stack: &Stack, read: &Read, connections: usize) -> Result<()> {
         *slowest = p99;
     }
     let [rest, through, straight] = slowest;
-    println!("  p99 against the role: REST {:.1}x, gRPC {:.1}x", rest / straight, through / straight);
+    println!("  p99 compared with the role: REST {:.1}x, gRPC {:.1}x", rest / straight, through / straight);
     Ok(())
 }
 
-/// Each connection asks again as soon as it is answered, for one round.
+/// Each connection reads repeatedly for one round.
 async fn keep_reading(readers: Vec<Reader>, read: &Read) -> Result<(Vec<Reader>, Vec<Duration>)> {
     let (begun, mut tasks) = (Instant::now(), JoinSet::new());
     for mut reader in readers {
@@ -124,9 +124,9 @@ async fn keep_reading(readers: Vec<Reader>, read: &Read) -> Result<(Vec<Reader>,
         tasks.spawn(async move {
             let mut times = Vec::new();
             while begun.elapsed() < ROUND {
-                let asked = Instant::now();
+                let started = Instant::now();
                 reader.read(&read).await?;
-                times.push(asked.elapsed());
+                times.push(started.elapsed());
             }
             anyhow::Ok((reader, times))
         });

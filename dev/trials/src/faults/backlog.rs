@@ -1,5 +1,5 @@
-//! What is still to be done, and whether it becomes less. How long that takes is the machine's matter: only what stands
-//! still for longer than the product's own timeouts explain is wrong.
+//! The backlog of unfinished work, and whether it makes progress. How long that takes depends on the machine: only a backlog
+//! that does not change for longer than the product's own timeouts explain is a failure.
 
 use std::time::{Duration, Instant};
 
@@ -11,26 +11,26 @@ use super::control::Control;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Backlog {
-    /// Orders that have not settled, or are not paid although they should be.
+    /// Orders that are not settled.
     pub(crate) orders: i64,
-    /// Those of them that are not paid in a way that takes its time whatever happens.
+    /// Those of them whose payment method is not slow by itself.
     pub(crate) prompt_orders: i64,
-    /// Reservations of stock for orders that may still end either way.
+    /// Reservations that are neither sold nor released.
     pub(crate) held: i64,
-    /// Payments that are not where they should be.
+    /// Payments that have not reached their goal.
     pub(crate) payments: i64,
-    /// Events that are not published.
+    /// Events in outboxes.
     pub(crate) unpublished: i64,
-    /// All events of all orders so far: whatever happens to an order, there are more of them.
+    /// All events of all orders so far, which shows progress.
     pub(crate) events: i64,
 }
 
 impl Backlog {
-    /// All orders have settled but those that are slow whatever happens, and those that were `left` over before.
-    fn is_worked_off(&self, left: &Self) -> bool {
+    /// All orders are settled, except slow ones and those that were `left` before.
+    fn is_drained(&self, left: &Self) -> bool {
         self.prompt_orders <= left.prompt_orders
             && self.unpublished <= left.unpublished
-            // What was held for an order that has settled was let go.
+            // Settled orders hold no stock.
             && self.held - left.held <= self.orders
     }
 
@@ -39,13 +39,13 @@ impl Backlog {
     }
 }
 
-/// Waits, while no customer buys, until a backlog is worked off. Fails when it stands still.
-pub(crate) async fn work_off(cluster: &Cluster, control: &Control, patience: Duration, left: &Backlog) -> Result<()> {
-    wait(cluster, control, patience, |backlog| backlog.is_worked_off(left)).await
+/// Waits, while no customer buys, until the backlog is drained. Fails when it makes no progress.
+pub(crate) async fn drain(cluster: &Cluster, control: &Control, patience: Duration, left: &Backlog) -> Result<()> {
+    wait(cluster, control, patience, |backlog| backlog.is_drained(left)).await
 }
 
-/// Waits, after the last purchase, until nothing is under way. Fails when what is left stands still.
-pub(crate) async fn rest(cluster: &Cluster, control: &Control, patience: Duration) -> Result<()> {
+/// Waits, after the last purchase, until the backlog is empty. Fails when it makes no progress.
+pub(crate) async fn drain_all(cluster: &Cluster, control: &Control, patience: Duration) -> Result<()> {
     wait(cluster, control, patience, Backlog::is_empty).await
 }
 
@@ -66,7 +66,7 @@ async fn wait(
     }
 }
 
-/// When a count, or a set of counts, last changed.
+/// When a value last changed.
 pub(crate) struct Progress<T> {
     patience: Duration,
     last: Option<(Instant, T)>,
@@ -77,13 +77,13 @@ impl<T: PartialEq + std::fmt::Debug> Progress<T> {
         Self { patience, last: None }
     }
 
-    /// Fails when it is the same for too long. Time in which the machine stalled does not count.
+    /// Fails when the value did not change for too long. Time in which the machine stalled does not count.
     pub(crate) fn check(&mut self, seen: T, control: &Control) -> Result<()> {
         let now = Instant::now();
         match &self.last {
             Some((since, last)) if *last == seen => {
                 let stood = (now - *since).saturating_sub(control.stalled(*since, now));
-                ensure!(stood <= self.patience, "nothing moved for {stood:.1?}, and this is left: {seen:?}");
+                ensure!(stood <= self.patience, "no progress for {stood:.1?}, this is left: {seen:?}");
             }
             _ => self.last = Some((now, seen)),
         }
@@ -96,26 +96,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backlog_is_worked_off_when_only_slow_orders_and_what_was_left_before_remain() {
+    fn a_backlog_is_drained_when_only_slow_orders_and_what_was_left_before_remain() {
         let left = Backlog { orders: 2, prompt_orders: 1, held: 1, unpublished: 3, ..Backlog::default() };
         let slow = Backlog { orders: 5, prompt_orders: 1, held: 4, unpublished: 3, payments: 9, events: 100 };
-        assert!(slow.is_worked_off(&left) && !slow.is_worked_off(&Backlog::default()));
-        assert!(!Backlog { prompt_orders: 2, ..slow }.is_worked_off(&left));
-        assert!(!Backlog { held: 7, ..slow }.is_worked_off(&left), "something is held for an order that has settled");
-        assert!(!Backlog { unpublished: 4, ..slow }.is_worked_off(&left));
+        assert!(slow.is_drained(&left) && !slow.is_drained(&Backlog::default()));
+        assert!(!Backlog { prompt_orders: 2, ..slow }.is_drained(&left));
+        assert!(!Backlog { held: 7, ..slow }.is_drained(&left), "stock is held for a settled order");
+        assert!(!Backlog { unpublished: 4, ..slow }.is_drained(&left));
         assert!(!slow.is_empty() && Backlog { events: 100, ..Backlog::default() }.is_empty());
     }
 
     #[tokio::test]
-    async fn what_stays_the_same_for_longer_than_the_patience_fails_but_for_pauses_of_the_machine() {
+    async fn a_lack_of_progress_fails_unless_the_machine_stalled() {
         let patience = Duration::from_secs(30);
         let since = Instant::now().checked_sub(patience * 2).expect("the machine runs for longer");
         let stands = |seen| Progress { patience, last: Some((since, seen)) };
         let (quiet, stopped) =
             (Control::that_saw(vec![]), Control::that_saw(vec![(since, since + Duration::from_secs(31))]));
-        assert!(stands(7).check(6, &quiet).is_ok(), "it moved");
-        assert!(stands(7).check(7, &stopped).is_ok(), "it could not move");
-        let error = stands(7).check(7, &quiet).expect_err("it stands still").to_string();
-        assert!(error.starts_with("nothing moved for 60.0") && error.ends_with("left: 7"), "{error}");
+        assert!(stands(7).check(6, &quiet).is_ok(), "it changed");
+        assert!(stands(7).check(7, &stopped).is_ok(), "the machine stalled");
+        let error = stands(7).check(7, &quiet).expect_err("it did not change").to_string();
+        assert!(error.starts_with("no progress for 60.0") && error.ends_with("left: 7"), "{error}");
     }
 }

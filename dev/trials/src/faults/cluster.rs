@@ -1,5 +1,5 @@
-//! Two replicas of every role, each a process of its own, behind Envoy; and a proxy wherever something can be made to go
-//! wrong: between each replica and its database, before the catalogue, the order service and the payment provider.
+//! Two replicas of every role, each a process, behind Envoy; and proxies that inject faults: between each replica and its
+//! database, and before the product service, the order service and the payment provider.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -15,9 +15,9 @@ use time::OffsetDateTime;
 use super::LOOK_AGAIN;
 use super::backlog::Backlog;
 use super::proxy::{Mode, Proxy};
+use stack::client::{Client, random_password};
 use stack::layout::Layout;
 use stack::parts::{self, Fsync};
-use stack::shop::{Client, random_password};
 use stack::supervisor::{Command, Ready, Spec, Supervisor};
 use stack::up::create_operator;
 
@@ -36,16 +36,16 @@ pub(crate) fn all_replicas() -> impl Iterator<Item = &'static str> {
 }
 
 const OPERATOR: &str = "operator@souk.test";
-/// Of an order.
+/// The condition that an order is not settled.
 const UNSETTLED: &str = "(state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured))";
-/// A lock that a session held goes three seconds after it fell silent; what the machine needs beyond that is not the point.
+/// A replica loses the relay's lock three seconds after its session fell silent; the rest is for a slow machine.
 const LEADS_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
     pub(crate) layout: Layout,
     supervisor: Supervisor,
     settings: Vec<(String, String)>,
-    /// Before the database of each replica that has one.
+    /// The proxy before the database, for each replica that has one.
     databases: Vec<(&'static str, Proxy)>,
     pub(crate) product: Proxy,
     pub(crate) order: Proxy,
@@ -54,7 +54,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts all of it, on a fresh set of databases and topics.
+    /// Starts everything, with new databases and topics.
     pub(crate) async fn start(layout: Layout, fsync: Fsync, say: &dyn Fn(&str)) -> Result<Self> {
         layout.ports.check_free()?;
         if layout.home.exists() {
@@ -73,11 +73,11 @@ impl Cluster {
             layout,
         };
         let (layout, settings) = (cluster.layout.clone(), cluster.settings.clone());
-        parts::start_ground(&layout, &mut cluster.supervisor, fsync, &settings, say).await?;
+        parts::start_dependencies(&layout, &mut cluster.supervisor, fsync, &settings, say).await?;
         say("starting Envoy, and two replicas of every role");
         let envoy = parts::envoy(&layout, &settings).await?;
         cluster.supervisor.start(envoy).await?;
-        // Keys first: a role that starts without them waits for them.
+        // The user service first: roles wait for its keys.
         let others = roster::ROLES.into_iter().filter(|role| *role != roster::USER);
         for role in [roster::USER].into_iter().chain(others) {
             for replica in 1..=2 {
@@ -127,7 +127,7 @@ impl Cluster {
         self.supervisor.start(spec).await
     }
 
-    /// Everything runs and nothing misbehaves, whatever a fault that broke off left behind.
+    /// Ends every fault, also one that failed midway: all processes run, and all proxies pass.
     pub(crate) async fn heal(&self) -> Result<()> {
         let databases = self.databases.iter().map(|(_, proxy)| proxy);
         databases.chain([&self.product, &self.order, &self.provider]).for_each(|proxy| proxy.set(Mode::Pass));
@@ -143,13 +143,13 @@ impl Cluster {
         self.supervisor.send(name, command).await.map(drop)
     }
 
-    /// Before the database of one replica.
+    /// The proxy before the database of one replica.
     pub(crate) fn database(&self, replica: &str) -> Result<&Proxy> {
         let found = self.databases.iter().find(|(name, _)| *name == replica);
         found.map(|(_, proxy)| proxy).with_context(|| format!("{replica} has no database"))
     }
 
-    /// The replica that publishes the outbox of a service: the session that holds the lock is its. Waits until there is one.
+    /// Waits for the replica whose relay publishes the outbox of a service.
     pub(crate) async fn leader(&self, role: Role) -> Result<&'static str> {
         let begun = Instant::now();
         loop {
@@ -165,14 +165,14 @@ impl Cluster {
         }
     }
 
-    /// Whether a relay has events, or soon has, that the broker, which stands still, does not acknowledge: they are still in
-    /// the outbox half a second after they were written, which is long enough to send them.
-    pub(crate) async fn sends_in_vain(&self, role: Role) -> Result<bool> {
-        let question = "select count(*) from outbox where created_at < now() - interval '500 milliseconds'";
+    /// Whether, while the broker is frozen, a relay has events that are not acknowledged, or has some within two seconds: events
+    /// that are in the outbox for half a second, which is long enough to send them.
+    pub(crate) async fn has_unacknowledged(&self, role: Role) -> Result<bool> {
+        let query = "select count(*) from outbox where created_at < now() - interval '500 milliseconds'";
         let mut session = self.administrator(&format!("souk_{}", role.name)).await?;
         let begun = Instant::now();
         loop {
-            let waiting: i64 = sqlx::query_scalar(question).fetch_one(&mut session).await?;
+            let waiting: i64 = sqlx::query_scalar(query).fetch_one(&mut session).await?;
             if waiting > 0 || begun.elapsed() > Duration::from_secs(2) {
                 session.close().await?;
                 return Ok(waiting > 0);
@@ -185,7 +185,7 @@ impl Cluster {
         format!("127.0.0.1:{}", self.layout.ports.kafka())
     }
 
-    /// Of what only the simulator has, past the proxy.
+    /// The URL of one of the simulator's own pages, past the proxy.
     pub(super) fn provider_page(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}/{path}", self.layout.ports.provider())
     }
@@ -199,8 +199,7 @@ impl Cluster {
         Ok(units)
     }
 
-    /// How many of the orders placed before a moment have not settled, or are not paid although they should be. Those paid in
-    /// ways that take their time whatever happens do not count.
+    /// How many orders of before this time are not settled, except those with slow payment methods.
     pub(crate) async fn unsettled(&self, before: OffsetDateTime) -> Result<i64> {
         let mut session = self.administrator("souk_order").await?;
         let open = AssertSqlSafe(format!(
@@ -211,13 +210,13 @@ impl Cluster {
         Ok(open)
     }
 
-    /// How many orders have settled so far.
+    /// How many orders are settled.
     pub(crate) async fn settled(&self) -> Result<i64> {
         self.count("souk_order", &format!(r#"select count(*) from "order" where not {UNSETTLED}"#)).await
     }
 
-    /// How long each took to be paid, of those placed since a moment that nothing happened to since.
-    pub(crate) async fn settling(&self, since: OffsetDateTime) -> Result<Vec<Duration>> {
+    /// How long each order since this time took until it was paid, except those that changed afterwards.
+    pub(crate) async fn settling_times(&self, since: OffsetDateTime) -> Result<Vec<Duration>> {
         let mut session = self.administrator("souk_order").await?;
         let took = sqlx::query_scalar::<_, f64>(
             r#"select extract(epoch from updated_at - created_at)::float8 from "order"
@@ -242,7 +241,7 @@ impl Cluster {
         (OPERATOR, &self.password)
     }
 
-    /// How often each process died although no fault ended it.
+    /// How often each process crashed although no fault killed it.
     pub(crate) fn crashes(&self) -> Vec<(&'static str, u32)> {
         self.supervisor.crashes()
     }
@@ -260,9 +259,8 @@ impl Cluster {
         Ok(session.close().await?)
     }
 
-    /// What is under way.
     pub(crate) async fn backlog(&self) -> Result<Backlog> {
-        // Before the orders that it is held for.
+        // Counted before the orders, so that no reservation of a settled order is counted.
         let held = self.count("souk_inventory", "select count(*) from reservation where state = 'HELD'").await?;
         let payments = self.count("souk_payment", "select count(*) from payment where due_at is not null").await?;
         let mut unpublished = 0;
@@ -281,9 +279,9 @@ impl Cluster {
         Ok(Backlog { orders, prompt_orders, held, payments, unpublished, events })
     }
 
-    async fn count(&self, database: &str, question: &str) -> Result<i64> {
+    async fn count(&self, database: &str, query: &str) -> Result<i64> {
         let mut session = self.administrator(database).await?;
-        let count = sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut session).await?;
+        let count = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut session).await?;
         session.close().await?;
         Ok(count)
     }
@@ -293,7 +291,7 @@ impl Cluster {
         parts::edge_serves(&self.layout).await
     }
 
-    /// `souk check`, against everything. What it printed, and whether all is well.
+    /// Runs `souk check`, and returns its output. Fails if an invariant is violated.
     pub(crate) async fn check(&self, journal: &str) -> Result<String> {
         let arguments = ["check", "--at-rest", "--journal", journal, "--journal-is-complete"];
         let said = parts::souk(&self.layout, &self.settings, &arguments).await?;
@@ -301,7 +299,7 @@ impl Cluster {
     }
 
     pub(crate) async fn stop(self) {
-        // No requests come any more, so no replica has to drain first.
+        // There are no requests any more, so replicas are killed instead of drained.
         for replica in all_replicas() {
             self.supervisor.send(replica, Command::End).await.ok();
         }
@@ -309,7 +307,7 @@ impl Cluster {
     }
 }
 
-/// On top of what every layout says.
+/// Settings in addition to those of every stack.
 fn settings(layout: &Layout) -> Vec<(String, String)> {
     let (ports, local) = (layout.ports, |port: u16| format!("127.0.0.1:{port}"));
     let both = |port: &dyn Fn(u16) -> u16| format!("{},{}", local(port(1)), local(port(2)));
@@ -333,5 +331,5 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
     all
 }
 
-/// How long a replica that stops waits for the edge to turn away: longer than between two health checks.
+/// How long a replica that stops waits until the edge sends no more requests: longer than two health checks take.
 const DRAIN: Duration = Duration::from_millis(2_500);

@@ -1,6 +1,6 @@
-//! Tells the machine's stalls from the product's failures. The control is a client of the edge, as customers are, whose requests
-//! no fault touches, and it writes to the disk, as Postgres does. While it waits longer than the shortest of the product's
-//! timeouts, a failed request says nothing about the product.
+//! Distinguishes stalls of the machine from failures of the product. The control is a client of the edge, as customers are, whose
+//! requests no fault affects, and it writes to the disk, as Postgres does. While it waits longer than the shortest of the
+//! product's timeouts, failed requests do not count.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::task::JoinHandle;
 
-use stack::shop::Client;
+use stack::client::Client;
 
 const EVERY: Duration = Duration::from_millis(50);
-/// The shortest of the product's timeouts, which is the edge's for a connection to a replica. A shorter stall trips none.
+/// The shortest of the product's timeouts: the edge's for a connection to a replica. A shorter stall causes no failure.
 const STALL: Duration = Duration::from_millis(500);
-/// The longest of the timeouts that customers wait for: the deadline of a call. A stall can make calls fail until then.
+/// The longest timeout of a request: its deadline. A stall can make requests fail for so long.
 const EFFECT: Duration = Duration::from_secs(5);
-/// No route leads there; the edge says so by itself.
+/// A path without a route: the edge itself responds.
 const NOWHERE: &str = "/nowhere";
 
 pub(crate) struct Control {
@@ -26,9 +26,9 @@ pub(crate) struct Control {
 }
 
 struct Seen {
-    /// When the request that is under way was due.
+    /// When the current request was due.
     due: Instant,
-    /// From when a request was due until it was answered, for those that took long.
+    /// The times from when a slow request was due until its response.
     stalls: Vec<(Instant, Instant)>,
 }
 
@@ -39,22 +39,22 @@ impl Drop for Control {
 }
 
 impl Control {
-    /// `file`: what is written again and again, if the disk matters.
+    /// `file` is written repeatedly, if the disk matters.
     pub(crate) fn start(edge: Client, file: Option<PathBuf>) -> Self {
         let seen = Arc::new(Mutex::new(Seen { due: Instant::now(), stalls: vec![] }));
         let task = tokio::spawn(look(edge, file, seen.clone()));
         Self { seen, task }
     }
 
-    /// How much of the time in between the machine stalled.
+    /// For how long the machine stalled between these times.
     pub(crate) fn stalled(&self, from: Instant, to: Instant) -> Duration {
-        let (seen, now) = (self.seen.lock().expect("no panics"), Instant::now());
+        let (seen, now) = (self.seen.lock().expect("the lock is not poisoned"), Instant::now());
         let under_way = (seen.due, now);
         let long = (now.saturating_duration_since(seen.due) > STALL).then_some(&under_way);
         seen.stalls.iter().chain(long).map(|stall| overlap(*stall, (from, to))).sum()
     }
 
-    /// Whether the machine stalled while a request was under way, or so shortly before that it could fail because of that.
+    /// Whether the machine stalled during a request, or so shortly before that the request could fail because of it.
     pub(crate) fn excuses(&self, begun: Instant, ended: Instant) -> bool {
         let from = begun.checked_sub(EFFECT).unwrap_or(begun);
         self.stalled(from, ended) > Duration::ZERO
@@ -68,16 +68,16 @@ fn overlap(one: (Instant, Instant), other: (Instant, Instant)) -> Duration {
 async fn look(edge: Client, file: Option<PathBuf>, seen: Arc<Mutex<Seen>>) -> Result<()> {
     loop {
         let due = Instant::now() + EVERY;
-        seen.lock().expect("no panics").due = due;
+        seen.lock().expect("the lock is not poisoned").due = due;
         tokio::time::sleep(EVERY).await;
-        // Any answer is one; an edge that is gone is noticed elsewhere.
+        // Any response counts; if the edge is gone, customers' requests fail.
         let _ = edge.get(NOWHERE).await;
         if let Some(file) = file.clone() {
             tokio::task::spawn_blocking(move || write(&file)).await??;
         }
         let now = Instant::now();
         if now.saturating_duration_since(due) > STALL {
-            seen.lock().expect("no panics").stalls.push((due, now));
+            seen.lock().expect("the lock is not poisoned").stalls.push((due, now));
         }
     }
 }
@@ -90,7 +90,7 @@ fn write(file: &std::path::Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 impl Control {
-    /// One that has seen these, and sees nothing more.
+    /// A control that has seen these stalls, and sees no more.
     pub(crate) fn that_saw(stalls: Vec<(Instant, Instant)>) -> Self {
         let seen = Arc::new(Mutex::new(Seen { due: Instant::now() + Duration::from_secs(3_600), stalls }));
         Self { seen, task: tokio::spawn(async { Ok(()) }) }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_stall_excuses_what_was_under_way_and_what_came_shortly_after() {
+    async fn a_stall_excuses_requests_during_it_and_shortly_after() {
         let start = Instant::now() + EFFECT;
         let at = |millis| start + Duration::from_millis(millis);
         let control = Control::that_saw(vec![(at(10_000), at(11_000)), (at(30_000), at(32_000))]);
@@ -113,13 +113,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_control_waits_for_right_now_is_a_pause_once_it_is_long() {
+    async fn a_stall_counts_while_it_lasts() {
         let control = Control::that_saw(vec![]);
         let now = Instant::now();
         let past = |by| now.checked_sub(by).expect("the machine runs for longer");
-        control.seen.lock().expect("no panics").due = past(STALL / 2);
+        control.seen.lock().expect("the lock is not poisoned").due = past(STALL / 2);
         assert_eq!(control.stalled(past(EFFECT), now), Duration::ZERO);
-        control.seen.lock().expect("no panics").due = past(STALL * 2);
+        control.seen.lock().expect("the lock is not poisoned").due = past(STALL * 2);
         assert_eq!(control.stalled(past(EFFECT), now), STALL * 2);
     }
 }

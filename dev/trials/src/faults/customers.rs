@@ -1,4 +1,4 @@
-//! Customers leave in the middle, or all want the same thing.
+//! Faults: customers abandon requests, or all buy the same product.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,18 +10,18 @@ use uuid::Uuid;
 
 use super::backlog::Progress;
 use super::fault::{Expect, Fault, HALF_A_MINUTE, ONE_SECOND, Pace, Site};
-use super::load::{self, Wish};
+use super::load::{self, KeyedRequest};
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(
         "calls-cancelled",
-        "half of all calls are given up, at a random moment within twice the time that most take, for 20 s",
+        "customers abandon half of all requests, at a random time within twice the median, for 20 s",
         ONE_SECOND,
         |site| {
             Box::pin(async move {
-                site.journal.leave_within(site.machine.usual.p50 * 2);
+                site.journal.abandon_within(site.machine.usual.p50 * 2);
                 site.lasts(20).await;
-                site.journal.leave_within(Duration::ZERO);
+                site.journal.abandon_within(Duration::ZERO);
                 Ok(())
             })
         },
@@ -47,13 +47,13 @@ async fn sell_out(mut site: Site<'_>) -> Result<()> {
     for _ in 0..buyers {
         let (edge, left) = (site.cluster.client(), left.clone());
         let journal = site.journal.clone();
-        let wish = Wish::order(load::purchase(&product, 1, "pm_card_visa"));
+        let request = KeyedRequest::order(load::purchase(&product, 1, "pm_card_visa"));
         crowd.spawn(async move {
             let (email, password) =
-                (format!("{}@example.com", Uuid::now_v7().simple()), stack::shop::random_password());
+                (format!("{}@example.com", Uuid::now_v7().simple()), stack::client::random_password());
             let session = load::sign_up(&journal, &edge, &email, &password).await?;
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                load::insist(&journal, &session, &wish).await?;
+                load::send_until_answered(&journal, &session, &request).await?;
             }
             anyhow::Ok(())
         });

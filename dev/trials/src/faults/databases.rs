@@ -1,4 +1,4 @@
-//! Postgres dies, ends sessions, is locked, slow or out of reach.
+//! Faults: Postgres is killed, ends sessions, is locked, slow or unreachable.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     ),
     Fault::new("long-transaction", "a transaction with an event stays open for 20 s", Expect::NoFailure, |site| {
         Box::pin(async move {
-            // It has a number and an id of the outbox, below those of all that commit meanwhile.
+            // Its transaction id and outbox id are below those of all transactions that commit meanwhile.
             let open = "insert into outbox (event_id, topic, key, version, type, payload, actor, created_at)
                             values (gen_random_uuid(), 'souk.order.v1', gen_random_uuid(), 1, 'none', '', 'test', now())";
             lock(&site, "souk_order", open, 20).await
@@ -66,13 +66,13 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(
         "database-cut",
         "one replica of the order service cannot reach its database for 15 s",
-        // The edge learns of it within a health check, and asks the other one.
+        // A health check fails, and the edge uses the other replica.
         Expect::Stretch(Duration::from_secs(5)),
         |site| misbehave(site, Mode::Cut),
     ),
     Fault::new(
         "database-half-open",
-        "to one replica, its database falls silent without closing anything, for 15 s",
+        "one replica's connections to its database stay open, but nothing arrives, for 15 s",
         TWELVE_SECONDS,
         |site| misbehave(site, Mode::HalfOpen),
     ),
@@ -90,7 +90,7 @@ fn misbehave(mut site: Site<'_>, mode: Mode) -> Injected<'_> {
     })
 }
 
-/// Holds what a statement locks, and takes it all back.
+/// Executes a statement and holds its locks for a time, then rolls back.
 async fn lock(site: &Site<'_>, database: &str, statement: &str, seconds: u64) -> Result<()> {
     let seconds = site.pace.of(seconds).as_secs_f64();
     site.cluster.execute(database, &format!("begin; {statement}; select pg_sleep({seconds}); rollback")).await

@@ -1,5 +1,5 @@
-//! What a fault is: its name, how it is done, and what a customer may notice of it. The faults themselves stand in the
-//! modules below, by what they are done to.
+//! A fault: its name, how it is injected, and what customers may notice of it. The faults are in the modules that `all` names, by
+//! what they affect.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use stack::supervisor::Command::{Kill, Pause, Resume};
 
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
-    /// What is done, for readers of the table.
+    /// The description, for the table.
     pub(crate) what: &'static str,
     pub(crate) expect: Expect,
-    /// For how long nothing at all may happen to orders that have not settled, once it is over and no customer buys.
+    /// How long unsettled orders may make no progress, once the fault is over and no customer buys.
     pub(crate) settles: Duration,
-    /// Whether it is one of those of the short schedule.
+    /// Whether the short schedule has it.
     pub(crate) is_short: bool,
-    /// Comes back when it is over and healed.
+    /// Returns when the fault is over.
     pub(crate) inject: for<'a> fn(Site<'a>) -> Injected<'a>,
 }
 
@@ -53,7 +53,7 @@ impl Fault {
 
 pub(crate) type Injected<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// Where a fault happens.
+/// What a fault may use.
 pub(crate) struct Site<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) journal: &'a Arc<Journal>,
@@ -63,20 +63,20 @@ pub(crate) struct Site<'a> {
     pub(crate) pace: Pace,
 }
 
-/// What customers may notice. The limits are the product's own timeouts; the slack of the machine is added to each, and what
-/// failed while the machine stalled does not count.
+/// What customers may notice. The limits are the product's own timeouts; the slack of the machine is added to each, and failures
+/// while the machine stalled do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// No request fails at any time.
     NoFailure,
-    /// Requests fail for no longer than this at a stretch, and meanwhile others succeed.
+    /// Requests fail for no longer than this at a stretch, while others succeed.
     Stretch(Duration),
     /// All requests may fail until this long after it is over.
     ServesWithin(Duration),
 }
 
 impl Expect {
-    /// How long requests may fail, in one way or the other.
+    /// How long requests may fail.
     pub(crate) fn limit(self) -> Duration {
         match self {
             Self::NoFailure => Duration::ZERO,
@@ -85,17 +85,17 @@ impl Expect {
     }
 }
 
-/// Longer than the product's own waits: the lease of a payment ends after 17 s, a consumer that is gone is given up after 6 s,
-/// the session of a relay after 3 s, and what failed is tried again within 5 s.
+/// Longer than the product's own waits: the lease of a payment expires after 17 s, Kafka removes a dead consumer after 6 s, the
+/// session of a relay ends after 3 s, and retries come within 5 s.
 pub(crate) const HALF_A_MINUTE: Duration = Duration::from_secs(30);
-/// Where the provider failed: it is asked again within 36 s, and a lease may have to end first.
+/// For failures of the provider: it is called again within 36 s, and a lease may have to expire first.
 pub(crate) const A_MINUTE: Duration = Duration::from_secs(60);
-/// For a process that dies: its connections break and refuse at once, so requests fail once and are repeated.
+/// For a killed process: its connections break and refuse at once, so requests fail once and are repeated.
 pub(crate) const ONE_SECOND: Expect = Expect::Stretch(Duration::from_secs(1));
-/// For what takes all replicas away: the edge asks after an unhealthy replica every 0.25 s, lets an ejected one back after 2 s,
-/// and a breaker asks its peer again after 1 s.
+/// For faults of all replicas: the edge checks an unhealthy replica every 0.25 s, uses an ejected one again after 2 s, and a
+/// circuit breaker half-opens after 1 s.
 pub(crate) const SERVES_WITHIN_FIVE: Expect = Expect::ServesWithin(Duration::from_secs(5));
-/// For a replica that falls silent: six seconds until the edge is sure of it, and what was sent to it hangs for five more.
+/// For a replica that falls silent: the edge needs six seconds to detect it, and requests to it hang for five more.
 pub(crate) const TWELVE_SECONDS: Expect = Expect::Stretch(Duration::from_secs(12));
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub(crate) enum Pace {
 }
 
 impl Pace {
-    /// How long something lasts, in seconds.
+    /// How long something lasts in a run of this pace, from its seconds in a full run.
     pub(crate) fn of(self, full: u64) -> Duration {
         Duration::from_secs(match self {
             Self::Short => full.div_ceil(6).min(5),
@@ -114,17 +114,17 @@ impl Pace {
     }
 }
 
-/// Everything that is made to go wrong.
+/// All faults.
 pub(crate) fn all() -> impl Iterator<Item = &'static Fault> {
     [processes::FAULTS, peers::FAULTS, provider::FAULTS, kafka::FAULTS, databases::FAULTS, customers::FAULTS]
         .into_iter()
         .flatten()
 }
 
-/// A moment comes with every few purchases; after so many without it, it does not come.
+/// A moment occurs with every few purchases; after so many without it, the trial fails.
 const MOMENT_AFTER: u64 = 800;
-/// Failures that do not end are found by how long they last.
-const APART_WITHIN: Duration = Duration::from_secs(15);
+/// Failures that last longer than this are found by the limit of the fault.
+const GAP_WITHIN: Duration = Duration::from_secs(15);
 
 impl<'a> Site<'a> {
     pub(crate) fn one_of(&mut self, role: Role) -> &'static str {
@@ -135,33 +135,33 @@ impl<'a> Site<'a> {
         sleep(self.pace.of(seconds)).await;
     }
 
-    /// The connection stands still at its moment.
+    /// Waits for a moment, and holds the connection there.
     pub(crate) async fn hold(&self, proxy: &Proxy, moment: Moment) -> Result<Held> {
         tokio::select! {
             held = proxy.wait_for(moment) => held,
             bought = self.journal.buys(MOMENT_AFTER, self.control) => {
-                bought.context("the moment did not come, as no customer bought anything")?;
-                bail!("the moment did not come while customers bought {MOMENT_AFTER} times")
+                bought.context("the moment did not occur, as no purchase succeeded")?;
+                bail!("the moment did not occur within {MOMENT_AFTER} purchases")
             }
         }
     }
 
-    /// Waits until what fails next is no part of the same stretch of failures.
-    pub(crate) async fn apart(&self) {
-        self.journal.nothing_fails_for(2 * report::APART, APART_WITHIN).await;
+    /// Waits until the next failure does not belong to the same stretch of failures.
+    pub(crate) async fn gap(&self) {
+        self.journal.nothing_fails_for(2 * report::APART, GAP_WITHIN).await;
     }
 
-    /// At its moment the process stands still, and then it is gone.
+    /// Kills a process at a moment.
     pub(crate) async fn kill_at(&self, replica: &'static str, moment: Moment) -> Result<()> {
         let held = self.hold(self.cluster.database(replica)?, moment).await.with_context(|| replica.to_owned())?;
         let killed = self.cluster.send(replica, Kill).await;
         drop(held);
         killed?;
-        self.apart().await;
+        self.gap().await;
         Ok(())
     }
 
-    /// A proxy treats what passes like that for a while.
+    /// Sets the mode of a proxy for a while.
     pub(crate) async fn misbehave(&self, proxy: &Proxy, mode: Mode, seconds: u64) {
         proxy.set(mode);
         self.lasts(seconds).await;

@@ -1,4 +1,4 @@
-//! What customers saw: in memory for the verdicts, and as a file for `souk check`.
+//! The journal of customers' requests and responses: in memory for the verdicts, and as a file for `souk check`.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -13,28 +13,28 @@ use serde_json::json;
 use super::backlog::Progress;
 use super::control::Control;
 use super::fault::HALF_A_MINUTE;
-use stack::shop::Response;
+use stack::client::Response;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ok,
-    /// A definite no that there may be.
+    /// A refusal that the request may get.
     Refused,
-    /// A refusal that is wrong.
+    /// A refusal that it must not get.
     Wrong,
-    /// No answer, or one that says to try again.
+    /// No response, or one that asks to retry.
     Failed,
-    /// The customer left before there was an answer.
-    Left,
+    /// The customer abandoned the request.
+    Abandoned,
 }
 
 impl Outcome {
     fn of(answer: &Result<Response>, refusals: &[&str]) -> Self {
         match answer {
             Ok(answer) if answer.status.is_success() => Self::Ok,
-            // A twin of it is still at work.
+            // The same request is still in progress.
             Ok(answer) if answer.status.as_u16() == 409 => Self::Failed,
             Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 499 => {
                 if refusals.contains(&answer.reason()) { Self::Refused } else { Self::Wrong }
@@ -47,7 +47,7 @@ impl Outcome {
         match self {
             Self::Ok => "ok",
             Self::Refused | Self::Wrong => "refused",
-            Self::Failed | Self::Left => "unknown",
+            Self::Failed | Self::Abandoned => "unknown",
         }
     }
 }
@@ -55,7 +55,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt {
     pub(crate) begun: Instant,
-    /// None: it is under way.
+    /// `None`: it is in progress.
     pub(crate) ended: Option<Instant>,
     pub(crate) outcome: Outcome,
 }
@@ -64,13 +64,13 @@ pub(crate) struct Journal {
     attempts: Mutex<Vec<Attempt>>,
     file: Mutex<BufWriter<File>>,
     written: AtomicU64,
-    /// The first wrong answer since it was last taken.
+    /// The first wrong refusal since [`Journal::take_wrong`].
     wrong: Mutex<Option<String>>,
     bought: AtomicU64,
     /// The end of the latest request that failed.
     last_failure: Mutex<Option<Instant>>,
-    /// Half of all requests are given up in the middle: within this many microseconds. 0: none is.
-    leaving: AtomicU64,
+    /// Half of all requests are abandoned within this many microseconds; 0: none.
+    abandon_within: AtomicU64,
 }
 
 impl Journal {
@@ -83,18 +83,18 @@ impl Journal {
             wrong: Mutex::default(),
             bought: AtomicU64::new(0),
             last_failure: Mutex::default(),
-            leaving: AtomicU64::new(0),
+            abandon_within: AtomicU64::new(0),
         })
     }
 
-    /// Watches one request. `refusals`: the reasons for which it may be refused. One that is dropped was left.
+    /// Records one request. `refusals`: the reasons for which it may be refused. A request that is dropped is abandoned.
     pub(crate) async fn watch(
         &self,
         refusals: &[&str],
         request: impl Future<Output = Result<Response>>,
     ) -> (Outcome, Result<Response>) {
-        let mut under_way = UnderWay { journal: self, at: self.begin(), outcome: Outcome::Left };
-        let answer = match self.leaving.load(Ordering::Relaxed) {
+        let mut recording = Recording { journal: self, at: self.begin(), outcome: Outcome::Abandoned };
+        let answer = match self.abandon_within.load(Ordering::Relaxed) {
             within @ 1.. if rand::random_bool(0.5) => {
                 let moment = Duration::from_micros(rand::random_range(0..within));
                 tokio::time::timeout(moment, request).await
@@ -102,28 +102,28 @@ impl Journal {
             _ => Ok(request.await),
         };
         let Ok(answer) = answer else {
-            return (Outcome::Left, Err(anyhow!("the customer did not wait for the answer")));
+            return (Outcome::Abandoned, Err(anyhow!("the customer abandoned the request")));
         };
-        under_way.outcome = Outcome::of(&answer, refusals);
-        if let (Outcome::Wrong, Ok(answer)) = (under_way.outcome, &answer) {
-            let mut wrong = self.wrong.lock().expect("no panics");
+        recording.outcome = Outcome::of(&answer, refusals);
+        if let (Outcome::Wrong, Ok(answer)) = (recording.outcome, &answer) {
+            let mut wrong = self.wrong.lock().expect("the lock is not poisoned");
             wrong.get_or_insert_with(|| format!("{}: {}", answer.status, answer.body));
         }
-        (under_way.outcome, answer)
+        (recording.outcome, answer)
     }
 
     fn begin(&self) -> usize {
-        let mut attempts = self.attempts.lock().expect("no panics");
-        attempts.push(Attempt { begun: Instant::now(), ended: None, outcome: Outcome::Left });
+        let mut attempts = self.attempts.lock().expect("the lock is not poisoned");
+        attempts.push(Attempt { begun: Instant::now(), ended: None, outcome: Outcome::Abandoned });
         attempts.len() - 1
     }
 
-    /// Half of all requests are given up, each at a random moment until then. Zero: none is any more.
-    pub(crate) fn leave_within(&self, moment: Duration) {
-        self.leaving.store(moment.as_micros() as u64, Ordering::Relaxed);
+    /// Half of all requests are abandoned, each at a random time within this one. Zero: none.
+    pub(crate) fn abandon_within(&self, time: Duration) {
+        self.abandon_within.store(time.as_micros() as u64, Ordering::Relaxed);
     }
 
-    /// A line of the file, about something that was asked for under a key.
+    /// Writes a line of the file, about a request with an idempotency key.
     pub(crate) fn write(&self, kind: &str, key: &str, outcome: Outcome, order_id: Option<&str>) -> Result<()> {
         let at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
         if kind == "create" && outcome == Outcome::Ok {
@@ -132,39 +132,39 @@ impl Journal {
         let (attempt, outcome) = (self.written.fetch_add(1, Ordering::Relaxed), outcome.name());
         let line =
             json!({"attempt": attempt, "at": at, "kind": kind, "key": key, "outcome": outcome, "order_id": order_id});
-        Ok(writeln!(self.file.lock().expect("no panics"), "{line}")?)
+        Ok(writeln!(self.file.lock().expect("the lock is not poisoned"), "{line}")?)
     }
 
-    /// Those that were under way at any time in between, once all of them have ended.
+    /// The requests that were in progress at any time between these, once all of them have ended.
     pub(crate) async fn between(&self, from: Instant, to: Instant) -> Vec<Attempt> {
         loop {
             let mut chosen: Vec<_> = {
-                let attempts = self.attempts.lock().expect("no panics");
+                let attempts = self.attempts.lock().expect("the lock is not poisoned");
                 let between = |it: &&Attempt| it.begun <= to && it.ended.is_none_or(|ended| ended >= from);
                 attempts.iter().filter(between).copied().collect()
             };
-            // Each ends by the patience of its client.
+            // Each ends by the timeout of its client.
             if chosen.iter().all(|attempt| attempt.ended.is_some()) {
-                chosen.retain(|attempt| attempt.outcome != Outcome::Left);
+                chosen.retain(|attempt| attempt.outcome != Outcome::Abandoned);
                 return chosen;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
-    /// How long each request took that began since a moment and was answered.
+    /// How long each successful request since this time took.
     pub(crate) fn durations(&self, since: Instant) -> Vec<Duration> {
-        let attempts = self.attempts.lock().expect("no panics");
+        let attempts = self.attempts.lock().expect("the lock is not poisoned");
         let answered = attempts.iter().filter(|it| it.begun >= since && it.outcome == Outcome::Ok);
         answered.filter_map(|it| Some(it.ended? - it.begun)).collect()
     }
 
-    /// How often customers bought something.
+    /// The number of purchases.
     pub(crate) fn bought(&self) -> u64 {
         self.bought.load(Ordering::Relaxed)
     }
 
-    /// Waits until customers have bought so often from now on. Fails when purchases cease.
+    /// Waits for this many purchases from now on. Fails when there are none for a while.
     pub(crate) async fn buys(&self, count: u64, control: &Control) -> Result<()> {
         let (enough, mut progress) = (self.bought() + count, Progress::new(HALF_A_MINUTE));
         while self.bought() < enough {
@@ -174,11 +174,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Waits until nothing has failed for that long from now on, and `within` a while at most.
+    /// Waits until no request has failed for `span` from now on, but no longer than `within`.
     pub(crate) async fn nothing_fails_for(&self, span: Duration, within: Duration) {
         let begun = Instant::now();
         loop {
-            let last = self.last_failure.lock().expect("no panics").map_or(begun, |last| last.max(begun));
+            let last =
+                self.last_failure.lock().expect("the lock is not poisoned").map_or(begun, |last| last.max(begun));
             if last.elapsed() >= span || begun.elapsed() >= within {
                 return;
             }
@@ -187,39 +188,40 @@ impl Journal {
     }
 
     pub(crate) fn take_wrong(&self) -> Option<String> {
-        self.wrong.lock().expect("no panics").take()
+        self.wrong.lock().expect("the lock is not poisoned").take()
     }
 
-    /// All requests, and those of them that place, cancel or give back.
+    /// The number of all requests, and of those that place or cancel an order, or refund.
     pub(crate) fn count(&self) -> (usize, u64) {
-        (self.attempts.lock().expect("no panics").len(), self.written.load(Ordering::Relaxed))
+        (self.attempts.lock().expect("the lock is not poisoned").len(), self.written.load(Ordering::Relaxed))
     }
 
     pub(crate) fn flush(&self) -> Result<()> {
-        Ok(self.file.lock().expect("no panics").flush()?)
+        Ok(self.file.lock().expect("the lock is not poisoned").flush()?)
     }
 }
 
-struct UnderWay<'a> {
+/// A request in progress.
+struct Recording<'a> {
     journal: &'a Journal,
     at: usize,
     outcome: Outcome,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for Recording<'_> {
     fn drop(&mut self) {
-        let attempt = &mut self.journal.attempts.lock().expect("no panics")[self.at];
+        let attempt = &mut self.journal.attempts.lock().expect("the lock is not poisoned")[self.at];
         let now = Instant::now();
         (attempt.ended, attempt.outcome) = (Some(now), self.outcome);
         if self.outcome == Outcome::Failed {
-            *self.journal.last_failure.lock().expect("no panics") = Some(now);
+            *self.journal.last_failure.lock().expect("the lock is not poisoned") = Some(now);
         }
     }
 }
 
 #[cfg(test)]
 impl Journal {
-    /// One in which this has happened. Its file is no one's.
+    /// A journal with these attempts and no file.
     pub(crate) fn of(attempts: Vec<Attempt>) -> Result<Self> {
         let journal = Self::create(Path::new("/dev/null"))?;
         Ok(Self { attempts: Mutex::new(attempts), ..journal })

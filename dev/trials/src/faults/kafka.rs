@@ -1,4 +1,4 @@
-//! The broker dies or stands still, events repeat themselves, and consumers begin again.
+//! Faults: the broker is killed or frozen, events are duplicated, and offsets are reset.
 
 use anyhow::Result;
 use roster::{INVENTORY, ORDER, PAYMENT};
@@ -40,7 +40,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     ),
     Fault::new(
         "groups-reset",
-        "the consumers of each service in turn begin again from the start of all topics",
+        "the offsets of each service in turn are reset: its consumers read all topics from the beginning",
         SERVES_WITHIN_FIVE,
         |site| {
             Box::pin(async move {
@@ -49,12 +49,12 @@ pub(crate) const FAULTS: &[Fault] = &[
                     for replica in replicas(role) {
                         site.cluster.send(replica, Stop).await?;
                     }
-                    let forgotten = topics::forget_groups(&site.cluster.brokers(), &[role.name]).await;
+                    let deleted = topics::delete_groups(&site.cluster.brokers(), &[role.name]).await;
                     let mut started = Result::Ok(());
                     for replica in replicas(role) {
                         started = started.and(site.cluster.send(replica, Start).await);
                     }
-                    forgotten.and(started)?;
+                    deleted.and(started)?;
                 }
                 Ok(())
             })

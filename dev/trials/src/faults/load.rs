@@ -1,5 +1,5 @@
-//! Customers: they buy, look around, now and then call off, and insist as a careful client does: the same key until there is
-//! an answer. And a clerk, who gives back a part of what was paid.
+//! The load. Customers place orders, read, and sometimes cancel; as a careful client does, they retry under the same key until
+//! there is a response. An operator refunds a part of some orders.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,24 +18,24 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::journal::{Journal, Outcome};
-use stack::shop::{Client, Response, random_password};
+use stack::client::{Client, Response, random_password};
 
-/// How long a customer insists: several times as long as any fault makes all requests fail, and a promise of nobody. What
-/// takes too long is found by how long requests fail at a stretch.
-const PATIENCE: Duration = Duration::from_secs(180);
-const BEFORE_INSISTING: Duration = Duration::from_millis(100);
-/// By then, what a customer left alone is done, as a rule; a twin of what is still at work is turned away.
-const BEFORE_COMING_BACK: Duration = Duration::from_secs(1);
+/// How long a customer retries: several times longer than any fault makes all requests fail. The limits of a fault are checked by
+/// how long requests fail at a stretch.
+const RETRY_FOR: Duration = Duration::from_secs(180);
+const RETRY_AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// By then an abandoned request is usually done; while it is in progress, a retry is refused.
+const RETRY_AFTER_ABANDONING: Duration = Duration::from_secs(1);
 /// Access tokens live for five minutes.
 const SIGNED_IN_FOR: Duration = Duration::from_secs(200);
-/// How often the clerk gives something back, and how old an order is then.
-const GIVES_BACK_EVERY: Duration = Duration::from_millis(500);
-const OLD_ENOUGH: Duration = Duration::from_secs(5);
+/// How often the operator refunds, and how old the order is at least.
+const REFUND_EVERY: Duration = Duration::from_millis(500);
+const REFUND_AFTER: Duration = Duration::from_secs(5);
 const REMEMBERED: usize = 1_000;
 
 pub(crate) const CUSTOMERS: u32 = 24;
 
-/// How customers pay, and how many of them do.
+/// Payment methods, and the share of customers who use them.
 const METHODS: [(&str, u32); 8] = [
     ("pm_card_visa", 84),
     ("pm_card_chargeDeclined", 4),
@@ -47,21 +47,21 @@ const METHODS: [(&str, u32); 8] = [
     ("pm_souk_error_after_success", 3),
 ];
 
-/// What is bought.
+/// The body of CreateOrder.
 pub(crate) fn purchase(product: &str, quantity: u32, payment_method: &str) -> Value {
     json!({"items": [{"productId": product, "quantity": quantity}], "paymentMethod": payment_method})
 }
 
-/// What is asked under a key, and for which reasons it may be refused.
+/// A request with an idempotency key, and the reasons for which it may be refused.
 #[derive(Clone)]
-pub(crate) struct Wish {
+pub(crate) struct KeyedRequest {
     pub(crate) kind: &'static str,
     pub(crate) path: String,
     pub(crate) body: Value,
     pub(crate) refusals: &'static [&'static str],
 }
 
-impl Wish {
+impl KeyedRequest {
     pub(crate) fn order(body: Value) -> Self {
         Self { kind: "create", path: "/v1/orders".to_owned(), body, refusals: &[] }
     }
@@ -78,24 +78,28 @@ impl Wish {
     }
 }
 
-/// Repeats a wish under one key until there is an answer. The order, if it names one. Of those who left in the middle, half
-/// are gone for good.
-pub(crate) async fn insist(journal: &Journal, session: &Client, wish: &Wish) -> Result<Option<String>> {
+/// Repeats a request under one key until there is a response. Returns the order that it names, if any. Half of the abandoned
+/// requests are not repeated.
+pub(crate) async fn send_until_answered(
+    journal: &Journal,
+    session: &Client,
+    request: &KeyedRequest,
+) -> Result<Option<String>> {
     let (key, first) = (Uuid::now_v7().to_string(), Instant::now());
     loop {
-        let request = session.send(Method::POST, &wish.path, &key, Some(wish.body.clone()));
-        let (outcome, answer) = journal.watch(wish.refusals, request).await;
+        let sending = session.send(Method::POST, &request.path, &key, Some(request.body.clone()));
+        let (outcome, answer) = journal.watch(request.refusals, sending).await;
         let order = order_id(&answer).map(str::to_owned);
-        journal.write(wish.kind, &key, outcome, order.as_deref())?;
+        journal.write(request.kind, &key, outcome, order.as_deref())?;
         match outcome {
             Outcome::Ok => return Ok(order),
             Outcome::Refused | Outcome::Wrong => return Ok(None),
-            Outcome::Left if rand::random_bool(0.5) => return Ok(None),
-            Outcome::Failed | Outcome::Left if first.elapsed() > PATIENCE => {
-                bail!("{} {key}: no answer within {PATIENCE:?}", wish.kind)
+            Outcome::Abandoned if rand::random_bool(0.5) => return Ok(None),
+            Outcome::Failed | Outcome::Abandoned if first.elapsed() > RETRY_FOR => {
+                bail!("{} {key}: no response within {RETRY_FOR:?}", request.kind)
             }
-            Outcome::Failed => tokio::time::sleep(BEFORE_INSISTING).await,
-            Outcome::Left => tokio::time::sleep(BEFORE_COMING_BACK).await,
+            Outcome::Failed => tokio::time::sleep(RETRY_AFTER_FAILURE).await,
+            Outcome::Abandoned => tokio::time::sleep(RETRY_AFTER_ABANDONING).await,
         }
     }
 }
@@ -103,92 +107,92 @@ pub(crate) async fn insist(journal: &Journal, session: &Client, wish: &Wish) -> 
 pub(crate) struct Load {
     journal: Arc<Journal>,
     stop: CancellationToken,
-    everybody: JoinSet<Result<()>>,
-    shop: Arc<Shop>,
+    clients: JoinSet<Result<()>>,
+    pacing: Arc<Pacing>,
 }
 
-/// What customers go by.
-struct Shop {
-    /// Between two purchases of one customer, in microseconds. 0: they buy as fast as they are answered.
+/// How fast customers buy.
+struct Pacing {
+    /// The time between two purchases of one customer, in microseconds. 0: none.
     every: AtomicU64,
-    /// Shared by all who are at something.
-    open: Arc<RwLock<()>>,
+    /// Read-locked while a client is busy.
+    running: Arc<RwLock<()>>,
 }
 
-/// The shop is closed until this is dropped.
-pub(crate) type Closed = OwnedRwLockWriteGuard<()>;
+/// The load pauses until this is dropped.
+pub(crate) type Paused = OwnedRwLockWriteGuard<()>;
 
 impl Load {
-    /// Customers buy as fast as they are answered. `products`: ids, of SKUs numbered in the same order.
+    /// Customers buy as fast as they get responses. `products`: the ids of the SKUs `F-0`, `F-1` and so on.
     pub(crate) fn start(
         edge: Client,
-        clerk: (&str, &str),
+        operator: (&str, &str),
         journal: Arc<Journal>,
         products: &[String],
         seed: u64,
     ) -> Self {
-        let (stop, mut everybody) = (CancellationToken::new(), JoinSet::new());
-        let shop = Arc::new(Shop { every: AtomicU64::new(0), open: Arc::default() });
+        let (stop, mut clients) = (CancellationToken::new(), JoinSet::new());
+        let pacing = Arc::new(Pacing { every: AtomicU64::new(0), running: Arc::default() });
         let bought = Arc::new(Mutex::new(VecDeque::new()));
         for number in 0..CUSTOMERS {
             let customer = Customer {
                 edge: edge.clone(),
                 journal: journal.clone(),
                 products: products.to_vec(),
-                shop: shop.clone(),
+                pacing: pacing.clone(),
                 random: StdRng::seed_from_u64(seed.wrapping_add(u64::from(number))),
                 bought: bought.clone(),
             };
-            everybody.spawn(customer.live(stop.clone()));
+            clients.spawn(customer.run(stop.clone()));
         }
-        let credentials = (clerk.0.to_owned(), clerk.1.to_owned());
-        everybody.spawn(give_back(edge, credentials, journal.clone(), shop.clone(), bought, stop.clone()));
-        Self { journal, stop, everybody, shop }
+        let credentials = (operator.0.to_owned(), operator.1.to_owned());
+        clients.spawn(refund_orders(edge, credentials, journal.clone(), pacing.clone(), bought, stop.clone()));
+        Self { journal, stop, clients, pacing }
     }
 
-    /// `rate`: purchases a second, of all customers together.
+    /// `rate`: purchases per second, of all customers together.
     pub(crate) fn slow_down(&self, rate: f64) {
         let every = Duration::from_secs(1).mul_f64(f64::from(CUSTOMERS) / rate);
-        self.shop.every.store(every.as_micros() as u64, Ordering::Relaxed);
+        self.pacing.every.store(every.as_micros() as u64, Ordering::Relaxed);
     }
 
-    /// Waits until everybody has finished what they are at; no new purchase begins meanwhile.
-    pub(crate) async fn close(&self) -> Closed {
-        self.shop.open.clone().write_owned().await
+    /// Waits until all clients are idle; no new purchase begins meanwhile.
+    pub(crate) async fn pause(&self) -> Paused {
+        self.pacing.running.clone().write_owned().await
     }
 
-    /// Lets everybody finish what they are at. Why those gave up who did.
+    /// Waits until all clients have finished. Returns the errors of those that failed.
     pub(crate) async fn stop(self) -> Vec<anyhow::Error> {
         self.stop.cancel();
-        let mut failures: Vec<_> = self.everybody.join_all().await.into_iter().filter_map(Result::err).collect();
+        let mut failures: Vec<_> = self.clients.join_all().await.into_iter().filter_map(Result::err).collect();
         failures.extend(self.journal.flush().err());
         failures
     }
 }
 
-/// Orders, and since when.
+/// Orders, and when they were placed.
 type Bought = Arc<Mutex<VecDeque<(String, Instant)>>>;
 
 struct Customer {
     edge: Client,
     journal: Arc<Journal>,
     products: Vec<String>,
-    shop: Arc<Shop>,
+    pacing: Arc<Pacing>,
     random: StdRng,
     bought: Bought,
 }
 
 impl Customer {
-    async fn live(mut self, stop: CancellationToken) -> Result<()> {
+    async fn run(mut self, stop: CancellationToken) -> Result<()> {
         let (email, password) = (format!("{}@example.com", Uuid::now_v7().simple()), random_password());
         let (edge, journal) = (self.edge.clone(), self.journal.clone());
         let (mut signed_in, mut session) = (Instant::now(), sign_up(&journal, &edge, &email, &password).await?);
-        let (shop, mut last) = (self.shop.clone(), Instant::now());
+        let (pacing, mut last) = (self.pacing.clone(), Instant::now());
         while !stop.is_cancelled() {
-            // Not all at the same time, after the shop was closed.
-            let every = Duration::from_micros(shop.every.load(Ordering::Relaxed));
+            // Randomized, so that not all customers continue at the same time after a pause.
+            let every = Duration::from_micros(pacing.every.load(Ordering::Relaxed));
             tokio::time::sleep_until((last + every.mul_f64(self.random.random_range(0.5..1.5))).into()).await;
-            let _open = shop.open.read().await;
+            let _running = pacing.running.read().await;
             last = Instant::now();
             if signed_in.elapsed() > SIGNED_IN_FOR {
                 (signed_in, session) = (Instant::now(), sign_in(&journal, &edge, &email, &password).await?);
@@ -201,21 +205,21 @@ impl Customer {
     async fn buy(&mut self, session: &Client) -> Result<()> {
         let product = self.products.choose(&mut self.random).context("there are products")?.clone();
         let (method, _) = METHODS.choose_weighted(&mut self.random, |it| it.1)?;
-        let wish = Wish::order(purchase(&product, self.random.random_range(1..=3), method));
-        let Some(order) = insist(&self.journal, session, &wish).await? else { return Ok(()) };
+        let request = KeyedRequest::order(purchase(&product, self.random.random_range(1..=3), method));
+        let Some(order) = send_until_answered(&self.journal, session, &request).await? else { return Ok(()) };
         self.look_around(session, &product, &order).await;
         if self.random.random_bool(0.05) {
             tokio::time::sleep(Duration::from_millis(self.random.random_range(0..400))).await;
-            return insist(&self.journal, session, &Wish::cancellation(&order)).await.map(drop);
+            return send_until_answered(&self.journal, session, &KeyedRequest::cancellation(&order)).await.map(drop);
         }
-        let mut bought = self.bought.lock().expect("no panics");
+        let mut bought = self.bought.lock().expect("the lock is not poisoned");
         if bought.len() < REMEMBERED {
             bought.push_back((order, Instant::now()));
         }
         Ok(())
     }
 
-    /// Reads something, of any role.
+    /// Reads something from any role.
     async fn look_around(&mut self, session: &Client, product: &str, order: &str) {
         let stock = self.random.random_range(0..self.products.len());
         let paths = [
@@ -226,40 +230,43 @@ impl Customer {
             "/v1/users/me".to_owned(),
         ];
         let path = paths.choose(&mut self.random).expect("there are some");
-        // What came of it is in the journal; a read is not repeated.
+        // The journal has the outcome; a read is not repeated.
         let _ = self.journal.watch(&[], session.get(path)).await;
     }
 }
 
-/// The clerk: twice at the same time a part of the same payment, for what was bought a little ago.
-async fn give_back(
+/// The operator: refunds a part of some payments, each twice at the same time.
+async fn refund_orders(
     edge: Client,
     (email, password): (String, String),
     journal: Arc<Journal>,
-    shop: Arc<Shop>,
+    pacing: Arc<Pacing>,
     bought: Bought,
     stop: CancellationToken,
 ) -> Result<()> {
     let (mut signed_in, mut session) = (Instant::now(), sign_in(&journal, &edge, &email, &password).await?);
-    let mut ticks = tokio::time::interval(GIVES_BACK_EVERY);
+    let mut ticks = tokio::time::interval(REFUND_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !stop.is_cancelled() {
         ticks.tick().await;
-        let _open = shop.open.read().await;
+        let _running = pacing.running.read().await;
         if signed_in.elapsed() > SIGNED_IN_FOR {
             (signed_in, session) = (Instant::now(), sign_in(&journal, &edge, &email, &password).await?);
         }
         let order = {
-            let mut bought = bought.lock().expect("no panics");
-            bought.front().is_some_and(|it| it.1.elapsed() > OLD_ENOUGH).then(|| bought.pop_front()).flatten()
+            let mut bought = bought.lock().expect("the lock is not poisoned");
+            bought.front().is_some_and(|it| it.1.elapsed() > REFUND_AFTER).then(|| bought.pop_front()).flatten()
         };
         let Some((order, _)) = order else { continue };
         let (_, payments) = journal.watch(&[], session.get(&format!("/v1/payments?orderId={order}"))).await;
         let Ok(payments) = payments.and_then(Response::ok) else { continue };
         let payment = &payments["payments"][0];
         if payment["state"] == "PAYMENT_STATE_CAPTURED" {
-            let wish = Wish::refund(payment["paymentId"].as_str().context("a payment has an id")?, 400);
-            tokio::try_join!(insist(&journal, &session, &wish), insist(&journal, &session, &wish))?;
+            let request = KeyedRequest::refund(payment["paymentId"].as_str().context("a payment has an id")?, 400);
+            tokio::try_join!(
+                send_until_answered(&journal, &session, &request),
+                send_until_answered(&journal, &session, &request)
+            )?;
         }
     }
     Ok(())
@@ -269,13 +276,13 @@ fn order_id(answer: &Result<Response>) -> Option<&str> {
     answer.as_ref().ok()?.body["order"]["orderId"].as_str()
 }
 
-/// A new customer, signed in.
+/// Registers a customer and signs in.
 pub(crate) async fn sign_up(journal: &Journal, edge: &Client, email: &str, password: &str) -> Result<Client> {
     register(journal, edge, email, password).await?;
     sign_in(journal, edge, email, password).await
 }
 
-/// One customer after the other. Comes back only when that cannot be done.
+/// Registers one customer after another. Returns only when that fails.
 pub(crate) async fn register_for_ever(journal: &Journal, edge: &Client) -> anyhow::Error {
     loop {
         let email = format!("{}@example.com", Uuid::now_v7().simple());
@@ -301,8 +308,8 @@ async fn until_done<F: Future<Output = Result<Response>>>(journal: &Journal, req
         match journal.watch(&[], request()).await {
             (Outcome::Ok, answer) => return answer?.ok(),
             (Outcome::Wrong, answer) => bail!("registering or signing in fails: {answer:?}"),
-            (_, answer) if first.elapsed() > PATIENCE => bail!("registering or signing in fails: {answer:?}"),
-            _ => tokio::time::sleep(BEFORE_INSISTING).await,
+            (_, answer) if first.elapsed() > RETRY_FOR => bail!("registering or signing in fails: {answer:?}"),
+            _ => tokio::time::sleep(RETRY_AFTER_FAILURE).await,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What this machine does: measured before anything is broken, while customers buy as fast as they are answered. How much
-//! they buy afterwards is chosen from it, and what is added to each limit.
+//! Measures this machine before the first fault, while customers buy as fast as they get responses. The rate of purchases during
+//! the faults, and the slack of each limit, follow from it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use super::fault::{HALF_A_MINUTE, Pace};
 use super::journal::Journal;
 use super::load::{CUSTOMERS, Load};
 
-/// Purchases before the measurement begins: by then all customers have signed in, and all connections are open.
-const WARM: u64 = 5 * CUSTOMERS as u64;
-/// In seconds.
+/// Purchases before the measurement: by then all customers have signed in, and all connections are open.
+const WARM_UP: u64 = 5 * CUSTOMERS as u64;
+/// How long it measures, in seconds.
 const MEASURED: u64 = 18;
-/// The share of its capacity that customers use; the rest is there to work off what a fault left undone.
+/// The share of its capacity that customers use; the rest is for draining the backlog of a fault.
 const SHARE: f64 = 0.5;
-/// With fewer purchases a second, faults would meet no request.
+/// With fewer purchases per second, a fault would affect no request.
 const SLOWEST: f64 = 2.0;
-/// Besides the product's own timeouts, recovery takes a few requests in a row, each as slow as the p99 under full load.
+/// Beside the product's own timeouts, recovery takes a few requests in sequence, each as slow as the p99 under full load.
 const ROUNDS: u32 = 4;
 
-/// Two percentiles of how long something took.
+/// Two percentiles of a duration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) p50: Duration,
@@ -49,20 +49,20 @@ impl fmt::Display for Spread {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Machine {
-    /// Purchases a second that settle under full load.
+    /// Purchases per second that are settled under full load.
     capacity: f64,
-    /// Requests under full load.
+    /// Durations of requests under full load.
     busy: Spread,
-    /// From a purchase until it is paid, under full load.
+    /// Times from a purchase until it is paid, under full load.
     settling: Spread,
-    /// Purchases a second that customers want from then on.
+    /// Purchases per second during the faults.
     pub(crate) rate: f64,
-    /// Requests meanwhile.
+    /// Durations of requests at that rate.
     pub(crate) usual: Spread,
 }
 
 impl Machine {
-    /// Leaves customers buying at the rate that it found: as many as are `wanted`, if the machine does twice as many.
+    /// Measures, then sets the rate of purchases: `wanted`, or half of the capacity if that is less.
     pub(crate) async fn measure(
         (wanted, pace): (u32, Pace),
         cluster: &Cluster,
@@ -70,25 +70,28 @@ impl Machine {
         journal: &Journal,
         control: &Control,
     ) -> Result<Self> {
-        journal.buys(WARM, control).await?;
+        journal.buys(WARM_UP, control).await?;
         let (begun, since) = (Instant::now(), OffsetDateTime::now_utc());
         let before = cluster.settled().await?;
         sleep(pace.of(MEASURED)).await;
         let busy = Spread::of(journal.durations(begun));
-        let closed = load.close().await;
-        backlog::work_off(cluster, control, HALF_A_MINUTE, &Backlog::default()).await?;
+        let paused = load.pause().await;
+        backlog::drain(cluster, control, HALF_A_MINUTE, &Backlog::default()).await?;
         let capacity = (cluster.settled().await? - before) as f64 / begun.elapsed().as_secs_f64();
-        let settling = Spread::of(cluster.settling(since).await?);
-        ensure!(capacity >= SLOWEST, "this machine settles {capacity:.1} purchases a second, and {SLOWEST} are needed");
+        let settling = Spread::of(cluster.settling_times(since).await?);
+        ensure!(
+            capacity >= SLOWEST,
+            "this machine settles {capacity:.1} purchases per second; at least {SLOWEST} are needed"
+        );
         let rate = rate(capacity, wanted);
         load.slow_down(rate);
-        drop(closed);
+        drop(paused);
         let begun = Instant::now();
         sleep(pace.of(MEASURED) / 2).await;
         Ok(Self { capacity, busy, settling, rate, usual: Spread::of(journal.durations(begun)) })
     }
 
-    /// What is added to a limit that the product's timeouts set.
+    /// The slack that is added to each limit.
     pub(crate) fn slack(&self) -> Duration {
         self.busy.p99 * ROUNDS
     }
@@ -103,9 +106,9 @@ impl fmt::Display for Machine {
         let Self { capacity, busy, settling, rate, usual } = self;
         write!(
             f,
-            "Under full load this machine settled {capacity:.0} purchases a second; requests took {busy}; purchases were paid \
-             after {settling}. Customers then bought {rate} times a second, and requests took {usual}. Each limit has a slack of \
-             {:.1} s",
+            "Under full load this machine settled {capacity:.0} purchases per second; requests took {busy}; purchases were paid \
+             after {settling}. Customers then bought {rate} times per second, and requests took {usual}. Each limit has a slack \
+             of {:.1} s",
             self.slack().as_secs_f64()
         )
     }
@@ -124,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn customers_want_half_of_what_the_machine_does() {
+    fn customers_use_half_of_the_capacity() {
         assert_eq!((rate(55.0, 40), rate(200.0, 40), rate(20.0, 10)), (28.0, 40.0, 10.0));
         let spread = Spread::of((1..=100).rev().map(Duration::from_millis).collect());
         assert_eq!((spread.p50, spread.p99), (Duration::from_millis(51), Duration::from_millis(100)));

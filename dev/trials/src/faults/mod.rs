@@ -1,5 +1,5 @@
-//! `make faults`: two replicas of everything, customers who buy all the time, and a seeded schedule of everything that can
-//! go wrong. Afterwards all is healed, everything comes to rest, and `souk check` looks whether a promise was broken.
+//! `make faults`: two replicas of every role under load, and a seeded schedule of faults. Afterwards the backlog drains, and
+//! `souk check` checks the invariants.
 
 mod backlog;
 mod cluster;
@@ -40,29 +40,29 @@ use report::Row;
 use stack::install;
 use stack::layout::{Build, Layout};
 use stack::parts::Fsync;
-use trial::Stage;
+use trial::Trials;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Which schedule: the same number gives the same one. None: a new one, which is printed.
+    /// The seed of the schedule. Default: random; it is printed.
     #[arg(long, env = "SEED")]
     seed: Option<u64>,
-    /// How many random pairs of faults come at once, after each came alone.
+    /// How many random pairs of faults are injected at the same time, after each one alone.
     #[arg(long, env = "PAIRS", default_value_t = 0)]
     pairs: u32,
-    /// Purchases a second, if the machine does twice as many: 40, or 10 in a short run.
+    /// Purchases per second, at most half of the machine's capacity. Default: 40, or 10 in a short run.
     #[arg(long, env = "RATE")]
     rate: Option<u32>,
-    /// A few faults, each short: what `make test` runs.
+    /// Run a few faults, each short, as `make test` does.
     #[arg(long)]
     short: bool,
-    /// Only these faults, by name.
+    /// Run only these faults, by name.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Run the debug build.
     #[arg(long)]
     debug: bool,
-    /// Where the table is written; with a table of an earlier run there, the new one is added below.
+    /// The file to append the table of results to.
     #[arg(long)]
     table: Option<PathBuf>,
 }
@@ -75,9 +75,9 @@ impl Options {
 
 const PRODUCTS: usize = 100;
 const UNITS: u32 = 1_000_000;
-/// How long nothing at all may happen to what is under way once no customer buys any more: a refund that the provider does not know
-/// is asked for again after a minute.
-const REST: Duration = Duration::from_secs(120);
+/// How long the backlog may make no progress after the last purchase: a refund that the provider does not know is retried after a
+/// minute.
+const FINAL_PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 pub async fn run(options: &Options) -> Result<()> {
@@ -116,7 +116,7 @@ async fn run_schedule(
     let pace = if options.short { Pace::Short } else { Pace::Full };
     let machine = Machine::measure((options.rate(), pace), cluster, &load, &journal, &control).await?;
     say(&format!("{machine}."));
-    let mut stage = Stage {
+    let mut trials = Trials {
         cluster,
         journal: journal.clone(),
         load: &load,
@@ -127,39 +127,39 @@ async fn run_schedule(
     };
     let (mut rows, mut problems) = (Vec::new(), Vec::new());
     for faults in schedule(options, random)? {
-        let row = stage.try_out(&faults, random).await?;
+        let row = trials.run(&faults, random).await?;
         say(&row.line());
         problems.extend(row.verdict.as_ref().err().map(|why| format!("{}: {why}", row.name)));
         rows.push(row);
     }
-    say("no more faults; everything comes to rest");
-    problems.extend(load.stop().await.into_iter().map(|error| format!("a customer gave up: {error:#}")));
-    // Between two faults, or after the last.
-    problems.extend(journal.take_wrong().map(|wrong| format!("a wrong answer: {wrong}")));
+    say("no more faults; the backlog drains");
+    problems.extend(load.stop().await.into_iter().map(|error| format!("a customer failed: {error:#}")));
+    // Between two faults, or after the last one.
+    problems.extend(journal.take_wrong().map(|wrong| format!("a wrong refusal: {wrong}")));
     let begun = Instant::now();
-    if let Err(error) = backlog::rest(cluster, &control, REST + machine.slack()).await {
-        problems.push(format!("not everything comes to rest: {error:#}"));
+    if let Err(error) = backlog::drain_all(cluster, &control, FINAL_PATIENCE + machine.slack()).await {
+        problems.push(format!("the backlog does not drain: {error:#}"));
     }
-    say(&format!("at rest after {:.1} s", begun.elapsed().as_secs_f64()));
+    say(&format!("the backlog was drained after {:.1} s", begun.elapsed().as_secs_f64()));
     let checked = cluster.check(&path.to_string_lossy()).await;
     if let Err(error) = &checked {
         problems.push(format!("{error:#}"));
     }
     let checked = checked.unwrap_or_else(|error| format!("{error:#}"));
     println!("{checked}");
-    let (requests, wishes) = journal.count();
-    let sum = format!("{requests} requests, {wishes} of them to place, to cancel or to give back");
+    let (requests, writes) = journal.count();
+    let sum = format!("{requests} requests, {writes} of them to place or cancel an order, or to refund");
     say(&sum);
     if let Some(table) = &options.table {
         let run = format!("SEED={seed} PAIRS={} RATE={}", options.pairs, machine.rate);
         write_table(table, &run, &format!("{machine}.\n\n{sum}"), &rows, &checked)?;
     }
     ensure!(problems.is_empty(), "{} problems:\n  {}", problems.len(), problems.join("\n  "));
-    say("no promise was broken");
+    say("no invariant was violated");
     Ok(())
 }
 
-/// Every fault once, in an order of the seed's; then pairs.
+/// Every fault once, in random order; then random pairs.
 fn schedule(options: &Options, random: &mut StdRng) -> Result<Vec<Vec<&'static Fault>>> {
     let everything: Vec<_> = fault::all().collect();
     if !options.only.is_empty() {
@@ -183,7 +183,7 @@ fn write_table(table: &Path, run: &str, sum: &str, rows: &[Row], checked: &str) 
     writeln!(text, "\n## {run}\n\n{sum}.\n")?;
     writeln!(
         text,
-        "| Fault | What is done | Attempts | Ok | Refused | To try again | Failing for | Until | Settled | Verdict |"
+        "| Fault | What is done | Requests | Ok | Refused | Failed | Failing for | Until | Settled | Verdict |"
     )?;
     writeln!(text, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
     for row in rows {
@@ -195,16 +195,16 @@ fn write_table(table: &Path, run: &str, sum: &str, rows: &[Row], checked: &str) 
 
 const HEAD: &str = "# Faults
 
-Written by `make faults`: two replicas of every role behind the edge, customers who buy all the time, and everything that can go
-wrong. An attempt is one request: to place or to cancel an order, to give back a part of what was paid, to read, to sign in. One
-that is *to try again* got no answer, or one that says so, and the customer repeated it under the same key. *Failing for* is
-the longest time in which requests failed at a stretch, *until* when the last of them ended, counted from when the fault was
-over, and *settled* when every order placed before that had settled and was paid, but for those paid in ways that are slow
-whatever happens. Between two faults, customers wait until everything has settled.
+Written by `make faults`: two replicas of every role behind the edge, customers who buy all the time, and one injected fault after
+another. Requests place and cancel orders, refund, read and sign in. A *failed* request got no response, or one that asks to
+retry, and the customer repeated it under the same key. *Failing for* is the longest time in which requests failed at a stretch.
+*Until* is when the last failed request ended, and *settled* is when every order of before the end of the fault was settled (paid,
+or ended otherwise), except those with slow payment methods; both are counted from the end of the fault. Between two faults,
+customers wait until the backlog is drained.
 
-How fast the machine is decides nothing. What it does is measured first and stands above each table: customers buy at half of
-that, 40 times a second at most, and each limit, which is one of the product's own timeouts, gets a slack. A control, whose
-requests no fault touches, tells when the machine stalled, which is when it got no answer for half a second; what failed then, or
-within five seconds after, does not count. Orders count as lost when nothing happens to any order for longer than the product
+The results do not depend on the speed of the machine. Its capacity is measured first and printed above each table: customers use
+half of it, at most 40 purchases per second, and each limit, which is one of the product's own timeouts, gets a slack. A control
+client, whose requests no fault affects, detects when the machine stalls, which is when it gets no response for half a second;
+failures then, or within five seconds after, do not count. A trial fails when no order makes progress for longer than the product
 itself ever waits.
 ";

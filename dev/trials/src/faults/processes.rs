@@ -1,4 +1,4 @@
-//! Processes of ours die, stand still or leave.
+//! Faults: our processes are killed, frozen or restarted.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio::time::sleep;
 
 use super::cluster::replicas;
 use super::fault::{Expect, Fault, Injected, ONE_SECOND, Site, TWELVE_SECONDS};
-use super::proxy::{CREATE_ORDER, INVENTORY_TAKES_IN, Moment, ORDER_TAKES_IN, PAYMENT_TAKES_IN};
+use super::proxy::{CREATE_ORDER, INVENTORY_CONSUMES, Moment, ORDER_CONSUMES, PAYMENT_CONSUMES};
 use stack::supervisor::Command::{Kill, Pause, Resume, Start, Stop};
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(
         "service-killed-after-commit",
-        "kill -9 of an order service when an order is committed, before the customer is told",
+        "kill -9 of an order service when an order is committed, before the response",
         ONE_SECOND,
         |mut site| {
             Box::pin(async move {
@@ -29,12 +29,12 @@ pub(crate) const FAULTS: &[Fault] = &[
     .short(),
     Fault::new(
         "consumer-killed-after-commit",
-        "kill -9 of a service when the effect of events is committed, before Kafka is told how far was read",
+        "kill -9 of a service when the effect of events is committed, before the offset is",
         ONE_SECOND,
         |mut site| {
             Box::pin(async move {
                 for (role, text) in
-                    [(INVENTORY, INVENTORY_TAKES_IN), (PAYMENT, PAYMENT_TAKES_IN), (ORDER, ORDER_TAKES_IN)]
+                    [(INVENTORY, INVENTORY_CONSUMES), (PAYMENT, PAYMENT_CONSUMES), (ORDER, ORDER_CONSUMES)]
                 {
                     let replica = site.one_of(role);
                     site.kill_at(replica, Moment::Commit(text)).await?;
@@ -45,7 +45,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     ),
     Fault::new(
         "relay-killed-before-produce",
-        "kill -9 of a relay that has read committed events, and sent none of them",
+        "kill -9 of a relay that has read events, before it sends them",
         ONE_SECOND,
         |site| kill_leaders(site, Moment::RelayRead),
     ),
@@ -74,7 +74,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             for role in ROLES {
                 let replica = site.one_of(role);
                 site.cluster.send(replica, Kill).await?;
-                site.apart().await;
+                site.gap().await;
             }
             Ok(())
         })
@@ -112,7 +112,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     }),
 ];
 
-/// The replica that publishes the outbox, of each service that has one.
+/// Kills the replica whose relay publishes the outbox, of each service that publishes events.
 fn kill_leaders(site: Site<'_>, moment: Moment) -> Injected<'_> {
     Box::pin(async move {
         for role in [ORDER, INVENTORY, PAYMENT] {
@@ -122,21 +122,22 @@ fn kill_leaders(site: Site<'_>, moment: Moment) -> Injected<'_> {
     })
 }
 
-/// What the relay has sent waits in the broker's socket, and is written when its sender is gone. Some services have
-/// something to tell only when they hear of something, which may not be so when the broker stands still; it goes on then.
+/// While the broker is frozen, what the relay has sent waits in the broker's socket, and is written after the sender was killed.
+/// Some services publish only when they have consumed something, which may not happen while the broker is frozen; then it is
+/// resumed and frozen again.
 async fn kill_unacknowledged(site: &Site<'_>, role: Role) -> Result<()> {
     for _ in 0..20 {
         let leader = site.cluster.leader(role).await?;
         site.cluster.send("kafka", Pause).await?;
-        let sent = site.cluster.sends_in_vain(role).await;
+        let sent = site.cluster.has_unacknowledged(role).await;
         let killed = if let Ok(true) = sent { site.cluster.send(leader, Kill).await } else { Ok(()) };
         site.cluster.send("kafka", Resume).await?;
         killed?;
         if sent? {
-            site.apart().await;
+            site.gap().await;
             return Ok(());
         }
         sleep(Duration::from_secs(1)).await;
     }
-    bail!("the relay of {} never had anything to send", role.name)
+    bail!("the relay of {} had no events to send", role.name)
 }

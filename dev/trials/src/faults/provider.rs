@@ -1,4 +1,4 @@
-//! The payment provider dies, stands still, is slow, fails, and answers late, twice or never. No customer waits for it.
+//! Faults: the payment provider is killed, frozen, slow or failing, and responds late, twice or never. No customer waits for it.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ use stack::supervisor::Command::{End, Start};
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(
         "confirm-unanswered",
-        "the provider's answer to a confirmation vanishes, three times",
+        "the provider's response to a confirmation is lost, three times",
         Expect::NoFailure,
-        |site| lose_answers(site, "/confirm "),
+        |site| lose_responses(site, "/confirm "),
     )
     .settles_within(A_MINUTE),
     Fault::new(
         "capture-unanswered",
-        "the provider's answer to a capture vanishes, three times",
+        "the provider's response to a capture is lost, three times",
         Expect::NoFailure,
-        |site| lose_answers(site, "/capture "),
+        |site| lose_responses(site, "/capture "),
     )
     .settles_within(A_MINUTE)
     .short(),
     Fault::new(
         "refund-unanswered",
-        "the provider's answer to a refund vanishes, three times",
+        "the provider's response to a refund is lost, three times",
         Expect::NoFailure,
-        |site| lose_answers(site, "POST /v1/refunds"),
+        |site| lose_responses(site, "POST /v1/refunds"),
     )
     .settles_within(A_MINUTE),
     Fault::new("provider-killed", "kill -9 of the provider, away for 10 s", Expect::NoFailure, |site| {
@@ -48,40 +48,40 @@ pub(crate) const FAULTS: &[Fault] = &[
     .settles_within(A_MINUTE),
     Fault::new(
         "provider-slow",
-        "a second more for each request to the provider, and for each answer, for 10 s",
+        "a second of latency for each request to the provider and each response, for 10 s",
         Expect::NoFailure,
         |site| misbehave(site, Mode::Slow(Duration::from_secs(1))),
     )
     .settles_within(A_MINUTE),
     Fault::new(
         "provider-late",
-        "requests arrive at the provider, and its answers come, after we gave them up, for 10 s",
+        "requests and responses of the provider arrive after our timeout, for 10 s",
         Expect::NoFailure,
         |site| misbehave(site, Mode::Slow(Duration::from_secs(6))),
     )
     .settles_within(A_MINUTE),
     Fault::new(
         "provider-failing",
-        "HTTP 500 to each request for 10 s, which the provider itself never gets",
+        "HTTP 500 to each request, without an effect, for 10 s",
         Expect::NoFailure,
         |site| misbehave(site, Mode::Fail),
     )
     .settles_within(A_MINUTE),
     Fault::new(
         "provider-twice",
-        "each answer of the provider comes twice for 10 s: the second one to the next user of the connection",
+        "each response of the provider comes twice for 10 s, the second one to the next call on the connection",
         Expect::NoFailure,
         |site| misbehave(site, Mode::Twice),
     )
     .settles_within(A_MINUTE),
     Fault::new(
         "provider-limits",
-        "the provider serves 5 calls a second for 15 s, and answers 429 to all others",
+        "the provider serves 5 calls per second for 15 s, and answers 429 to all others",
         Expect::NoFailure,
         |site| Box::pin(limit(site)),
     )
     .settles_within(A_MINUTE),
-    Fault::new("refunds-come-back", "some refunds that were done fail at the bank", Expect::NoFailure, |site| {
+    Fault::new("refunds-come-back", "some completed refunds fail at the bank", Expect::NoFailure, |site| {
         Box::pin(fail_refunds(site))
     })
     .settles_within(A_MINUTE),
@@ -100,8 +100,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     .settles_within(A_MINUTE),
 ];
 
-/// The first that are refused are under way when the limit comes. From then on each pause ends with a few at half the pace of
-/// those before; without a budget there would be as many as customers buy, again and again.
+/// The first refused calls were sent before the limit was known. From then on, a few calls at half the pace follow each pause;
+/// without a budget, all calls for new purchases would be refused again and again.
 const MOST_REFUSED: u64 = 150;
 
 async fn limit(site: Site<'_>) -> Result<()> {
@@ -125,14 +125,14 @@ async fn fail_refunds(site: Site<'_>) -> Result<()> {
         }
         site.lasts(1).await;
     }
-    ensure!(!failed.is_empty(), "nothing was given back meanwhile");
-    site.cluster.hears_of_failed(&failed).await
+    ensure!(!failed.is_empty(), "no refund was completed meanwhile");
+    site.cluster.await_failed_refunds(&failed).await
 }
 
-fn lose_answers<'a>(site: Site<'a>, text: &'static str) -> Injected<'a> {
+fn lose_responses<'a>(site: Site<'a>, text: &'static str) -> Injected<'a> {
     Box::pin(async move {
         for _ in 0..3 {
-            site.hold(&site.cluster.provider, Moment::Answer(text)).await.map(drop)?;
+            site.hold(&site.cluster.provider, Moment::Response(text)).await.map(drop)?;
         }
         Ok(())
     })
@@ -145,28 +145,28 @@ fn misbehave(site: Site<'_>, mode: Mode) -> Injected<'_> {
     })
 }
 
-/// What faults ask of the simulator, and of our books about it.
+/// The simulator's own pages, and our refunds.
 impl Cluster {
-    /// How the provider's webhooks come from now on.
-    pub(super) async fn set_webhooks(&self, manner: &[(&str, &str)]) -> Result<()> {
-        let answer = reqwest::Client::new().post(self.provider_page("_webhooks")).form(manner).send().await?;
+    /// Sets how the provider delivers webhooks.
+    pub(super) async fn set_webhooks(&self, delivery: &[(&str, &str)]) -> Result<()> {
+        let answer = reqwest::Client::new().post(self.provider_page("_webhooks")).form(delivery).send().await?;
         Ok(answer.error_for_status().map(drop)?)
     }
 
-    /// How many calls the provider serves from now on.
+    /// Sets the provider's rate limit.
     pub(super) async fn set_limits(&self, limits: &[(&str, &str)]) -> Result<()> {
         let answer = reqwest::Client::new().post(self.provider_page("_limits")).form(limits).send().await?;
         Ok(answer.error_for_status().map(drop)?)
     }
 
-    /// How many calls the provider refused for its limits since they were set.
+    /// How many calls the provider refused since its limit was set.
     async fn refused_calls(&self) -> Result<u64> {
         let page = reqwest::get(self.provider_page("_limits")).await?.text().await?;
         let page: serde_json::Value = serde_json::from_str(&page)?;
         page["refused"].as_u64().context("the provider counts what it refuses")
     }
 
-    /// The newest refunds that went back by our books, by the provider's names.
+    /// The provider's ids of the newest completed refunds.
     async fn done_refunds(&self, count: i64) -> Result<Vec<String>> {
         let mut session = self.administrator("souk_payment").await?;
         let names = "select reference from refund where state = 'DONE' order by updated_at desc limit $1";
@@ -175,16 +175,16 @@ impl Cluster {
         Ok(names)
     }
 
-    /// Lets a refund fail at the bank. Whether that was still possible.
+    /// Makes a refund fail at the bank. Returns whether that was possible.
     async fn fail_refund(&self, reference: &str) -> Result<bool> {
         let url = self.provider_page(&format!("_refunds/{reference}"));
         let form = [("status", "failed"), ("failure_reason", "unknown")];
         Ok(reqwest::Client::new().post(url).form(&form).send().await?.status().is_success())
     }
 
-    /// Waits until our books know that these refunds failed. What no webhook tells is found by the daily comparison, which is
-    /// due at once here.
-    async fn hears_of_failed(&self, references: &[String]) -> Result<()> {
+    /// Waits until the payment service knows that these refunds failed. If no webhook reports it, the daily comparison finds it,
+    /// which is made due at once here.
+    async fn await_failed_refunds(&self, references: &[String]) -> Result<()> {
         let mut session = self.administrator("souk_payment").await?;
         for _ in 0..180 {
             let open = "update payment set check_at = now() where check_at > now() and payment_id in
@@ -196,6 +196,6 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        bail!("our books still say that a refund was done which failed three minutes ago");
+        bail!("the payment service does not know of a refund that failed three minutes ago");
     }
 }

@@ -1,5 +1,5 @@
-//! Stands between two parts and misbehaves when it is told to: slow, cut, half-open, failing, answering twice, or letting one
-//! answer vanish. One for each process and database, so that it is known whose connection it is.
+//! A TCP proxy that injects faults: slow, cut, half-open, failing, duplicate responses, or one lost response. Each process and
+//! database has its own, so that it is known whose connection it is.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,43 +15,43 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 const CHUNK: usize = 64 << 10;
 
-/// How it treats what passes.
+/// How it treats traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Pass,
-    /// Every chunk waits, in both directions.
+    /// Every chunk is delayed, in both directions.
     Slow(Duration),
-    /// New connections are refused, and open ones were closed.
+    /// Connections are closed, and new ones are refused.
     Cut,
-    /// Connections stand and take bytes, and nothing arrives: as if the other machine had lost its power.
+    /// Connections stay open, but nothing arrives: as if the other machine had lost its power.
     HalfOpen,
-    /// Each request is answered with an error of the proxy's own, and goes nowhere.
+    /// The proxy answers each request with an error and does not pass it on.
     Fail,
-    /// What is answered is answered again a moment later.
+    /// Each response is sent again a moment later.
     Twice,
 }
 
-/// What [`Mode::Fail`] answers, as the payment provider would.
+/// The response of [`Mode::Fail`], in the format of the payment provider.
 const FAILURE: &[u8] =
     b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n\
                          {\"error\": {\"type\": \"api_error\"}}";
-/// Long enough for another caller to use the connection.
+/// Long enough for another call on the connection.
 const A_MOMENT: Duration = Duration::from_millis(2);
 
-/// What to wait for. It happens once.
+/// The moment at which a connection is held, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// Postgres has executed the COMMIT of a transaction in which this text was sent; its answer vanishes.
+    /// Postgres has executed the COMMIT of a transaction with this text; the response is lost.
     Commit(&'static str),
-    /// The relay of an outbox has read events; it never sees them.
+    /// Postgres has sent events to a relay; they do not arrive.
     RelayRead,
-    /// The relay of an outbox is about to delete what the broker acknowledged; Postgres never hears of it.
+    /// A relay deletes events that the broker has acknowledged; the statement does not arrive.
     RelayDelete,
-    /// The other side has answered a request with this text in it; the answer vanishes.
-    Answer(&'static str),
+    /// The server has answered a request that contains this text; the response is lost.
+    Response(&'static str),
 }
 
-/// A connection at its moment. It stands still until this is dropped, and is then closed.
+/// A connection that is held. It is closed when this is dropped.
 pub(crate) type Held = DropGuard;
 
 pub(crate) struct Proxy {
@@ -60,19 +60,19 @@ pub(crate) struct Proxy {
     task: JoinHandle<()>,
 }
 
-/// What a fault waits for.
-struct Trap {
+/// A fault waits for a moment.
+struct Breakpoint {
     number: u64,
     moment: Moment,
     send: oneshot::Sender<Held>,
 }
 
-/// A moment that a fault stopped waiting for must not come later, in the middle of something else.
+/// Removes a breakpoint that a fault does not wait for any more, so that it does not affect another fault.
 struct Disarm<'a>(&'a Shared, u64);
 
 impl Drop for Disarm<'_> {
     fn drop(&mut self) {
-        self.0.traps().retain(|trap| trap.number != self.1);
+        self.0.breakpoints().retain(|breakpoint| breakpoint.number != self.1);
     }
 }
 
@@ -81,7 +81,7 @@ struct Shared {
     next: AtomicUsize,
     mode: watch::Sender<Mode>,
     numbers: AtomicU64,
-    traps: Mutex<Vec<Trap>>,
+    breakpoints: Mutex<Vec<Breakpoint>>,
 }
 
 impl Drop for Proxy {
@@ -91,13 +91,13 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Connections go to the upstreams in turn, to those that take them.
+    /// Connections go to the upstreams in turn, skipping those that refuse.
     pub(crate) async fn open(upstreams: Vec<u16>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let mode = watch::Sender::new(Mode::Pass);
-        let (next, numbers, traps) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { upstreams, next, mode, numbers, traps });
+        let (next, numbers, breakpoints) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::default());
+        let shared = Arc::new(Shared { upstreams, next, mode, numbers, breakpoints });
         let accepting = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -111,26 +111,26 @@ impl Proxy {
         self.shared.mode.send_replace(mode);
     }
 
-    /// Comes back when the moment has come, with the connection that it came for.
+    /// Waits for a moment, and holds the connection there.
     pub(crate) async fn wait_for(&self, moment: Moment) -> Result<Held> {
         let (send, held) = oneshot::channel();
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
-        self.shared.traps().push(Trap { number, moment, send });
+        self.shared.breakpoints().push(Breakpoint { number, moment, send });
         let _disarm = Disarm(&self.shared, number);
-        held.await.context("the other side was gone at the moment")
+        held.await.context("the connection was lost at the moment")
     }
 }
 
 impl Shared {
-    fn traps(&self) -> std::sync::MutexGuard<'_, Vec<Trap>> {
-        self.traps.lock().expect("nothing panics while it holds this lock")
+    fn breakpoints(&self) -> std::sync::MutexGuard<'_, Vec<Breakpoint>> {
+        self.breakpoints.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// The trap that was set for this, if there is one. It is not waited for any more.
-    fn spring(&self, is_it: impl Fn(Moment) -> bool) -> Option<Trap> {
-        let mut traps = self.traps();
-        let at = traps.iter().position(|trap| is_it(trap.moment))?;
-        Some(traps.remove(at))
+    /// Removes and returns the breakpoint of this moment, if there is one.
+    fn hit(&self, is_it: impl Fn(Moment) -> bool) -> Option<Breakpoint> {
+        let mut breakpoints = self.breakpoints();
+        let at = breakpoints.iter().position(|breakpoint| is_it(breakpoint.moment))?;
+        Some(breakpoints.remove(at))
     }
 
     async fn connect(&self) -> Option<TcpStream> {
@@ -150,11 +150,11 @@ impl Shared {
             return;
         }
         let Some(mut server) = self.connect().await else { return };
-        // Latency is what a test adds, not what the kernel does.
+        // Only the mode adds latency, not Nagle's algorithm.
         if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
             return;
         }
-        let (mut asked, mut answered) = (vec![0; CHUNK], vec![0; CHUNK]);
+        let (mut request, mut response) = (vec![0; CHUNK], vec![0; CHUNK]);
         let mut watched = Watched::default();
         loop {
             let now = *mode.borrow_and_update();
@@ -163,11 +163,11 @@ impl Shared {
             }
             tokio::select! {
                 changed = mode.changed() => if changed.is_err() { return },
-                read = client.read(&mut asked), if now != Mode::HalfOpen => {
+                read = client.read(&mut request), if now != Mode::HalfOpen => {
                     let Ok(count @ 1..) = read else { return };
-                    let bytes = &asked[..count];
-                    if let Some(trap) = self.due(&mut watched, bytes) {
-                        return self.hold(trap, bytes, &mut client, &mut server).await;
+                    let bytes = &request[..count];
+                    if let Some(breakpoint) = self.hit_by_request(&mut watched, bytes) {
+                        return self.hold(breakpoint, bytes, &mut client, &mut server).await;
                     }
                     if now == Mode::Fail {
                         let _ = client.write_all(FAILURE).await;
@@ -176,35 +176,35 @@ impl Shared {
                     delay(now).await;
                     if server.write_all(bytes).await.is_err() { return }
                 }
-                read = server.read(&mut answered), if now != Mode::HalfOpen => {
+                read = server.read(&mut response), if now != Mode::HalfOpen => {
                     let Ok(count @ 1..) = read else { return };
                     watched.has_rows |= count > ROWS;
-                    if let Some(trap) = self.has_read(&watched) {
-                        return stand_still(trap.send).await;
+                    if let Some(breakpoint) = self.hit_by_events(&watched) {
+                        return hold_open(breakpoint.send).await;
                     }
                     delay(now).await;
-                    if client.write_all(&answered[..count]).await.is_err() { return }
+                    if client.write_all(&response[..count]).await.is_err() { return }
                     if now == Mode::Twice {
                         tokio::time::sleep(A_MOMENT).await;
-                        if client.write_all(&answered[..count]).await.is_err() { return }
+                        if client.write_all(&response[..count]).await.is_err() { return }
                     }
                 }
             }
         }
     }
 
-    /// What is waited for, if it comes with these bytes of the client.
-    fn due(&self, watched: &mut Watched, asked: &[u8]) -> Option<Trap> {
-        // Nothing is in everything.
-        let contains = |text: &str| text.is_empty() || asked.windows(text.len()).any(|it| it == text.as_bytes());
-        // Only the relay's session is ended by its silence.
+    /// The breakpoint that these bytes of the client hit, if any.
+    fn hit_by_request(&self, watched: &mut Watched, request: &[u8]) -> Option<Breakpoint> {
+        // The empty text is in every request.
+        let contains = |text: &str| text.is_empty() || request.windows(text.len()).any(|it| it == text.as_bytes());
+        // Only a relay sets a timeout for idle sessions.
         watched.is_relay |= contains("idle_session_timeout");
         let had_rows = std::mem::take(&mut watched.has_rows);
         let commits = contains("COMMIT\0");
-        let sprung = self.spring(|moment| match moment {
+        let hit = self.hit(|moment| match moment {
             Moment::Commit(text) => commits && (text.is_empty() || watched.sent.contains(&text)),
             Moment::RelayDelete => watched.is_relay && had_rows,
-            Moment::Answer(text) => contains(text),
+            Moment::Response(text) => contains(text),
             Moment::RelayRead => false,
         });
         if commits || contains("BEGIN\0") {
@@ -214,69 +214,69 @@ impl Shared {
             let new: Vec<_> = TEXTS.into_iter().filter(new).collect();
             watched.sent.extend(new);
         }
-        sprung
+        hit
     }
 
-    /// Whether a relay is about to see what it read, and that is what is waited for.
-    fn has_read(&self, watched: &Watched) -> Option<Trap> {
-        self.spring(|moment| watched.is_relay && watched.has_rows && moment == Moment::RelayRead)
+    /// The breakpoint that a response with events to a relay hits, if any.
+    fn hit_by_events(&self, watched: &Watched) -> Option<Breakpoint> {
+        self.hit(|moment| watched.is_relay && watched.has_rows && moment == Moment::RelayRead)
     }
 
-    async fn hold(&self, trap: Trap, asked: &[u8], client: &mut TcpStream, server: &mut TcpStream) {
-        if trap.moment != Moment::RelayDelete {
-            // The other side does it and answers; the answer is dropped.
+    async fn hold(&self, breakpoint: Breakpoint, request: &[u8], client: &mut TcpStream, server: &mut TcpStream) {
+        if breakpoint.moment != Moment::RelayDelete {
+            // The server executes it and answers; the response is dropped.
             let mut answer = vec![0; CHUNK];
             let answered = async {
-                server.write_all(asked).await?;
+                server.write_all(request).await?;
                 server.read(&mut answer).await
             };
             tokio::select! {
                 answered = answered => if answered.is_err() { return },
-                // The caller had less patience than this answer takes: its moment is still to come.
-                () = leaves(client) => return self.set_again(trap),
+                // The caller timed out before the response, so this was not the moment.
+                () = until_closed(client) => return self.set_again(breakpoint),
             }
         }
-        stand_still(trap.send).await;
+        hold_open(breakpoint.send).await;
     }
 
-    fn set_again(&self, trap: Trap) {
-        let mut traps = self.traps();
-        if !trap.send.is_closed() {
-            traps.push(trap);
+    fn set_again(&self, breakpoint: Breakpoint) {
+        let mut breakpoints = self.breakpoints();
+        if !breakpoint.send.is_closed() {
+            breakpoints.push(breakpoint);
         }
     }
 }
 
-/// Comes back when the other side has closed the connection.
-async fn leaves(client: &mut TcpStream) {
+/// Waits until the client has closed the connection.
+async fn until_closed(client: &mut TcpStream) {
     let mut ignored = [0; 1_024];
     while matches!(client.read(&mut ignored).await, Ok(1..)) {}
 }
 
-async fn stand_still(send: oneshot::Sender<Held>) {
+async fn hold_open(send: oneshot::Sender<Held>) {
     let released = CancellationToken::new();
     if send.send(released.clone().drop_guard()).is_ok() {
         released.cancelled().await;
     }
 }
 
-/// An answer with rows of an outbox is longer than one without.
+/// The most bytes of a response without rows of an outbox.
 const ROWS: usize = 200;
 
-/// By what transactions are told apart. An RPC stores its answer under the name of its request.
+/// Texts that identify a transaction. An RPC stores its response under the name of its request.
 pub(crate) const CREATE_ORDER: &str = "CreateOrderRequest";
-/// A consumer tells its inbox its name: a text, after its length.
-pub(crate) const INVENTORY_TAKES_IN: &str = "\0\0\0\x09inventory";
-pub(crate) const PAYMENT_TAKES_IN: &str = "\0\0\0\x07payment";
-pub(crate) const ORDER_TAKES_IN: &str = "\0\0\0\x05order";
-const TEXTS: [&str; 4] = [CREATE_ORDER, INVENTORY_TAKES_IN, PAYMENT_TAKES_IN, ORDER_TAKES_IN];
+/// A consumer passes its name to the inbox query: a text, after its length.
+pub(crate) const INVENTORY_CONSUMES: &str = "\0\0\0\x09inventory";
+pub(crate) const PAYMENT_CONSUMES: &str = "\0\0\0\x07payment";
+pub(crate) const ORDER_CONSUMES: &str = "\0\0\0\x05order";
+const TEXTS: [&str; 4] = [CREATE_ORDER, INVENTORY_CONSUMES, PAYMENT_CONSUMES, ORDER_CONSUMES];
 
-/// What is known of one connection.
+/// The state of one connection.
 #[derive(Default)]
 struct Watched {
     is_relay: bool,
     has_rows: bool,
-    /// Which of [`TEXTS`] it has sent in the transaction that is open.
+    /// The [`TEXTS`] that it has sent in the current transaction.
     sent: Vec<&'static str>,
 }
 
@@ -292,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers each chunk with the same.
+    /// A server that answers each chunk with the same bytes.
     async fn echo() -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_passes_until_it_is_told_otherwise() {
+    async fn it_passes_until_its_mode_changes() {
         let proxy = Proxy::open(vec![1, echo().await]).await.expect("opened");
         let connect = || TcpStream::connect(("127.0.0.1", proxy.port));
         let mut client = connect().await.expect("there");
@@ -331,11 +331,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_nobody_waits_for_any_more_is_not_the_one_that_vanishes() {
+    async fn a_response_whose_caller_has_left_is_not_the_one_that_is_lost() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let proxy = Proxy::open(vec![listener.local_addr().expect("an address").port()]).await.expect("opened");
-        let mut vanished = Box::pin(proxy.wait_for(Moment::Answer("capture")));
-        assert!(poll_immediate(&mut vanished).await.is_none(), "nobody has asked yet");
+        let mut vanished = Box::pin(proxy.wait_for(Moment::Response("capture")));
+        assert!(poll_immediate(&mut vanished).await.is_none(), "there is no request yet");
         let ask = async || {
             let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
             let mut server = listener.accept().await.expect("a connection").0;
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_answer_vanishes_and_its_request_did_arrive() {
+    async fn one_response_is_lost_and_its_request_did_arrive() {
         let proxy = Proxy::open(vec![echo().await]).await.expect("opened");
         let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
         let asking = async {
@@ -365,13 +365,13 @@ mod tests {
 
         let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
         let (held, answer) =
-            tokio::join!(async { proxy.wait_for(Moment::Answer("")).await.map(drop) }, say(&mut client, b"anything"));
+            tokio::join!(async { proxy.wait_for(Moment::Response("")).await.map(drop) }, say(&mut client, b"anything"));
         held.expect("its moment came");
-        assert!(answer.is_err(), "whatever is asked");
+        assert!(answer.is_err(), "for any request");
 
         let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
         let given_up = tokio::time::timeout(Duration::from_millis(50), proxy.wait_for(Moment::Commit(""))).await;
-        assert!(given_up.is_err(), "nobody commits");
-        assert_eq!(say(&mut client, b"Q COMMIT\0").await.expect("nobody waits for it any more"), b"Q COMMIT\0");
+        assert!(given_up.is_err(), "there is no commit");
+        assert_eq!(say(&mut client, b"Q COMMIT\0").await.expect("the breakpoint was removed"), b"Q COMMIT\0");
     }
 }

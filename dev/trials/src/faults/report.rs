@@ -1,4 +1,4 @@
-//! What became of each fault, as a line on the terminal and as a row of the table in `docs/faults.md`.
+//! The result of each trial, as a line on the terminal and as a row of the table in `docs/faults.md`.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use super::fault::Expect;
 use super::journal::{Attempt, Journal, Outcome};
 use super::machine::Machine;
 
-/// A trial in which hardly any request succeeded proves nothing: a quarter at least as many requests must succeed as purchases are
-/// wanted, of which each comes with a look at something.
+/// A trial in which hardly any request succeeded proves nothing: the number of successful requests must be at least a quarter of
+/// the wanted purchases, each of which comes with a read.
 const FLOOR: f64 = 0.25;
 /// Failures with less than this between them are one stretch.
 pub(crate) const APART: Duration = Duration::from_secs(1);
@@ -22,15 +22,15 @@ pub(crate) struct Row {
     pub(crate) failed: usize,
     /// The longest time in which requests failed.
     pub(crate) stretch: Duration,
-    /// From when it was over to the end of the last request that failed.
+    /// From the end of the fault to the end of the last request that failed.
     pub(crate) recovery: Duration,
-    /// From when it was over until everything placed before had settled and was paid. None: that never came.
+    /// From the end of the fault until every order of before was settled. `None`: that did not happen.
     pub(crate) settled: Option<Duration>,
-    /// All is well, and perhaps a note; or what is not.
+    /// As expected, perhaps with a note; or what was not.
     pub(crate) verdict: Result<String, String>,
 }
 
-/// What was tried, and when.
+/// One trial: its faults, times and outcome.
 pub(crate) struct Trial {
     pub(crate) name: String,
     pub(crate) what: String,
@@ -38,13 +38,13 @@ pub(crate) struct Trial {
     pub(crate) injected: Instant,
     pub(crate) healed: Instant,
     pub(crate) settled: Option<Duration>,
-    /// Until when customers bought.
+    /// The time of the last purchase.
     pub(crate) until: Instant,
-    /// What else was seen of it.
+    /// Anything else that went wrong, or a note.
     pub(crate) outcome: Result<String, String>,
 }
 
-/// Judges what customers saw from the injection until they stopped buying.
+/// Judges the requests from the injection to the last purchase.
 pub(crate) async fn judge(trial: Trial, journal: &Journal, control: &Control, machine: &Machine) -> Row {
     let Trial { name, what, expect, injected, healed, settled, until, outcome } = trial;
     let attempts = journal.between(injected, until).await;
@@ -64,17 +64,17 @@ pub(crate) async fn judge(trial: Trial, journal: &Journal, control: &Control, ma
     let slack = machine.slack();
     let verdict = match expect {
         _ if outcome.is_err() => outcome,
-        _ if count(Outcome::Wrong) > 0 => Err(format!("a wrong answer: {}", journal.take_wrong().unwrap_or_default())),
+        _ if count(Outcome::Wrong) > 0 => Err(format!("a wrong refusal: {}", journal.take_wrong().unwrap_or_default())),
         _ if !served(healed, until) => Err("hardly any request succeeded afterwards".to_owned()),
         Expect::NoFailure | Expect::Stretch(_) if !served(injected, healed) => {
             Err("hardly any request succeeded meanwhile".to_owned())
         }
-        Expect::NoFailure if counted > 0 => Err(format!("{counted} requests failed, and none should")),
+        Expect::NoFailure if counted > 0 => Err(format!("{counted} requests failed; none may")),
         Expect::Stretch(limit) if stretch > limit + slack => {
-            Err(format!("requests failed for {stretch:.1?} at a stretch, and {:.1?} is the limit", limit + slack))
+            Err(format!("requests failed for {stretch:.1?} at a stretch; the limit is {:.1?}", limit + slack))
         }
         Expect::ServesWithin(limit) if recovery > limit + slack => Err(format!(
-            "requests failed until {recovery:.1?} after it was over, and {:.1?} is the limit",
+            "requests failed until {recovery:.1?} after the end of the fault; the limit is {:.1?}",
             limit + slack
         )),
         _ => outcome,
@@ -107,7 +107,7 @@ impl Row {
             self.verdict.as_ref().map_or_else(|why| format!("VIOLATED: {why}"), |note| format!("as expected{note}"));
         let (stretch, recovery) = (self.stretch.as_secs_f64(), self.recovery.as_secs_f64());
         format!(
-            "{name}: {attempts} attempts, {ok} ok, {refused} refused, {failed} to try again; failing for {stretch:.1} s, \
+            "{name}: {attempts} requests, {ok} ok, {refused} refused, {failed} failed; failing for {stretch:.1} s, \
              until {recovery:.1} s after; settled after {}; {verdict}",
             self.settled_after()
         )
@@ -144,8 +144,8 @@ mod tests {
         assert_eq!(longest_stretch(failures), Duration::from_millis(1_850));
     }
 
-    /// Four requests a second that succeed for 20 s, and these that fail: `begun`, `ended` in milliseconds. The fault is over
-    /// after 10 s.
+    /// The verdict on four successful requests per second for 20 s, and these failures (`begun`, `ended` in milliseconds), of a
+    /// fault that ends after 10 s.
     async fn verdict(expect: Expect, failures: &[(u64, u64)], stalls: &[(u64, u64)]) -> Result<String, String> {
         let injected = Instant::now();
         let at = |millis| injected + Duration::from_millis(millis);
@@ -187,8 +187,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_shop_that_serves_nobody_is_no_proof_unless_the_machine_stalled() {
-        let nobody = |stalls| async move {
+    async fn a_trial_without_successful_requests_fails_unless_the_machine_stalled() {
+        let without_requests = |stalls| async move {
             let (injected, control) = (Instant::now(), Control::that_saw(stalls));
             let healed = injected + Duration::from_secs(10);
             let trial = Trial {
@@ -204,8 +204,8 @@ mod tests {
             let machine = Machine::of(4.0, Duration::ZERO);
             judge(trial, &Journal::of(vec![]).expect("a journal"), &control, &machine).await.verdict
         };
-        assert_eq!(nobody(vec![]).await, Err("hardly any request succeeded meanwhile".to_owned()));
+        assert_eq!(without_requests(vec![]).await, Err("hardly any request succeeded meanwhile".to_owned()));
         let now = Instant::now();
-        nobody(vec![(now, now + Duration::from_secs(20))]).await.expect("it says nothing");
+        without_requests(vec![(now, now + Duration::from_secs(20))]).await.expect("the machine stalled");
     }
 }

@@ -1,5 +1,5 @@
-//! One trial: the schedule's next fault, or two, from a shop in which everything has settled to one in which it has again.
-//! What a fault leaves undone is never there for the next one.
+//! One trial: injects the schedule's next fault, or two, and waits until the backlog is drained again, so that a fault never
+//! affects the next trial.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,44 +20,44 @@ use super::load::{CUSTOMERS, Load};
 use super::machine::Machine;
 use super::report::{self, Row, Trial};
 
-/// How long customers are watched after something was healed, or after the last failure.
+/// How long customers go on after the end of a fault, or after the last failure.
 const AFTERWARDS: Duration = Duration::from_secs(4);
 
-/// Where faults are tried, one after another.
-pub(crate) struct Stage<'a> {
+/// Runs trials, one after another.
+pub(crate) struct Trials<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) journal: Arc<Journal>,
     pub(crate) load: &'a Load,
     pub(crate) control: &'a Control,
     pub(crate) machine: Machine,
     pub(crate) pace: Pace,
-    /// What earlier trials left that never settles, which is no fault of later ones.
+    /// The backlog that earlier trials left and that never drains; later ones are not blamed for it.
     pub(crate) left: Backlog,
 }
 
-/// How a trial ended.
-struct Rest {
-    /// Until when customers bought.
+/// The end of a trial.
+struct Recovery {
+    /// The time of the last purchase.
     until: Instant,
-    /// How long after the fault everything placed before had settled.
+    /// How long after the fault every order of before was settled.
     settled: Option<Duration>,
-    /// Nothing, or what does not come to rest and why.
+    /// The error has the backlog that does not drain, and why.
     outcome: Result<(), (Backlog, Error)>,
 }
 
-impl Stage<'_> {
-    pub(crate) async fn try_out(&mut self, faults: &[&Fault], random: &mut StdRng) -> Result<Row> {
+impl Trials<'_> {
+    pub(crate) async fn run(&mut self, faults: &[&Fault], random: &mut StdRng) -> Result<Row> {
         let busy = self.journal.buys(CUSTOMERS.into(), self.control).await;
         let (injected, crashes) = (Instant::now(), self.cluster.crashes());
         let (expect, settles, mut outcome) = self.inject(faults, random).await?;
         if let Err(error) = busy {
-            outcome = Err(format!("before it began, no purchase succeeded: {error:#}"));
+            outcome = Err(format!("before the fault, no purchase succeeded: {error:#}"));
         }
-        self.journal.leave_within(Duration::ZERO);
+        self.journal.abandon_within(Duration::ZERO);
         self.cluster.heal().await?;
         let healed = Instant::now();
-        let Rest { until, settled, outcome: rest } = self.come_to_rest(expect, healed, settles).await?;
-        if let Err((left, error)) = rest {
+        let Recovery { until, settled, outcome: drained } = self.recover(expect, healed, settles).await?;
+        if let Err((left, error)) = drained {
             self.left = left;
             outcome = outcome.and(Err(format!("{error:#}")));
         }
@@ -93,29 +93,29 @@ impl Stage<'_> {
             }
             [one, other] => {
                 let together = tokio::join!((one.inject)(site()), (other.inject)(site()));
-                // What one waits for, or works on, may not be there while the other is at work.
+                // One fault may not find what it needs because of the other.
                 let named = faults.iter().zip([together.0, together.1]);
                 let notes = named.filter_map(|(fault, it)| Some(format!("; {}: {:#}", fault.name, it.err()?)));
-                // Together they may make anything fail for a while; nothing may be broken.
+                // Together they may make all requests fail for a while; invariants must hold.
                 (Expect::ServesWithin(Duration::from_secs(15)), 2 * A_MINUTE, Ok(notes.collect()))
             }
-            _ => bail!("a try is of one fault, or of two"),
+            _ => bail!("a trial has one fault, or two"),
         })
     }
 
-    /// Customers buy until they are served again, and then wait until all orders have settled.
-    async fn come_to_rest(&self, expect: Expect, healed: Instant, settles: Duration) -> Result<Rest> {
+    /// Customers buy until requests succeed again, and then wait until the backlog is drained.
+    async fn recover(&self, expect: Expect, healed: Instant, settles: Duration) -> Result<Recovery> {
         let (before, mut settled) = (OffsetDateTime::now_utc(), None);
         let slack = self.machine.slack();
-        let rest = async {
+        let draining = async {
             self.journal.nothing_fails_for(AFTERWARDS, expect.limit() + slack + AFTERWARDS).await;
             let until = Instant::now();
-            let _closed = self.load.close().await;
-            let worked_off = backlog::work_off(self.cluster, self.control, settles + slack, &self.left).await;
-            let outcome = match worked_off {
-                // The next fault may take away the replica that is left.
+            let _paused = self.load.pause().await;
+            let drained = backlog::drain(self.cluster, self.control, settles + slack, &self.left).await;
+            let outcome = match drained {
+                // The next fault may stop the only replica that the edge uses.
                 Ok(()) => self.cluster.edge_serves().await,
-                Err(error) => Err(error.context("orders do not settle")),
+                Err(error) => Err(error.context("the backlog does not drain")),
             };
             let outcome = match outcome {
                 Ok(()) => Ok(()),
@@ -131,10 +131,10 @@ impl Stage<'_> {
             std::future::pending::<Result<Infallible>>().await
         };
         let (until, outcome) = tokio::select! {
-            rest = rest => rest?,
+            drained = draining => drained?,
             failed = settling => match failed? {},
         };
         let settled = settled.or_else(|| outcome.is_ok().then(|| healed.elapsed()));
-        Ok(Rest { until, settled, outcome })
+        Ok(Recovery { until, settled, outcome })
     }
 }

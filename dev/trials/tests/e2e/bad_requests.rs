@@ -1,9 +1,9 @@
-//! An error about a request names what is wrong with it, whether a service or the edge found it.
+//! Errors about requests name the field, whether from a service or the edge.
 
 use anyhow::{Result, ensure};
 use reqwest::Method;
 use serde_json::json;
-use stack::shop::{Client, Response};
+use stack::client::{Client, Response};
 
 use crate::{Market, new_sku, shared};
 
@@ -23,7 +23,7 @@ fn orders_that_make_no_sense() -> Result<()> {
         expect(&order(json!([])).await?, 400, "REQUEST_INVALID", "items")?;
         expect(&order(item(0)).await?, 400, "REQUEST_INVALID", "items[0].quantity")?;
         expect(&order(item(-1)).await?, 400, "REQUEST_INVALID", "items[0].quantity")?;
-        // However much is wrong, the answer fits into what clients and the edge take.
+        // The error is small enough for clients and the edge, however many violations there are.
         let many = (0..100).map(|_| json!({"productId": uuid::Uuid::now_v7(), "quantity": 0})).collect();
         expect(&order(many).await?, 400, "REQUEST_INVALID", "items[9].quantity")?;
         let unknown = json!([{"productId": uuid::Uuid::now_v7(), "quantity": 1}]);
@@ -46,8 +46,8 @@ fn orders_that_make_no_sense() -> Result<()> {
 #[test]
 fn what_the_edge_itself_refuses() -> Result<()> {
     shared(async |stack| {
-        let (nobody, customer) = (Client::new(stack.ports().edge()), stack.customer().await?);
-        expect(&nobody.get("/v1/orders").await?, 401, "TOKEN_MISSING", "")?;
+        let (anonymous, customer) = (Client::new(stack.ports().edge()), stack.customer().await?);
+        expect(&anonymous.get("/v1/orders").await?, 401, "TOKEN_MISSING", "")?;
         let large = json!({"items": [], "paymentMethod": "x".repeat(2_000_000)});
         expect(&customer.post("/v1/orders", large).await?, 413, "BODY_TOO_LARGE", "")?;
         expect(&customer.get("/v1/nothing").await?, 404, "METHOD_NOT_FOUND", "")?;
@@ -60,7 +60,7 @@ fn what_the_edge_itself_refuses() -> Result<()> {
 }
 
 #[test]
-fn tokens_that_are_none() -> Result<()> {
+fn invalid_tokens() -> Result<()> {
     shared(async |stack| {
         let customer = stack.customer().await?;
         let good = customer.token().to_owned();
@@ -75,7 +75,7 @@ fn tokens_that_are_none() -> Result<()> {
             ensure!(response.text().await?.contains("\"TOKEN_INVALID\""));
         }
         let by_query = reqwest::get(format!("{url}?access_token={good}")).await?;
-        ensure!(by_query.status().is_client_error(), "a token in the query is none: {}", by_query.status());
+        ensure!(by_query.status().is_client_error(), "a token in the query is not accepted: {}", by_query.status());
         Ok(())
     })
 }
@@ -88,7 +88,7 @@ fn updates_say_what_they_change() -> Result<()> {
             let path = format!("/v1/products/{}{query}", market.product_id.to_uppercase());
             market.operator.send(Method::PATCH, &path, "", Some(body)).await
         };
-        // An id in capitals is the same one.
+        // Ids are not case-sensitive.
         change("", json!({"title": "Cup", "description": "Of clay"})).await?.ok()?;
         expect(&change("", json!({"sku": "OTHER"})).await?, 400, "REQUEST_INVALID", "product.sku")?;
         let whole = json!({"title": "Mug", "price": {"currency": "EUR", "minor": "900"}});

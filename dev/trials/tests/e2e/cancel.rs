@@ -1,4 +1,4 @@
-//! Cancelled at every moment: stock back, money back, and both ledgers agree.
+//! Orders that are cancelled in every state: stock is released, money is voided or refunded, and both ledgers agree.
 
 use anyhow::{Result, ensure};
 
@@ -15,7 +15,7 @@ fn while_pending_with_kafka_stopped() -> Result<()> {
             Ok((order, other))
         })
         .await?;
-        // The backlog drains: the other one is confirmed, and this one lets go of what it never needed.
+        // The backlog drains: the other order is confirmed, and the stock of this one is released.
         market.customer.wait_for_state(&other, "CONFIRMED").await?;
         market.wait_for_reservation(&order, "RELEASED").await?;
         market.wait_for_available(4).await?;

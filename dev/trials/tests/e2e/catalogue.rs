@@ -1,4 +1,4 @@
-//! What `make up` puts into a shop, which may have been used since.
+//! The catalogue that `make up` seeds.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -7,13 +7,13 @@ use stack::up::seed;
 use crate::{new_sku, shared};
 
 #[test]
-fn a_shop_that_was_used_is_seeded_again_with_something_to_buy() -> Result<()> {
+fn seeding_again_leaves_something_to_buy() -> Result<()> {
     shared(async |stack| {
         let operator = stack.operator().await?;
         let first = seed(&operator).await?.context("a fresh catalogue can be bought from")?;
         ensure!(seed(&operator).await?.as_ref() == Some(&first), "the same product");
 
-        // More than one page of others, all of which come first by their titles.
+        // More than one page of other products, whose titles come first.
         for _ in 0..200 {
             operator.create_product(&new_sku(), "A thing", ("EUR", 1)).await?.ok()?;
         }

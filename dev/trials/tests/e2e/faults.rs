@@ -1,4 +1,4 @@
-//! Things die in the middle of business.
+//! Processes are killed, and clients leave, during orders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use contracts::souk::order::v1::ListOrdersRequest;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use sqlx::{Connection, PgConnection};
-use stack::shop::Client;
+use stack::client::Client;
 use tokio::task::JoinSet;
 use tonic::Request;
 use tonic::transport::Endpoint;
@@ -17,7 +17,7 @@ use tonic_types::StatusExt;
 
 use crate::{Market, alone, check, wait, without_kafka};
 
-/// Asks the order service itself, for the edge would wait a little and repeat a read. Whether anybody answered.
+/// Calls the order service directly, as the edge would retry a read. Returns whether there was a response.
 async fn ask_role(role: &Endpoint, customer: &Client) -> Result<bool> {
     let Ok(channel) = role.connect().await else { return Ok(false) };
     let mut request = Request::new(ListOrdersRequest::default());
@@ -26,7 +26,7 @@ async fn ask_role(role: &Endpoint, customer: &Client) -> Result<bool> {
         Ok(_) => Ok(true),
         Err(status) => match status.get_details_error_info() {
             Some(info) => bail!("{}: {status}", info.reason),
-            // The process was gone in the middle of it.
+            // The process was killed during the call.
             None => Ok(false),
         },
     }
@@ -49,7 +49,7 @@ fn a_restarted_role_knows_the_keys_of_tokens_before_it_answers() -> Result<()> {
                 killed = stack.control("kill souk") => killed.map(drop)?,
                 error = asking => return Err(error),
             }
-            ensure!(ask_role(&role, &customer).await?, "it said that it is ready, and nobody answers");
+            ensure!(ask_role(&role, &customer).await?, "it reported ready, but does not answer");
         }
         Ok(())
     })
@@ -75,12 +75,12 @@ fn without_kafka_orders_are_accepted_and_the_backlog_drains() -> Result<()> {
     })
 }
 
-/// Sessions that wait for their client in the middle of a transaction, and since when.
+/// Sessions that are idle in a transaction, and since when.
 const IDLE: &str = "select pid, state_change::text from pg_stat_activity where state like 'idle in transaction%'";
 
-/// Half of 2,000 calls are given up by their client at a random moment.
+/// Clients abandon half of 2,000 calls at a random moment.
 #[test]
-fn clients_that_leave_harm_nobody() -> Result<()> {
+fn abandoned_calls_leave_no_open_transaction() -> Result<()> {
     alone(async |stack| {
         let market = Market::open(stack, 3_000).await?;
         let url = format!("postgres://postgres@127.0.0.1:{}/postgres", stack.ports().postgres());
@@ -94,17 +94,18 @@ fn clients_that_leave_harm_nobody() -> Result<()> {
                     let order = customer.order(&product_id, 1, "pm_card_visa");
                     if (client + call) % 2 == 0 {
                         let moment = Duration::from_micros(rand::random_range(0..20_000));
-                        // It leaves, whatever became of it.
+                        // Abandoned, whatever the outcome.
                         let _ = tokio::time::timeout(moment, order).await;
                     } else {
-                        order.await?.ok().context("a call that was not given up")?;
+                        order.await?.ok().context("a call that was not abandoned")?;
                         answered.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 anyhow::Ok(())
             });
         }
-        // A transaction that was left open stands still while others are served. Time says nothing: the machine may be slow.
+        // A transaction that was left open stays idle while other calls are answered. Time is no criterion, as the machine may be
+        // slow.
         let (mut finished, mut idle) = (Vec::new(), HashMap::new());
         while !calls.is_empty() {
             tokio::select! {
@@ -129,7 +130,7 @@ fn clients_that_leave_harm_nobody() -> Result<()> {
         })
         .await?;
         let orders = format!("postgres://postgres@127.0.0.1:{}/souk_order", stack.ports().postgres());
-        wait("all orders to settle", async || {
+        wait("all orders to be settled", async || {
             let mut db = PgConnection::connect(&orders).await?;
             let open: i64 = sqlx::query_scalar(
                 r#"select count(*) from "order"

@@ -1,5 +1,5 @@
-//! The database role of a service may do what the service does, and nothing else: not even a service gone mad rewrites
-//! what happened, takes back a movement of money, or looks at what is another's.
+//! The database role of a service has only the privileges that the service needs: it cannot change append-only tables, create
+//! tables, or connect to another database.
 
 use std::str::FromStr;
 

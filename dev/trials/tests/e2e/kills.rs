@@ -1,4 +1,4 @@
-//! All of souk is killed again and again in the middle of business: every order ends as it should, and nothing is lost.
+//! Souk is killed repeatedly during orders: every order reaches the right state, and none is lost.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
+use stack::client::Client;
 use stack::controlled::Stack;
-use stack::shop::Client;
 use uuid::Uuid;
 
 use crate::{Market, alone, check, wait};
@@ -19,7 +19,7 @@ const KILLS: usize = 30;
 const UNITS: u32 = 100_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How an order must end, whatever dies on its way.
+/// How an order must end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Paid,
@@ -27,7 +27,7 @@ enum End {
     Cancelled,
 }
 
-/// What customers do, in turn.
+/// The orders of customers, in turn.
 const MIX: [(&str, End); 16] = [
     ("pm_card_visa", End::Paid),
     ("pm_card_chargeDeclined", End::Declined),
@@ -56,7 +56,7 @@ impl End {
         }
     }
 
-    /// Whether our ledger may say this then. That the provider's says the same is for the check.
+    /// Whether these are legal transfers for this end. `souk check` compares them with the provider's.
     fn allows(self, ledger: &[String]) -> bool {
         let ledger: Vec<_> = ledger.iter().map(String::as_str).collect();
         matches!(
@@ -68,8 +68,8 @@ impl End {
     }
 }
 
-/// As a careful client does it: the same key until there is an answer.
-async fn insist(customer: &Client, path: &str, body: Value) -> Result<String> {
+/// Retries under the same key until there is a response.
+async fn send_until_answered(customer: &Client, path: &str, body: Value) -> Result<String> {
     let (key, begun) = (Uuid::now_v7().to_string(), Instant::now());
     loop {
         match customer.send(Method::POST, path, &key, Some(body.clone())).await {
@@ -77,18 +77,18 @@ async fn insist(customer: &Client, path: &str, body: Value) -> Result<String> {
             Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 409 => answer.ok().map(drop)?,
             Ok(_) | Err(_) => {}
         }
-        ensure!(begun.elapsed() < Duration::from_secs(60), "no answer within a minute");
+        ensure!(begun.elapsed() < Duration::from_secs(60), "no response within a minute");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A customer as people are: they think a while before each step.
-async fn think() {
+/// A random pause, so that kills meet every state.
+async fn pause() {
     tokio::time::sleep(Duration::from_millis(rand::random_range(0..300))).await;
 }
 
-/// Buys until nothing is killed any more, and enough has been bought.
-async fn shop(
+/// Buys until there are no more kills and enough orders.
+async fn buy(
     customer: &Client,
     product_id: &str,
     count: &AtomicUsize,
@@ -102,16 +102,17 @@ async fn shop(
         }
         let (method, end) = MIX[number % MIX.len()];
         let items = json!([{"productId": product_id, "quantity": 1}]);
-        let order = insist(customer, "/v1/orders", json!({"items": items, "paymentMethod": method})).await?;
-        think().await;
+        let order =
+            send_until_answered(customer, "/v1/orders", json!({"items": items, "paymentMethod": method})).await?;
+        pause().await;
         if end == End::Cancelled {
-            insist(customer, &format!("/v1/orders/{order}:cancel"), json!({"reason": 1})).await?;
+            send_until_answered(customer, &format!("/v1/orders/{order}:cancel"), json!({"reason": 1})).await?;
         }
         placed.push((order, end));
     }
 }
 
-/// One time in three the next kill may come while it is still starting.
+/// Every third kill does not wait until souk is ready again, so that the next one may come while it starts.
 async fn kill(stack: &Stack) -> Result<()> {
     for number in 0..KILLS {
         let pause = rand::random_range(50..400);
@@ -121,11 +122,11 @@ async fn kill(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Waits until all of somebody's orders are as they must be. How many units they kept.
-async fn see_the_end(market: &Market, customer: &Client, orders: Vec<(String, End)>) -> Result<i64> {
+/// Waits until all orders of a customer have ended as they must. Returns the number of units that were sold.
+async fn wait_for_ends(market: &Market, customer: &Client, orders: Vec<(String, End)>) -> Result<i64> {
     let mut kept = 0;
     for (order, end) in orders {
-        customer.wait_for(&order, PATIENCE, "as it must end", |order| end.is(order)).await?;
+        customer.wait_for(&order, PATIENCE, "in its expected end state", |order| end.is(order)).await?;
         let what = format!("the ledger of {order}");
         wait(&what, async || Ok(end.allows(&market.ledger(&order).await?))).await?;
         kept += i64::from(end == End::Paid);
@@ -133,7 +134,7 @@ async fn see_the_end(market: &Market, customer: &Client, orders: Vec<(String, En
     Ok(kept)
 }
 
-/// Once nothing is killed any more, the edge finds out by itself that all roles are back.
+/// Waits until the edge serves all roles again.
 async fn wait_for_recovery(market: &Market) -> Result<()> {
     let paths = ["/v1/users/me", "/v1/products", &format!("/v1/stock/{}", market.sku), "/v1/orders", "/v1/payments"];
     for path in paths {
@@ -157,13 +158,13 @@ fn souk_is_killed_thirty_times_while_orders_are_placed_and_cancelled() -> Result
             over.store(true, Ordering::Relaxed);
             killed
         };
-        let shopping = customers.iter().map(|customer| shop(customer, &market.product_id, &count, &over));
-        let (killed, placed) = tokio::join!(killer, try_join_all(shopping));
+        let buying = customers.iter().map(|customer| buy(customer, &market.product_id, &count, &over));
+        let (killed, placed) = tokio::join!(killer, try_join_all(buying));
         killed?;
         let placed = placed?;
         wait_for_recovery(&market).await?;
 
-        let ends = customers.iter().zip(placed).map(|(customer, orders)| see_the_end(&market, customer, orders));
+        let ends = customers.iter().zip(placed).map(|(customer, orders)| wait_for_ends(&market, customer, orders));
         let sold: i64 = try_join_all(ends).await?.into_iter().sum();
         market.wait_for_available(i64::from(UNITS) - sold).await?;
         check(stack).await

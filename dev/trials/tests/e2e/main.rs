@@ -1,4 +1,4 @@
-//! End to end: everything real, started once for all tests of this program, spoken to as clients do.
+//! End-to-end tests: real servers, started once for all tests of this program, called as clients do.
 
 mod bad_requests;
 mod cancel;
@@ -17,22 +17,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use stack::client::{Client, Response};
 use stack::controlled::Stack;
 use stack::layout::Build;
-use stack::shop::{Client, Response};
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
 use uuid::Uuid;
 
-/// One for all tests: what one of them opens, the others use.
+/// One runtime for all tests, as they share connections.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be started"));
 static STACK: OnceCell<Stack> = OnceCell::const_new();
-/// Tests that break things run alone.
+/// Tests that inject faults run alone.
 static QUIET: RwLock<()> = RwLock::const_new(());
 
 async fn stack() -> Result<&'static Stack> {
     let start = async || {
-        // Short waits where something hangs, and no limits for a crowd of one address.
+        // A short provider timeout, and no rate limits, as all customers share one address.
         let settings = [
             "--set=PAYMENT_PROVIDER_TIMEOUT=4s",
             "--set=SOUK_LIMIT_ACCOUNT_COUNT=100000",
@@ -46,7 +46,7 @@ async fn stack() -> Result<&'static Stack> {
     STACK.get_or_try_init(start).await.map_err(|error| error.context("the stack did not start"))
 }
 
-/// A test that lets others run beside it.
+/// A test that may run beside others.
 fn shared<F: Future<Output = Result<()>>>(test: impl FnOnce(&'static Stack) -> F) -> Result<()> {
     RUNTIME.block_on(async {
         let _quiet = QUIET.read().await;
@@ -54,7 +54,7 @@ fn shared<F: Future<Output = Result<()>>>(test: impl FnOnce(&'static Stack) -> F
     })
 }
 
-/// A test that breaks things.
+/// A test that runs alone.
 fn alone<F: Future<Output = Result<()>>>(test: impl FnOnce(&'static Stack) -> F) -> Result<()> {
     RUNTIME.block_on(async {
         let _quiet = QUIET.write().await;
@@ -66,7 +66,7 @@ fn new_sku() -> String {
     format!("SKU-{}", Uuid::now_v7().simple().to_string().to_uppercase())
 }
 
-/// A product of its own for a test, and somebody to buy it.
+/// A new product for a test, and a customer who buys it.
 struct Market {
     operator: Client,
     customer: Client,
@@ -89,7 +89,7 @@ impl Market {
         self.operator.available(&self.sku).await
     }
 
-    /// Stock goes back by events of its own, a little after the order ended.
+    /// Stock is released asynchronously, a little after the order ended.
     async fn wait_for_available(&self, units: i64) -> Result<()> {
         wait(&format!("{units} units to be available"), async || Ok(self.available().await? == units)).await
     }
@@ -113,7 +113,7 @@ impl Market {
         .await
     }
 
-    /// What our ledger says of an order's payment.
+    /// The kinds of transfers in our ledger for an order's payment.
     async fn ledger(&self, order_id: &str) -> Result<Vec<String>> {
         let payments = self.operator.get(&format!("/v1/payments?orderId={order_id}")).await?.ok()?;
         let Some(payment_id) = payments["payments"][0]["paymentId"].as_str() else { return Ok(vec![]) };
@@ -137,15 +137,15 @@ async fn wait(what: &str, met: impl AsyncFn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Something that is done while Kafka is stopped. It is started again, whatever comes of that.
-async fn without_kafka<T>(stack: &Stack, business: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+/// Runs `action` while Kafka is stopped, and starts it again, whatever the outcome.
+async fn without_kafka<T>(stack: &Stack, action: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
     stack.control("stop kafka").await?;
-    let outcome = business().await;
+    let outcome = action().await;
     stack.control("start kafka").await?;
     outcome
 }
 
-/// What the provider's own ledger says of an order: kinds of movements, and how often each happened.
+/// The kinds of movements in the provider's ledger for an order.
 async fn provider_ledger(stack: &Stack, order_id: &str) -> Result<Vec<String>> {
     let (mut after, mut kinds) = (0, Vec::new());
     loop {
@@ -170,9 +170,9 @@ async fn provider_ledger(stack: &Stack, order_id: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Both ledgers come to say the same, and it is this.
+/// Waits until both ledgers have these movements of an order.
 async fn expect_ledgers(stack: &Stack, market: &Market, order_id: &str, kinds: &[&str]) -> Result<()> {
-    let what = format!("both ledgers of {order_id} to say {kinds:?}");
+    let what = format!("both ledgers of {order_id} to have {kinds:?}");
     wait(
         &what,
         async || Ok(market.ledger(order_id).await? == kinds && provider_ledger(stack, order_id).await? == kinds),
@@ -180,7 +180,7 @@ async fn expect_ledgers(stack: &Stack, market: &Market, order_id: &str, kinds: &
     .await
 }
 
-/// `souk check`, which says what does not hold, and what orders would be if they were built from their events again.
+/// Runs `souk order rebuild` and `souk check`, which fail if there are differences or violations.
 async fn check(stack: &Stack) -> Result<()> {
     stack::parts::souk(&stack.layout, &[], &["order", "rebuild"]).await?;
     stack::parts::souk(&stack.layout, &[], &["check"]).await.map(drop)

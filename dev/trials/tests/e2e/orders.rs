@@ -29,7 +29,7 @@ fn an_order_is_reserved_authorized_confirmed_and_captured() -> Result<()> {
 }
 
 #[test]
-fn an_operator_gives_back_a_part_and_then_the_rest() -> Result<()> {
+fn an_operator_refunds_a_part_and_then_the_rest() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 5).await?;
         let order = market.buy(1, "pm_card_visa").await?;
@@ -48,8 +48,8 @@ fn an_operator_gives_back_a_part_and_then_the_rest() -> Result<()> {
         let rest = refund(json!({"reason": 1, "fullRefund": true})).await?.ok()?;
         ensure!(rest["refund"]["amount"]["minor"] == "1000", "{rest}");
         expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "CAPTURE", "REFUND", "REFUND"]).await?;
-        let told = |order: &serde_json::Value| order["payment"]["refundedMinor"] == "1250";
-        market.customer.wait_for(&order, Duration::from_secs(30), "both refunds in the order", told).await?;
+        let refunded = |order: &serde_json::Value| order["payment"]["refundedMinor"] == "1250";
+        market.customer.wait_for(&order, Duration::from_secs(30), "refunded", refunded).await?;
 
         let path = format!("/v1/orders/{order}/events?pageSize=5");
         let first = market.customer.get(&path).await?.ok()?;
@@ -92,7 +92,7 @@ fn a_declined_card_fails_the_order_and_releases_its_stock() -> Result<()> {
 }
 
 #[test]
-fn a_capture_that_is_refused_gives_everything_back() -> Result<()> {
+fn a_refused_capture_releases_the_hold_and_the_stock() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 5).await?;
         let order = market.buy(2, "pm_souk_capture_fails").await?;
@@ -103,7 +103,7 @@ fn a_capture_that_is_refused_gives_everything_back() -> Result<()> {
 }
 
 #[test]
-fn an_answer_that_is_lost_leads_to_one_authorization_and_one_capture() -> Result<()> {
+fn a_lost_response_leads_to_one_authorization_and_one_capture() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 5).await?;
         let slow = market.buy(1, "pm_souk_timeout_after_success").await?;
@@ -184,7 +184,7 @@ fn a_price_or_a_state_in_the_body_is_refused_by_name() -> Result<()> {
             (with("/items/0", "unitPrice", cheap.clone()), "items[0].unitPrice"),
             (with("", "total", cheap), "total"),
             (with("", "state", json!("ORDER_STATE_CONFIRMED")), "state"),
-            // Misspelt: this would be a real order.
+            // A misspelt field: if it were ignored, an order would be placed.
             (with("", "validateonly", json!(true)), "validateonly"),
         ] {
             let refused = market.customer.post("/v1/orders", body).await?;
@@ -198,7 +198,7 @@ fn a_price_or_a_state_in_the_body_is_refused_by_name() -> Result<()> {
 }
 
 #[test]
-fn somebody_elses_order_is_not_there() -> Result<()> {
+fn an_order_of_another_customer_is_not_found() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 5).await?;
         let order = order_id(&market.customer.order(&market.product_id, 1, "pm_card_visa").await?)?;

@@ -1,4 +1,4 @@
-//! Many want the same few, and some do not wait for what they ask.
+//! Contention for a few units, and clients with very short deadlines.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +52,7 @@ const IMPATIENT: usize = 4;
 const ORDERS: usize = 60;
 
 #[test]
-fn a_customer_that_does_not_wait_keeps_nobody_from_ordering() -> Result<()> {
+fn calls_with_short_deadlines_do_not_fail_those_of_other_customers() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 1_000).await?;
         let (done, mut spam) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
@@ -62,14 +62,14 @@ fn a_customer_that_does_not_wait_keeps_nobody_from_ordering() -> Result<()> {
             let items = json!([{"productId": market.product_id, "quantity": 1}]);
             let body = json!({"items": items, "paymentMethod": "pm_card_visa", "validateOnly": true});
             spam.spawn(async move {
-                let (client, mut asked) = (reqwest::Client::new(), 0);
+                let (client, mut calls) = (reqwest::Client::new(), 0);
                 while !done.load(Ordering::Relaxed) {
                     let request = client.post(&url).bearer_auth(impatient.token()).header("grpc-timeout", "1m");
-                    // However it is answered: it is about the others.
+                    // Its outcome does not matter.
                     request.json(&body).send().await?.bytes().await?;
-                    asked += 1;
+                    calls += 1;
                 }
-                anyhow::Ok(asked)
+                anyhow::Ok(calls)
             });
         }
         let mut failed = Vec::new();
@@ -80,8 +80,8 @@ fn a_customer_that_does_not_wait_keeps_nobody_from_ordering() -> Result<()> {
             }
         }
         done.store(true, Ordering::Relaxed);
-        for asked in spam.join_all().await {
-            ensure!(asked? > 0, "nobody was impatient");
+        for calls in spam.join_all().await {
+            ensure!(calls? > 0, "there were no calls with short deadlines");
         }
         ensure!(failed.is_empty(), "{} of {ORDERS} orders failed, such as by {:?}", failed.len(), failed[0]);
         Ok(())

@@ -1,4 +1,4 @@
-//! What grpcurl asks when it has no proto file: in both versions, at a role and at the edge.
+//! gRPC reflection, as grpcurl uses it: both versions, at a role and at the edge.
 
 use anyhow::{Context, Result, bail, ensure};
 use prost::Message;
@@ -36,7 +36,7 @@ async fn ask_v1alpha(channel: Channel) -> Result<Vec<Vec<u8>>> {
     }
 }
 
-/// The methods of the service, as the answer describes them.
+/// The methods of the service in the response.
 fn methods(files: &[Vec<u8>]) -> Result<Vec<String>> {
     let mut methods = Vec::new();
     for file in files {

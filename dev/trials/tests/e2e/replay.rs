@@ -1,4 +1,4 @@
-//! Consumers that begin again from the start of all topics.
+//! Consumers that read all topics again from the beginning.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use stack::controlled::Stack;
 use tokio::task::JoinSet;
-use trials::topics::forget_groups;
+use trials::topics::delete_groups;
 
 use crate::{Market, alone, check, wait};
 
@@ -18,7 +18,7 @@ async fn database(stack: &Stack, service: &str) -> Result<PgConnection> {
     Ok(PgConnection::connect(&url).await?)
 }
 
-/// What stands in the tables of those who consume.
+/// A hash of each table of the services that consume.
 async fn all_rows(stack: &Stack) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for service in CONSUMERS {
@@ -36,11 +36,11 @@ async fn all_rows(stack: &Stack) -> Result<BTreeMap<String, String>> {
     Ok(all)
 }
 
-/// How many repeats each consumer has seen since its process began.
+/// The number of duplicates that each consumer has skipped since its process started.
 async fn repeats(stack: &Stack) -> Result<BTreeMap<String, f64>> {
     let page = reqwest::get(format!("http://127.0.0.1:{}/metrics", stack.ports().admin())).await?.text().await?;
     let lines =
-        page.lines().filter_map(|line| line.strip_prefix("souk_events_repeated_total{of=\"")?.split_once("\"} "));
+        page.lines().filter_map(|line| line.strip_prefix("souk_events_repeated_total{consumer=\"")?.split_once("\"} "));
     lines.map(|(of, count)| Ok((of.to_owned(), count.parse()?))).collect()
 }
 
@@ -57,11 +57,11 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
         for (number, order) in calls.join_all().await.into_iter().enumerate() {
             let order = order?;
             if number % 3 == 0 {
-                // Too late for some: they have failed already.
+                // Some orders have failed already.
                 market.customer.cancel(&order).await?;
             }
         }
-        wait("everything to come to rest", async || {
+        wait("the backlog to drain", async || {
             let sql = r#"select (select count(*) from "order" where state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured))
                            + (select count(*) from outbox)"#;
             let open: i64 = sqlx::query_scalar(sql).fetch_one(&mut database(stack, "order").await?).await?;
@@ -74,7 +74,7 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
         .await?;
         check(stack).await?;
 
-        // What each wants of what stands in the topics.
+        // How many events of the topics each consumer wants.
         let wanted =
             "select count(*) from order_event where type = any(select 'souk.order.v1.Order' || unnest($1::text[]))";
         let wanted = async |types: &[&str]| -> Result<i64> {
@@ -89,7 +89,7 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
 
         let before = all_rows(stack).await?;
         stack.control("stop souk").await?;
-        forget_groups(&format!("127.0.0.1:{}", stack.ports().kafka()), &CONSUMERS).await?;
+        delete_groups(&format!("127.0.0.1:{}", stack.ports().kafka()), &CONSUMERS).await?;
         stack.control("start souk").await?;
         wait("everything to be read again", async || {
             let seen = repeats(stack).await?;
@@ -101,7 +101,7 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
         let changed: Vec<_> = before.keys().filter(|table| before[*table] != after[*table]).collect();
         ensure!(changed.is_empty(), "changed: {changed:?}");
         let order = market.buy(1, "pm_card_visa").await?;
-        market.customer.wait_for_state(&order, "CONFIRMED").await.context("the shop goes on")?;
+        market.customer.wait_for_state(&order, "CONFIRMED").await.context("orders go on")?;
         check(stack).await
     })
 }

@@ -1,4 +1,4 @@
-//! From the topic to the effect.
+//! Consuming: from the topic to the effect.
 
 use std::collections::BTreeMap;
 
@@ -11,178 +11,179 @@ use rdkafka::client::DefaultClientContext;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::ground::{Ground, brokers, eventually, metric};
+use crate::harness::{Harness, brokers, consumer_metric, eventually};
 
 fn keys(count: u128) -> Vec<Uuid> {
     (1..=count).map(Uuid::from_u128).collect()
 }
 
-fn story(keys: &[Uuid], last: i64) -> BTreeMap<Uuid, Vec<i64>> {
+fn versions(keys: &[Uuid], last: i64) -> BTreeMap<Uuid, Vec<i64>> {
     keys.iter().map(|key| (*key, (1..=last).collect())).collect()
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn repeats_have_one_effect(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, keys) = (ground.scribe(), keys(5));
-    let running = listener.start();
+async fn duplicates_take_effect_once(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let (test, keys) = (harness.consumer(), keys(5));
+    let running = test.start();
     for version in 1..=20 {
         for key in &keys {
-            ground.say(*key, version).await;
-            ground.say(*key, version).await;
+            harness.send(*key, version).await;
+            harness.send(*key, version).await;
         }
-        ground.say(keys[0], 1).await;
+        harness.send(keys[0], 1).await;
     }
-    ground.hears(100).await;
+    harness.wait_for_handled(100).await;
     running.stop().await;
-    assert_eq!(ground.heard().await, story(&keys, 20));
+    assert_eq!(harness.handled().await, versions(&keys, 20));
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn reading_everything_again_changes_nothing(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, keys) = (ground.scribe(), keys(8));
+    let harness = Harness::new(db).await;
+    let (test, keys) = (harness.consumer(), keys(8));
     for version in 1..=20 {
         for key in &keys {
-            ground.say(*key, version).await;
+            harness.send(*key, version).await;
         }
     }
-    let running = listener.start();
-    ground.hears(160).await;
+    let running = test.start();
+    harness.wait_for_handled(160).await;
     running.stop().await;
 
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers()).create().expect("the settings are right");
-    let forgotten = admin.delete_groups(&[listener.consumer.name], &AdminOptions::new()).await.expect("an answer");
-    assert!(forgotten[0].is_ok(), "{forgotten:?}");
+    let deleted = admin.delete_groups(&[test.consumer.name], &AdminOptions::new()).await.expect("a response");
+    assert!(deleted[0].is_ok(), "{deleted:?}");
 
-    let running = listener.start();
-    // Behind everything else, in every partition that has something.
+    let running = test.start();
+    // After everything else, in every partition that has events.
     for key in &keys {
-        ground.say(*key, 21).await;
+        harness.send(*key, 21).await;
     }
-    ground.hears(168).await;
+    harness.wait_for_handled(168).await;
     running.stop().await;
-    assert!(metric("events_repeated_total", listener.consumer.name) >= 160.0);
-    assert_eq!(ground.heard().await, story(&keys, 21));
+    assert!(consumer_metric("events_repeated_total", test.consumer.name) >= 160.0);
+    assert_eq!(harness.handled().await, versions(&keys, 21));
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn a_poisoned_event_parks_its_key_only_until_it_is_redriven(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, keys) = (ground.scribe(), keys(12));
+    let harness = Harness::new(db).await;
+    let (test, keys) = (harness.consumer(), keys(12));
     let poisoned = keys[3];
-    listener.scribe.refused.lock().expect("no panics").push((poisoned, 3));
-    let running = listener.start();
+    test.handler.refused.lock().expect("no panics").push((poisoned, 3));
+    let running = test.start();
     for version in 1..=10 {
         for key in &keys {
-            ground.say(*key, version).await;
+            harness.send(*key, version).await;
         }
     }
-    ground.hears(11 * 10 + 2).await;
-    let letters = eventually("all letters", async || Some(listener.letters().await).filter(|it| it.len() == 8)).await;
+    harness.wait_for_handled(11 * 10 + 2).await;
+    let letters = eventually("all letters", async || Some(test.dead_letters().await).filter(|it| it.len() == 8)).await;
     assert_eq!(letters[0], (poisoned, 3, "refused".to_owned()));
     assert_eq!(letters[7], (poisoned, 10, "parked".to_owned()));
-    assert_eq!(ground.heard().await[&poisoned], [1, 2]);
+    assert_eq!(harness.handled().await[&poisoned], [1, 2]);
 
-    listener.scribe.refused.lock().expect("no panics").clear();
-    let redriven = dead_letter::redrive(&listener.consumer, &Clock::System, poisoned).await;
-    assert_eq!(redriven.expect("mended"), 8);
-    ground.say(poisoned, 11).await;
-    ground.hears(121).await;
+    test.handler.refused.lock().expect("no panics").clear();
+    let redriven = dead_letter::redrive(&test.consumer, &Clock::System, poisoned).await;
+    assert_eq!(redriven.expect("the handler succeeds now"), 8);
+    harness.send(poisoned, 11).await;
+    harness.wait_for_handled(121).await;
     running.stop().await;
-    let mut expected = story(&keys, 10);
+    let mut expected = versions(&keys, 10);
     expected.insert(poisoned, (1..=11).collect());
-    assert_eq!(ground.heard().await, expected);
-    assert_eq!(listener.letters().await, []);
+    assert_eq!(harness.handled().await, expected);
+    assert_eq!(test.dead_letters().await, []);
 }
 
-/// The bug is mended and what it parked is redriven, while more and more of the same keys comes in.
+/// A bug is fixed and the keys that it parked are redriven, while further events of them arrive.
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn a_mended_bug_is_redriven_in_order_while_events_go_on(db: PgPool) {
+async fn parked_keys_are_redriven_in_order_while_events_arrive(db: PgPool) {
     const LAST: i64 = 60;
-    let ground = Ground::open(db).await;
-    let (listener, keys) = (ground.scribe(), keys(6));
+    let harness = Harness::new(db).await;
+    let (test, keys) = (harness.consumer(), keys(6));
     let parked = &keys[..3];
-    listener.scribe.refused.lock().expect("no panics").extend(parked.iter().map(|key| (*key, 3)));
-    let running = listener.start();
+    test.handler.refused.lock().expect("no panics").extend(parked.iter().map(|key| (*key, 3)));
+    let running = test.start();
     let writer = async {
         for version in 1..=LAST {
             for key in &keys {
-                ground.say(*key, version).await;
+                harness.send(*key, version).await;
             }
         }
     };
-    let mender = async {
-        eventually("all three to be parked", async || {
-            let letters = listener.letters().await;
+    let operator = async {
+        eventually("three parked keys", async || {
+            let letters = test.dead_letters().await;
             parked.iter().all(|key| letters.iter().any(|letter| letter.0 == *key)).then_some(())
         })
         .await;
-        listener.scribe.refused.lock().expect("no panics").clear();
+        test.handler.refused.lock().expect("no panics").clear();
         for key in parked {
-            let redriven = dead_letter::redrive(&listener.consumer, &Clock::System, *key).await;
-            assert!(redriven.expect("mended") > 0);
+            let redriven = dead_letter::redrive(&test.consumer, &Clock::System, *key).await;
+            assert!(redriven.expect("the handler succeeds now") > 0);
         }
     };
-    tokio::join!(writer, mender);
-    ground.hears(6 * LAST).await;
+    tokio::join!(writer, operator);
+    harness.wait_for_handled(6 * LAST).await;
     running.stop().await;
-    assert_eq!(ground.heard().await, story(&keys, LAST));
-    assert_eq!(listener.letters().await, []);
+    assert_eq!(harness.handled().await, versions(&keys, LAST));
+    assert_eq!(test.dead_letters().await, []);
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn what_is_no_event_holds_nobody_up(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, key) = (ground.scribe(), Uuid::from_u128(1));
-    ground.say(key, 1).await;
-    ground.babble(key).await;
-    ground.say(key, 2).await;
-    let running = listener.start();
-    ground.hears(2).await;
+async fn an_unreadable_record_blocks_no_event(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let (test, key) = (harness.consumer(), Uuid::from_u128(1));
+    harness.send(key, 1).await;
+    harness.send_unreadable(key).await;
+    harness.send(key, 2).await;
+    let running = test.start();
+    harness.wait_for_handled(2).await;
     running.stop().await;
     let missing = "the header ce_type is missing or malformed".to_owned();
-    assert_eq!(listener.letters().await, [(Uuid::nil(), 0, missing)]);
-    assert_eq!(metric("events_unreadable_total", listener.consumer.name), 1.0);
+    assert_eq!(test.dead_letters().await, [(Uuid::nil(), 0, missing)]);
+    assert_eq!(consumer_metric("events_unreadable_total", test.consumer.name), 1.0);
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn what_is_no_event_is_never_redriven_and_stays_away_once_it_was_discarded(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, key) = (ground.scribe(), Uuid::from_u128(1));
-    ground.babble(key).await;
-    let running = listener.start();
+async fn an_unreadable_record_is_never_redriven_and_stays_discarded(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let (test, key) = (harness.consumer(), Uuid::from_u128(1));
+    harness.send_unreadable(key).await;
+    let running = test.start();
     let letter = eventually("the dead letter", async || {
-        let letters = dead_letter::list(&ground.db, None, 0, 10).await.expect("letters");
+        let letters = dead_letter::list(&harness.db, None, 0, 10).await.expect("letters");
         letters.into_iter().next()
     })
     .await;
     running.stop().await;
-    let redriven = dead_letter::redrive(&listener.consumer, &Clock::System, Uuid::nil()).await;
+    let redriven = dead_letter::redrive(&test.consumer, &Clock::System, Uuid::nil()).await;
     assert!(matches!(redriven, Err(RedriveError::Unreadable)), "{redriven:?}");
-    assert_eq!(listener.letters().await.len(), 1, "it is still there");
+    assert_eq!(test.dead_letters().await.len(), 1, "it is still there");
 
-    let Consumer { name, db, .. } = &listener.consumer;
-    let what = Discard { consumer: name, key: Uuid::nil(), ids: &[letter.id], reason: "babble", actor: "operator:x" };
+    let Consumer { name, db, .. } = &test.consumer;
+    let what =
+        Discard { consumer: name, key: Uuid::nil(), ids: &[letter.id], reason: "unreadable", actor: "operator:x" };
     dead_letter::discard(db, &Clock::System, what).await.expect("it is there");
-    // As by a process that stopped before the offset was stored.
+    // As after a crash before the offset was stored.
     let mut db = db.acquire().await.expect("the database is there");
     dead_letter::insert(&mut db, name, &Clock::System, &letter.record, "again").await.expect("a repeat");
-    assert_eq!(listener.letters().await, []);
+    assert_eq!(test.dead_letters().await, []);
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn a_database_that_is_away_for_a_moment_is_waited_for(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, keys) = (ground.scribe(), keys(8));
-    let running = listener.start();
+async fn events_wait_while_the_database_is_away(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let (test, keys) = (harness.consumer(), keys(8));
+    let running = test.start();
     for key in &keys {
-        ground.say(*key, 1).await;
+        harness.send(*key, 1).await;
     }
-    ground.hears(8).await;
+    harness.wait_for_handled(8).await;
 
-    let options = ground.db.connect_options();
+    let options = harness.db.connect_options();
     let name = options.get_database().expect("the test has a database").to_owned();
     let mut server =
         PgConnection::connect_with(&options.as_ref().clone().database("postgres")).await.expect("a server");
@@ -195,129 +196,131 @@ async fn a_database_that_is_away_for_a_moment_is_waited_for(db: PgPool) {
     sqlx::query(sql).bind(&name).execute(&mut server).await.expect("an administrator");
     for version in 2..=10 {
         for key in &keys {
-            ground.say(*key, version).await;
+            harness.send(*key, version).await;
         }
     }
-    let tried = || metric("events_retried_total", listener.consumer.name) >= 8.0;
-    eventually("that it was tried", async || tried().then_some(())).await;
+    let retried = || consumer_metric("events_retried_total", test.consumer.name) >= 8.0;
+    eventually("a retry of each partition", async || retried().then_some(())).await;
     allow(&mut server, "true").await;
 
-    ground.hears(80).await;
+    harness.wait_for_handled(80).await;
     running.stop().await;
-    assert_eq!(ground.heard().await, story(&keys, 10));
-    assert_eq!(listener.letters().await, []);
+    assert_eq!(harness.handled().await, versions(&keys, 10));
+    assert_eq!(test.dead_letters().await, []);
 }
 
-/// As by a process that is told to stop and loses its database in the middle of the work.
+/// As in a process that stops and loses its database in the middle of a transaction.
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn what_was_cut_off_before_it_had_an_effect_is_read_again(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, key) = (ground.scribe(), Uuid::from_u128(1));
-    let pen = listener.scribe.pen(key);
-    let pen = pen.write().await;
-    let running = listener.start();
-    ground.say(key, 1).await;
-    let session = eventually("that it is at work", async || {
+async fn an_event_whose_transaction_was_lost_is_read_again(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let (test, key) = (harness.consumer(), Uuid::from_u128(1));
+    let lock = test.handler.key_lock(key);
+    let locked = lock.write().await;
+    let running = test.start();
+    harness.send(key, 1).await;
+    let session = eventually("the open transaction", async || {
         let sql = "select pid from pg_stat_activity where datname = current_database()
                      and state = 'idle in transaction' and query like 'insert into inbox%'";
-        sqlx::query_scalar::<_, i32>(sql).fetch_optional(&ground.db).await.expect("sessions")
+        sqlx::query_scalar::<_, i32>(sql).fetch_optional(&harness.db).await.expect("sessions")
     })
     .await;
     tokio::join!(running.stop(), async {
         let ended = sqlx::query_scalar::<_, bool>("select pg_terminate_backend($1, 5000)").bind(session);
-        assert!(ended.fetch_one(&ground.db).await.expect("may be ended"));
-        drop(pen);
+        assert!(ended.fetch_one(&harness.db).await.expect("may be ended"));
+        drop(locked);
     });
-    assert!(ground.heard().await.is_empty(), "nothing was committed");
+    assert!(harness.handled().await.is_empty(), "nothing was committed");
 
-    // Behind it: when this one is heard, the other is heard or lost.
-    ground.say(key, 2).await;
-    let running = listener.start();
-    eventually("the later one", async || ground.heard().await.get(&key).filter(|heard| heard.ends_with(&[2])).cloned())
-        .await;
+    // When this one is handled, the earlier one was handled before, or is lost.
+    harness.send(key, 2).await;
+    let running = test.start();
+    eventually("the later one", async || {
+        harness.handled().await.get(&key).filter(|handled| handled.ends_with(&[2])).cloned()
+    })
+    .await;
     running.stop().await;
-    assert_eq!(ground.heard().await, story(&[key], 2));
+    assert_eq!(harness.handled().await, versions(&[key], 2));
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn a_partition_that_stands_still_holds_no_other_up(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, keys) = (ground.scribe(), keys(24));
+async fn a_stuck_partition_does_not_block_the_others(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let (test, keys) = (harness.consumer(), keys(24));
     let mut homes = BTreeMap::new();
     for key in &keys {
-        homes.insert(*key, ground.say(*key, 1).await);
+        homes.insert(*key, harness.send(*key, 1).await);
     }
     let stuck = keys[0];
     let elsewhere: Vec<_> = keys.iter().filter(|key| homes[*key] != homes[&stuck]).copied().collect();
-    let running = listener.start();
-    ground.hears(24).await;
+    let running = test.start();
+    harness.wait_for_handled(24).await;
 
-    let pen = listener.scribe.pen(stuck);
-    let pen = pen.write().await;
-    // Nearly as much as may wait in memory.
+    let lock = test.handler.key_lock(stuck);
+    let locked = lock.write().await;
+    // Nearly as many as may wait in memory.
     for version in 2..=900 {
-        ground.say(stuck, version).await;
+        harness.send(stuck, version).await;
     }
     for version in 2..=20 {
         for key in &elsewhere {
-            ground.say(*key, version).await;
+            harness.send(*key, version).await;
         }
     }
-    ground.hears(24 + 19 * i64::try_from(elsewhere.len()).expect("few")).await;
-    assert_eq!(ground.heard().await[&stuck], [1]);
-    drop(pen);
-    eventually("the rest", async || (ground.heard().await[&stuck].len() >= 900).then_some(())).await;
+    harness.wait_for_handled(24 + 19 * i64::try_from(elsewhere.len()).expect("few")).await;
+    assert_eq!(harness.handled().await[&stuck], [1]);
+    drop(locked);
+    eventually("the rest", async || (harness.handled().await[&stuck].len() >= 900).then_some(())).await;
     running.stop().await;
-    let (mut expected, all) = (story(&elsewhere, 20), story(&[stuck], 900));
+    let (mut expected, all) = (versions(&elsewhere, 20), versions(&[stuck], 900));
     expected.extend(all);
-    let mut heard = ground.heard().await;
-    heard.retain(|key, _| expected.contains_key(key));
-    assert_eq!(heard, expected);
+    let mut handled = harness.handled().await;
+    handled.retain(|key, _| expected.contains_key(key));
+    assert_eq!(handled, expected);
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn replicas_that_come_and_go_hear_everything_once_and_in_order(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, keys) = (ground.scribe(), keys(24));
-    let mut running = listener.start();
+async fn events_take_effect_once_and_in_order_during_rebalances(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let (test, keys) = (harness.consumer(), keys(24));
+    let mut running = test.start();
     let mut last = 0;
     for _ in 0..3 {
-        let joining = listener.start();
+        let joining = test.start();
         for _ in 0..25 {
             last += 1;
             for key in &keys {
-                ground.say(*key, last).await;
+                harness.send(*key, last).await;
             }
         }
         running.stop().await;
         running = joining;
     }
-    ground.hears(24 * last).await;
+    harness.wait_for_handled(24 * last).await;
     running.stop().await;
-    assert_eq!(ground.heard().await, story(&keys, last));
-    assert_eq!(listener.letters().await, []);
+    assert_eq!(harness.handled().await, versions(&keys, last));
+    assert_eq!(test.dead_letters().await, []);
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn a_member_that_is_taken_for_another_joins_anew(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let (listener, keys) = (ground.scribe(), keys(8));
+async fn a_member_that_is_fenced_joins_again(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let (test, keys) = (harness.consumer(), keys(8));
     let mut config = bus::consumer_config(&brokers());
     config.set("group.instance.id", "one");
-    let running = listener.start_with(config.clone());
+    let running = test.start_with(config.clone());
     for key in &keys {
-        ground.say(*key, 1).await;
+        harness.send(*key, 1).await;
     }
-    ground.hears(8).await;
+    harness.wait_for_handled(8).await;
 
-    let refused = || metric("consumer_failures_total", listener.consumer.name);
-    let (before, namesake) = (refused(), listener.start_with(config));
-    eventually("that it was shut out", async || (refused() > before).then_some(())).await;
+    let refused = || consumer_metric("consumer_failures_total", test.consumer.name);
+    let (before, namesake) = (refused(), test.start_with(config));
+    eventually("that it was fenced", async || (refused() > before).then_some(())).await;
     namesake.stop().await;
     for key in &keys {
-        ground.say(*key, 2).await;
+        harness.send(*key, 2).await;
     }
-    ground.hears(16).await;
+    harness.wait_for_handled(16).await;
     running.stop().await;
-    assert_eq!(ground.heard().await, story(&keys, 2));
+    assert_eq!(harness.handled().await, versions(&keys, 2));
 }

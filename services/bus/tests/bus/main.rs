@@ -1,6 +1,6 @@
-//! The bus against the real Kafka and the real Postgres. Each test has a database, topics and groups of its own.
+//! Tests against real Kafka and Postgres. Each has its own database, topics and consumer groups.
 
 mod consumer;
-mod ground;
+mod harness;
 mod relay;
 mod topics;

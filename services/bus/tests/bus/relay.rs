@@ -1,4 +1,4 @@
-//! From the outbox to the topic.
+//! Publishing: from the outbox to the topic.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
@@ -12,14 +12,14 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 use uuid::Uuid;
 
-use crate::ground::{Ground, Running, SAID, brokers, eventually, metric};
+use crate::harness::{Harness, Running, SAID, brokers, eventually, service_metric};
 
-fn relay(ground: &Ground, service: &'static str) -> Running {
-    let (outbox, producer) = (ground.outbox.clone(), ground.producer.clone());
+fn relay(harness: &Harness, service: &'static str) -> Running {
+    let (outbox, producer) = (harness.outbox.clone(), harness.producer.clone());
     Running::start(|stop| relay::publish(outbox, service, bus::sender(producer, service), stop))
 }
 
-/// Versions without their repeats. One that comes after a later one is missing.
+/// The versions without duplicates. One that came after a higher one is left out.
 fn firsts(records: &[Record]) -> Vec<i64> {
     let mut firsts = Vec::new();
     for record in records {
@@ -32,23 +32,23 @@ fn firsts(records: &[Record]) -> Vec<i64> {
 
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn an_event_is_published_if_and_only_if_its_transaction_committed(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let relay = relay(&ground, "iff");
+    let harness = Harness::new(db).await;
+    let relay = relay(&harness, "iff");
     let mut committed = BTreeMap::<Uuid, Vec<i64>>::new();
     for round in 0..120_u128 {
         let key = Uuid::from_u128(round % 7);
-        let (tx, version) = ground.change(key).await;
+        let (tx, version) = harness.change(key).await;
         if round % 3 == 0 {
             tx.rollback().await.expect("the database is there");
         } else {
             tx.commit().await.expect("the database is there");
-            ground.outbox.wake.wake();
+            harness.outbox.wake.wake();
             committed.entry(key).or_default().push(version);
         }
     }
-    ground.published().await;
+    harness.published().await;
     relay.stop().await;
-    let read = ground.read().await;
+    let read = harness.read().await;
     let versions = read.iter().map(|(key, records)| (*key, records.iter().map(|it| it.version).collect())).collect();
     assert_eq!(committed, versions);
 
@@ -57,40 +57,40 @@ async fn an_event_is_published_if_and_only_if_its_transaction_committed(db: PgPo
     assert_eq!((one.payload.as_slice(), one.causation_id), (&1_i64.to_be_bytes()[..], Some(Uuid::from_u128(7))));
 }
 
-/// Twenty seconds are many ticks, in which the place where reading begins would move, if it dared.
+/// Twenty seconds are many ticks, in which the low-water mark could pass the open transaction.
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn a_transaction_that_stays_open_holds_nobody_up_and_loses_nothing(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let relay = relay(&ground, "late");
+async fn an_open_transaction_delays_no_other_event_and_loses_none(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let relay = relay(&harness, "late");
     let (late, early) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    ground.commit(early).await;
-    ground.published().await;
-    let (tx, _) = ground.change(late).await;
+    harness.commit(early).await;
+    harness.published().await;
+    let (tx, _) = harness.change(late).await;
     let (begun, mut slowest, mut rounds) = (Instant::now(), Duration::ZERO, 1);
     while begun.elapsed() < Duration::from_secs(20) {
         let committed = Instant::now();
-        ground.commit(early).await;
-        ground.published().await;
+        harness.commit(early).await;
+        harness.published().await;
         slowest = slowest.max(committed.elapsed());
         rounds += 1;
     }
-    // Were others waiting for it, or for a tick, it would show.
+    // An event that waited for the transaction, or for a tick, would take longer.
     assert!(slowest < Duration::from_millis(900), "an event took {slowest:?}");
     tx.commit().await.expect("the database is there");
-    ground.commit(late).await;
-    ground.published().await;
+    harness.commit(late).await;
+    harness.published().await;
     relay.stop().await;
-    let read = ground.read().await;
+    let read = harness.read().await;
     assert_eq!(firsts(&read[&late]), [1, 2]);
     assert_eq!(firsts(&read[&early]), (1..=rounds).collect::<Vec<_>>());
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn another_replica_is_heard_at_once(db: PgPool) {
-    let ground = Ground::open(db).await;
-    let leader = relay(&ground, "leader");
-    eventually("a leader", async || (metric("outbox_leader", "leader") > 0.0).then_some(())).await;
-    let other = Ground { outbox: Outbox { db: ground.db.clone(), wake: Wake::default() }, ..ground };
+async fn a_commit_of_another_replica_wakes_the_leader(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let leader = relay(&harness, "leader");
+    eventually("a leader", async || (service_metric("outbox_leader", "leader") > 0.0).then_some(())).await;
+    let other = Harness { outbox: Outbox { db: harness.db.clone(), wake: Wake::default() }, ..harness };
     let follower = relay(&other, "follower");
     let mut waits = Vec::new();
     for _ in 0..21 {
@@ -99,63 +99,70 @@ async fn another_replica_is_heard_at_once(db: PgPool) {
         other.published().await;
         waits.push(begun.elapsed());
     }
-    // Were it for the ticks, each would wait for the next one: a whole second, as it begins right after one.
+    // Without the wake-up each would wait a whole second for the next tick, because it begins right after one.
     waits.sort();
     assert!(waits[10] < Duration::from_millis(500), "{waits:?}");
-    assert_eq!(metric("outbox_published_total", "follower"), 0.0);
+    assert_eq!(service_metric("outbox_published_total", "follower"), 0.0);
     follower.stop().await;
     leader.stop().await;
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn a_relay_whose_broker_is_away_stops_in_time_and_keeps_its_events(db: PgPool) {
-    let ground = Ground::open(db).await;
+    let harness = Harness::new(db).await;
     // Nothing listens there.
     let producer = bus::producer("127.0.0.1:1").expect("the settings are right");
-    let outbox = ground.outbox.clone();
+    let outbox = harness.outbox.clone();
     let relay = Running::start(|stop| relay::publish(outbox, "away", bus::sender(producer, "away"), stop));
-    ground.commit(Uuid::from_u128(1)).await;
-    eventually("a count of what waits", async || (metric("outbox_pending", "away") > 0.0).then_some(())).await;
+    harness.commit(Uuid::from_u128(1)).await;
+    eventually("a pending event", async || (service_metric("outbox_pending", "away") > 0.0).then_some(())).await;
     relay.stop().await;
-    let left: i64 = sqlx::query_scalar("select count(*) from outbox").fetch_one(&ground.db).await.expect("a count");
+    let left: i64 = sqlx::query_scalar("select count(*) from outbox").fetch_one(&harness.db).await.expect("a count");
     assert_eq!(left, 1);
 }
 
-/// The broker, or already the client, refuses what is larger than a message may be, until somebody mends the row.
+/// The broker, or already the client, refuses a message that is too large, until the row is corrected.
 #[sqlx::test(migrations = "../../migrations/order")]
-async fn behind_an_event_that_is_refused_the_next_of_its_key_waits(db: PgPool) {
+async fn the_events_after_a_refused_one_of_their_key_wait(db: PgPool) {
     const TOO_LARGE: i32 = 2_000_000;
-    let ground = Ground::open(db).await;
+    let harness = Harness::new(db).await;
     let (key, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    let (mut tx, _) = ground.change(key).await;
+    let (mut tx, _) = harness.change(key).await;
     let enlarge = sqlx::query("update outbox set payload = convert_to(repeat('x', $1), 'UTF8')").bind(TOO_LARGE);
     enlarge.execute(&mut *tx).await.expect("the row is there");
     tx.commit().await.expect("the database is there");
-    ground.commit(key).await;
-    ground.commit(other).await;
-    let relay = relay(&ground, "refused");
-    eventually("the other key's event", async || (metric("outbox_published_total", "refused") > 0.0).then_some(()))
+    harness.commit(key).await;
+    harness.commit(other).await;
+    let relay = relay(&harness, "refused");
+    eventually("the other key's event", async || {
+        (service_metric("outbox_published_total", "refused") > 0.0).then_some(())
+    })
+    .await;
+    // The next round tries the first event again.
+    let refused = service_metric("outbox_refused_total", "refused");
+    eventually("another round", async || (service_metric("outbox_refused_total", "refused") > refused).then_some(()))
         .await;
-    // The round after that has seen again that the first is refused.
-    let refused = metric("outbox_refused_total", "refused");
-    eventually("another round", async || (metric("outbox_refused_total", "refused") > refused).then_some(())).await;
-    assert_eq!(metric("outbox_published_total", "refused"), 1.0, "the second event must not overtake the first");
+    assert_eq!(
+        service_metric("outbox_published_total", "refused"),
+        1.0,
+        "the second event must not overtake the first"
+    );
 
-    let mend = sqlx::query("update outbox set payload = 'mended' where length(payload) = $1").bind(TOO_LARGE);
-    assert_eq!(mend.execute(&ground.db).await.expect("the database is there").rows_affected(), 1);
-    ground.published().await;
+    let correct = sqlx::query("update outbox set payload = 'corrected' where length(payload) = $1").bind(TOO_LARGE);
+    assert_eq!(correct.execute(&harness.db).await.expect("the database is there").rows_affected(), 1);
+    harness.published().await;
     relay.stop().await;
-    assert_eq!(firsts(&ground.read().await[&key]), [1, 2]);
+    assert_eq!(firsts(&harness.read().await[&key]), [1, 2]);
 }
 
-/// A relay in a process of its own, so that it can be killed and frozen.
+/// A relay in its own process, so that it can be killed and frozen.
 struct Process(Child);
 
 impl Process {
-    fn start(ground: &Ground, name: &str) -> Self {
+    fn start(harness: &Harness, name: &str) -> Self {
         let child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "relay::the_process_of_a_relay", "--nocapture"])
-            .env("SOUK_TEST_RELAY_OF", ground.db.connect_options().to_url_lossy().as_str())
+            .env("SOUK_TEST_RELAY_OF", harness.db.connect_options().to_url_lossy().as_str())
             .env("PGAPPNAME", name)
             .spawn();
         Self(child.expect("this test can be run"))
@@ -174,7 +181,7 @@ impl Drop for Process {
     }
 }
 
-/// Not a test: what [`Process`] runs. Without being asked to, it does nothing.
+/// Not a test: [`Process`] runs it. Without its variable it does nothing.
 #[tokio::test]
 async fn the_process_of_a_relay() {
     let Ok(url) = std::env::var("SOUK_TEST_RELAY_OF") else { return };
@@ -185,13 +192,13 @@ async fn the_process_of_a_relay() {
     relay::publish(outbox, "process", bus::sender(producer, "process"), Default::default()).await;
 }
 
-async fn leader(ground: &Ground, other_than: &str) -> String {
+async fn leader(harness: &Harness, other_than: &str) -> String {
     eventually("a leader", async || {
         let name = sqlx::query_scalar::<_, String>(
             "select application_name from pg_locks join pg_stat_activity using (pid)
              where locktype = 'advisory' and granted and datname = current_database()",
         );
-        let name = name.fetch_optional(&ground.db).await.expect("locks")?;
+        let name = name.fetch_optional(&harness.db).await.expect("locks")?;
         (name != other_than).then_some(name)
     })
     .await
@@ -199,43 +206,43 @@ async fn leader(ground: &Ground, other_than: &str) -> String {
 
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn events_stay_in_order_while_leaders_are_killed_and_frozen(db: PgPool) {
-    let ground = Ground::open(db).await;
+    let harness = Harness::new(db).await;
     let write = async |writer: u128, stop: &std::cell::Cell<bool>| {
         let mut round = writer;
         while !stop.get() {
             round += 1;
-            let (tx, _) = ground.change(Uuid::from_u128(round % 5)).await;
+            let (tx, _) = harness.change(Uuid::from_u128(round % 5)).await;
             if round.is_multiple_of(11) { tx.rollback().await } else { tx.commit().await }
                 .expect("the database is there");
         }
     };
     let stop = std::cell::Cell::new(false);
-    let unrest = async {
+    let faults = async {
         let mut processes: BTreeMap<String, Process> =
-            ["a", "b"].map(|name| (name.to_owned(), Process::start(&ground, name))).into();
+            ["a", "b"].map(|name| (name.to_owned(), Process::start(&harness, name))).into();
         for round in 0..4 {
-            let leads = leader(&ground, "").await;
+            let leads = leader(&harness, "").await;
             let process = processes.remove(&leads).expect("one of ours leads");
             if round % 2 == 0 {
                 // Killed: drops the process.
                 drop(process);
-                leader(&ground, &leads).await;
+                leader(&harness, &leads).await;
             } else {
                 process.send(Signal::STOP);
-                leader(&ground, &leads).await;
+                leader(&harness, &leads).await;
                 process.send(Signal::CONT);
             }
             let name = format!("{leads}{round}");
-            processes.insert(name.clone(), Process::start(&ground, &name));
+            processes.insert(name.clone(), Process::start(&harness, &name));
         }
         stop.set(true);
-        ground.published().await;
+        harness.published().await;
     };
-    tokio::join!(unrest, write(0, &stop), write(1, &stop), write(2, &stop), write(3, &stop));
+    tokio::join!(faults, write(0, &stop), write(1, &stop), write(2, &stop), write(3, &stop));
 
     let aggregates = sqlx::query_as::<_, (Uuid, i64)>("select key, version from aggregate");
-    let read = ground.read().await;
-    for (key, version) in aggregates.fetch_all(&ground.db).await.expect("the aggregates") {
+    let read = harness.read().await;
+    for (key, version) in aggregates.fetch_all(&harness.db).await.expect("the aggregates") {
         let expected: Vec<_> = (1..=version).collect();
         assert_eq!(firsts(&read[&key]), expected, "{key}");
     }

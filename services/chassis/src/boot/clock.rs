@@ -1,5 +1,5 @@
-//! Time and ids. Tests fix them. Replicas that compare times with each other, such as the ends of leases, take them from their
-//! database: the clocks of two machines differ, and one may be set while it goes.
+//! Time and ids, which tests can fix. Replicas that compare times with each other, such as the ends of leases, use their
+//! database's clock: those of two machines differ, and may be adjusted at any time.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ pub enum Clock {
     #[default]
     System,
     Fixed(Arc<Fixed>),
-    Database(Arc<Followed>),
+    Database(Arc<DatabaseClock>),
 }
 
-/// A database's clock when it was last asked, which goes on by a clock of ours that nobody sets.
+/// The time of a database when it was last read, and our monotonic clock at that moment.
 #[derive(Debug)]
-pub struct Followed(watch::Sender<Option<(Instant, OffsetDateTime)>>);
+pub struct DatabaseClock(watch::Sender<Option<(Instant, OffsetDateTime)>>);
 
 #[derive(Debug)]
 pub struct Fixed {
@@ -31,34 +31,34 @@ impl Clock {
         Self::Fixed(Arc::new(Fixed { now: Mutex::new(now), ids: Mutex::new(ContextV7::new()) }))
     }
 
-    /// The clock of a role's database, see [`Role::clock`](crate::Role::clock). A fixed one stays as it is.
+    /// The clock of a role's database, see [`Role::database`](crate::Role::database). A fixed clock stays fixed.
     pub fn of_database(&self) -> Self {
         match self {
             Self::Fixed(_) => self.clone(),
-            Self::System | Self::Database(_) => Self::Database(Arc::new(Followed(watch::Sender::new(None)))),
+            Self::System | Self::Database(_) => Self::Database(Arc::new(DatabaseClock(watch::Sender::new(None)))),
         }
     }
 
-    /// What a database said, and when.
+    /// The database's time, and when it was read.
     pub(crate) fn set(&self, at: Instant, theirs: OffsetDateTime) {
-        if let Self::Database(followed) = self {
-            followed.0.send_replace(Some((at, theirs)));
+        if let Self::Database(clock) = self {
+            clock.0.send_replace(Some((at, theirs)));
         }
     }
 
-    /// Waits until the database was asked.
+    /// Waits until the database's time is known.
     pub(crate) async fn known(&self) {
-        if let Self::Database(followed) = self {
-            followed.0.subscribe().wait_for(Option::is_some).await.ok();
+        if let Self::Database(clock) = self {
+            clock.0.subscribe().wait_for(Option::is_some).await.ok();
         }
     }
 
-    /// In whole microseconds, which is what the database keeps.
+    /// In whole microseconds, the precision of the database.
     pub fn now(&self) -> OffsetDateTime {
         let now = match self {
             Self::System => OffsetDateTime::now_utc(),
-            Self::Database(followed) => {
-                followed.0.borrow().map_or_else(OffsetDateTime::now_utc, |(at, theirs)| theirs + at.elapsed())
+            Self::Database(clock) => {
+                clock.0.borrow().map_or_else(OffsetDateTime::now_utc, |(at, theirs)| theirs + at.elapsed())
             }
             Self::Fixed(fixed) => *fixed.now.lock().expect("nothing panics while it holds this lock"),
         };
@@ -77,7 +77,7 @@ impl Clock {
         }
     }
 
-    /// Moves a fixed clock on; the system's goes by itself.
+    /// Advances a fixed clock; others ignore it.
     pub fn advance(&self, by: Duration) {
         if let Self::Fixed(fixed) = self {
             *fixed.now.lock().expect("nothing panics while it holds this lock") += by;
@@ -85,7 +85,7 @@ impl Clock {
     }
 }
 
-/// As contracts write it.
+/// The time in the contracts' type.
 pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.unix_timestamp(), nanos: at.nanosecond().cast_signed() }
 }

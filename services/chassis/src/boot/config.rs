@@ -1,4 +1,4 @@
-//! Configuration: environment only. `souk <role> --help` is the reference.
+//! Configuration, from the environment only. `souk <role> --help` is the reference.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -10,10 +10,10 @@ use sqlx::PgPool;
 
 use crate::boot::db;
 
-/// What every role needs.
+/// The settings of every role.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// What is logged, as a tracing filter such as `info,sqlx=warn`.
+    /// The tracing filter of the log, such as `info,sqlx=warn`.
     #[arg(
         id = "SOUK_LOG",
         long = "log",
@@ -21,10 +21,10 @@ pub struct Common {
         default_value = "info,sqlx=warn,rdkafka=off,librdkafka=off"
     )]
     pub log: String,
-    /// How it is logged.
+    /// The format of the log.
     #[arg(id = "SOUK_LOG_FORMAT", long = "log-format", env = "SOUK_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// Where traces go, by OTLP over gRPC, such as http://127.0.0.1:4317. None: nowhere.
+    /// The trace collector (OTLP over gRPC), such as http://127.0.0.1:4317. Unset: no traces.
     #[arg(id = "OTEL_EXPORTER_OTLP_ENDPOINT", long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
     /// The issuer of access tokens.
@@ -38,7 +38,7 @@ pub struct Common {
     /// The audience of access tokens.
     #[arg(id = "SOUK_TOKEN_AUDIENCE", long = "token-audience", env = "SOUK_TOKEN_AUDIENCE", default_value = "souk")]
     pub token_audience: String,
-    /// Where the keys of access tokens are published.
+    /// The URL of the public keys of access tokens.
     #[arg(
         id = "SOUK_JWKS_URL",
         long = "jwks-url",
@@ -47,7 +47,7 @@ pub struct Common {
         value_parser = parse_http_url
     )]
     pub jwks_url: String,
-    /// Where health, metrics and keys are served: one port per process.
+    /// The address of health, metrics and keys: one port per process.
     #[arg(
         id = "SOUK_ADMIN_LISTEN",
         long = "admin-listen",
@@ -63,33 +63,33 @@ pub struct Common {
         default_value = "127.0.0.1:19092"
     )]
     pub kafka_brokers: String,
-    /// A name that this replica keeps over restarts. With it, a restarted consumer takes up its partitions at once.
+    /// A name that this replica keeps over restarts. With it, a restarted consumer gets its partitions back at once.
     #[arg(id = "SOUK_INSTANCE", long = "instance", env = "SOUK_INSTANCE")]
     pub instance: Option<String>,
-    /// How long a stopping role waits, NOT_SERVING, for balancers to turn away.
+    /// How long a stopping role waits, NOT_SERVING, until load balancers send no more calls.
     #[arg(id = "SOUK_DRAIN", long = "drain", env = "SOUK_DRAIN", default_value = "0s", value_parser = humantime::parse_duration)]
     pub drain: Duration,
-    /// How long a stopping role may take in all.
+    /// How long stopping may take in total.
     #[arg(id = "SOUK_GRACE", long = "grace", env = "SOUK_GRACE", default_value = "20s", value_parser = humantime::parse_duration)]
     pub grace: Duration,
 }
 
-/// What every service needs of its own. Defaults are its role's, see [`super::settings`].
+/// The settings of every service. Their defaults depend on the role, see [`super::settings`].
 #[derive(Debug, Clone, Args)]
 pub struct Foundation {
-    /// Where it listens for gRPC.
+    /// The address on which it serves gRPC.
     #[arg(value_parser = parse_loopback)]
     pub listen: SocketAddr,
-    /// Its database, with its role.
+    /// The URL of its database, with its database role.
     #[arg(hide_env_values = true)]
     pub database_url: SecretString,
-    /// How many connections it may have to its database.
+    /// The most connections to its database.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub database_connections: u32,
 }
 
 impl Foundation {
-    /// Connects when first needed. `role` is whose settings these are.
+    /// The pool, which connects when first used. `role` has these settings.
     pub fn pool(&self, role: roster::Role) -> Result<PgPool, String> {
         let pool = db::pool(&self.database_url, self.database_connections);
         pool.map_err(|why| format!("{}: {why}", role.variable("database_url")))
@@ -108,8 +108,8 @@ pub fn first_line(file: &Path) -> Result<String, String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Where a role listens for gRPC. Services know each other by a name in a header, which anybody could write who reaches
-/// them: until they show certificates, only this machine may.
+/// The address on which a role serves gRPC. Services identify themselves by a name in a header, which any client could send:
+/// until they use certificates, only this machine may connect.
 pub fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| format!("`{text}` is not an address such as 127.0.0.1:9001"))?;
     if address.ip().is_loopback() { Ok(address) } else { Err(format!("`{text}` is not on loopback")) }
@@ -121,7 +121,7 @@ pub fn parse_http_url(text: &str) -> Result<String, String> {
     if is_http { Ok(text.to_owned()) } else { Err(format!("`{text}` is not a URL such as http://127.0.0.1:9100/keys")) }
 }
 
-/// Where secrets are sent: in clear text to this machine only.
+/// A URL to which secrets are sent: https, unless it is on loopback.
 pub fn parse_secure_url(text: &str) -> Result<String, String> {
     let url = parse_http_url(text)?;
     let uri: http::Uri = url.parse().map_err(|error| format!("`{text}` is not a URL: {error}"))?;
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_says_how_and_whom_to_ask() {
+    fn a_url_has_a_scheme_and_a_host() {
         for good in ["http://127.0.0.1:9100/keys", "https://user.souk/.well-known/jwks.json", "http://[::1]"] {
             assert_eq!(parse_http_url(good).as_deref(), Ok(good));
         }

@@ -1,10 +1,10 @@
-//! Where the database of each service is, for commands that work on all of them.
+//! The URLs of all services' databases, for commands that work on all of them.
 
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 use roster::Role;
 use secrecy::SecretString;
 
-/// `USER_DATABASE_URL` and its like, one for each service.
+/// The settings `USER_DATABASE_URL` and the like, one for each service.
 #[derive(Debug, Clone)]
 pub struct Databases(Vec<(Role, SecretString)>);
 
@@ -13,7 +13,7 @@ impl Databases {
         self.0.iter().map(|(role, url)| (*role, url))
     }
 
-    /// Of a service of the roster.
+    /// The URL of a service of the roster.
     pub fn url(&self, role: Role) -> &SecretString {
         let found = self.iter().find(|(it, _)| *it == role);
         found.expect("every service of the roster has a database here").1
@@ -26,7 +26,7 @@ impl Args for Databases {
             let variable = role.variable("database_url");
             let arg = Arg::new(&variable).long(format!("{}-database-url", role.name)).env(&variable);
             let arg = arg.value_name(&variable).hide_env_values(true).default_value(role.database_url());
-            let help = format!("The {} service's database, with its role", role.name);
+            let help = format!("The URL of the {} service's database, with its database role", role.name);
             command.arg(arg.help(help).value_parser(clap::value_parser!(SecretString)))
         })
     }

@@ -1,4 +1,4 @@
-//! The pool of one service, with the timeouts that end what a forgotten caller began.
+//! The connection pool of one service, with timeouts that bound the work of a caller that has left.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use sqlx::ConnectOptions;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
-/// The database of one service: its schema, and the tables that its role may only add to.
+/// The database of one service: its migrations, and its append-only tables.
 #[derive(Debug)]
 pub struct Schema {
     pub service: &'static str,
@@ -16,23 +16,23 @@ pub struct Schema {
     pub append_only: &'static [&'static str],
 }
 
-/// How long a statement may take that nobody gave less time.
+/// The statement timeout, unless a caller has less time.
 pub(crate) const SLOWEST_STATEMENT: Duration = Duration::from_secs(5);
 /// How long a caller waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
 
-/// One column of many rows, as `unnest` takes it.
+/// One column of many rows, for `unnest`.
 pub fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 
-/// For a role: no statement takes longer than a caller would wait.
+/// The pool of a role: no statement takes longer than a caller would wait.
 pub fn pool(url: &SecretString, connections: u32) -> Result<PgPool, String> {
-    patient_pool(url, connections, SLOWEST_STATEMENT)
+    pool_with_timeout(url, connections, SLOWEST_STATEMENT)
 }
 
-/// Connects when first needed, so that a role starts while its database is still away.
-pub fn patient_pool(url: &SecretString, connections: u32, slowest_statement: Duration) -> Result<PgPool, String> {
+/// A pool that connects when first used, so that a role starts while its database is unreachable.
+pub fn pool_with_timeout(url: &SecretString, connections: u32, slowest_statement: Duration) -> Result<PgPool, String> {
     let options: PgConnectOptions =
         url.expose_secret().parse().map_err(|error| format!("it is not a Postgres URL: {error}"))?;
     let options = options
@@ -40,8 +40,8 @@ pub fn patient_pool(url: &SecretString, connections: u32, slowest_statement: Dur
         .options([
             ("statement_timeout", format!("{}ms", slowest_statement.as_millis()).as_str()),
             ("lock_timeout", "3s"),
-            // A net, not a plan: no session stays in an open transaction that nobody works on. A process that stands still in
-            // the middle of one holds up whoever repeats its request for so long.
+            // A safety net: no session stays idle in an open transaction. While it does, as in a frozen process, retries of its
+            // request are refused.
             ("idle_in_transaction_session_timeout", "5s"),
         ])
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
@@ -50,11 +50,11 @@ pub fn patient_pool(url: &SecretString, connections: u32, slowest_statement: Dur
     Ok(pool.connect_lazy_with(options))
 }
 
-/// Sessions that were open by then are not used any more.
+/// Sessions that were open at this time are not used any more.
 static DISTRUSTED: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// For when a database of this process was seen to be read-only: sessions that are open by now may stay so for ever, such as
-/// those with a primary that became a standby while its name moved on. Pools close them, and open new ones.
+/// Called when a database is read-only: open sessions may stay read-only for ever, such as those with a primary that became a
+/// standby while its name moved to another server. Pools close them and open new ones.
 pub(crate) fn distrust_open_sessions() {
     *DISTRUSTED.lock().expect("nothing panics while it holds this lock") = Some(Instant::now());
 }

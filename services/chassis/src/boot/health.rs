@@ -1,5 +1,5 @@
-//! What health checks are told. A role serves while its database answers and takes writes: a replica that cannot reach it, or
-//! reaches a standby, would fail calls that another one may answer.
+//! Health checks. A role is SERVING while its database is reachable and writable: a replica that cannot reach it, or reaches a
+//! standby, would fail calls that another replica can answer.
 
 use std::convert::Infallible;
 use std::sync::LazyLock;
@@ -14,25 +14,25 @@ use tonic_health::server::HealthReporter;
 
 use crate::boot::clock::Clock;
 use crate::boot::db;
-use crate::boot::metrics::{self, Of};
+use crate::boot::metrics::{self, ByRole};
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// While it is away.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// While the database is not writable.
+const PROBE_AGAIN: Duration = Duration::from_millis(250);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-static REACHED: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
-    metrics::register("database_reached", "Whether a role reaches its database and may write there", Family::default())
+static REACHED: LazyLock<Family<ByRole, Gauge>> = LazyLock::new(|| {
+    metrics::register("database_reached", "Whether a role's database is reachable and writable", Family::default())
 });
 
-/// Tells health checks whether a role serves.
+/// Sets the status that health checks return.
 pub(crate) async fn set_serving(health: &HealthReporter, services: &[&'static str], status: ServingStatus) {
     for service in services.iter().chain(&[""]) {
         health.set_service_status(*service, status).await;
     }
 }
 
-/// Keeps what is told true, beginning with a role that serves: one may start before its database.
+/// Probes the database for ever and updates the status. It starts as SERVING, as a role may start before its database.
 pub(crate) async fn follow(
     role: &'static str,
     services: &[&'static str],
@@ -43,48 +43,48 @@ pub(crate) async fn follow(
     let options = db.connect_options();
     let (mut session, mut serves) = (None, true);
     loop {
-        let mut looked = look(&mut session, &options, clock).await;
-        if looked.is_err() {
-            // A session may end for reasons of its own; a fresh one tells.
-            looked = look(&mut session, &options, clock).await;
+        let mut probed = probe(&mut session, &options, clock).await;
+        if probed.is_err() {
+            // The session may have ended for another reason; a new one is conclusive.
+            probed = probe(&mut session, &options, clock).await;
         }
-        REACHED.get_or_create(&Of::new(role)).set(i64::from(looked.is_ok()));
-        match &looked {
+        REACHED.get_or_create(&ByRole::new(role)).set(i64::from(probed.is_ok()));
+        match &probed {
             Ok(()) if !serves => {
-                tracing::info!(role, "the database takes writes again");
+                tracing::info!(role, "the database is writable again");
                 db::distrust_open_sessions();
                 set_serving(health, services, ServingStatus::Serving).await;
             }
             Err(error) if serves => {
-                tracing::error!(role, error, "the database takes no writes; this role does not serve until it does");
+                tracing::error!(role, error, "the database is not writable; the role is NOT_SERVING until it is");
                 set_serving(health, services, ServingStatus::NotServing).await;
             }
             Ok(()) | Err(_) => {}
         }
-        serves = looked.is_ok();
-        tokio::time::sleep(if serves { LOOK_EVERY } else { LOOK_AGAIN }).await;
+        serves = probed.is_ok();
+        tokio::time::sleep(if serves { PROBE_EVERY } else { PROBE_AGAIN }).await;
     }
 }
 
-/// On a connection of its own: a pool that is merely busy is no reason to send everybody away. One that does not answer in
-/// time is dropped in the middle of it, which nobody else minds.
-async fn look(session: &mut Option<PgConnection>, options: &PgConnectOptions, clock: &Clock) -> Result<(), String> {
-    let ask = async {
+/// Uses a separate connection, so that a busy pool does not make the role NOT_SERVING. A connection that does not respond in
+/// time is dropped.
+async fn probe(session: &mut Option<PgConnection>, options: &PgConnectOptions, clock: &Clock) -> Result<(), String> {
+    let probe = async {
         let mut open = match session.take() {
             Some(open) => open,
             None => PgConnection::connect_with(options).await?,
         };
-        let asked = Instant::now();
-        let answer = sqlx::query!(
+        let begun = Instant::now();
+        let row = sqlx::query!(
             r#"select current_setting('transaction_read_only')::bool as "read_only!", clock_timestamp() as "now!""#,
         );
-        let answer = answer.fetch_one(&mut open).await?;
-        // It looked at its clock somewhere between.
-        clock.set(asked + asked.elapsed() / 2, answer.now);
-        Ok::<_, sqlx::Error>((open, answer.read_only))
+        let row = row.fetch_one(&mut open).await?;
+        // The server read its clock at some time in between.
+        clock.set(begun + begun.elapsed() / 2, row.now);
+        Ok::<_, sqlx::Error>((open, row.read_only))
     };
-    let answered = tokio::time::timeout(ANSWERS_WITHIN, ask).await.map_err(|_| "it is silent".to_owned())?;
-    let (open, read_only) = answered.map_err(|error| error.to_string())?;
+    let outcome = tokio::time::timeout(PROBE_TIMEOUT, probe).await.map_err(|_| "it does not respond".to_owned())?;
+    let (open, read_only) = outcome.map_err(|error| error.to_string())?;
     if read_only {
         db::distrust_open_sessions();
         return Err("it is read-only".to_owned());
@@ -133,7 +133,7 @@ mod tests {
             until(&health, ServingStatus::NotServing).await;
             tell(format!(r#"alter database "{name}" allow_connections true"#)).await;
             until(&health, ServingStatus::Serving).await;
-            // Sessions that end are no reason to send anybody away.
+            // The end of sessions alone does not change the status.
             tell(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;
         };
         tokio::select! {
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Whatever a replica believed, its clock is the database's as soon as that was asked.
+    /// Replicas use the database's clock as soon as it was read.
     #[sqlx::test(migrations = false)]
     async fn two_replicas_have_one_clock(db: PgPool) {
         let (early, late) = (Clock::System.of_database(), Clock::System.of_database());
@@ -157,12 +157,12 @@ mod tests {
                 clock.known().await;
                 let begun = Instant::now();
                 loop {
-                    let ask = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#);
-                    let theirs = ask.fetch_one(&db).await.expect("it answers");
+                    let query = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#);
+                    let theirs = query.fetch_one(&db).await.expect("the database responds");
                     if (clock.now() - theirs).abs() < hour / 60 {
                         return;
                     }
-                    assert!(begun.elapsed() < Duration::from_secs(20), "it was never asked");
+                    assert!(begun.elapsed() < Duration::from_secs(20), "the clock was never read");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
@@ -173,7 +173,7 @@ mod tests {
         }
     }
 
-    /// As a failover does: sessions stay open to a server that has become a standby.
+    /// As in a failover: sessions stay open to a server that has become a standby.
     #[sqlx::test(migrations = false)]
     async fn a_role_whose_database_is_read_only_does_not_serve_and_its_pool_recovers(db: PgPool) {
         let (options, health) = (db.connect_options(), HealthReporter::new());

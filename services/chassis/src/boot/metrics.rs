@@ -1,4 +1,4 @@
-//! What Prometheus reads. One registry per process; a metric is made where it is counted, once.
+//! Metrics for Prometheus. There is one registry per process; a metric is registered once, in the module that updates it.
 
 use std::fmt::Debug;
 use std::sync::{LazyLock, Mutex};
@@ -10,42 +10,59 @@ use prometheus_client::registry::{Metric, Registry};
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| Mutex::new(Registry::with_prefix("souk")));
 
-/// Adds a metric, `souk_<name>`; keep what it returns.
+/// Registers the metric `souk_<name>`.
 pub fn register<M: Metric + Clone>(name: &str, help: &str, metric: M) -> M {
     let mut registry = REGISTRY.lock().expect("nothing panics while it holds this lock");
     registry.register(name, help, metric.clone());
     metric
 }
 
-/// In the text format of OpenMetrics.
+/// The page of all metrics, in the text format of OpenMetrics.
 pub fn render() -> String {
     let mut page = String::new();
     let registry = REGISTRY.lock().expect("nothing panics while it holds this lock");
-    text::encode(&mut page, &registry).expect("a string takes whatever is written");
+    text::encode(&mut page, &registry).expect("writing to a String cannot fail");
     page
 }
 
-/// The one label that most counters need: whose it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Of {
-    pub of: String,
+/// Label sets with one label.
+macro_rules! labels {
+    ($($name:ident { $label:ident })*) => {$(
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub struct $name {
+            pub $label: String,
+        }
+
+        impl $name {
+            pub fn new($label: impl Into<String>) -> Self {
+                Self { $label: $label.into() }
+            }
+        }
+    )*};
 }
 
-impl Of {
-    pub fn new(of: impl Into<String>) -> Self {
-        Self { of: of.into() }
-    }
+labels! {
+    ByConsumer { consumer }
+    ByDomain { domain }
+    ByJob { job }
+    ByOutcome { outcome }
+    ByPeer { peer }
+    ByProblem { problem }
+    ByRole { role }
+    ByRpc { rpc }
+    ByService { service }
 }
 
-static UNEXPECTED: LazyLock<Family<Of, Counter>> =
-    LazyLock::new(|| register("unexpected", "Calls that failed for reasons of ours, by domain", Family::default()));
-static STEP_FAILURES: LazyLock<Family<Of, Counter>> =
-    LazyLock::new(|| register("step_failures", "Background steps that failed and are tried again", Family::default()));
+static UNEXPECTED: LazyLock<Family<ByDomain, Counter>> = LazyLock::new(|| {
+    register("unexpected", "Calls that failed for an unexpected reason, by domain", Family::default())
+});
+static JOB_FAILURES: LazyLock<Family<ByJob, Counter>> =
+    LazyLock::new(|| register("job_failures", "Failed runs of a job, which are retried", Family::default()));
 
 pub(crate) fn count_unexpected(domain: &str) {
-    UNEXPECTED.get_or_create(&Of::new(domain)).inc();
+    UNEXPECTED.get_or_create(&ByDomain::new(domain)).inc();
 }
 
-pub(crate) fn count_step_failure(step: &str) {
-    STEP_FAILURES.get_or_create(&Of::new(step)).inc();
+pub(crate) fn count_job_failure(job: &str) {
+    JOB_FAILURES.get_or_create(&ByJob::new(job)).inc();
 }

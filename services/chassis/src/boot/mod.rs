@@ -1,16 +1,16 @@
-//! From configuration to running roles.
+//! Configures, starts, runs and stops roles.
 
 pub(crate) mod clock;
 pub mod config;
 mod databases;
 pub mod db;
 pub(crate) mod health;
+pub(crate) mod job;
 pub mod metrics;
 pub(crate) mod role;
 mod run;
 pub mod server;
 pub mod settings;
-pub(crate) mod step;
 pub mod telemetry;
 
 pub use config::Foundation;

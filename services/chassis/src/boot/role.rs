@@ -1,4 +1,4 @@
-//! A role: what one service puts on the wire. Services make one; the binary selects which to run.
+//! A role: the routes, consumers, jobs and outbox of one service. Each service builds one; the binary selects which to run.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tower::Service;
 
 use crate::boot::clock::Clock;
 use crate::boot::config::Common;
-use crate::boot::step::{Did, Step};
+use crate::boot::job::{Did, Job};
 use crate::event::consumer::{Consumer, Handler};
 use crate::event::outbox::{Outbox, Wake};
 use crate::rpc::idempotency;
@@ -25,14 +25,14 @@ use crate::rpc::policy::{Policies, Unreadable};
 use crate::rpc::run_to_end::RunToEnd;
 use crate::rpc::token::Verifier;
 
-/// What every role of a process shares.
+/// Shared by all roles of a process.
 #[derive(Clone)]
 pub struct Context {
     pub clock: Clock,
     pub verifier: Arc<Verifier>,
     pub policies: Policies,
     pub descriptors: &'static [u8],
-    /// Handlers under way.
+    /// Running handlers.
     pub tasks: TaskTracker,
 }
 
@@ -48,7 +48,7 @@ impl Context {
     }
 }
 
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+const DELETE_EVERY: Duration = Duration::from_secs(60);
 
 type Background = Box<dyn FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
@@ -58,7 +58,7 @@ pub struct Role {
     /// The domain of its errors, such as `souk.order`.
     pub domain: &'static str,
     pub listen: SocketAddr,
-    pub steps: Vec<Step>,
+    pub jobs: Vec<Job>,
     pub consumers: Vec<Consumer>,
     pub outbox: Option<Outbox>,
     pub(crate) database: Option<PgPool>,
@@ -76,7 +76,7 @@ impl Role {
             name: role.name,
             domain: role.domain,
             listen: SocketAddr::from(([127, 0, 0, 1], role.port())),
-            steps: vec![],
+            jobs: vec![],
             consumers: vec![],
             outbox: None,
             database: None,
@@ -89,12 +89,12 @@ impl Role {
         }
     }
 
-    /// Where it listens for gRPC, if not on the port that the roster gives it.
+    /// Sets the address for gRPC, instead of the role's port in the roster.
     pub fn listen_on(self, listen: SocketAddr) -> Self {
         Self { listen, ..self }
     }
 
-    /// A service of unary RPCs: its handlers run to their end.
+    /// Adds a gRPC service of unary RPCs, whose handlers run to their end.
     pub fn serve<S>(mut self, service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -110,7 +110,7 @@ impl Role {
         self
     }
 
-    /// A service whose RPCs stream: its handlers end when their caller goes, and hold no connection to a database.
+    /// Adds a gRPC service of streaming RPCs. Its handlers are dropped when the caller leaves, so they must not use a database.
     pub fn serve_streaming<S>(mut self, service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -125,18 +125,18 @@ impl Role {
         self
     }
 
-    /// Its database, which it cannot serve without, and its clock, which the database may set: steps begin when it has. Old
-    /// answers to requests are forgotten.
+    /// Sets its database, without which it is NOT_SERVING, and its clock: jobs start when the database's time is known. Adds the
+    /// job that deletes old responses.
     pub fn database(mut self, db: &PgPool, clock: &Clock) -> Self {
         self.database = Some(db.clone());
         self.clock = clock.clone();
-        self.step(Step::new("forget_answers", FORGET_EVERY, db, |db| async move {
-            Ok(Did::any(idempotency::forget_old(&db).await?))
+        self.job(Job::new("delete_old_responses", DELETE_EVERY, db, |db| async move {
+            Ok(Did::any(idempotency::delete_old(&db).await?))
         }))
     }
 
-    pub fn step(mut self, step: Step) -> Self {
-        self.steps.push(step);
+    pub fn job(mut self, job: Job) -> Self {
+        self.jobs.push(job);
         self
     }
 
@@ -155,13 +155,13 @@ impl Role {
         self
     }
 
-    /// Pages on the admin port.
+    /// Adds pages on the admin port.
     pub fn admin(mut self, pages: axum::Router) -> Self {
         self.admin = self.admin.merge(pages);
         self
     }
 
-    /// A task that ends when told to stop, and not before.
+    /// Adds a background task, which must run until its token is cancelled.
     pub fn background<F, U>(mut self, name: &'static str, task: F) -> Self
     where
         F: FnOnce(CancellationToken) -> U + Send + 'static,

@@ -1,5 +1,5 @@
-//! From start to stop. Roles listen, work and answer until SIGTERM or SIGINT; then they turn NOT_SERVING, wait for
-//! balancers to turn away, finish calls and steps, flush telemetry, and leave within their grace period.
+//! Runs roles until SIGTERM or SIGINT. Then they become NOT_SERVING, wait until load balancers send no more calls, finish calls
+//! and jobs, and end within the grace period.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,15 +29,15 @@ pub enum BootError {
     Listen { what: String, address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Serve(#[from] ServeError),
-    #[error("signals cannot be heard: {0}")]
+    #[error("signals cannot be handled: {0}")]
     Signals(io::Error),
-    #[error("{0} ended although nobody asked it to")]
+    #[error("{0} ended unexpectedly")]
     Died(&'static str),
-    #[error("it did not stop within its grace period")]
+    #[error("the process did not stop within its grace period")]
     TooSlow,
 }
 
-/// How long a role waits for the keys of access tokens before it answers without.
+/// How long a role waits for the keys of access tokens before it serves without them.
 const KEYS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Runs roles until a signal. All listeners are bound before anything starts.
@@ -62,9 +62,9 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
         verifier.await;
         "the polling of keys"
     });
-    // Whoever calls meanwhile waits in a listener's queue, instead of being told that nobody can be verified.
+    // Calls wait in the listeners' queues meanwhile, instead of failing with KEYS_UNAVAILABLE.
     if tokio::time::timeout(KEYS_WITHIN, context.verifier.ready()).await.is_err() {
-        tracing::warn!("no keys of access tokens yet; only public methods are answered until there are");
+        tracing::warn!("the keys of access tokens are not known yet; only public methods are served until they are");
     }
     for (mut role, listener) in roles.into_iter().zip(listeners) {
         let incoming = calls_on(listener);
@@ -77,14 +77,14 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
             let clock = clock.clone();
             watches.spawn(async move { health::follow(name, &role.services, &reporter, &db, &clock).await });
         }
-        for step in role.steps {
-            for _ in 0..step.workers {
-                let (step, stop, clock) = (step.clone(), stop_working.clone(), clock.clone());
+        for job in role.jobs {
+            for _ in 0..job.workers {
+                let (job, stop, clock) = (job.clone(), stop_working.clone(), clock.clone());
                 workers.spawn(async move {
-                    let name = step.name;
-                    // What others hold is not judged by a clock that is not theirs.
+                    let name = job.name;
+                    // Leases of other replicas must not be compared with another clock than theirs.
                     if stop.run_until_cancelled(clock.known()).await.is_some() {
-                        step.run(stop).await;
+                        job.run(stop).await;
                     }
                     name
                 });
@@ -97,7 +97,7 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
                 name
             });
         }
-        tracing::info!(role = name, address = %role.listen, "serving");
+        tracing::info!(role = name, address = %role.listen, "the role is serving");
     }
     ready.store(true, Ordering::Relaxed);
 
@@ -108,10 +108,10 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
         Some(ended) = servers.join_next() => Err(BootError::Died(ended.map_or("a server that panicked", |(name, _)| name))),
     };
 
-    tracing::info!("stopping");
+    tracing::info!("the process is stopping");
     let leave = async {
         ready.store(false, Ordering::Relaxed);
-        // Nobody may say any more that it serves.
+        // Probes must not set SERVING again.
         watches.shutdown().await;
         for (reporter, services) in &reporters {
             set_serving(reporter, services, ServingStatus::NotServing).await;
@@ -123,7 +123,7 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
         context.tasks.wait().await;
         stop_working.cancel();
         while workers.join_next().await.is_some() {}
-        // Whoever still reads a page does not keep us.
+        // Open requests to admin pages do not delay the end.
         admin.abort();
     };
     match tokio::time::timeout(config.grace, leave).await {
@@ -151,8 +151,8 @@ async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, BootError>
     TcpListener::bind(address).await.map_err(|source| BootError::Listen { what: what.to_owned(), address, source })
 }
 
-/// Without Nagle's algorithm: an answer is written in several parts, and the kernel would keep back the last one until the others
-/// are acknowledged, which a peer may put off for 40 ms. tonic's own setting is for listeners that it makes itself.
+/// Without Nagle's algorithm: a response is written in several parts, and the kernel would delay the last one until the others
+/// are acknowledged, which may take a peer 40 ms. tonic's own setting applies only to listeners that tonic creates.
 fn calls_on(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
@@ -177,11 +177,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn no_answer_waits_for_the_acknowledgement_of_its_first_part() {
+    async fn connections_are_accepted_without_nagles_algorithm() {
         let free = async || bind("test", ([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let calls = free().await;
         let _client = TcpStream::connect(calls.local_addr().expect("an address")).await.expect("it listens");
-        let accepted = calls_on(calls).next().await.expect("somebody connected").expect("a connection");
+        let accepted = calls_on(calls).next().await.expect("the client connected").expect("a connection");
         assert!(accepted.nodelay().expect("an option"), "of calls");
 
         let pages = free().await;

@@ -16,15 +16,16 @@ use crate::rpc::admit::Admit;
 use crate::rpc::explain::explain;
 use crate::rpc::observe::Observe;
 
-/// Streams that one connection may have open.
+/// Concurrent HTTP/2 streams per connection.
 const MAX_STREAMS: u32 = 1_024;
-/// Streams that one connection may have reset before they were looked at. The edge sends everybody's calls through a few
-/// connections, and one client that gives up a burst of calls must not cost all others theirs: h2 ends the connection at 20.
+/// HTTP/2 streams per connection that may be reset before the server has accepted them. The edge sends the calls of all clients
+/// through a few connections, and a client that abandons many calls must not fail those of others: by default, h2 closes the
+/// connection at 20.
 const MAX_RESETS: usize = 1_024;
-/// Connections are closed now and then, so that callers find new replicas.
+/// Connections are closed at this age, so that callers find new replicas.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// Described by reflection beside the role's own services.
+/// Reflection describes it, too.
 const HEALTH: &str = "grpc.health.v1.Health";
 
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,7 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `stop`, then finishes what is under way. Takes the role's routes, adds health and reflection.
+/// Serves the role's routes, health and reflection until `stop` is cancelled, then finishes running calls.
 pub async fn serve<I, IO, E>(
     role: &mut Role,
     context: &Context,

@@ -18,7 +18,7 @@ pub trait Settings: Args {
 pub struct RoleSettings<S>(pub S);
 
 impl<S: Settings> RoleSettings<S> {
-    /// The settings under the names of their fields, which are known in here only.
+    /// The settings under the names of their fields, for internal use.
     fn own() -> Command {
         let command = S::augment_args(Command::new(S::ROLE.name).no_binary_name(true));
         command.mut_args(|arg| {
@@ -49,18 +49,18 @@ impl<S: Settings> Args for RoleSettings<S> {
 }
 
 impl<S: Settings> FromArgMatches for RoleSettings<S> {
-    /// What was said for each setting is said again, under the name of its field.
+    /// Renames each given setting to its field, and parses them again.
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let (own, mut said) = (Self::own(), Vec::new());
+        let (own, mut flags) = (Self::own(), Vec::new());
         for arg in own.get_arguments() {
             let field = arg.get_id().as_str();
             for value in matches.get_raw(&S::ROLE.variable(field)).into_iter().flatten() {
                 let mut flag = OsString::from(format!("--{field}="));
                 flag.push(value);
-                said.push(flag);
+                flags.push(flag);
             }
         }
-        S::from_arg_matches(&own.try_get_matches_from(said)?).map(Self)
+        S::from_arg_matches(&own.try_get_matches_from(flags)?).map(Self)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -104,8 +104,8 @@ mod tests {
         shop: RoleSettings<Shop>,
     }
 
-    fn parse(said: &[&str]) -> Result<Shop, Error> {
-        Cli::try_parse_from([&["shop"], said].concat()).map(|cli| cli.shop.0)
+    fn parse(args: &[&str]) -> Result<Shop, Error> {
+        Cli::try_parse_from([&["shop"], args].concat()).map(|cli| cli.shop.0)
     }
 
     #[test]
@@ -121,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_of_the_variable() {
-        for said in
+    fn errors_name_the_variable() {
+        for args in
             [["--order-patience", "soon"], ["--order-listen", "0.0.0.0:1"], ["--order-database-connections", "0"]]
         {
-            let refused = parse(&said).expect_err("no such value").to_string();
-            let variable = said[0].trim_start_matches('-').replace('-', "_").to_uppercase();
+            let refused = parse(&args).expect_err("no such value").to_string();
+            let variable = args[0].trim_start_matches('-').replace('-', "_").to_uppercase();
             assert!(refused.contains(&variable), "{refused}");
         }
         let help = <Cli as clap::CommandFactory>::command().render_long_help().to_string();

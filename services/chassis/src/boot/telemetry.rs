@@ -1,5 +1,4 @@
-//! Logs to standard error, traces by OTLP where a collector is configured. Jaeger takes OTLP as it is; there is no
-//! exporter of its own any more.
+//! Logs to standard error; traces by OTLP if a collector is configured, such as Jaeger.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -19,10 +18,10 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::boot::config::{Common, LogFormat};
 
-/// Whether spans go anywhere: without, nobody pays for carrying their context around.
+/// Whether spans are exported. If not, their context is not propagated.
 static TRACING: AtomicBool = AtomicBool::new(false);
 
-/// Flushes what is left when the process ends.
+/// Flushes spans when the process ends.
 pub struct Telemetry(Option<SdkTracerProvider>);
 
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +34,7 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Within a tokio runtime, once.
+/// Called once, within a tokio runtime.
 pub fn init(config: &Common, name: &str) -> Result<Telemetry, TelemetryError> {
     let provider = config.otlp_endpoint.as_deref().map(|endpoint| export(endpoint, name)).transpose()?;
     TRACING.store(provider.is_some(), Ordering::Relaxed);
@@ -64,19 +63,19 @@ fn export(endpoint: &str, name: &str) -> Result<SdkTracerProvider, opentelemetry
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
-/// Makes `span` a child of what the caller, or the writer of an event, was doing.
+/// Makes `span` a child of the span of the caller, or of the producer of an event.
 pub fn adopt_parent(span: &Span, traceparent: Option<&str>) {
     if !TRACING.load(Ordering::Relaxed) {
         return;
     }
     if let Some(traceparent) = traceparent {
         let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
-        // A span that no layer records has no parent to set, which is fine.
+        // It fails if no layer records the span.
         let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
     }
 }
 
-/// What we are doing, for whoever goes on with it.
+/// The current span, for a callee or a consumer.
 pub fn traceparent() -> Option<String> {
     if !TRACING.load(Ordering::Relaxed) {
         return None;

@@ -1,11 +1,11 @@
-//! What a check of an invariant found.
+//! The result of checking an invariant.
 
 use std::collections::{BTreeMap, HashSet};
 
-/// How many violations of one kind are kept: those whose ids come first. More change nothing about the verdict.
+/// How many violations of one subject are kept: those with the lowest ids. More do not change the result.
 pub const MOST_VIOLATIONS: usize = 1_000;
 
-/// Ids about which something is wrong because of what an operator did on purpose.
+/// Ids whose violations an operator caused on purpose.
 #[derive(Debug, Default)]
 pub struct Exemptions(HashSet<String>);
 
@@ -15,17 +15,17 @@ impl FromIterator<String> for Exemptions {
     }
 }
 
-/// One invariant, checked: of how many things, and where it is violated.
+/// The result of checking one invariant of one kind of subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Such as `I1`.
     pub invariant: &'static str,
-    /// What was checked, in the plural.
+    /// The kind of what was checked, in the plural.
     pub subject: &'static str,
     pub checked: u64,
-    /// What is wrong, by the id of what it is wrong about.
+    /// What is wrong, by id.
     pub violations: BTreeMap<String, String>,
-    /// How many violations are left out, as an operator caused them on purpose.
+    /// How many violations are left out, as they are exempt.
     pub exempted: u64,
 }
 
@@ -34,7 +34,7 @@ impl Finding {
         Self { invariant, subject, checked: 0, violations: BTreeMap::new(), exempted: 0 }
     }
 
-    /// Adds one that was checked, and what is wrong about it.
+    /// Counts a subject, and adds its violation if there is one.
     pub fn add(&mut self, id: impl ToString, violation: Option<String>) {
         self.checked += 1;
         if let Some(violation) = violation {
@@ -42,7 +42,7 @@ impl Finding {
         }
     }
 
-    /// Adds one that was checked and may be exempt. Exempted violations take no room from the others.
+    /// The same, for a subject that may be exempt. Exempt violations do not count against the maximum.
     pub fn add_unless_exempt(&mut self, exemptions: &Exemptions, id: impl ToString, violation: Option<String>) {
         let id = id.to_string();
         let is_exempt = violation.is_some() && exemptions.0.contains(&id);
@@ -50,7 +50,7 @@ impl Finding {
         self.add(id, violation.filter(|_| !is_exempt));
     }
 
-    /// Adds a violation about something that is counted elsewhere.
+    /// Adds a violation of a subject that is counted elsewhere.
     pub fn violate(&mut self, id: impl ToString, violation: String) {
         self.violations.insert(id.to_string(), violation);
         if self.violations.len() > MOST_VIOLATIONS {
@@ -58,7 +58,7 @@ impl Finding {
         }
     }
 
-    /// Adds what was found in another range of the same subject.
+    /// Adds the finding of another range.
     pub fn merge(&mut self, other: Self) {
         self.checked += other.checked;
         self.exempted += other.exempted;
@@ -67,7 +67,7 @@ impl Finding {
         }
     }
 
-    /// Drops violations about what an earlier check did not find wrong.
+    /// Drops violations of ids that an earlier check found sound.
     pub fn keep_repeated(&mut self, earlier: &Self) {
         self.violations.retain(|id, _| earlier.violations.contains_key(id));
     }

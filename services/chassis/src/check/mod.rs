@@ -1,4 +1,4 @@
-//! What the check of an invariant works with.
+//! Types for checking invariants.
 
 mod finding;
 mod range;

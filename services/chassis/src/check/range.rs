@@ -1,8 +1,8 @@
-//! Ranges of ids, by which large tables are read so that what is in memory at once is bounded.
+//! Ranges of ids, by which large tables are read in bounded memory.
 
 use uuid::Uuid;
 
-/// The ids behind `after`, up to and with `last`.
+/// The ids after `after`, up to and including `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
     pub after: Uuid,
@@ -12,17 +12,17 @@ pub struct Range {
 impl Range {
     pub const ALL: Self = Self { after: Uuid::nil(), last: Uuid::max() };
 
-    /// From behind `after` to where the first of these ends, and if none of them does, to the end of all.
+    /// From `after` to the lowest of these ends; if there is none, to the last id.
     pub fn to_first(after: Uuid, ends: impl IntoIterator<Item = Option<Uuid>>) -> Self {
         Self { after, last: ends.into_iter().flatten().min().unwrap_or(Uuid::max()) }
     }
 
-    /// Where the next one begins, if something may be left.
+    /// The id after which the next range begins, if there may be one.
     pub fn next(self) -> Option<Uuid> {
         (self.last < Uuid::max()).then_some(self.last)
     }
 
-    /// The first range has what has no id, too.
+    /// The first range contains the nil id, too.
     pub fn contains(self, id: Uuid) -> bool {
         (id > self.after || id.is_nil() && self.after.is_nil()) && id <= self.last
     }

@@ -1,4 +1,4 @@
-//! How a service consumes events; the crate `bus` reads them from Kafka.
+//! Consumers and their handlers. The crate `bus` reads the events from Kafka.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::rpc::error::Unexpected;
 
-/// One event, as it was read.
+/// One event, read from a topic or an outbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub topic: String,
@@ -28,7 +28,7 @@ pub struct Record {
     pub traceparent: Option<String>,
 }
 
-/// One event that is to be handled, as a part of what its writer was doing.
+/// One event to handle. Its span is a child of the producer's.
 pub struct Due<'a> {
     pub record: &'a Record,
     pub span: Span,
@@ -37,10 +37,10 @@ pub struct Due<'a> {
 /// Why an event was not handled.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
-    /// It never will be without somebody's help: it becomes a dead letter, and its key is parked.
+    /// A poison message: retrying is useless. It becomes a dead letter, and its key is parked.
     #[error("{0}")]
     Poisoned(String),
-    /// Tried again if it will pass, a dead letter if not.
+    /// Retried if the error is transient; a dead letter if not.
     #[error(transparent)]
     Unexpected(#[from] Unexpected),
 }
@@ -57,28 +57,28 @@ impl From<prost::DecodeError> for HandleError {
     }
 }
 
-/// Handles events in the transaction that remembers having done so. No network calls; what must be told to others goes to the
-/// outbox. Each event arrives at least once and takes effect once; per key they arrive in order.
+/// Handles events in the transaction that updates the inbox. It must not make network calls; events that it causes go to the
+/// outbox. Each event is delivered at least once and takes effect once; those of one key are delivered in order.
 #[tonic::async_trait]
 pub trait Handler: Send + Sync {
     /// Whether it wants events of this type; the others are skipped without touching the database.
     fn wants(&self, event_type: &str) -> bool;
 
-    /// Handles the events that share a transaction, in their order. Rows are locked in one order, whatever the order of the
-    /// events: other partitions' events are handled at the same time. If it fails, they are handed in again one by one.
+    /// Handles the events that share a transaction, in order. It must lock rows in a fixed order, as events of other partitions
+    /// are handled at the same time. If it fails, the events are handled again one by one.
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError>;
 
-    /// Called after the commit of what was handled, such as to wake a step.
+    /// Called after the commit, such as to wake a job.
     fn committed(&self) {}
 }
 
 /// One subscription of a service.
 #[derive(Clone)]
 pub struct Consumer {
-    /// Kafka's group, and whose versions the inbox keeps; such as `inventory`.
+    /// The name of the consumer group, and in the inbox; such as `inventory`.
     pub name: &'static str,
     pub topics: &'static [&'static str],
-    /// Where its effects and its inbox are.
+    /// The database of its effects and its inbox.
     pub db: PgPool,
     pub handler: Arc<dyn Handler>,
 }

@@ -1,6 +1,6 @@
-//! Events that could not be handled. While a key has one, its later events are put behind it, so that their order holds;
-//! redriving hands them to the consumer in that order, and the key is free again when none is left. What can never be handled
-//! is discarded.
+//! Events that could not be handled. While a key has a dead letter, it is parked: its later events become dead letters, too, so
+//! that their order is kept. Redriving passes them to the handler in that order; the key is unparked when none is left. Dead
+//! letters that can never be handled are discarded.
 
 mod discard;
 
@@ -13,15 +13,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::boot::clock::Clock;
-use crate::boot::metrics::{self, Of};
+use crate::boot::metrics::{self, ByConsumer};
 use crate::event::consumer::{Consumer, HandleError, Record};
 use crate::event::inbox;
 use crate::rpc::error::Unexpected;
 
 pub use discard::{AUDIT, Discard, DiscardError, Discarded, discard, discarded};
 
-static DEAD: LazyLock<Family<Of, Counter>> =
-    LazyLock::new(|| metrics::register("dead_letters", "Events put among the dead letters", Family::default()));
+static DEAD: LazyLock<Family<ByConsumer, Counter>> =
+    LazyLock::new(|| metrics::register("dead_letters", "Events that became dead letters", Family::default()));
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadLetter {
@@ -34,8 +34,8 @@ pub struct DeadLetter {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RedriveError {
-    /// What is no event of ours has no key, and no consumer could handle it.
-    #[error("records that cannot be read as events are never redriven: discard them")]
+    /// A record that does not decode as an event has no key, and no handler could handle it.
+    #[error("records that do not decode as events are never redriven: discard them")]
     Unreadable,
     #[error("after {redriven} events: {error}")]
     Failed { redriven: i32, error: String },
@@ -68,7 +68,7 @@ pub async fn list(
     Ok(rows.fetch_all(db).await?.into_iter().map(DeadLetter::from).collect())
 }
 
-/// Hands the letters of a key to the consumer, each in a transaction of its own. How many were handled.
+/// Passes the dead letters of a key to the handler, each in its own transaction. Returns how many were handled.
 pub async fn redrive(consumer: &Consumer, clock: &Clock, key: Uuid) -> Result<i32, RedriveError> {
     if key.is_nil() {
         return Err(RedriveError::Unreadable);
@@ -88,13 +88,13 @@ pub async fn redrive(consumer: &Consumer, clock: &Clock, key: Uuid) -> Result<i3
         redriven += 1;
     }
     if redriven > 0 {
-        tracing::info!(consumer = consumer.name, %key, redriven, at = %clock.now(), "a key was redriven and is free again");
+        tracing::info!(consumer = consumer.name, %key, redriven, at = %clock.now(), "the dead letters of a key were redriven; the key is unparked");
     }
     Ok(redriven)
 }
 
-/// Puts an event aside, and its key with it. One without a key is no event of ours, and may come again, also after it was
-/// discarded.
+/// Adds a dead letter, which parks its key. A record without a key may be delivered again, also after it was discarded; then
+/// this does nothing.
 pub async fn insert(
     db: &mut PgConnection,
     consumer: &str,
@@ -129,15 +129,15 @@ pub async fn insert(
     .execute(&mut *db)
     .await?;
     if inserted.rows_affected() == 0 && !record.key.is_nil() {
-        // The inbox keeps repeats away from here, so this would be another event, and it must not get lost.
+        // The inbox skips duplicates, so this would be another event, which must not be lost.
         let text = format!("{} {} {} has a dead letter already", record.topic, record.partition, record.offset);
         return Err(Unexpected::Broken(text));
     }
-    DEAD.get_or_create(&Of::new(consumer)).inc_by(inserted.rows_affected());
+    DEAD.get_or_create(&ByConsumer::new(consumer)).inc_by(inserted.rows_affected());
     Ok(())
 }
 
-/// Whether the key is parked still, once whoever redrives it is done with the letter at hand.
+/// Whether the key is still parked. Waits for a redrive that is handling one of its dead letters.
 pub(crate) async fn is_parked(tx: &mut PgConnection, consumer: &str, key: Uuid) -> Result<bool, sqlx::Error> {
     lock(tx, consumer, key).await?;
     sqlx::query_scalar!(

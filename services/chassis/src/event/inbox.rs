@@ -1,8 +1,8 @@
-//! Events on their way in. Each arrives at least once and has its effect once: up to which version a consumer answers for
-//! a stream is moved in the transaction of the effect, or of the dead letter.
+//! Consumes events. Each is delivered at least once and takes effect once: the inbox has the last version that a consumer has
+//! consumed of each key, and is updated in the transaction of the effect, or of the dead letter.
 //!
-//! Records that wait together share a transaction, which costs two statements whatever their number. If it fails they are
-//! taken one by one; one that never will be handled becomes a dead letter and parks its key, and the others go on.
+//! Records that wait together share a transaction, so the inbox costs two statements for all of them. If it fails, they are
+//! consumed one by one; a poison message becomes a dead letter and parks its key, and other keys go on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
@@ -16,7 +16,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::boot::clock::Clock;
-use crate::boot::metrics::{self, Of};
+use crate::boot::metrics::{self, ByConsumer};
 use crate::boot::telemetry;
 use crate::event::consumer::{Consumer, Due, HandleError, Record};
 use crate::event::dead_letter;
@@ -24,54 +24,54 @@ use crate::rpc::error::Unexpected;
 
 /// How many records share a transaction at most.
 const GROUP: usize = 32;
-/// The error of a dead letter that is one only because its key had others.
-const BEHIND: &str = "parked";
+/// The error of a dead letter whose key was parked already.
+const PARKED: &str = "parked";
 
-static HANDLED: LazyLock<Family<Of, Counter>> =
+static HANDLED: LazyLock<Family<ByConsumer, Counter>> =
     LazyLock::new(|| metrics::register("events_handled", "Events that took effect, by consumer", Family::default()));
-static REPEATED: LazyLock<Family<Of, Counter>> =
-    LazyLock::new(|| metrics::register("events_repeated", "Events that had taken effect before", Family::default()));
+static REPEATED: LazyLock<Family<ByConsumer, Counter>> =
+    LazyLock::new(|| metrics::register("events_repeated", "Duplicates of consumed events", Family::default()));
 
-/// Takes in records of one partition, in their order. An error is one that will pass: the same records may be handed in
-/// again, and those that took effect are skipped.
-pub async fn take_in(consumer: &Consumer, clock: &Clock, records: &[Record]) -> Result<(), Unexpected> {
+/// Consumes records of one partition, in order. An error is transient: the same records may be passed again, and those that
+/// took effect are skipped.
+pub async fn consume(consumer: &Consumer, clock: &Clock, records: &[Record]) -> Result<(), Unexpected> {
     let wanted: Vec<_> = records.iter().filter(|record| consumer.handler.wants(&record.event_type)).collect();
     for group in wanted.chunks(GROUP) {
-        if group.len() > 1 && together(consumer, clock, group).await.is_ok() {
+        if group.len() > 1 && consume_group(consumer, clock, group).await.is_ok() {
             continue;
         }
         for record in group {
-            alone(consumer, clock, record).await?;
+            consume_one(consumer, clock, record).await?;
         }
     }
     Ok(())
 }
 
-async fn alone(consumer: &Consumer, clock: &Clock, record: &Record) -> Result<(), Unexpected> {
-    match together(consumer, clock, &[record]).await {
+async fn consume_one(consumer: &Consumer, clock: &Clock, record: &Record) -> Result<(), Unexpected> {
+    match consume_group(consumer, clock, &[record]).await {
         Ok(()) => Ok(()),
         Err(HandleError::Unexpected(error)) if error.will_pass() => Err(error),
-        Err(error) => bury(consumer, clock, record, &error.to_string()).await,
+        Err(error) => add_dead_letter(consumer, clock, record, &error.to_string()).await,
     }
 }
 
-/// Makes a record that never will be handled a dead letter, and thereby parks its key.
-async fn bury(consumer: &Consumer, clock: &Clock, record: &Record, error: &str) -> Result<(), Unexpected> {
+/// Makes a poison message a dead letter, which parks its key.
+async fn add_dead_letter(consumer: &Consumer, clock: &Clock, record: &Record, error: &str) -> Result<(), Unexpected> {
     let mut tx = consumer.db.begin().await?;
-    let fate = admit(&mut tx, consumer.name, &[record]).await?;
-    let error = match fate[..] {
-        // Whoever took it in meanwhile had better luck, or buried it.
-        [Fate::Repeated] => return Ok(()),
-        [Fate::Parked] => BEHIND,
+    let disposition = admit(&mut tx, consumer.name, &[record]).await?;
+    let error = match disposition[..] {
+        // Another replica has consumed it meanwhile.
+        [Disposition::Repeated] => return Ok(()),
+        [Disposition::Parked] => PARKED,
         _ => error,
     };
     dead_letter::insert(&mut tx, consumer.name, clock, record, error).await?;
     tx.commit().await?;
-    complain(consumer, record, error);
+    log_dead_letter(consumer, record, error);
     Ok(())
 }
 
-fn complain(consumer: &Consumer, record: &Record, error: &str) {
+fn log_dead_letter(consumer: &Consumer, record: &Record, error: &str) {
     tracing::error!(
         consumer = consumer.name,
         key = %record.key,
@@ -79,44 +79,44 @@ fn complain(consumer: &Consumer, record: &Record, error: &str) {
         version = record.version,
         event_id = %record.event_id,
         error,
-        "an event is a dead letter now, and its key is parked"
+        "the event became a dead letter; its key is parked"
     );
 }
 
-async fn together(consumer: &Consumer, clock: &Clock, records: &[&Record]) -> Result<(), HandleError> {
+async fn consume_group(consumer: &Consumer, clock: &Clock, records: &[&Record]) -> Result<(), HandleError> {
     let mut tx = consumer.db.begin().await?;
-    let fates = admit(&mut tx, consumer.name, records).await?;
+    let dispositions = admit(&mut tx, consumer.name, records).await?;
     let (mut due, mut parked, mut repeated) = (Vec::new(), Vec::new(), 0);
-    for (record, fate) in records.iter().zip(fates) {
-        match fate {
-            Fate::Due => due.push(Due { record, span: span(consumer, record) }),
-            Fate::Parked => parked.push(record),
-            Fate::Repeated => repeated += 1,
+    for (record, disposition) in records.iter().zip(dispositions) {
+        match disposition {
+            Disposition::Due => due.push(Due { record, span: span(consumer, record) }),
+            Disposition::Parked => parked.push(record),
+            Disposition::Repeated => repeated += 1,
         }
     }
     if !due.is_empty() {
         handle_all(consumer, &mut tx, &due).await?;
     }
     for record in &parked {
-        dead_letter::insert(&mut tx, consumer.name, clock, record, BEHIND).await?;
+        dead_letter::insert(&mut tx, consumer.name, clock, record, PARKED).await?;
     }
     tx.commit().await?;
-    HANDLED.get_or_create(&Of::new(consumer.name)).inc_by(due.len() as u64);
-    REPEATED.get_or_create(&Of::new(consumer.name)).inc_by(repeated);
+    HANDLED.get_or_create(&ByConsumer::new(consumer.name)).inc_by(due.len() as u64);
+    REPEATED.get_or_create(&ByConsumer::new(consumer.name)).inc_by(repeated);
     for record in parked {
-        complain(consumer, record, BEHIND);
+        log_dead_letter(consumer, record, PARKED);
     }
     consumer.handler.committed();
     Ok(())
 }
 
-/// What panics on one event must not end the work on all others.
+/// A panic of the handler fails its events, and must not end the consumer.
 async fn handle_all(consumer: &Consumer, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
     let handled = AssertUnwindSafe(consumer.handler.handle_all(tx, due)).catch_unwind().await;
     handled.unwrap_or_else(|_| Err(HandleError::Poisoned("the handler panicked".to_owned())))
 }
 
-/// Hands a record to its handler, as a part of what its writer was doing.
+/// Passes one record to the handler.
 pub(crate) async fn handle(consumer: &Consumer, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
     handle_all(consumer, tx, &[Due { record, span: span(consumer, record) }]).await
 }
@@ -128,43 +128,43 @@ fn span(consumer: &Consumer, record: &Record) -> Span {
     span
 }
 
-/// What is to be done with a record.
+/// What to do with a record.
 #[derive(Clone, Copy)]
-enum Fate {
+enum Disposition {
     Due,
-    /// Its key has dead letters, and it goes behind them.
+    /// Its key is parked, so it becomes a dead letter, too.
     Parked,
     Repeated,
 }
 
-/// Answers for records from here on: moves the versions of their streams on, and says what is left to do. The rows of the
-/// inbox are held from here to the commit, so that no handler ever meets another one at work on the same event.
-async fn admit(tx: &mut PgConnection, consumer: &str, records: &[&Record]) -> Result<Vec<Fate>, Unexpected> {
-    let mut streams = read(tx, consumer, records).await?;
-    for (key, stream) in streams.iter_mut().filter(|(_, stream)| stream.parked) {
-        stream.parked = dead_letter::is_parked(tx, consumer, *key).await?;
+/// Advances the inbox to the versions of these records, and returns what to do with each. The inbox rows stay locked until the
+/// commit, so that no other replica handles the same events at the same time.
+async fn admit(tx: &mut PgConnection, consumer: &str, records: &[&Record]) -> Result<Vec<Disposition>, Unexpected> {
+    let mut keys = read(tx, consumer, records).await?;
+    for (key, state) in keys.iter_mut().filter(|(_, state)| state.parked) {
+        state.parked = dead_letter::is_parked(tx, consumer, *key).await?;
     }
-    let mut moved = HashMap::<Uuid, i64>::new();
-    let fates = records.iter().map(|record| {
-        let stream = streams.get(&record.key);
-        let known = stream.map_or(0, |stream| stream.version);
-        if record.version <= *moved.get(&record.key).unwrap_or(&known) {
-            return Fate::Repeated;
+    let mut advanced = HashMap::<Uuid, i64>::new();
+    let dispositions = records.iter().map(|record| {
+        let state = keys.get(&record.key);
+        let known = state.map_or(0, |state| state.version);
+        if record.version <= *advanced.get(&record.key).unwrap_or(&known) {
+            return Disposition::Repeated;
         }
-        moved.insert(record.key, record.version);
-        if stream.is_some_and(|stream| stream.parked) { Fate::Parked } else { Fate::Due }
+        advanced.insert(record.key, record.version);
+        if state.is_some_and(|state| state.parked) { Disposition::Parked } else { Disposition::Due }
     });
-    let fates = fates.collect();
-    let moves = moved.into_iter().map(|(key, after)| {
-        let before = streams.get(&key).map_or(0, |stream| stream.version);
+    let dispositions = dispositions.collect();
+    let moves = advanced.into_iter().map(|(key, after)| {
+        let before = keys.get(&key).map_or(0, |state| state.version);
         (key, before, after)
     });
     advance(tx, consumer, moves.collect()).await?;
-    Ok(fates)
+    Ok(dispositions)
 }
 
-/// What is known of a stream before its records are handled.
-struct Stream {
+/// The state of a key before its records are handled. The column `stream` of the inbox is the key.
+struct KeyState {
     version: i64,
     parked: bool,
 }
@@ -173,7 +173,7 @@ async fn read(
     tx: &mut PgConnection,
     consumer: &str,
     records: &[&Record],
-) -> Result<BTreeMap<Uuid, Stream>, sqlx::Error> {
+) -> Result<BTreeMap<Uuid, KeyState>, sqlx::Error> {
     let mut keys: Vec<_> = records.iter().map(|record| record.key).collect();
     keys.sort_unstable();
     keys.dedup();
@@ -187,16 +187,16 @@ async fn read(
     )
     .fetch_all(tx)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.stream, Stream { version: row.version, parked: row.parked })).collect())
+    Ok(rows.into_iter().map(|row| (row.stream, KeyState { version: row.version, parked: row.parked })).collect())
 }
 
-/// Moves streams on, from the versions at which they were read. If somebody else takes in the same records at the same
-/// time, such as a replica that does not know yet that it lost the partition, this waits for it and then fails.
+/// Updates the inbox from the versions that were read. If another replica consumes the same records at the same time, such as
+/// one that does not know yet that it lost the partition in a rebalance, this waits for it and then fails.
 async fn advance(tx: &mut PgConnection, consumer: &str, mut moves: Vec<(Uuid, i64, i64)>) -> Result<(), Unexpected> {
     if moves.is_empty() {
         return Ok(());
     }
-    // In one order everywhere, so that two who write the same rows cannot wait for each other.
+    // A fixed order, so that two transactions that write the same rows cannot deadlock.
     moves.sort_unstable();
     let keys: Vec<_> = moves.iter().map(|it| it.0).collect();
     let before: Vec<_> = moves.iter().map(|it| it.1).collect();
@@ -218,6 +218,6 @@ async fn advance(tx: &mut PgConnection, consumer: &str, mut moves: Vec<(Uuid, i6
     if done.rows_affected() == keys.len() as u64 {
         return Ok(());
     }
-    let source = "the same events are being taken in elsewhere".into();
+    let source = "it consumes the same events".into();
     Err(Unexpected::Peer { peer: "another replica", source })
 }

@@ -1,4 +1,4 @@
-//! Events, out of a service and into it.
+//! Publishing events (`outbox`, `relay`) and consuming them (`consumer`, `inbox`, `dead_letter`).
 
 pub(crate) mod consumer;
 pub mod dead_letter;

@@ -1,5 +1,5 @@
-//! Events on their way out. [`append`] puts one into the transaction of what it tells; the relay publishes it once that
-//! is committed, and only then.
+//! Events to publish. [`append`] adds one to the transaction of the change that it is about; the relay publishes it after
+//! the commit, never before.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub async fn append(db: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Several events of one transaction, appended by one statement. Each is a part of what was going on when it was pushed.
+/// Several events of one transaction, appended by one statement. Each belongs to the trace in which it was pushed.
 #[derive(Debug, Default)]
 pub struct Batch {
     events: Vec<Event>,
@@ -91,7 +91,7 @@ impl Batch {
     }
 }
 
-/// Tells whoever waits for work that there is some: call it right after the commit.
+/// Wakes a job that waits for work. Call it right after the commit.
 #[derive(Debug, Clone, Default)]
 pub struct Wake(Arc<Notify>);
 
@@ -105,7 +105,7 @@ impl Wake {
     }
 }
 
-/// What the relay of one service works on.
+/// The outbox of one service, for its relay.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     pub db: PgPool,

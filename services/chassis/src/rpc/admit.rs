@@ -1,5 +1,5 @@
-//! Who comes in: the policy of the RPC against the caller's access token, or for RPCs between services their name. It is
-//! the outer of the two layers around every handler, and the reason why a handler never asks whether it may.
+//! Authorization: checks the policy of the RPC against the caller's access token or, for RPCs between services, the caller's
+//! name. This layer is around every handler, so that a handler never checks it.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -16,7 +16,8 @@ use crate::rpc::error::Error;
 use crate::rpc::policy::{Access, Policies};
 use crate::rpc::token::Verifier;
 
-/// Carries the name of a calling service. Roles listen on loopback only (`config::parse_loopback`), and the edge strips it from clients.
+/// The name of a calling service. Roles listen on loopback only (`config::parse_loopback`), and the edge removes the header from
+/// clients' requests.
 pub const SERVICE_HEADER: &str = "x-souk-service";
 
 #[derive(Clone)]
@@ -53,7 +54,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        // Health and reflection are not ours, and public.
+        // Health and reflection have no policy; they are public.
         if path.starts_with("/grpc.") {
             return Either::Left(self.inner.call(request));
         }
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_case_of_the_scheme_and_the_number_of_spaces_say_nothing() {
+    fn the_case_of_the_scheme_and_the_number_of_spaces_do_not_matter() {
         for good in ["Bearer a.b.c", "bearer a.b.c", "BEARER a.b.c", "bEaReR    a.b.c"] {
             assert_eq!(bearer_token(good), Some("a.b.c"), "{good}");
         }

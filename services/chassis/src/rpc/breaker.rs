@@ -1,8 +1,8 @@
-//! A peer that only fails is left alone for a moment: nobody waits for what is known to be away, and what comes back is not
-//! met by everybody at once. One call a second then finds out whether it is back.
+//! A circuit breaker: after several failures in a row, calls to a peer fail at once, so that no caller waits for a peer that is
+//! down, and a peer that recovers is not overloaded at once. Then one call per second probes whether it is back.
 //!
-//! What a caller does to itself says nothing about a peer: a call that was dropped, or that ended by a deadline in which no
-//! peer could be expected to answer, counts neither way. Otherwise one impatient customer could take a peer from all others.
+//! A call that its caller dropped, or whose deadline was too short for any peer, counts neither as a failure nor as a success.
+//! Otherwise one client with short deadlines could cut off a peer for all others.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,27 +12,27 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
-use crate::boot::metrics::{self, Of};
+use crate::boot::metrics::{self, ByPeer};
 
-/// How many failures in a row it takes.
+/// How many failures in a row open the circuit.
 const FAILURES: u32 = 10;
-const LEFT_ALONE: Duration = Duration::from_secs(1);
-/// A peer that was silent for so long has failed, whoever set the deadline. It is a hundred times what an answer usually takes,
-/// so that a peer that is merely busy is not blamed, and a tenth of the deadline of callers that set none, so that a peer that
-/// hangs is found out by them.
+/// How long it is open before the next probe.
+const OPEN_FOR: Duration = Duration::from_secs(1);
+/// A timeout counts as a failure only if the peer had this much time. It is a hundred times what a response usually takes, so
+/// that a busy peer does not count as failed, and a tenth of the default deadline, so that a peer that hangs does.
 pub(crate) const FAIR_TIME: Duration = Duration::from_millis(500);
 
-static OPEN: LazyLock<Family<Of, Gauge>> =
-    LazyLock::new(|| metrics::register("breaker_open", "Whether a peer is being left alone", Family::default()));
-static REFUSED: LazyLock<Family<Of, Counter>> = LazyLock::new(|| {
-    metrics::register("breaker_refused", "Calls that were not made, as their peer was left alone", Family::default())
+static OPEN: LazyLock<Family<ByPeer, Gauge>> =
+    LazyLock::new(|| metrics::register("breaker_open", "Whether the circuit of a peer is open", Family::default()));
+static REFUSED: LazyLock<Family<ByPeer, Counter>> = LazyLock::new(|| {
+    metrics::register("breaker_refused", "Calls that were not made, as the circuit was open", Family::default())
 });
 
 #[derive(Debug, thiserror::Error)]
-#[error("it fails each time, and is left alone")]
-pub struct LeftAlone;
+#[error("the circuit is open, as calls failed repeatedly")]
+pub struct CircuitOpen;
 
-/// What is known of one peer.
+/// The circuit breaker of one peer.
 #[derive(Debug)]
 pub struct Breaker {
     peer: &'static str,
@@ -44,7 +44,7 @@ enum State {
     Closed {
         failures: u32,
     },
-    /// The next call to find out whether the peer is back is made then.
+    /// The next probe is made then.
     Open {
         until: Instant,
     },
@@ -55,28 +55,28 @@ impl Breaker {
         Arc::new(Self { peer, state: Mutex::new(State::Closed { failures: 0 }) })
     }
 
-    /// Asks whether a call may be made whose caller waits for `patience`. While the peer is left alone, a call that gives it a
-    /// fair time is the first that may find out whether it is back; others may when there was none for another second.
-    pub fn begin(self: &Arc<Self>, patience: Duration) -> Result<Attempt, LeftAlone> {
-        self.begin_at(Instant::now(), patience)
+    /// Admits a call whose caller waits for `timeout`. While the circuit is open, a call with a fair timeout may be the next
+    /// probe; one with a shorter timeout only if there was no probe for another second.
+    pub fn begin(self: &Arc<Self>, timeout: Duration) -> Result<Attempt, CircuitOpen> {
+        self.begin_at(Instant::now(), timeout)
     }
 
-    fn begin_at(self: &Arc<Self>, now: Instant, patience: Duration) -> Result<Attempt, LeftAlone> {
-        let behind = if patience >= FAIR_TIME { Duration::ZERO } else { LEFT_ALONE };
+    fn begin_at(self: &Arc<Self>, now: Instant, timeout: Duration) -> Result<Attempt, CircuitOpen> {
+        let delay = if timeout >= FAIR_TIME { Duration::ZERO } else { OPEN_FOR };
         let mut state = self.state();
         let is_probe = match &mut *state {
             State::Closed { .. } => false,
-            State::Open { until } if *until + behind <= now => {
-                // The next one follows even if this one never tells how it ended.
-                *until = now + LEFT_ALONE - behind;
+            State::Open { until } if *until + delay <= now => {
+                // The next probe follows even if this one never reports its outcome.
+                *until = now + OPEN_FOR - delay;
                 true
             }
             State::Open { .. } => {
-                REFUSED.get_or_create(&Of::new(self.peer)).inc();
-                return Err(LeftAlone);
+                REFUSED.get_or_create(&ByPeer::new(self.peer)).inc();
+                return Err(CircuitOpen);
             }
         };
-        Ok(Attempt { breaker: self.clone(), is_probe, patience })
+        Ok(Attempt { breaker: self.clone(), is_probe, timeout })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,23 +89,23 @@ impl Breaker {
             State::Closed { failures } => *failures = 0,
             State::Open { .. } if is_probe => {
                 *state = State::Closed { failures: 0 };
-                OPEN.get_or_create(&Of::new(self.peer)).set(0);
-                tracing::info!(peer = self.peer, "it is back");
+                OPEN.get_or_create(&ByPeer::new(self.peer)).set(0);
+                tracing::info!(peer = self.peer, "the peer is back; its circuit is closed");
             }
-            // A call that was made before: it tells of the past.
+            // The call began before the circuit opened.
             State::Open { .. } => {}
         }
     }
 
     fn failed(&self, is_probe: bool, now: Instant) {
-        let until = now + LEFT_ALONE;
+        let until = now + OPEN_FOR;
         let mut state = self.state();
         match &mut *state {
             State::Closed { failures } if *failures + 1 < FAILURES => *failures += 1,
             State::Closed { .. } => {
                 *state = State::Open { until };
-                OPEN.get_or_create(&Of::new(self.peer)).set(1);
-                tracing::warn!(peer = self.peer, "it fails each time, and is left alone");
+                OPEN.get_or_create(&ByPeer::new(self.peer)).set(1);
+                tracing::warn!(peer = self.peer, "calls to the peer failed repeatedly; its circuit is open");
             }
             State::Open { until: next } if is_probe => *next = until,
             State::Open { .. } => {}
@@ -113,29 +113,29 @@ impl Breaker {
     }
 }
 
-/// A call that may be made. One that is dropped without saying how it ended counts neither way.
+/// An admitted call. If it is dropped without reporting its outcome, it counts neither way.
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt {
     breaker: Arc<Breaker>,
     is_probe: bool,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Attempt {
-    /// The peer answered, whatever it said.
+    /// The peer responded, also with an error.
     pub fn succeeded(self) {
         self.breaker.succeeded(self.is_probe);
     }
 
-    /// The peer cannot be reached, or said that it cannot answer.
+    /// The peer is unreachable or unavailable.
     pub fn failed(self) {
         self.breaker.failed(self.is_probe, Instant::now());
     }
 
-    /// The peer did not answer within the time that its caller gave it.
+    /// The peer did not respond before the caller's deadline.
     pub fn timed_out(self) {
-        if self.patience >= FAIR_TIME {
+        if self.timeout >= FAIR_TIME {
             self.failed();
         }
     }
@@ -148,19 +148,19 @@ mod tests {
     const TOO_SHORT: Duration = FAIR_TIME.saturating_sub(Duration::from_millis(1));
 
     fn begin(breaker: &Arc<Breaker>, now: Instant) -> Attempt {
-        breaker.begin_at(now, FAIR_TIME).expect("it is not left alone")
+        breaker.begin_at(now, FAIR_TIME).expect("the circuit is closed")
     }
 
     fn fail(breaker: &Arc<Breaker>, now: Instant) {
         breaker.failed(begin(breaker, now).is_probe, now);
     }
 
-    fn is_left_alone(breaker: &Arc<Breaker>, now: Instant) -> bool {
+    fn is_open(breaker: &Arc<Breaker>, now: Instant) -> bool {
         breaker.begin_at(now, Duration::MAX).is_err()
     }
 
     #[test]
-    fn failures_in_a_row_open_it_and_one_call_a_second_finds_out_whether_it_may_close() {
+    fn failures_in_a_row_open_the_circuit_and_one_probe_a_second_may_close_it() {
         let (breaker, now) = (Breaker::new("test"), Instant::now());
         for _ in 0..FAILURES * 3 {
             fail(&breaker, now);
@@ -170,17 +170,17 @@ mod tests {
         for _ in 0..FAILURES {
             fail(&breaker, now);
         }
-        assert!(is_left_alone(&breaker, now));
+        assert!(is_open(&breaker, now));
         late_failure.failed();
         late_success.succeeded();
-        assert!(is_left_alone(&breaker, now), "calls that were made before tell nothing");
+        assert!(is_open(&breaker, now), "calls that began before do not count");
 
-        let later = now + LEFT_ALONE;
+        let later = now + OPEN_FOR;
         let probe = begin(&breaker, later);
-        assert!(is_left_alone(&breaker, later), "one at a time");
+        assert!(is_open(&breaker, later), "one at a time");
         breaker.failed(probe.is_probe, later);
-        assert!(is_left_alone(&breaker, later));
-        begin(&breaker, later + LEFT_ALONE).succeeded();
+        assert!(is_open(&breaker, later));
+        begin(&breaker, later + OPEN_FOR).succeeded();
         for _ in 1..FAILURES {
             fail(&breaker, later);
         }
@@ -188,30 +188,30 @@ mod tests {
     }
 
     #[test]
-    fn what_callers_do_to_themselves_counts_neither_way() {
+    fn dropped_calls_and_short_timeouts_do_not_count() {
         let (breaker, now) = (Breaker::new("test"), Instant::now());
         for _ in 1..FAILURES {
             fail(&breaker, now);
         }
         for _ in 0..FAILURES * 3 {
-            breaker.begin_at(now, TOO_SHORT).expect("it is asked").timed_out();
+            breaker.begin_at(now, TOO_SHORT).expect("the circuit is closed").timed_out();
             drop(begin(&breaker, now));
         }
         begin(&breaker, now).timed_out();
-        assert!(is_left_alone(&breaker, now), "the last call gave a fair time, and the failures before still count");
+        assert!(is_open(&breaker, now), "the last call had a fair timeout, and the failures before still count");
     }
 
     #[test]
-    fn short_calls_do_not_take_the_place_of_a_probe_and_none_is_waited_for() {
+    fn short_calls_do_not_replace_a_probe_and_no_probe_is_waited_for() {
         let (breaker, now) = (Breaker::new("test"), Instant::now());
         for _ in 0..FAILURES {
             fail(&breaker, now);
         }
-        let second = |count| now + LEFT_ALONE * count;
-        breaker.begin_at(second(1), TOO_SHORT).expect_err("it may not be able to tell");
+        let second = |count| now + OPEN_FOR * count;
+        breaker.begin_at(second(1), TOO_SHORT).expect_err("its timeout is too short for a probe");
         drop(begin(&breaker, second(1)));
-        assert!(is_left_alone(&breaker, second(1)), "still one a second");
-        breaker.begin_at(second(3), TOO_SHORT).expect("nobody else asked for a second").timed_out();
+        assert!(is_open(&breaker, second(1)), "still one a second");
+        breaker.begin_at(second(3), TOO_SHORT).expect("there was no probe for a second").timed_out();
         breaker.begin_at(second(3), TOO_SHORT).expect_err("one a second of these, too");
         let endless = begin(&breaker, second(3));
         begin(&breaker, second(4)).succeeded();

@@ -1,4 +1,4 @@
-//! Whoever calls: what a handler knows of it.
+//! The caller of an RPC, as its handler sees it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::rpc::error::Error;
 use crate::rpc::idempotency::Key;
-use crate::rpc::run_to_end::{DEFAULT_DEADLINE, Deadline, worth_beginning};
+use crate::rpc::run_to_end::{DEFAULT_DEADLINE, Deadline, time_left};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
@@ -18,7 +18,7 @@ pub enum Identity {
     Service { name: String },
 }
 
-/// Whose things a query may touch.
+/// The owner whose rows a query may read or change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     Only(Uuid),
@@ -48,9 +48,9 @@ impl Caller {
         Self { identity, deadline, idempotency_key: None }
     }
 
-    /// How much longer the caller waits; an error if hardly any more, as nobody should begin what nobody waits for.
+    /// The time until the caller's deadline; an error if it is too short to begin anything.
     pub fn time_left(&self) -> Result<Duration, Error> {
-        worth_beginning(self.deadline)
+        time_left(self.deadline)
     }
 
     /// The signed-in user.
@@ -61,7 +61,7 @@ impl Caller {
         }
     }
 
-    /// A customer reaches what is theirs, an operator what is anybody's.
+    /// A customer may access their own rows, an operator those of anybody.
     pub fn owner(&self) -> Result<Owner, Error> {
         match &self.identity {
             Identity::Customer { user_id, .. } => Ok(Owner::Only(*user_id)),
@@ -80,8 +80,8 @@ impl Caller {
         }
     }
 
-    /// The call's idempotency key, from the field or the header. Taken out of the request, so that what is hashed is the
-    /// same whichever way it came.
+    /// The idempotency key, from the field or the header. It is removed from the request, so that the request's hash is the same
+    /// in both cases.
     pub fn take_key(&self, request_id: &mut String) -> Result<Key, Error> {
         let field = std::mem::take(request_id);
         match (field.as_str(), self.idempotency_key.as_deref()) {
@@ -93,7 +93,7 @@ impl Caller {
     }
 }
 
-/// Takes a request apart: who calls, and what is asked.
+/// Splits a request into its caller and its message.
 pub fn accept<T>(mut request: Request<T>) -> (Caller, T) {
     let identity = request.extensions_mut().remove::<Identity>().unwrap_or(Identity::Anonymous);
     let deadline = request.extensions_mut().remove::<Deadline>();

@@ -1,4 +1,4 @@
-//! Calls to other services. They carry the caller's deadline and trace, and our name; a peer that is away is left alone.
+//! Calls to other services, with the caller's deadline and trace, our name, and a circuit breaker.
 
 use std::error::Error as _;
 use std::pin::Pin;
@@ -15,12 +15,12 @@ use tower::{Service, ServiceExt};
 
 use crate::boot::telemetry;
 use crate::rpc::admit::SERVICE_HEADER;
-use crate::rpc::breaker::{Breaker, LeftAlone};
+use crate::rpc::breaker::{Breaker, CircuitOpen};
 use crate::rpc::error::{Error, Unexpected};
-use crate::rpc::run_to_end::{WORTH_BEGINNING, grpc_timeout};
+use crate::rpc::run_to_end::{MIN_TIME_LEFT, grpc_timeout};
 
-type Answer = http::Response<Body>;
-type Failure = tonic::transport::Error;
+type HttpResponse = http::Response<Body>;
+type TransportError = tonic::transport::Error;
 
 /// Another service.
 #[derive(Debug, Clone)]
@@ -29,19 +29,20 @@ pub struct Peer {
     breaker: Arc<Breaker>,
 }
 
+/// Why a peer did not respond.
 #[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
+pub enum PeerError {
     #[error(transparent)]
-    LeftAlone(#[from] LeftAlone),
-    #[error("there is no time left to ask it")]
-    TooLate,
-    #[error("it did not answer before the deadline")]
+    CircuitOpen(#[from] CircuitOpen),
+    #[error("there is no time left for a call")]
+    NoTimeLeft,
+    #[error("the peer did not respond before the deadline")]
     TimedOut,
-    #[error("it cannot be reached")]
-    Transport(#[source] Failure),
+    #[error("the peer cannot be reached")]
+    Transport(#[source] TransportError),
 }
 
-/// Where a peer is.
+/// The address of a peer.
 #[derive(Debug, Clone)]
 pub struct Url(Endpoint);
 
@@ -50,7 +51,7 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|error| format!("it is not a URL: {error}"))?;
-        // Without a scheme every call would fail, and so it would with TLS, which is not set up.
+        // Without a scheme every call would fail. TLS is not supported yet.
         match endpoint.uri().scheme_str() {
             Some("http") => Ok(Self(endpoint)),
             _ => Err(format!("`{text}` does not begin with http://")),
@@ -58,63 +59,63 @@ impl FromStr for Url {
     }
 }
 
-/// A channel to `peer`, such as `product`, that connects when first used and again whenever it must.
+/// A channel to `peer`, such as `product`. It connects when first used, and reconnects when needed.
 pub fn connect(peer: &'static str, url: &Url) -> Peer {
     let endpoint = url
         .0
         .clone()
         .connect_timeout(Duration::from_secs(1))
         .tcp_nodelay(true)
-        // One that stands still without closing anything is left for another one soon.
+        // A connection to a replica that hangs is replaced within four seconds.
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(2));
     Peer { channel: endpoint.connect_lazy(), breaker: Breaker::new(peer) }
 }
 
 impl Service<http::Request<Body>> for Peer {
-    type Response = Answer;
-    type Error = NoAnswer;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, NoAnswer>> + Send>>;
+    type Response = HttpResponse;
+    type Error = PeerError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, PeerError>> + Send>>;
 
-    /// Waiting for the channel is part of the call, and bounded by its deadline.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NoAnswer>> {
+    /// Always ready: waiting for the channel is part of the call, and bounded by its deadline.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), PeerError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let Self { channel, breaker } = self.clone();
         Box::pin(async move {
-            let patience = grpc_timeout(request.headers()).unwrap_or(Duration::MAX);
-            if patience < WORTH_BEGINNING {
-                return Err(NoAnswer::TooLate);
+            let time_left = grpc_timeout(request.headers()).unwrap_or(Duration::MAX);
+            if time_left < MIN_TIME_LEFT {
+                return Err(PeerError::NoTimeLeft);
             }
-            let attempt = breaker.begin(patience)?;
-            // tonic's own timer begins only when there is a connection.
-            let Ok(answer) = timeout(patience, channel.oneshot(request)).await else {
+            let attempt = breaker.begin(time_left)?;
+            // tonic's own timer starts only when there is a connection.
+            let Ok(response) = timeout(time_left, channel.oneshot(request)).await else {
                 attempt.timed_out();
-                return Err(NoAnswer::TimedOut);
+                return Err(PeerError::TimedOut);
             };
-            match &answer {
+            match &response {
                 Err(error) if is_our_timer(error) => attempt.timed_out(),
                 Err(_) => attempt.failed(),
-                Ok(answer) => match code(answer) {
+                Ok(response) => match code(response) {
                     Code::Unavailable => attempt.failed(),
-                    // It ends calls by the deadline that we handed on.
+                    // The peer enforces the deadline that we passed on.
                     Code::DeadlineExceeded => attempt.timed_out(),
                     _ => attempt.succeeded(),
                 },
             }
-            answer.map_err(NoAnswer::Transport)
+            response.map_err(PeerError::Transport)
         })
     }
 }
 
-/// An error stands in the headers; an answer that has none there is one.
-fn code(answer: &Answer) -> Code {
-    Code::from_bytes(answer.headers().get("grpc-status").map_or(b"0", |it| it.as_bytes()))
+/// The code of an error is in the headers; a success has none there.
+fn code(response: &HttpResponse) -> Code {
+    Code::from_bytes(response.headers().get("grpc-status").map_or(b"0", |it| it.as_bytes()))
 }
 
-/// A request from the service `name`, worth answering until `deadline`.
+/// A request from the service `name`, with this deadline.
 pub fn request<T>(name: &'static str, deadline: Instant, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(SERVICE_HEADER, tonic::metadata::MetadataValue::from_static(name));
@@ -125,52 +126,53 @@ pub fn request<T>(name: &'static str, deadline: Instant, message: T) -> Request<
     request
 }
 
-/// When a call that got lost is made again: soon, and once more when the channel surely knows that its connection is closed.
-const AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
+/// The pauses before the retries of a lost call: a short one, and one after which the channel surely knows that its connection
+/// is closed.
+const RETRY_AFTER: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
 
-/// Asks for what only reads, and asks again if the call got lost, as it does when a replica dies or leaves in the middle of
-/// it. The edge cannot do that: it knows only of our own caller.
-pub async fn read<T, F>(ask: impl Fn() -> F) -> Result<T, Status>
+/// Makes a call that only reads, and retries it if it is lost, as when a replica stops during the call. The edge cannot retry
+/// it: it sees only our caller's call.
+pub async fn read<T, F>(call: impl Fn() -> F) -> Result<T, Status>
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
-    for pause in AGAIN_AFTER {
-        match ask().await {
-            Err(status) if got_lost(&status) => tokio::time::sleep(pause).await,
-            answer => return answer.map(Response::into_inner),
+    for pause in RETRY_AFTER {
+        match call().await {
+            Err(status) if is_lost(&status) => tokio::time::sleep(pause).await,
+            outcome => return outcome.map(Response::into_inner),
         }
     }
-    ask().await.map(Response::into_inner)
+    call().await.map(Response::into_inner)
 }
 
-/// Whether nobody answered a call that somebody else may.
-fn got_lost(status: &Status) -> bool {
-    let left_alone = matches!(no_answer(status), Some(NoAnswer::LeftAlone(_)));
-    let is_away = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
-    (is_away || is_ours(status)) && !left_alone && !is_out_of_time(status)
+/// Whether a call got no response, and another replica may respond.
+fn is_lost(status: &Status) -> bool {
+    let circuit_open = matches!(peer_error(status), Some(PeerError::CircuitOpen(_)));
+    let is_unavailable = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+    (is_unavailable || is_local(status)) && !circuit_open && !is_out_of_time(status)
 }
 
-fn no_answer(status: &Status) -> Option<&NoAnswer> {
+fn peer_error(status: &Status) -> Option<&PeerError> {
     status.source()?.downcast_ref()
 }
 
-/// Whether no peer answered this as its status: what was read of an answer has no source, and what tonic's client tells of a
-/// connection has. Its code says little, as it is INTERNAL of one that a peer that leaves has closed with GOAWAY.
-fn is_ours(status: &Status) -> bool {
+/// Whether our client made this status, and not the peer: a status from a response has no source. The code does not tell: it is
+/// INTERNAL for a connection that a stopping peer has closed with GOAWAY.
+fn is_local(status: &Status) -> bool {
     status.source().is_some()
 }
 
-/// Whether the deadline of a call passed before it was answered.
+/// Whether the deadline of a call passed before there was a response.
 fn is_out_of_time(status: &Status) -> bool {
-    match no_answer(status) {
-        Some(NoAnswer::TooLate | NoAnswer::TimedOut) => true,
-        Some(NoAnswer::Transport(error)) => is_our_timer(error),
-        Some(NoAnswer::LeftAlone(_)) | None => false,
+    match peer_error(status) {
+        Some(PeerError::NoTimeLeft | PeerError::TimedOut) => true,
+        Some(PeerError::Transport(error)) => is_our_timer(error),
+        Some(PeerError::CircuitOpen(_)) | None => false,
     }
 }
 
-/// tonic's client has a timer of its own for the deadline.
-fn is_our_timer(error: &Failure) -> bool {
+/// Whether tonic's client timed out, which has its own timer for the deadline.
+fn is_our_timer(error: &TransportError) -> bool {
     let mut source = error.source();
     while let Some(error) = source {
         if error.is::<TimeoutExpired>() {
@@ -181,14 +183,14 @@ fn is_our_timer(error: &Failure) -> bool {
     false
 }
 
-/// What a peer's failure means for our own caller.
+/// Converts a failed call to a peer into the error for our own caller.
 pub fn failed(peer: &'static str, status: Status) -> Error {
     let lost = |status| Unexpected::Peer { peer, source: Box::new(status) }.into();
     match status.code() {
         Code::DeadlineExceeded => Error::DeadlineExceeded,
         _ if is_out_of_time(&status) => Error::DeadlineExceeded,
         Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::Unknown | Code::Cancelled => lost(status),
-        _ if is_ours(&status) => lost(status),
+        _ if is_local(&status) => lost(status),
         _ => Unexpected::Broken(format!("{peer} refused our request: {status}")).into(),
     }
 }
@@ -215,7 +217,7 @@ mod tests {
         HealthClient::new(peer.clone()).check(request).await.map(Response::into_inner)
     }
 
-    /// A peer that takes connections, and what it does with each.
+    /// A peer that accepts connections, and what it does with each.
     async fn peer<F: Future<Output = Infallible> + Send + 'static>(then: fn(TcpStream) -> F) -> Peer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -228,8 +230,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_closes_under_a_call_is_no_deadline() {
-        // Gone at once, so that some calls find it closing before they are sent; and gone with the request.
+    async fn a_connection_that_closes_during_a_call_is_not_a_timeout() {
+        // One peer closes at once, so that some calls are not sent; the other closes when it has the request.
         let at_once = peer(|stream| async move {
             drop(stream);
             std::future::pending().await
@@ -242,8 +244,8 @@ mod tests {
         let mut codes = Vec::new();
         for peer in [at_once.await, with_request.await] {
             for _ in 0..5 {
-                let status = ask(&peer, Duration::from_secs(5)).await.expect_err("nobody answers");
-                assert!(got_lost(&status), "{status:?}");
+                let status = ask(&peer, Duration::from_secs(5)).await.expect_err("there is no response");
+                assert!(is_lost(&status), "{status:?}");
                 codes.push(status.code());
                 assert!(matches!(failed("test", status), Error::Unexpected(Unexpected::Peer { .. })));
             }
@@ -251,8 +253,8 @@ mod tests {
         assert!(codes.contains(&Code::Cancelled), "{codes:?}");
     }
 
-    /// As a peer does that leaves: GOAWAY, with the request above what it still answers.
-    async fn turn_away(stream: &mut TcpStream) -> std::io::Result<()> {
+    /// Sends GOAWAY, as a stopping peer does, for a request that it does not process any more.
+    async fn go_away(stream: &mut TcpStream) -> std::io::Result<()> {
         const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
         const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         const DATA: u8 = 0;
@@ -270,18 +272,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_is_turned_away_by_a_peer_that_leaves_got_lost() {
+    async fn a_call_that_a_stopping_peer_does_not_process_is_lost() {
         let peer = peer(|mut stream| async move {
-            turn_away(&mut stream).await.expect("a client of HTTP/2");
+            go_away(&mut stream).await.expect("a client of HTTP/2");
             std::future::pending().await
         });
-        let status = ask(&peer.await, Duration::from_secs(5)).await.expect_err("nobody answers");
+        let status = ask(&peer.await, Duration::from_secs(5)).await.expect_err("there is no response");
         assert_eq!(status.code(), Code::Internal, "which is what tonic makes of it");
-        assert!(got_lost(&status), "{status:?}");
+        assert!(is_lost(&status), "{status:?}");
         assert!(matches!(failed("test", status), Error::Unexpected(Unexpected::Peer { .. })));
     }
 
-    /// A peer that ends each call as if by the deadline that it was given.
+    /// A peer that answers each call with DEADLINE_EXCEEDED.
     struct Late;
 
     #[tonic::async_trait]
@@ -312,23 +314,23 @@ mod tests {
         .await
     }
 
-    fn is_left_alone(status: &Status) -> bool {
-        matches!(no_answer(status), Some(NoAnswer::LeftAlone(_)))
+    fn is_circuit_open(status: &Status) -> bool {
+        matches!(peer_error(status), Some(PeerError::CircuitOpen(_)))
     }
 
     #[tokio::test]
-    async fn short_deadlines_do_not_make_a_peer_one_that_fails() {
+    async fn short_deadlines_do_not_open_the_circuit() {
         for peer in [silent().await, late().await] {
             for _ in 0..30 {
-                let status = ask(&peer, Duration::from_millis(10)).await.expect_err("it is not answered");
-                assert!(!is_left_alone(&status), "{status:?}");
+                let status = ask(&peer, Duration::from_millis(10)).await.expect_err("it times out");
+                assert!(!is_circuit_open(&status), "{status:?}");
                 assert!(matches!(failed("test", status), Error::DeadlineExceeded));
             }
         }
     }
 
     #[tokio::test]
-    async fn a_peer_that_hangs_is_found_out_by_those_who_gave_it_a_fair_time() {
+    async fn calls_with_a_fair_timeout_open_the_circuit_of_a_peer_that_hangs() {
         let peer = silent().await;
         let calls: JoinSet<_> = (0..10)
             .map(|_| {
@@ -337,26 +339,26 @@ mod tests {
             })
             .collect();
         for outcome in calls.join_all().await {
-            assert!(matches!(failed("test", outcome.expect_err("nobody answers")), Error::DeadlineExceeded));
+            assert!(matches!(failed("test", outcome.expect_err("there is no response")), Error::DeadlineExceeded));
         }
-        let status = ask(&peer, FAIR_TIME * 2).await.expect_err("nobody answers");
-        assert!(is_left_alone(&status) && !got_lost(&status), "{status:?}");
+        let status = ask(&peer, FAIR_TIME * 2).await.expect_err("there is no response");
+        assert!(is_circuit_open(&status) && !is_lost(&status), "{status:?}");
         assert!(matches!(failed("test", status), Error::Unexpected(Unexpected::Peer { .. })));
     }
 
     #[tokio::test]
     async fn a_call_without_time_is_not_made() {
-        // Nobody listens there.
+        // No server listens there.
         let peer = connect("test", &"http://127.0.0.1:1".parse().expect("a URL"));
         let status = ask(&peer, Duration::ZERO).await.expect_err("it is not made");
-        assert!(matches!(no_answer(&status), Some(NoAnswer::TooLate)), "{status:?}");
+        assert!(matches!(peer_error(&status), Some(PeerError::NoTimeLeft)), "{status:?}");
         assert!(matches!(failed("test", status), Error::DeadlineExceeded));
     }
 
     #[tokio::test]
-    async fn a_peer_that_is_silent_until_the_deadline_is_one() {
-        let status = ask(&silent().await, Duration::from_millis(50)).await.expect_err("nobody answers");
-        assert!(!got_lost(&status), "{status:?}");
+    async fn a_peer_that_does_not_respond_is_a_timeout() {
+        let status = ask(&silent().await, Duration::from_millis(50)).await.expect_err("there is no response");
+        assert!(!is_lost(&status), "{status:?}");
         assert!(matches!(failed("test", status), Error::DeadlineExceeded));
     }
 }

@@ -1,7 +1,7 @@
-//! Errors, as callers read them: `google.rpc.Status` with an ErrorInfo always, and further details where they say more.
+//! Errors: a `google.rpc.Status`, always with an ErrorInfo, and with further details where they help.
 //!
-//! A service has one `Error` enum. What a caller may know becomes a [`Refusal`]; what is ours to mend is logged here,
-//! once, and answered with a fixed text.
+//! A service has one `Error` enum. Errors that a caller may read become a [`Refusal`]; unexpected errors are logged here, once,
+//! and the caller gets a fixed text.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::boot::metrics;
 use crate::rpc::run_to_end::is_too_late;
 
-/// A refusal travels in headers, and those end at 16 KiB for many a client: so many fields are named, none of their texts
-/// is longer than this, and neither is the message. The contracts bound what they refuse in the same way.
+/// The details travel in headers, which many clients limit to 16 KiB: so the number of fields and the lengths of texts are
+/// bounded, as in the contracts.
 const MAX_FIELDS: usize = 10;
 const MAX_TEXT: usize = 120;
 const MAX_MESSAGE: usize = 1_000;
 
-/// Ours to mend, not the caller's to read.
+/// An error that the caller cannot fix and must not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unexpected {
     #[error(transparent)]
@@ -28,21 +28,21 @@ pub enum Unexpected {
     Decode(#[from] prost::DecodeError),
     #[error("stored JSON does not decode: {0}")]
     Json(#[from] serde_json::Error),
-    /// A peer that cannot be asked right now; it may be asked again.
+    /// A peer is unavailable; the call may be retried.
     #[error("{peer} is unavailable: {source}")]
     Peer { peer: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
-    /// An invariant that does not hold.
+    /// An invariant is violated.
     #[error("{0}")]
     Broken(String),
 }
 
 impl Unexpected {
-    /// A statement that took longer than it was allowed to, which may be all the time that its caller had left.
+    /// A statement timed out, perhaps because its caller had no more time.
     fn is_cancelled_statement(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("57014"))
     }
 
-    /// Whether the same attempt may succeed later, as nothing is wrong with the attempt itself.
+    /// Whether the error is transient: the same attempt may succeed later.
     pub fn will_pass(&self) -> bool {
         match self {
             Self::Peer { .. } => true,
@@ -61,26 +61,26 @@ impl Unexpected {
     }
 }
 
-/// Whether Postgres may well take later what it refuses now with this code.
+/// Whether this code of Postgres is transient.
 fn sqlstate_will_pass(code: &str) -> bool {
     match code {
-        // A standby, such as after a failover: writes succeed once the primary is found again. And sessions that Postgres ended
-        // because they were idle in a transaction, or a transaction that took too long.
+        // A standby, as after a failover; sessions that Postgres ended because they were idle in a transaction, or because the
+        // transaction took too long.
         "25006" | "25P03" | "25P04" => true,
         // A constraint that was checked at the end of the transaction: the same attempt fails again.
         "40002" => false,
-        // Locks that others hold, objects that others use, and databases that take no connections for now. The rest of the class
-        // are mistakes in a statement.
+        // Locks that are held, objects that are in use, databases that accept no connections for now. The rest of the class are
+        // mistakes in a statement.
         "55000" | "55006" | "55P03" => true,
-        // What is not there yet, or not granted yet: `souk migrate` mends it. The rest of the class are mistakes in a statement.
+        // Objects or privileges that `souk migrate` has not created yet. The rest of the class are mistakes in a statement.
         "42501" | "42703" | "42704" | "42883" | "42P01" => true,
-        // Connections, refused logins and databases that are not there yet; serialization failures and deadlocks; resources;
-        // cancelled statements and shutdowns; errors of the system below.
+        // Connections, logins and databases that do not exist yet; serialization failures and deadlocks; resources; cancelled
+        // statements and shutdowns; errors of the operating system.
         _ => ["08", "28", "3D", "3F", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)),
     }
 }
 
-/// What any service may answer, whatever it is about.
+/// Errors of any service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("an idempotency key is required, as request_id or as the Idempotency-Key header")]
@@ -93,15 +93,15 @@ pub enum Error {
     KeyReused,
     #[error("the same request is in progress")]
     InProgress,
-    #[error("page_token is not one of ours, or belongs to another list")]
+    #[error("page_token is invalid, or belongs to another list")]
     PageTokenInvalid,
     #[error("update_mask: {0} cannot be changed")]
     MaskInvalid(String),
-    #[error("it was changed meanwhile: read it again")]
+    #[error("the resource has changed since it was read: read it again")]
     EtagMismatch,
     #[error("{}", describe(.0))]
     FieldsInvalid(Vec<Violation>),
-    #[error("the request does not read as one of gRPC: {0}")]
+    #[error("the request is not a valid gRPC message: {0}")]
     Malformed(&'static str),
     #[error("the message is compressed in a way that is not supported")]
     EncodingUnsupported,
@@ -111,11 +111,11 @@ pub enum Error {
     TokenInvalid(&'static str),
     #[error("access tokens cannot be verified right now")]
     KeysUnavailable,
-    #[error("not yours to call")]
+    #[error("the caller may not call this method")]
     PermissionDenied,
     #[error("there is no such method")]
     MethodNotFound,
-    #[error("too much is going on; try again")]
+    #[error("the service is overloaded; try again")]
     Overloaded,
     #[error("the deadline passed; the outcome is unknown")]
     DeadlineExceeded,
@@ -168,9 +168,9 @@ impl Error {
         })
     }
 
-    /// For what is refused before a service saw it.
+    /// For a call that is refused before it reaches a service.
     pub fn into_status(self, domain: &str) -> Status {
-        settle(self.explain(), domain)
+        to_status(self.explain(), domain)
     }
 }
 
@@ -187,7 +187,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// What a caller may read.
+/// An error that a caller may read.
 #[derive(Debug)]
 pub struct Refusal {
     code: Code,
@@ -232,7 +232,7 @@ impl Refusal {
         self
     }
 
-    /// A value that programs may want, such as the SKU that was short.
+    /// Adds a value for programs, such as the SKU that was short.
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.metadata.insert(name.to_owned(), value.to_string());
         self
@@ -257,7 +257,7 @@ impl Refusal {
     }
 }
 
-/// What a 401 asks for (RFC 9110, 15.5.2 and RFC 6750, 3), the same at the edge.
+/// The challenge of a 401 (RFC 9110, 15.5.2 and RFC 6750, 3), the same at the edge.
 fn challenge(reason: &str) -> &'static str {
     match reason {
         "TOKEN_INVALID" => "Bearer realm=\"souk\", error=\"invalid_token\"",
@@ -269,7 +269,7 @@ fn shorten(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
 
-/// How the error of one service is told to its callers.
+/// Converts the error of one service for its callers.
 pub trait Explain: std::error::Error {
     /// Such as `souk.order`.
     const DOMAIN: &'static str;
@@ -277,15 +277,15 @@ pub trait Explain: std::error::Error {
     fn explain(self) -> Result<Refusal, Unexpected>;
 }
 
-/// What tonic answers to an RPC.
+/// The result of a gRPC method.
 pub type RpcResult<T> = Result<Response<T>, Status>;
 
-/// Answers an RPC with what its verb came to. An unexpected error is logged here and nowhere else.
+/// Converts the result of a handler into a response. An unexpected error is logged here and nowhere else.
 pub fn respond<T, E: Explain>(result: Result<T, E>) -> RpcResult<T> {
-    result.map(Response::new).map_err(|error| settle(error.explain(), E::DOMAIN))
+    result.map(Response::new).map_err(|error| to_status(error.explain(), E::DOMAIN))
 }
 
-fn settle(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
+fn to_status(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
     let unexpected = match explained {
         Ok(refusal) => return refusal.into_status(domain),
         Err(unexpected) if unexpected.is_cancelled_statement() && is_too_late() => {
@@ -296,7 +296,7 @@ fn settle(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
     metrics::count_unexpected(domain);
     tracing::error!(error = %unexpected, domain, "a call failed unexpectedly");
     if unexpected.will_pass() {
-        Refusal::new(Code::Unavailable, "UNAVAILABLE", "the service cannot do this right now; try again")
+        Refusal::new(Code::Unavailable, "UNAVAILABLE", "the service is unavailable; try again")
             .retry_after(Duration::from_millis(500))
             .into_status(domain)
     } else {
@@ -304,7 +304,7 @@ fn settle(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
     }
 }
 
-/// Turns the violation of a named constraint into what it means, and leaves every other error as it is.
+/// Converts the violation of a named constraint into `meaning`; other errors stay as they are.
 pub fn on_constraint<S, E>(name: &str, meaning: E) -> impl FnOnce(S) -> E
 where
     S: Into<Unexpected>,

@@ -1,4 +1,4 @@
-//! What tonic answers by itself has a code and a text, and no reason: it gets one here.
+//! Adds a reason to errors that tonic itself returns, which have only a code and a text.
 
 use http::Response;
 use tonic::body::Body;
@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 
 use crate::rpc::error::Refusal;
 
-/// Leaves every answer as it is that says why, or is none of an error.
+/// Leaves successes, and errors with details, as they are.
 pub(crate) fn explain(response: Response<Body>, domain: &str) -> Response<Body> {
     let status = Status::from_header_map(response.headers());
     let Some(status) = status.filter(|status| status.code() != Code::Ok && status.details().is_empty()) else {
@@ -17,9 +17,9 @@ pub(crate) fn explain(response: Response<Body>, domain: &str) -> Response<Body> 
             Refusal::new(Code::Unimplemented, "ENCODING_UNSUPPORTED", status.message())
         }
         Code::Unimplemented => Refusal::new(Code::Unimplemented, "METHOD_NOT_FOUND", "there is no such method"),
-        // Health was asked about a service that is not here.
+        // A health check of an unknown service.
         Code::NotFound => Refusal::new(Code::NotFound, "SERVICE_NOT_FOUND", status.message()),
-        // Frames that are none, and messages that are too large or do not decode.
+        // Malformed frames, and messages that are too large or do not decode.
         Code::Internal | Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument => {
             Refusal::new(Code::InvalidArgument, "REQUEST_INVALID", status.message())
         }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_answer_of_an_error_has_a_reason_afterwards() {
+    fn every_error_has_a_reason() {
         for (given, code, reason) in [
             (Status::unimplemented(""), Code::Unimplemented, "METHOD_NOT_FOUND"),
             (Status::not_found("service not registered"), Code::NotFound, "SERVICE_NOT_FOUND"),
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_why_stays_as_it_is() {
+    fn an_error_with_details_stays_as_it_is() {
         let ours = Refusal::new(Code::Aborted, "ETAG_MISMATCH", "stale").into_status("souk.test").into_http();
         let before = format!("{:?}", Response::headers(&ours));
         assert_eq!(format!("{:?}", explain(ours, "souk.other").headers()), before);

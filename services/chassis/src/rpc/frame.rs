@@ -1,6 +1,5 @@
-//! The one message of a unary call, as it travels: a flag, four bytes of length, and so many bytes, which are gzip'd where
-//! the flag says so. It is read here and not by tonic, whose own refusals have no reason; and as it is read in one place,
-//! every RPC takes gzip.
+//! The frame of a unary call's message: a flag for compression, four bytes of length, and the message. It is read here and not
+//! by tonic, whose errors have no reason; so every RPC accepts gzip.
 
 use std::io::{Read, Write};
 
@@ -16,15 +15,15 @@ use tonic::body::Body;
 
 use crate::rpc::error::{Error, Unexpected};
 
-/// The longest message in bytes, inflated or not. The edge allows 1 MiB.
+/// The longest message in bytes, compressed or not. The edge allows 1 MiB.
 const MAX_REQUEST: usize = 4 << 20;
-/// Shorter answers are not worth compressing.
+/// Shorter responses are not compressed.
 const MIN_COMPRESSED: usize = 1 << 10;
 
 const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
-/// The message, uncompressed and framed again.
+/// The frame of the uncompressed message.
 pub(crate) async fn receive(headers: &mut HeaderMap, body: Body, until: Instant) -> Result<Bytes, Error> {
     let gzipped = match headers.remove(ENCODING).as_ref().map(HeaderValue::as_bytes) {
         None | Some(b"identity") => false,
@@ -33,12 +32,12 @@ pub(crate) async fn receive(headers: &mut HeaderMap, body: Body, until: Instant)
     };
     let body = timeout_at(until, Limited::new(body, MAX_REQUEST).collect()).await;
     let body = body.map_err(|_| Error::Malformed("it did not arrive in time"))?;
-    let body = body.map_err(|_| Error::Malformed("it is too large, or broke off"))?.to_bytes();
+    let body = body.map_err(|_| Error::Malformed("it is too large or incomplete"))?.to_bytes();
     let Some((&[flag, a, b, c, d], message)) = body.split_first_chunk::<5>() else {
         return Err(Error::Malformed("it has no message"));
     };
     if usize::try_from(u32::from_be_bytes([a, b, c, d])) != Ok(message.len()) {
-        return Err(Error::Malformed("its message has another length than it says"));
+        return Err(Error::Malformed("its message has another length than its frame says"));
     }
     match (flag, gzipped) {
         (0, _) => Ok(body),
@@ -48,7 +47,7 @@ pub(crate) async fn receive(headers: &mut HeaderMap, body: Body, until: Instant)
     }
 }
 
-/// A few kilobytes may inflate to gigabytes, so it stops at the longest message.
+/// Stops at the longest message, as a few kilobytes may inflate to gigabytes.
 fn inflate(message: &[u8]) -> Result<Vec<u8>, Error> {
     let (mut inflated, most) = (Vec::new(), MAX_REQUEST as u64 + 1);
     let read = GzDecoder::new(message).take(most).read_to_end(&mut inflated);
@@ -64,20 +63,20 @@ fn frame(flag: u8, message: &[u8]) -> Result<Bytes, Error> {
     Ok([&[flag], &length.to_be_bytes()[..], message].concat().into())
 }
 
-/// Whether the caller asks for answers that are gzip'd.
+/// Whether the caller accepts gzip.
 pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accepted.split(',').any(|encoding| encoding.trim() == "gzip")
 }
 
-/// The same answer, gzip'd if that is worth it.
+/// Compresses a response if it is long enough.
 pub(crate) async fn compress(response: Response<Body>) -> Result<Response<Body>, Error> {
-    // A refusal has no message.
+    // An error has no message.
     if response.headers().contains_key(Status::GRPC_STATUS) {
         return Ok(response);
     }
     let (mut head, body) = response.into_parts();
-    let broken = |error: String| Unexpected::Broken(format!("an answer was not compressed: {error}"));
+    let broken = |error: String| Unexpected::Broken(format!("a response was not compressed: {error}"));
     let body = body.collect().await.map_err(|error| broken(error.to_string()))?;
     let trailers = body.trailers().cloned();
     let mut body = body.to_bytes();
@@ -91,7 +90,7 @@ pub(crate) async fn compress(response: Response<Body>) -> Result<Response<Body>,
     Ok(Response::from_parts(head, Body::new(body)))
 }
 
-/// What a call is told that came to no answer.
+/// The response of a call that failed.
 pub(crate) fn refuse(error: Error, domain: &str) -> Response<Body> {
     let names_encodings = matches!(error, Error::EncodingUnsupported);
     let mut response = error.into_status(domain).into_http();
@@ -140,11 +139,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_inflates_without_end_is_not_inflated_to_its_end() {
+    async fn inflating_stops_at_the_longest_message() {
         let most = frame(1, &gzip(&vec![0; MAX_REQUEST])).expect("short");
         assert_eq!(read(Some("gzip"), most).await.expect("just so").len(), 5 + MAX_REQUEST);
         let bomb = gzip(&vec![0; 64 << 20]);
-        // Its end is missing: inflating all of it would report that, and not its size.
+        // Its end is missing: inflating all of it would report that instead of its size.
         let bomb = frame(1, &bomb[..bomb.len() - 100]).expect("short");
         assert!(bomb.len() < 100_000, "{}", bomb.len());
         let refused = read(Some("gzip"), bomb).await.expect_err("64 MiB");
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_answers_are_gzipped_and_keep_their_trailers() {
+    async fn long_responses_are_gzipped_and_keep_their_trailers() {
         let answer = |message: &[u8]| {
             let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))]);
             let body = Full::new(frame(0, message).expect("short"));

@@ -1,4 +1,5 @@
-//! One effect per key. [`begin`] opens the transaction of the effect and takes the key; `commit` stores the answer in it.
+//! One effect per idempotency key. [`begin`] opens the transaction of the effect and locks the key; `commit` stores the response
+//! in it.
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -15,10 +16,10 @@ use crate::rpc::caller::{Caller, Identity};
 use crate::rpc::error::{Error, Unexpected};
 use crate::rpc::run_to_end;
 
-/// How long an answer is remembered.
+/// How long a response is stored.
 pub const KEPT: time::Duration = time::Duration::days(7);
 
-/// 1 to 128 visible characters. It is its caller's own: two callers who use the same text have two keys.
+/// 1 to 128 visible characters. Keys of different callers are different keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     text: String,
@@ -35,8 +36,8 @@ impl Key {
         }
     }
 
-    /// Whoever calls without a token is nobody in particular, so the key belongs to what the call is about, such as the
-    /// e-mail address that is registered. Only its hash is kept.
+    /// For calls without a token, which have no caller: the key belongs to the subject of the call, such as the e-mail address to
+    /// register. Only its hash is stored.
     pub fn about(self, subject: &str) -> Self {
         Self { subject: Some(Sha256::digest(subject).into()), ..self }
     }
@@ -44,19 +45,18 @@ impl Key {
 
 #[must_use]
 pub enum Begun<R> {
-    /// Nobody did this yet. Dropped without `commit`, it never happened.
+    /// The request is new. Without `commit` it has no effect.
     Fresh(Tx<R>),
-    /// It was done before; this is what was answered.
+    /// The request was done before; this is its response.
     Replay(R),
 }
 
-/// The transaction of one effect. It derefs to the connection, so that free functions take `&mut tx`, and can only be
-/// committed together with the answer.
+/// The transaction of one effect. It derefs to the connection, and can only be committed together with the response.
 pub struct Tx<R> {
-    /// Until it is committed.
+    /// `None` once it is committed.
     inner: Option<Transaction<'static, Postgres>>,
     slot: Slot,
-    answer: PhantomData<fn(R)>,
+    response: PhantomData<fn(R)>,
 }
 
 const OPEN: &str = "a transaction is open until it is committed, which consumes it";
@@ -83,8 +83,8 @@ impl Slot {
     }
 }
 
-/// The stored answer, if there is one: for a verb that must ask peers before its transaction, and must not fail because
-/// they changed their minds since.
+/// The stored response, if there is one: for a handler that calls peers before its transaction. A retry must not fail because
+/// their responses have changed since.
 pub async fn replay<Q, R>(db: &PgPool, caller: &Caller, key: &Key, request: &Q) -> Result<Option<R>, Error>
 where
     Q: Message + Name,
@@ -95,7 +95,7 @@ where
     find(&mut connection, &Slot::new(caller, key, request)?).await
 }
 
-/// Takes the key for this request. `request` is what is hashed: without its `request_id`, see [`Caller::take_key`].
+/// Locks the key for this request. `request` is hashed, without its `request_id`, see [`Caller::take_key`].
 pub async fn begin<Q, R>(db: &PgPool, caller: &Caller, key: &Key, request: &Q) -> Result<Begun<R>, Error>
 where
     Q: Message + Name,
@@ -103,14 +103,14 @@ where
 {
     let slot = Slot::new(caller, key, request)?;
     let mut tx = db.begin().await?;
-    // Asked for only now: a connection may have been waited for.
+    // Computed only now: the connection may have taken a while.
     if !try_lock(&mut tx, &slot, caller.time_left()?).await? {
         return Err(Error::InProgress);
     }
     match find(&mut tx, &slot).await {
-        Ok(None) => Ok(Begun::Fresh(Tx { inner: Some(tx), slot, answer: PhantomData })),
-        // The key is free before the caller is answered.
-        Ok(Some(answer)) => tx.rollback().await.map(|()| Begun::Replay(answer)).map_err(Error::from),
+        Ok(None) => Ok(Begun::Fresh(Tx { inner: Some(tx), slot, response: PhantomData })),
+        // The key is unlocked before the caller gets a response.
+        Ok(Some(response)) => tx.rollback().await.map(|()| Begun::Replay(response)).map_err(Error::from),
         Err(error) => tx.rollback().await.map_err(Error::from).and(Err(error)),
     }
 }
@@ -122,13 +122,13 @@ impl<R: Message> Tx<R> {
     }
 }
 
-/// A transaction that is dropped is rolled back some time later, and holds its key until then: a caller that is refused, and
-/// comes back at once, would be told that its request is in progress. So the answer waits for the rollback.
+/// A transaction that is dropped is rolled back later, and its key stays locked until then: a caller that is refused and retries
+/// at once would get REQUEST_IN_PROGRESS. So the response waits for the rollback.
 impl<R> Drop for Tx<R> {
     fn drop(&mut self) {
         if let Some(inner) = self.inner.take() {
-            run_to_end::before_the_answer(async move {
-                // The session is broken then, and its transaction with it.
+            run_to_end::before_response(async move {
+                // If it fails, the session has ended, and its transaction with it.
                 let _ = inner.rollback().await;
             });
         }
@@ -149,8 +149,9 @@ impl<R> DerefMut for Tx<R> {
     }
 }
 
-/// One batch of answers that are too old to be asked for. How many went. What another replica has at hand is left to it.
-pub async fn forget_old(db: &PgPool) -> Result<u64, Unexpected> {
+/// Deletes one batch of responses that are older than [`KEPT`], and returns how many. It skips those that another replica is
+/// deleting.
+pub async fn delete_old(db: &PgPool) -> Result<u64, Unexpected> {
     let done = sqlx::query!(
         "delete from idempotency where (caller, method, key) in
            (select caller, method, key from idempotency where created_at < now() - make_interval(secs => $1)
@@ -162,7 +163,7 @@ pub async fn forget_old(db: &PgPool) -> Result<u64, Unexpected> {
     Ok(done.rows_affected())
 }
 
-/// In the same breath, no statement of the transaction may take longer than the caller waits.
+/// Locks the key, and sets the statement timeout of the transaction to the caller's time left.
 async fn try_lock(db: &mut PgConnection, slot: &Slot, time_left: Duration) -> sqlx::Result<bool> {
     let timeout = time_left.min(SLOWEST_STATEMENT).as_millis().max(1);
     let row = sqlx::query!(

@@ -1,4 +1,4 @@
-//! From a call to its answer.
+//! Serving RPCs, and calling peers.
 
 pub(crate) mod admit;
 pub mod breaker;

@@ -1,4 +1,4 @@
-//! What is seen of every call: its span, its time and its outcome. The outermost layer.
+//! The span, duration and outcome of every call. The outermost layer.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Span;
 
-use crate::boot::metrics::{self, Of};
+use crate::boot::metrics::{self, ByRpc};
 use crate::boot::telemetry;
 use crate::rpc::policy::Policies;
 
@@ -48,15 +48,15 @@ const CODES: [&str; 17] = [
 ];
 
 static CALLS: LazyLock<Family<Outcome, Counter>> =
-    LazyLock::new(|| metrics::register("rpc", "Calls that were answered, by RPC and code", Family::default()));
-/// In seconds, up to the longest deadline: a call that takes all of its time must not be beyond all buckets.
+    LazyLock::new(|| metrics::register("rpc", "Calls, by RPC and code", Family::default()));
+/// In seconds, up to the longest deadline: a call that times out must be within a bucket.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
-static SECONDS: LazyLock<Family<Of, Histogram>> = LazyLock::new(|| {
+static SECONDS: LazyLock<Family<ByRpc, Histogram>> = LazyLock::new(|| {
     let make: fn() -> Histogram = || Histogram::new(BUCKETS);
-    metrics::register("rpc_seconds", "How long calls took, by RPC", Family::new_with_constructor(make))
+    metrics::register("rpc_seconds", "Duration of calls, by RPC", Family::new_with_constructor(make))
 });
 
-/// The counters of one RPC, looked up once and not per call.
+/// The metrics of one RPC, looked up once and not per call.
 struct Meters {
     codes: [Counter; 17],
     seconds: Histogram,
@@ -66,7 +66,7 @@ impl Meters {
     fn of(path: &str) -> Self {
         let rpc = path.trim_start_matches('/').to_owned();
         let codes = CODES.map(|code| CALLS.get_or_create_owned(&Outcome { rpc: rpc.clone(), code }));
-        Self { codes, seconds: SECONDS.get_or_create_owned(&Of::new(rpc)) }
+        Self { codes, seconds: SECONDS.get_or_create_owned(&ByRpc::new(rpc)) }
     }
 }
 
@@ -148,7 +148,7 @@ where
         let _entered = this.span.enter();
         let outcome = std::task::ready!(this.inner.poll(cx));
         if let (Some(meters), Ok(response)) = (this.meters.as_ref(), &outcome) {
-            // An error stands in the headers; success comes later, in the trailers.
+            // The code of an error is in the headers; that of a success follows in the trailers.
             let code = text(response.headers(), "grpc-status").and_then(|code| code.parse::<usize>().ok()).unwrap_or(0);
             meters.codes[code.min(16)].inc();
             meters.seconds.observe(this.begun.elapsed().as_secs_f64());
@@ -167,9 +167,9 @@ mod tests {
     use crate::rpc::run_to_end::{DEFAULT_DEADLINE, MAX_DEADLINE};
 
     #[test]
-    fn a_call_that_takes_all_of_its_time_is_in_a_bucket_of_its_own() {
+    fn a_call_that_times_out_is_within_a_bucket() {
         let bucket = |seconds: f64| BUCKETS.iter().position(|end| seconds <= *end);
-        // An answer at the deadline comes a little after it.
+        // A response at the deadline comes a little after it.
         let (late, latest) = (DEFAULT_DEADLINE.as_secs_f64() + 0.1, MAX_DEADLINE.as_secs_f64());
         assert!(bucket(late).is_some() && bucket(latest).is_some());
         assert_ne!(bucket(late), bucket(DEFAULT_DEADLINE.as_secs_f64() / 2.0));

@@ -1,5 +1,5 @@
-//! Pages of lists. A page token is base64url of a version, a hash of the list it belongs to, and the last key; what is
-//! under it is a keyset, so that a page costs the same however far it is.
+//! Pages of lists. A page token is base64url of a version, a hash of its list, and the last key: with keyset pagination, every
+//! page has the same cost.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,7 +13,7 @@ const VERSION: u8 = 1;
 const DEFAULT_SIZE: i64 = 50;
 const MAX_SIZE: i64 = 200;
 
-/// What was asked for: how many, and after which key.
+/// The requested page: its size, and the key before it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<K> {
     pub size: i64,
@@ -33,18 +33,18 @@ impl<K: Serialize + DeserializeOwned> Page<K> {
         Ok(Self { size, after, list })
     }
 
-    /// One more than the page holds: whether there is a next page.
+    /// How many rows to read: one more than the page has, to know whether there is a next page.
     pub fn limit(&self) -> i64 {
         self.size + 1
     }
 
-    /// Cuts what was read with [`Page::limit`] to the page, and names the next one.
+    /// Truncates rows that were read with [`Page::limit`], and returns the token of the next page.
     pub fn cut<T>(&self, rows: &mut Vec<T>, key: impl FnOnce(&T) -> K) -> String {
         let size = usize::try_from(self.size).expect("a page size is small and positive");
         if rows.len() <= size { String::new() } else { self.cut_short(rows, size, key) }
     }
 
-    /// Ends the page after fewer rows than it could hold, and names the next one.
+    /// Ends the page after `size` rows, and returns the token of the next page.
     pub fn cut_short<T>(&self, rows: &mut Vec<T>, size: usize, key: impl FnOnce(&T) -> K) -> String {
         rows.truncate(size);
         rows.last().map(|last| encode(&key(last), self.list)).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Who may call what: the option `(souk.policy.v1.policy)` of each RPC, read once from the descriptor set.
+//! The policy of each RPC: its option `(souk.policy.v1.policy)`, read once from the descriptor set.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Policies {
     }
 }
 
-/// As it stands in a request.
+/// The path of its requests.
 pub fn path(method: &MethodDescriptor) -> String {
     format!("/{}/{}", method.parent_service().full_name(), method.name())
 }

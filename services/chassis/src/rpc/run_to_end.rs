@@ -1,7 +1,7 @@
-//! A handler that has begun runs to its end. tonic drops a handler's future when the caller goes away, and sqlx leaves a
-//! transaction open on a pooled connection when that happens in the middle of `begin`. So each call is a task of its own:
-//! the caller may leave, or be told DEADLINE_EXCEEDED, while the task goes on. What bounds the task are the timeouts of
-//! its statements, locks and outgoing calls; what bounds their number is a limit above which calls are refused at once.
+//! A handler that has begun runs to its end. tonic drops a handler's future when the caller disconnects, and sqlx leaves a
+//! transaction open on a pooled connection if that happens during `begin`. So each call runs in a task: the caller may leave, or
+//! get DEADLINE_EXCEEDED, while the task goes on. The timeouts of its statements, locks and outgoing calls bound the task; above
+//! a number of concurrent calls, more are refused.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,57 +21,57 @@ use tracing::Instrument;
 use crate::rpc::error::{Error, Unexpected};
 use crate::rpc::frame;
 
-/// How many calls one service may have under way.
+/// Concurrent calls of one service.
 const MAX_CALLS: usize = 1_024;
-/// For callers that set none.
+/// The deadline of callers that set none.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
-/// Whatever callers say.
+/// The longest deadline; longer ones are lowered to it.
 pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(30);
-/// Less time than this is not worth beginning with: a verb that only reads one row takes about as long. Neither a peer nor a
-/// database is asked for somebody who will have left by the time it answers.
-pub(crate) const WORTH_BEGINNING: Duration = Duration::from_millis(5);
-/// How long a request may take to arrive: one that was sent by half holds nothing for longer.
+/// With less time left, neither a peer nor the database is called, as the caller would have left before the response: a handler
+/// that reads one row takes about as long.
+pub(crate) const MIN_TIME_LEFT: Duration = Duration::from_millis(5);
+/// How long a request may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
 
-/// When the caller stops waiting. In the request's extensions.
+/// The caller's deadline, in the request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline(pub(crate) Instant);
 
 tokio::task_local! {
-    /// The same, for whoever has no request at hand.
+    /// The caller's deadline, for code without access to the request.
     static DEADLINE: Instant;
-    /// What a handler began and its answer waits for.
-    static BEFORE_THE_ANSWER: TaskTracker;
+    /// Tasks of a handler for which its response waits.
+    static BEFORE_RESPONSE: TaskTracker;
 }
 
-/// Runs this on its own; the answer of the handler that runs here, if one does, waits for it.
-pub(crate) fn before_the_answer(work: impl Future<Output = ()> + Send + 'static) {
-    let tasks = BEFORE_THE_ANSWER.try_with(TaskTracker::clone).unwrap_or_default();
+/// Spawns a task; the response of the current handler, if there is one, waits for it.
+pub(crate) fn before_response(work: impl Future<Output = ()> + Send + 'static) {
+    let tasks = BEFORE_RESPONSE.try_with(TaskTracker::clone).unwrap_or_default();
     tasks.spawn(work);
 }
 
-/// The time left until a deadline; an error if nothing should be begun any more.
-pub(crate) fn worth_beginning(deadline: Instant) -> Result<Duration, Error> {
+/// The time until a deadline; an error if it is too short to begin anything.
+pub(crate) fn time_left(deadline: Instant) -> Result<Duration, Error> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left < WORTH_BEGINNING { Err(Error::DeadlineExceeded) } else { Ok(left) }
+    if left < MIN_TIME_LEFT { Err(Error::DeadlineExceeded) } else { Ok(left) }
 }
 
-/// Whether the caller of the handler that runs here has left, or leaves now.
+/// Whether the deadline of the current handler's caller has passed, or nearly.
 pub(crate) fn is_too_late() -> bool {
-    DEADLINE.try_with(|deadline| worth_beginning(*deadline).is_err()).unwrap_or(false)
+    DEADLINE.try_with(|deadline| time_left(*deadline).is_err()).unwrap_or(false)
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct RunToEnd {
     tasks: TaskTracker,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     domain: &'static str,
 }
 
 impl RunToEnd {
-    /// `tasks` is waited for when the process stops.
+    /// The process waits for `tasks` when it stops.
     pub(crate) fn new(tasks: TaskTracker, domain: &'static str) -> Self {
-        Self { tasks, places: Arc::new(Semaphore::new(MAX_CALLS)), domain }
+        Self { tasks, permits: Arc::new(Semaphore::new(MAX_CALLS)), domain }
     }
 }
 
@@ -103,32 +103,32 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // Taken here, not in the future: tonic arms a timer of its own for the same header right after this call, and it
-        // answers CANCELLED. Ours is the earlier one, and is polled first.
+        // Computed here, not in the future: tonic starts a timer for the same header right after this call, which results in
+        // CANCELLED. Ours is earlier, and is polled first.
         let now = Instant::now();
         let deadline = now + grpc_timeout(request.headers()).unwrap_or(DEFAULT_DEADLINE).min(MAX_DEADLINE);
         request.extensions_mut().insert(Deadline(deadline));
         let takes_gzip = frame::takes_gzip(request.headers());
-        let RunToEnd { tasks, places, domain } = self.layer.clone();
-        let fresh = self.inner.clone();
-        // The one that was polled ready is the one to call.
-        let mut inner = std::mem::replace(&mut self.inner, fresh);
+        let RunToEnd { tasks, permits, domain } = self.layer.clone();
+        let clone = self.inner.clone();
+        // The service that was polled ready must be called, not its clone.
+        let mut inner = std::mem::replace(&mut self.inner, clone);
         let call = async move {
-            // The request is whole before the task begins: a body that never comes must hold no task.
+            // The task starts when the request is complete, as a body may never arrive.
             let (mut head, body) = request.into_parts();
             let body = frame::receive(&mut head.headers, body, now + ARRIVES_WITHIN).await?;
-            worth_beginning(deadline)?;
-            let Ok(place) = places.try_acquire_owned() else {
+            time_left(deadline)?;
+            let Ok(permit) = permits.try_acquire_owned() else {
                 return Err(Error::Overloaded);
             };
             let handler =
                 inner.call(Request::from_parts(head, Body::new(Full::new(body)))).instrument(tracing::Span::current());
             let task = tasks.spawn(DEADLINE.scope(deadline, async move {
-                let begun = TaskTracker::new();
-                let response = BEFORE_THE_ANSWER.scope(begun.clone(), handler).await;
-                begun.close();
-                begun.wait().await;
-                drop(place);
+                let spawned = TaskTracker::new();
+                let response = BEFORE_RESPONSE.scope(spawned.clone(), handler).await;
+                spawned.close();
+                spawned.wait().await;
+                drop(permit);
                 response
             }));
             match task.await {
@@ -138,17 +138,17 @@ where
             }
         };
         Box::pin(async move {
-            let answer = timeout_at(deadline, call).await.unwrap_or(Err(Error::DeadlineExceeded));
-            let answer = match answer {
+            let outcome = timeout_at(deadline, call).await.unwrap_or(Err(Error::DeadlineExceeded));
+            let outcome = match outcome {
                 Ok(response) if takes_gzip => frame::compress(response).await,
-                answer => answer,
+                outcome => outcome,
             };
-            Ok(answer.unwrap_or_else(|error| frame::refuse(error, domain)))
+            Ok(outcome.unwrap_or_else(|error| frame::refuse(error, domain)))
         })
     }
 }
 
-/// `5S`, `250m`: at most eight digits and a unit. Anything else counts as absent.
+/// Parses `grpc-timeout`, such as `5S` or `250m`: at most eight digits and a unit. Anything else counts as absent.
 pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// What the layer answers, and until when the handler may take, if it came to one.
+    /// The layer's error, and the deadline of the handler, if one was called.
     async fn call(request: Request<Body>) -> (Option<Status>, Option<Instant>) {
         let seen = Arc::new(Mutex::new(None));
         let handler = service_fn({
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_does_not_arrive_is_not_waited_for() {
+    async fn a_request_that_does_not_arrive_is_refused() {
         let half = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"\0\0\0"))]).chain(stream::pending());
         let mut request = Request::new(Body::new(axum::body::Body::from_stream(half)));
         request.headers_mut().insert("grpc-timeout", "25S".parse().expect("a header value"));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_caller_waits_for_ever() {
+    async fn a_long_deadline_is_lowered() {
         let mut request = send(&b"\0\0\0\0\0"[..]);
         request.headers_mut().insert("grpc-timeout", "99999999H".parse().expect("a header value"));
         let (_, deadline) = call(request).await;
@@ -258,13 +258,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_waits_for_what_its_handler_began() {
+    async fn a_response_waits_for_tasks_of_its_handler() {
         let (done, wait) = tokio::sync::oneshot::channel::<()>();
         let wait = Arc::new(Mutex::new(Some(wait)));
         let handler = service_fn(move |_| {
             let wait = wait.lock().expect("no panics").take().expect("called once");
             async move {
-                before_the_answer(async move { wait.await.expect("it comes") });
+                before_response(async move { wait.await.expect("it is sent") });
                 Ok::<_, Infallible>(Response::new(Body::empty()))
             }
         });

@@ -1,5 +1,5 @@
-//! Access tokens: JWTs signed with ES256 by the user service, verified here once and then remembered until they expire.
-//! The keys are polled from its JWKS; when it is gone, the last list stays. A token is never logged.
+//! Access tokens: JWTs that the user service signs with ES256. They are verified once, and cached until they expire. The keys are
+//! polled from the JWKS; while it is unreachable, the last keys stay. A token is never logged.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use uuid::Uuid;
 use crate::rpc::caller::Identity;
 use crate::rpc::error::Error;
 
-/// How many verified tokens are remembered.
-const REMEMBERED: usize = 10_000;
+/// How many verified tokens are cached.
+const CACHED: usize = 10_000;
 const POLL: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(500);
 const MAX_KEYS: usize = 64 << 10;
@@ -68,10 +68,10 @@ impl Verifier {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.leeway = 5;
         let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
-        Self { issuer, audience, keys: watch::Sender::new(None), verified: Cache::new(REMEMBERED), validation }
+        Self { issuer, audience, keys: watch::Sender::new(None), verified: Cache::new(CACHED), validation }
     }
 
-    /// Takes over a list of keys; what was verified with another list is forgotten.
+    /// Replaces the keys, and clears the cache of verified tokens.
     pub fn set_keys(&self, keys: &JwkSet) {
         let usable = keys.keys.iter().filter_map(|key| {
             let id = key.common.key_id.clone()?;
@@ -103,16 +103,16 @@ impl Verifier {
         Ok(identity)
     }
 
-    /// Comes back when there are keys to verify with.
+    /// Waits until there are keys.
     pub async fn ready(&self) {
         let has_keys = |keys: &Option<_>| keys.is_some();
         self.keys.subscribe().wait_for(has_keys).await.expect("we hold the sender");
     }
 
-    /// Polls the keys until told to stop.
+    /// Polls the keys until `stop` is cancelled.
     pub async fn poll(self: Arc<Self>, url: String, stop: CancellationToken) {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build();
-        let client = client.expect("a client without options of its own can be built");
+        let client = client.expect("a client with default TLS settings can be built");
         let (mut etag, mut warned) = (None, false);
         loop {
             let wait = match self.fetch(&client, &url, &mut etag).await {
@@ -122,7 +122,7 @@ impl Verifier {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut warned, true) {
-                        tracing::warn!(%error, url, "the keys of access tokens cannot be fetched; the last list stays");
+                        tracing::warn!(%error, url, "the keys of access tokens cannot be fetched; the last keys stay");
                     }
                     RETRY
                 }
@@ -169,7 +169,7 @@ fn explain(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
     match kind {
         ErrorKind::ExpiredSignature => "it has expired",
         ErrorKind::InvalidSignature => "its signature is wrong",
-        ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => "it was made for somebody else",
+        ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => "its issuer or audience is wrong",
         _ => "it is malformed",
     }
 }

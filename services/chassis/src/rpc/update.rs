@@ -1,4 +1,4 @@
-//! What an update says: which fields, and which version it was made from.
+//! Field masks and etags of updates.
 
 use prost_types::FieldMask;
 
@@ -9,7 +9,7 @@ use crate::rpc::error::Error;
 pub enum Mask {
     /// No mask: the fields that are present.
     Present,
-    /// `*`: all fields; one that is absent becomes empty.
+    /// `*`: all fields; an absent field becomes empty.
     All,
     Named(Vec<String>),
 }
@@ -26,7 +26,7 @@ impl Mask {
         }
     }
 
-    /// The value to set, if this field is to change. `present` is the field's value where it is not the default.
+    /// The value to set, if this field changes. `present` is the field's value if it is not the default.
     pub fn pick<T: Default>(&self, path: &str, present: Option<T>) -> Option<T> {
         match self {
             Self::Present => present,
@@ -35,8 +35,8 @@ impl Mask {
         }
     }
 
-    /// Refuses another value of a field that never changes (AIP-203). An empty one is absent, and what the mask does not
-    /// name is not looked at.
+    /// Refuses a different value of an immutable field (AIP-203). Empty counts as absent, and fields that the mask does not name
+    /// are ignored.
     pub fn keep(&self, field: &str, given: &str, current: &str) -> Result<(), Error> {
         match self {
             Self::Present | Self::All if !given.is_empty() && given != current => {
@@ -47,12 +47,12 @@ impl Mask {
     }
 }
 
-/// A version, as clients carry it around.
+/// The etag of a version.
 pub fn etag(version: i64) -> String {
     format!("v{version}")
 }
 
-/// None given: whatever is there may be changed.
+/// Without an etag, any version may be changed.
 pub fn check_etag(given: &str, version: i64) -> Result<(), Error> {
     if given.is_empty() || given == etag(version) { Ok(()) } else { Err(Error::EtagMismatch) }
 }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_changes_is_refused_where_it_would() {
+    fn a_different_value_of_an_immutable_field_is_refused() {
         let named = Mask::Named(vec!["title".to_owned()]);
         for mask in [Mask::Present, Mask::All] {
             assert!(mask.keep("product.sku", "A", "A").is_ok() && mask.keep("product.sku", "", "A").is_ok());

@@ -1,4 +1,4 @@
-//! What secrets and personal data look like. In doubt nothing is found: a check with false alarms is not read.
+//! Recognises secrets and personal data. In doubt it finds nothing: people ignore a check with false alarms.
 
 use std::collections::HashSet;
 
@@ -25,10 +25,10 @@ impl Secret {
     }
 }
 
-/// How many characters a refresh token has: 32 bytes in base64url.
+/// Characters of a refresh token: 32 bytes in base64url.
 const REFRESH_TOKEN: usize = 43;
 
-/// Everything that these bytes look like. A refresh token is recognised by the first bytes of its hash.
+/// The secrets in these bytes. A refresh token is recognised by the first bytes of its hash.
 pub(crate) fn find(bytes: &[u8], refresh_hashes: &HashSet<[u8; 8]>) -> Vec<Secret> {
     let found = [
         (has_card_number(bytes), Secret::CardNumber),
@@ -44,7 +44,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// The longest runs of such bytes: where each begins and ends.
+/// The maximal runs of such bytes: start and end of each.
 fn runs(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> Vec<(usize, usize)> {
     let (mut runs, mut begin) = (Vec::new(), None);
     for (at, byte) in bytes.iter().copied().chain([0]).enumerate() {
@@ -60,15 +60,15 @@ fn runs(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> Vec<(usize, usize)> {
     runs
 }
 
-/// 13 to 19 digits with the right last one, together or in groups of four. In the middle of a longer word, such as an id or
-/// a trace, they are none.
+/// 13 to 19 digits with a valid check digit, together or in groups of four, and not within a longer word such as an id or a
+/// trace id.
 fn has_card_number(bytes: &[u8]) -> bool {
     runs(bytes, |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b' ').into_iter().any(|(first, end)| {
         let text = &bytes[first..end];
         let groups: Vec<_> = text.split(|byte| !byte.is_ascii_alphanumeric()).collect();
         let is_number = |digits: &[u8]| digits.iter().all(u8::is_ascii_digit) && is_card_number(digits);
         let in_fours = |groups: &[&[u8]]| groups.iter().all(|group| group.len() == 4) && is_number(&groups.concat());
-        // Of a word with dashes on both sides, or in a row that goes on, nobody says that it is one number.
+        // A group with dashes on both sides is rather a part of an id.
         let alone = |at: usize| groups.len() == 1 || text[..].contains(&b' ') || at == 0 || at + 1 == groups.len();
         groups.iter().enumerate().any(|(at, group)| alone(at) && is_number(group))
             || (groups.len() == 4 && in_fours(&groups))
@@ -109,11 +109,11 @@ fn is_base64url(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
-/// Two JSON objects in base64url, one behind the other, and something that signs them.
+/// Two JSON objects in base64url and a signature, separated by dots.
 fn has_access_token(bytes: &[u8]) -> bool {
     runs(bytes, |byte| is_base64url(byte) || byte == b'.').into_iter().any(|(first, end)| {
         let parts: Vec<_> = bytes[first..end].split(|byte| *byte == b'.').collect();
-        // The first may follow other characters without a space.
+        // Other characters may precede the first part without a space.
         let begins = |part: &[u8]| contains(part, b"eyJ") && part.len() >= 10;
         parts.windows(3).any(|it| begins(it[0]) && it[1].starts_with(b"eyJ") && it[1].len() >= 10 && it[2].len() >= 10)
     })
@@ -123,7 +123,7 @@ fn has_refresh_token(bytes: &[u8], hashes: &HashSet<[u8; 8]>) -> bool {
     let is_known = |token: &[u8]| hashes.contains(&Sha256::digest(token)[..8]);
     runs(bytes, is_base64url)
         .into_iter()
-        // Characters around it may belong to the run, too; but a much longer run is something else.
+        // Other characters around it may be part of the run; a much longer run is something else.
         .filter(|(first, end)| (REFRESH_TOKEN..REFRESH_TOKEN + 8).contains(&(end - first)))
         .any(|(first, end)| bytes[first..end].windows(REFRESH_TOKEN).any(is_known))
 }
@@ -141,7 +141,7 @@ mod tests {
     const JWT: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIwMTkyIn0.c2lnbmF0dXJl";
 
     #[test]
-    fn secrets_are_seen() {
+    fn secrets_are_found() {
         for (text, secret) in [
             ("4242424242424242", Secret::CardNumber),
             ("card 4242 4242 4242 4242 of Ada", Secret::CardNumber),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_a_little_like_one_is_none() {
+    fn similar_texts_are_not_secrets() {
         for text in [
             "4242424242424241",
             "1767225600000000",

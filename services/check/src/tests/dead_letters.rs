@@ -1,4 +1,4 @@
-//! I4: dead letters, and what operators discarded of them.
+//! I4: dead letters.
 
 use sqlx::PgPool;
 

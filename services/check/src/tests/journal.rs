@@ -1,4 +1,4 @@
-//! I6 and I8: what clients wrote down of their attempts against the orders there are.
+//! I6 and I8: the clients' journal against the orders.
 
 use std::collections::HashSet;
 
@@ -46,7 +46,7 @@ fn orders_that_are_not_what_clients_saw() {
 }
 
 #[test]
-fn journals_are_read_line_by_line_and_a_torn_end_is_left_away() {
+fn journals_are_read_line_by_line_and_a_torn_end_is_ignored() {
     let path = std::env::temp_dir().join(format!("souk-journal-{}", Uuid::now_v7()));
     let order_id = Uuid::now_v7();
     let whole = format!(

@@ -1,8 +1,8 @@
-//! Planted violations of every invariant: each test plants what its name says, and the check must find exactly that. What comes
-//! first is sound and must be found so; where a constraint would refuse the violation, the test removes the constraint.
+//! Planted violations of every invariant: each test first checks sound data, which must be found sound, then plants what its
+//! name says, and the check must find exactly that. Where a constraint would refuse the violation, the test removes it.
 //!
-//! Tables that are read by ranges have [`ROWS`] rows, and a range has [`RANGE`]: what is planted stands on both sides of where
-//! one ends.
+//! Tables that are read by ranges have [`ROWS`] rows, and a range has [`RANGE`]; violations are planted on both sides of the end
+//! of a range.
 
 mod dead_letters;
 mod journal;
@@ -27,7 +27,7 @@ const ROWS: u128 = 7;
 /// The last row of a range, and the first of the next.
 const WRONG: [u128; 2] = [3, 4];
 
-/// Plants a violation and asserts that the check finds it, and nothing before. `wrong`: how many things it is found in.
+/// Plants a violation and asserts that the check finds it in `wrong` subjects, and in none before.
 async fn assert_found(
     db: &PgPool,
     sound: Vec<String>,
@@ -44,7 +44,7 @@ async fn assert_found(
     assert_reported(&after);
 }
 
-/// The same for what is compared in memory: every plant has its name, and what is found without it and with it.
+/// The same for comparisons in memory: for each planted violation its name, and the findings without and with it.
 fn assert_each_found(plants: Vec<(&str, Finding, Finding)>) {
     for (plant, sound, violated) in plants {
         assert_eq!(sound.violations, [].into(), "{plant}: found before it was planted");
@@ -53,7 +53,7 @@ fn assert_each_found(plants: Vec<(&str, Finding, Finding)>) {
     }
 }
 
-/// The report has a line for its invariant.
+/// Asserts that the report has a line for its invariant.
 fn assert_reported(finding: &Finding) {
     assert!(INVARIANTS.iter().any(|invariant| invariant.name == finding.invariant), "{finding:?}");
 }
@@ -76,7 +76,7 @@ fn for_each<const N: usize>(
     rows.into_iter().map(id).flat_map(statements).collect()
 }
 
-/// The id of a row: one was made in each second since 1970.
+/// The id of a row, made in that second after 1970.
 fn id(row: u128) -> Uuid {
     Uuid::from_u128((row * 1_000) << 80 | 0x7000_8000_0000_0000_0000)
 }

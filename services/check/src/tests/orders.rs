@@ -1,4 +1,4 @@
-//! I4, I6 and I9: orders, their events, and the stored answers to the requests that created them.
+//! I4, I6 and I9: orders, their events, and the stored responses to the requests that created them.
 
 use chassis::check::Exemptions;
 use chassis::timestamp;
@@ -12,8 +12,7 @@ use uuid::Uuid;
 
 use super::{RANGE, ROWS, WRONG, assert_found, by_ranges, for_each};
 
-/// An order of two minutes ago that was placed and has three minutes left, the event that says so and the answer that was
-/// given.
+/// An order that was placed two minutes ago and has three minutes until its deadline, its event and its stored response.
 pub(super) fn placed(order_id: Uuid) -> [String; 3] {
     let user_id = Uuid::from_u128(2);
     let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -52,7 +51,7 @@ fn bytes(message: &impl Message) -> String {
     format!(r"'\x{}'::bytea", hex::encode(message.encode_to_vec()))
 }
 
-/// That a request under a key which begins so was answered with this order.
+/// The stored response to a request that created this order, under a key with this prefix.
 fn answered(key: &str, order_id: Uuid) -> String {
     let order = Some(Order { order_id: order_id.to_string(), ..Default::default() });
     let (method, response) = (CreateOrderRequest::full_name(), bytes(&CreateOrderResponse { order }));

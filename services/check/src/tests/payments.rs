@@ -29,7 +29,7 @@ fn refund(it: Uuid, state: &str) -> String {
     )
 }
 
-/// A captured payment, and what the ledger moved for it.
+/// A captured payment and its transfers in the ledger.
 pub(super) fn paid(it: Uuid) -> [String; 3] {
     let (held, captured) =
         (transfer(it, "AUTHORIZATION", "x", "EUR", 100), transfer(it, "CAPTURE", "held", "EUR", 100));

@@ -1,4 +1,4 @@
-//! I2 and I4: what the provider moved against our books, and refunds as the order service knows them.
+//! I2 and I4: the provider's movements against the ledger, and refunds as the order service knows them.
 
 use std::collections::HashMap;
 

@@ -39,7 +39,7 @@ async fn provider(orders: &[(u128, u128)], stop: CancellationToken) -> String {
     url
 }
 
-/// The tables of another service than order, in a schema that stands in for its database.
+/// The tables of another service than order, in a schema instead of a database.
 async fn tables(schema: &Schema, options: &PgConnectOptions) -> PgPool {
     let options = options.clone().options([("search_path", schema.service)]);
     let db = PgPoolOptions::new().max_connections(2).connect_with(options).await.expect("Postgres is there");
@@ -48,15 +48,12 @@ async fn tables(schema: &Schema, options: &PgConnectOptions) -> PgPool {
     db
 }
 
-/// Ranges of three, over databases that have different rows; what is wrong is on both sides of where a range ends.
+/// Ranges of three rows, over databases that have different rows; violations are on both sides of the end of a range.
 #[sqlx::test(migrator = "order::MIGRATOR")]
-async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in(
-    pools: PgPoolOptions,
-    options: PgConnectOptions,
-) {
+async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOptions, options: PgConnectOptions) {
     let stop = CancellationToken::new();
-    // None for orders 6 and 12, of which our books name one for order 6 only, a second one for order 8, and one for an order
-    // that is not there.
+    // No intent for orders 6 and 12, of which the ledger names one for order 6 only; a second one for order 8; and one for an
+    // order that does not exist.
     let intents = [(2, 2), (4, 4), (8, 8), (8, 9), (10, 10), (14, 14), (16, 16), (18, 18), (20, 20), (21, 21)];
     let url = provider(&intents, stop.clone()).await;
 
@@ -101,7 +98,7 @@ async fn what_is_compared_over_databases_is_found_whatever_range_it_is_in(
         db.close().await;
     }
     let wrong = |rows: &[u128]| rows.iter().map(|it| id(*it).to_string()).collect::<Vec<_>>();
-    // None of the orders has an event that confirms it.
+    // No order has an event that confirms it.
     let all = wrong(&(2..=10).collect::<Vec<_>>());
     for (invariant, things, count, violated) in [
         ("I2", "orders at the provider", 11, wrong(&[6, 8, 12, 21])),

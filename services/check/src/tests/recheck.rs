@@ -1,9 +1,9 @@
-//! A violation is what is wrong about the same thing each time; what an operator discarded is exempt.
+//! Only a violation that every check finds is reported; discarded dead letters exempt.
 
 use chassis::check::{Exemptions, Finding};
 
 #[test]
-fn what_is_wrong_only_once_is_no_violation() {
+fn what_is_wrong_only_once_is_not_reported() {
     let mut first = Finding::new("I0", "things");
     first.add("a", Some("on its way".to_owned()));
     first.add("b", Some("wrong".to_owned()));
@@ -15,7 +15,7 @@ fn what_is_wrong_only_once_is_no_violation() {
 }
 
 #[test]
-fn what_is_exempt_takes_no_room_from_violations() {
+fn exemptions_do_not_count_against_the_maximum_of_violations() {
     let all: Exemptions = (0..2_000).map(|thing| format!("{thing:04}")).collect();
     let mut finding = Finding::new("I0", "things");
     for thing in 0..=2_000 {

@@ -7,7 +7,7 @@ use super::{all, assert_found, for_each};
 use crate::secrets::Scan;
 
 const PASSWORD_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA";
-/// What a refresh token may look like. The session has its hash.
+/// A refresh token, whose hash the session has.
 const REFRESH_TOKEN: &str = "c29tZSByYW5kb20gYnl0ZXMsIHdlbGwga25vd24uLi4";
 
 async fn plant_in_accounts(db: PgPool, violation: String) {

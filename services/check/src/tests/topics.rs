@@ -1,4 +1,4 @@
-//! I5: what is published against what is recorded.
+//! I5: published events against recorded ones.
 
 use std::sync::Arc;
 
@@ -7,32 +7,32 @@ use chassis::check::{Exemptions, Finding};
 use uuid::Uuid;
 
 use super::assert_each_found;
-use crate::topics::Streams;
+use crate::topics::Keys;
 
 const TOPIC: &str = "souk.test.v1";
 
-/// One stream, as it was recorded before and after its topic was read.
+/// One key, as it was recorded before and after its topic was read.
 fn check((before, after): (i64, i64), waiting: Option<i64>, published: &[i64], exemptions: Exemptions) -> Finding {
     let (key, mut finding) = (Uuid::from_u128(1), Finding::new("I5", TOPIC));
-    let mut streams = Streams::new(TOPIC, Uuid::nil(), exemptions.into());
-    streams.add_recorded(vec![(key, before)]);
+    let mut keys = Keys::new(TOPIC, Uuid::nil(), exemptions.into());
+    keys.add_recorded(vec![(key, before)]);
     if let Some(first) = waiting {
-        streams.add_waiting(key, first);
+        keys.add_waiting(key, first);
     }
     for version in published {
-        streams.add(Replayed::Event { key, version: *version });
+        keys.add(Replayed::Event { key, version: *version });
     }
-    streams.compare(key, after);
-    streams.finish(&mut finding);
+    keys.compare(key, after);
+    keys.finish(&mut finding);
     finding
 }
 
-/// A topic of one record, of which nothing is recorded.
+/// A topic of one record, while nothing is recorded.
 fn check_record(record: Replayed) -> Finding {
     let mut finding = Finding::new("I5", TOPIC);
-    let mut streams = Streams::new(TOPIC, Uuid::nil(), Arc::default());
-    streams.add(record);
-    streams.finish(&mut finding);
+    let mut keys = Keys::new(TOPIC, Uuid::nil(), Arc::default());
+    keys.add(record);
+    keys.finish(&mut finding);
     finding
 }
 
@@ -56,13 +56,13 @@ fn events_that_are_not_published_as_they_were_recorded() {
 }
 
 #[test]
-fn what_is_recorded_while_topics_are_read_is_no_violation() {
+fn events_that_are_recorded_while_topics_are_read_are_no_violation() {
     let finding = check((1, 3), None, &[1, 2], Exemptions::default());
     assert_eq!((finding.checked, finding.violations.len()), (1, 0));
 }
 
 #[test]
-fn what_was_discarded_exempts_from_what_it_can_explain() {
+fn a_discarded_dead_letter_exempts_only_what_it_explains() {
     let exemptions = || [Uuid::from_u128(1).to_string()].into_iter().collect::<Exemptions>();
     let check = |recorded, published: &[i64]| check((recorded, recorded), None, published, exemptions());
     for (published, why) in [(&[1, 2, 3][..], "an event that is not recorded"), (&[1, 9, 2], "out of order")] {

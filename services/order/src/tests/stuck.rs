@@ -12,7 +12,7 @@ async fn stuck(shop: &Shop) -> [String; 2] {
     count_stuck(shop.service.clone()).await.expect("counted");
     let page = chassis::boot::metrics::render();
     ["unsettled", "unpaid"].map(|of| {
-        let name = format!("souk_orders_stuck{{of=\"{of}\"}} ");
+        let name = format!("souk_orders_stuck{{problem=\"{of}\"}} ");
         page.lines().find_map(|line| line.strip_prefix(&name)).expect("the gauge is there").to_owned()
     })
 }

@@ -187,7 +187,7 @@ async fn what_cannot_be_mended_is_told(db: PgPool) {
     count_differences(till.service.clone()).await.expect("counted");
     let page = chassis::boot::metrics::render();
     for kind in ["missing", "captured"] {
-        assert!(page.contains(&format!("souk_payment_differences{{of=\"{kind}\"}} 1")), "{page}");
+        assert!(page.contains(&format!("souk_payment_differences{{problem=\"{kind}\"}} 1")), "{page}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What was published about the orders.
+//! Writes the events of the orders into the topics.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const WITHIN: Duration = Duration::from_secs(120);
 pub(super) fn write(layout: &Layout, story: &Story) -> Result<()> {
     let brokers = format!("127.0.0.1:{}", layout.ports.kafka());
     let mut config = ClientConfig::new();
-    // As many as wait for the broker are in memory.
+    // The queue bounds how many are in memory.
     config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("linger.ms", "20");
     let producer: BaseProducer = config.create()?;
     for order in story.orders() {

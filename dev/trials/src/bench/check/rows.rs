@@ -1,4 +1,4 @@
-//! What the databases say of the orders: one statement for each table.
+//! Writes the orders into the databases: one statement for each table.
 
 use anyhow::{Context, Result};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -25,7 +25,7 @@ async fn run(layout: &Layout, database: &str, story: &Story, statements: Vec<Str
     Ok(db.close().await?)
 }
 
-/// All orders, with the ids that the topics have, too.
+/// Creates a table of all orders, with the same ids as in the topics.
 fn made(story: &Story) -> Vec<String> {
     let (count, begin) = (story.count, story.begin);
     vec![
@@ -63,7 +63,7 @@ fn orders(story: &Story) -> Vec<String> {
         format!(
             "insert into idempotency (caller, method, key, request_hash, response, created_at)
              select 'user:{USER}', 'souk.order.v1.CreateOrderRequest', 'order-' || number, sha256('x'), {}, at from made",
-            story.answer().to_sql()
+            story.response().to_sql()
         ),
     ];
     for (event, version) in story.order_events.iter().zip(1..) {
@@ -138,7 +138,7 @@ fn payments() -> Vec<String> {
     ]
 }
 
-/// How many events there are of an order that was kept, and of one that was cancelled.
+/// The number of events of an order that was kept, and of one that was cancelled.
 fn counts(events: &[Event]) -> (usize, usize) {
     (events.iter().filter(|event| !event.of_cancelled).count(), events.len())
 }

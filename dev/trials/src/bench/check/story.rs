@@ -1,9 +1,9 @@
-//! What happened to each of so many orders, and the events that say so.
+//! The orders and their events.
 
 use anyhow::{Result, ensure};
 use contracts::event::Event as _;
 use contracts::souk::inventory::v1::{InventoryEvent, StockReserved, StockReturned, StockSold, inventory_event};
-use contracts::souk::order::v1::order_event::Event as Kind;
+use contracts::souk::order::v1::order_event::Event as Payload;
 use contracts::souk::order::v1::*;
 use contracts::souk::payment::v1::{PaymentAuthorized, PaymentCaptured, PaymentEvent, PaymentRefunded, payment_event};
 use contracts::souk::r#type::v1::Money;
@@ -14,16 +14,16 @@ use uuid::Uuid;
 
 use provider::Seed;
 
-/// How long after the one before each is placed, and how long each event takes.
+/// The time between two orders, and between two events of an order.
 pub(super) const MILLIS: u64 = 10;
-/// All were over a few minutes ago.
+/// The age of the newest order, in seconds.
 const AGO: i64 = 300;
 pub(super) const PRICE: i64 = 1_250;
 pub(super) const SKUS: u64 = 1_000;
-/// One in so many was cancelled.
+/// One order in this many was cancelled.
 pub(super) const CANCELLED: u64 = 20;
 
-/// Stand for the ids of an order and its payment, and are as long.
+/// Placeholders for the ids of an order and its payment, of the same length.
 const ORDER: Uuid = Uuid::from_u128(1);
 const PAYMENT: Uuid = Uuid::from_u128(2);
 pub(super) const USER: Uuid = Uuid::from_u128(3);
@@ -31,7 +31,7 @@ pub(super) const PRODUCT: Uuid = Uuid::from_u128(4);
 
 pub(super) struct Story {
     pub(super) count: u64,
-    /// When the first was placed, in Unix milliseconds.
+    /// The time of the first order, in Unix milliseconds.
     pub(super) begin: u64,
     /// In Unix seconds.
     pub(super) expires_at: i64,
@@ -40,14 +40,14 @@ pub(super) struct Story {
     pub(super) payment_events: Vec<Event>,
 }
 
-/// An event of every order: the last ones only of those that were cancelled.
+/// An event of every order, or only of those that were cancelled.
 pub(super) struct Event {
     pub(super) event_type: &'static str,
     pub(super) payload: Template,
     pub(super) of_cancelled: bool,
 }
 
-/// A message, cut where ids stand.
+/// An encoded message, split at its ids.
 pub(super) struct Template(Vec<Part>);
 
 pub(super) enum Part {
@@ -64,7 +64,7 @@ pub(super) struct Order {
 
 impl Story {
     pub(super) fn of(count: u64) -> Result<Self> {
-        ensure!((1..=100_000_000).contains(&count), "{count} orders are not written here");
+        ensure!((1..=100_000_000).contains(&count), "--orders is not 1 to 100,000,000: {count}");
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let begin = (now - AGO).unsigned_abs() * 1_000 - count * MILLIS;
         let expires_at = now + 900;
@@ -82,8 +82,8 @@ impl Story {
         (1..=self.count).map(|number| Order { number, at: self.begin + number * MILLIS })
     }
 
-    /// What CreateOrder answered.
-    pub(super) fn answer(&self) -> Template {
+    /// The response of CreateOrder.
+    pub(super) fn response(&self) -> Template {
         let order = contracts::souk::order::v1::Order {
             order_id: ORDER.to_string(),
             user_id: USER.to_string(),
@@ -111,7 +111,7 @@ impl Order {
         self.id(9)
     }
 
-    /// As `made_id` of the databases has it.
+    /// The same as `made_id` in the databases.
     fn id(self, kind: u128) -> Uuid {
         Uuid::from_u128(u128::from(self.at) << 80 | 0x7000 << 64 | kind << 60 | u128::from(self.number))
     }
@@ -156,7 +156,7 @@ impl Template {
         bytes
     }
 
-    /// The same of columns that are called so.
+    /// An SQL expression for the message, with the columns `order_id` and `payment_id`.
     pub(super) fn to_sql(&self) -> String {
         let part = |part: &Part| match part {
             Part::Bytes(some) => {
@@ -180,7 +180,7 @@ fn lines() -> Vec<OrderLine> {
 }
 
 fn order_events(expires_at: i64) -> Vec<Event> {
-    let event = |event: Kind, of_cancelled| Event {
+    let event = |event: Payload, of_cancelled| Event {
         event_type: event.event_type(),
         payload: Template::of(&OrderEvent {
             order_id: ORDER.to_string(),
@@ -200,32 +200,32 @@ fn order_events(expires_at: i64) -> Vec<Event> {
     let confirmed = OrderConfirmed { lines: lines(), payment_id: payment_id.clone() };
     let cancelled = OrderCancelled { reason: CancelReason::CustomerRequest.into() };
     vec![
-        event(Kind::OrderPlaced(placed), false),
-        event(Kind::OrderReserved(OrderReserved { payment_method }), false),
-        event(Kind::OrderConfirmed(confirmed), false),
-        event(Kind::OrderPaid(OrderPaid { payment_id: payment_id.clone() }), false),
-        event(Kind::OrderCancelled(cancelled), true),
-        event(Kind::OrderRefunded(OrderRefunded { payment_id, amount }), true),
+        event(Payload::OrderPlaced(placed), false),
+        event(Payload::OrderReserved(OrderReserved { payment_method }), false),
+        event(Payload::OrderConfirmed(confirmed), false),
+        event(Payload::OrderPaid(OrderPaid { payment_id: payment_id.clone() }), false),
+        event(Payload::OrderCancelled(cancelled), true),
+        event(Payload::OrderRefunded(OrderRefunded { payment_id, amount }), true),
     ]
 }
 
 fn inventory_events() -> Vec<Event> {
-    use inventory_event::Event as Kind;
-    let event = |event: Kind, of_cancelled| Event {
+    use inventory_event::Event as Payload;
+    let event = |event: Payload, of_cancelled| Event {
         event_type: event.event_type(),
         payload: Template::of(&InventoryEvent { order_id: ORDER.to_string(), event: Some(event) }),
         of_cancelled,
     };
     vec![
-        event(Kind::StockReserved(StockReserved {}), false),
-        event(Kind::StockSold(StockSold {}), false),
-        event(Kind::StockReturned(StockReturned {}), true),
+        event(Payload::StockReserved(StockReserved {}), false),
+        event(Payload::StockSold(StockSold {}), false),
+        event(Payload::StockReturned(StockReturned {}), true),
     ]
 }
 
 fn payment_events() -> Vec<Event> {
-    use payment_event::Event as Kind;
-    let event = |event: Kind, of_cancelled| Event {
+    use payment_event::Event as Payload;
+    let event = |event: Payload, of_cancelled| Event {
         event_type: event.event_type(),
         payload: Template::of(&PaymentEvent {
             payment_id: PAYMENT.to_string(),
@@ -237,8 +237,8 @@ fn payment_events() -> Vec<Event> {
     let amount = || Some(Money::new("EUR", PRICE));
     let refunded = PaymentRefunded { amount: amount(), refund_id: PAYMENT.to_string() };
     vec![
-        event(Kind::PaymentAuthorized(PaymentAuthorized { amount: amount() }), false),
-        event(Kind::PaymentCaptured(PaymentCaptured { amount: amount() }), false),
-        event(Kind::PaymentRefunded(refunded), true),
+        event(Payload::PaymentAuthorized(PaymentAuthorized { amount: amount() }), false),
+        event(Payload::PaymentCaptured(PaymentCaptured { amount: amount() }), false),
+        event(Payload::PaymentRefunded(refunded), true),
     ]
 }

@@ -1,4 +1,4 @@
-//! Discarding dead letters: a row leaves the dead letters and becomes a row of the audit trail, in one transaction.
+//! Discards dead letters: moves rows to the audit trail, in one transaction.
 
 use std::sync::LazyLock;
 
@@ -9,18 +9,18 @@ use uuid::Uuid;
 
 use super::lock;
 use crate::boot::clock::Clock;
-use crate::boot::metrics::{self, Of};
+use crate::boot::metrics::{self, ByConsumer};
 use crate::event::consumer::Record;
 use crate::rpc::error::Unexpected;
 
-/// The audit trail: a service's role may only add to it.
+/// The audit trail, an append-only table.
 pub const AUDIT: &str = "dead_letter_discard";
 
-static DISCARDED: LazyLock<Family<Of, Counter>> = LazyLock::new(|| {
+static DISCARDED: LazyLock<Family<ByConsumer, Counter>> = LazyLock::new(|| {
     metrics::register("dead_letters_discarded", "Dead letters that operators discarded", Family::default())
 });
 
-/// Which dead letters of a key are discarded, by whom and why.
+/// The dead letters of a key to discard, by whom and why.
 #[derive(Debug, Clone, Copy)]
 pub struct Discard<'a> {
     pub consumer: &'a str,
@@ -32,8 +32,8 @@ pub struct Discard<'a> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiscardError {
-    /// One of them is not there (any more), so none was discarded.
-    #[error("{found} of {wanted} dead letters are there")]
+    /// One of them does not exist (any more), so none was discarded.
+    #[error("{found} of {wanted} dead letters exist")]
     Missing { found: usize, wanted: usize },
     #[error(transparent)]
     Unexpected(#[from] Unexpected),
@@ -45,8 +45,7 @@ impl From<sqlx::Error> for DiscardError {
     }
 }
 
-/// Discards all of them, or none. The key is free again when no dead letter of it is left; those that are left can be
-/// redriven.
+/// Discards all of them, or none. The key is unparked when no dead letter of it is left; those that are left can be redriven.
 pub async fn discard(db: &PgPool, clock: &Clock, what: Discard<'_>) -> Result<(), DiscardError> {
     let Discard { consumer, key, ids, reason, actor } = what;
     let mut tx = db.begin().await?;
@@ -72,12 +71,12 @@ pub async fn discard(db: &PgPool, clock: &Clock, what: Discard<'_>) -> Result<()
         return Err(DiscardError::Missing { found, wanted: ids.len() });
     }
     tx.commit().await?;
-    DISCARDED.get_or_create(&Of::new(consumer)).inc_by(discarded);
+    DISCARDED.get_or_create(&ByConsumer::new(consumer)).inc_by(discarded);
     tracing::warn!(consumer, %key, ?ids, actor, reason, "dead letters were discarded");
     Ok(())
 }
 
-/// A record that was discarded, by where it was read and by its key.
+/// A discarded record: its key, and its position in the topic.
 #[derive(Debug, Clone)]
 pub struct Discarded {
     pub key: Uuid,
@@ -86,7 +85,7 @@ pub struct Discarded {
     pub offset: i64,
 }
 
-/// Those that were discarded first, at most so many.
+/// The oldest discarded records, at most `limit`.
 pub async fn discarded(db: &PgPool, limit: i64) -> Result<Vec<Discarded>, Unexpected> {
     let rows = sqlx::query_as!(
         Discarded,
@@ -97,7 +96,7 @@ pub async fn discarded(db: &PgPool, limit: i64) -> Result<Vec<Discarded>, Unexpe
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Whether this record was discarded before it came again.
+/// Whether this record was discarded earlier.
 pub(super) async fn is_discarded(db: &mut PgConnection, consumer: &str, record: &Record) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select exists (select from dead_letter_discard

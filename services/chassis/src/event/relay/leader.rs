@@ -1,8 +1,8 @@
 //! Which process publishes an outbox: the one whose session holds an advisory lock.
 //!
-//! The session is a connection of its own, never one of the pool. Postgres ends it when it was silent for three seconds, so
-//! a process that was frozen wakes up without it; and we end it when it does not answer, by dropping it in the middle of
-//! whatever it was doing, which no other user of a connection may do.
+//! The session is a connection outside of the pool. Postgres ends it after three idle seconds, so a process that was frozen
+//! wakes up without it; and we drop it when Postgres does not respond, even in the middle of a query, which is not allowed
+//! for pooled connections.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::event::outbox::{Outbox, Wake};
 
 /// How often a process that does not lead tries to.
 const TRY_EVERY: Duration = Duration::from_millis(250);
-/// It tells the one that leads about its events, this often at most.
+/// It notifies the leader of new events at most this often.
 const NOTIFY_EVERY: Duration = Duration::from_millis(5);
-/// How long the database may take to answer.
+/// How long the database may take to respond.
 const PATIENCE: Duration = Duration::from_secs(6);
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -30,19 +30,19 @@ pub(crate) async fn connect(db: &PgPool) -> Result<PgConnection, RelayError> {
         ("idle_session_timeout", "3s"),
         // Also when it waits for us to read, which does not count as silence.
         ("tcp_user_timeout", "3000"),
-        // What is deleted twice was published twice, which is allowed; so nobody waits for the disk here.
+        // A deletion that is lost in a crash leads to a duplicate, which is allowed; so commits need not wait for the disk.
         ("synchronous_commit", "off"),
     ]);
     in_time(PgConnection::connect_with(&options)).await
 }
 
-/// An answer of the database, or the end of the session.
-pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, RelayError> {
-    Ok(tokio::time::timeout(PATIENCE, answer).await.map_err(|_| RelayError::Silent)??)
+/// The result of a query, or an error that ends the session.
+pub(crate) async fn in_time<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, RelayError> {
+    Ok(tokio::time::timeout(PATIENCE, query).await.map_err(|_| RelayError::Silent)??)
 }
 
-/// Returns true when this process leads, or false when it is told to stop. Until then it passes wake-ups on to the process
-/// that leads, outside of the transactions that they are about.
+/// Returns true when this process leads, or false when `stop` is cancelled. Until then it notifies the leader of new events,
+/// outside of the transactions that append them.
 pub(crate) async fn follow(
     session: &mut PgConnection,
     outbox: &Outbox,
@@ -64,7 +64,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// Makes a wake-up of our own from what other replicas say, until the guard is dropped.
+/// Wakes the relay when another replica notifies it, until the guard is dropped.
 pub(crate) async fn listen(db: &PgPool, wake: Wake) -> Result<DropGuard, RelayError> {
     let one = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
     let mut listener = in_time(PgListener::connect_with(&one.connect_lazy_with(options(db)))).await?;
@@ -73,12 +73,12 @@ pub(crate) async fn listen(db: &PgPool, wake: Wake) -> Result<DropGuard, RelayEr
     let stopped = stop.clone();
     tokio::spawn(async move {
         loop {
-            let heard = tokio::select! {
-                heard = listener.recv() => heard,
+            let received = tokio::select! {
+                received = listener.recv() => received,
                 () = stopped.cancelled() => return,
             };
-            if let Err(error) = heard {
-                tracing::warn!(%error, "other replicas are not heard right now; their events wait for the tick");
+            if let Err(error) = received {
+                tracing::warn!(%error, "the relay does not get notifications of other replicas; their events wait for the next tick");
                 tokio::time::sleep(LISTEN_AGAIN).await;
             }
             wake.wake();

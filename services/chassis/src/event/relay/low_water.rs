@@ -22,9 +22,9 @@ impl LowWater {
         self.highest = self.highest.max(highest.unwrap_or(0));
     }
 
-    /// What one snapshot of the database shows: the oldest transaction that is running, the next to begin, and the first id
-    /// above the mark that stands in the table.
-    pub(crate) fn settle(&mut self, running: i64, next: i64, first: Option<i64>) {
+    /// Raises the mark by what one snapshot shows: the oldest running transaction, the next to begin, and the first id above
+    /// the mark in the table.
+    pub(crate) fn raise(&mut self, running: i64, next: i64, first: Option<i64>) {
         if let Some((id, begun)) = self.candidate
             && running >= begun
         {
@@ -46,14 +46,14 @@ mod tests {
     fn the_mark_waits_for_every_transaction_that_could_still_commit_below_it() {
         let mut water = LowWater::default();
         water.published(Some(10));
-        water.settle(100, 105, None);
+        water.raise(100, 105, None);
         assert_eq!(water.mark(), 0, "104 may still commit an event with id 9");
         water.published(Some(20));
-        water.settle(104, 110, None);
+        water.raise(104, 110, None);
         assert_eq!(water.mark(), 0);
-        water.settle(105, 110, None);
+        water.raise(105, 110, None);
         assert_eq!(water.mark(), 10);
-        water.settle(110, 111, None);
+        water.raise(110, 111, None);
         assert_eq!(water.mark(), 20);
     }
 
@@ -61,10 +61,10 @@ mod tests {
     fn the_mark_stays_below_what_stands_in_the_table() {
         let mut water = LowWater::default();
         water.published(Some(10));
-        water.settle(100, 100, Some(7));
-        water.settle(100, 101, Some(7));
+        water.raise(100, 100, Some(7));
+        water.raise(100, 101, Some(7));
         assert_eq!(water.mark(), 6);
-        water.settle(101, 102, None);
+        water.raise(101, 102, None);
         assert_eq!(water.mark(), 10);
     }
 }

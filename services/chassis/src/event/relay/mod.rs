@@ -1,8 +1,8 @@
-//! Publishes what stands in the outbox of one service, in the order of its ids, and deletes what was acknowledged.
+//! Publishes the outbox of one service in the order of its ids, and deletes what was acknowledged.
 //!
 //! The session that holds the lock is the one that reads and deletes, so a process that lost the lock cannot read on. What
-//! was read is sent at once or not at all. Events that a former leader left in its producer may still arrive, late: as
-//! repeats, for the next leader found them in the table.
+//! was read is sent at once or not at all. Events that a former leader left in its producer may still arrive late, as
+//! duplicates: the next leader found them in the table.
 
 mod leader;
 mod low_water;
@@ -22,56 +22,57 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
-use crate::boot::metrics::{self, Of};
+use crate::boot::metrics::{self, ByService};
 use crate::event::Record;
 use crate::event::outbox::Outbox;
 use leader::in_time;
 use low_water::LowWater;
 
-/// How many events are on their way at once.
+/// How many events are in flight at once.
 const BATCH: usize = 500;
-/// How long what was acknowledged waits to be deleted together with the next read. A process that is killed meanwhile leaves it
-/// to its successor, which publishes it again.
+/// How long acknowledged events wait to be deleted with the next read. If the process is killed meanwhile, the next leader
+/// publishes them again.
 const DELETE_WITHIN: Duration = Duration::from_millis(50);
-/// A net under the wake-ups, and the sign of life that keeps the session.
+/// How often the outbox is read without a wake-up. It also keeps the session from being idle.
 const TICK: Duration = Duration::from_secs(1);
 const FASTEST_RETRY: Duration = Duration::from_millis(50);
 const SLOWEST_RETRY: Duration = Duration::from_secs(4);
 /// How old what was read may be when it is sent: younger than the silence after which the lock is lost.
 const FRESH: Duration = Duration::from_secs(2);
-/// How many ticks a relay that is told to stop waits for a broker that does not answer. The outbox keeps what is left.
+/// How many ticks a relay that stops waits for a broker that does not respond. The outbox keeps what is left.
 const LAST_TICKS: u32 = 2;
 
-static PUBLISHED: LazyLock<Family<Of, Counter>> =
+static PUBLISHED: LazyLock<Family<ByService, Counter>> =
     LazyLock::new(|| metrics::register("outbox_published", "Events that the broker acknowledged", Family::default()));
-static FAILED: LazyLock<Family<Of, Counter>> =
+static FAILED: LazyLock<Family<ByService, Counter>> =
     LazyLock::new(|| metrics::register("outbox_failures", "Rounds of the relay that failed", Family::default()));
-static REFUSED: LazyLock<Family<Of, Counter>> = LazyLock::new(|| {
-    metrics::register("outbox_refused", "Events that the broker refused, and that are sent again", Family::default())
+static REFUSED: LazyLock<Family<ByService, Counter>> = LazyLock::new(|| {
+    metrics::register("outbox_refused", "Sends that the broker refused, which are repeated", Family::default())
 });
-static LEADS: LazyLock<Family<Of, Gauge>> =
-    LazyLock::new(|| metrics::register("outbox_leader", "Whether this process publishes", Family::default()));
-static PENDING: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
-    metrics::register("outbox_pending", "Events that wait to be published, as the leader sees it", Family::default())
+static LEADS: LazyLock<Family<ByService, Gauge>> = LazyLock::new(|| {
+    metrics::register("outbox_leader", "Whether this process publishes the outbox", Family::default())
 });
-static AGE: LazyLock<Family<Of, Gauge>> = LazyLock::new(|| {
-    metrics::register("outbox_age_seconds", "How long the oldest of them has waited", Family::default())
+static PENDING: LazyLock<Family<ByService, Gauge>> = LazyLock::new(|| {
+    metrics::register("outbox_pending", "Events in the outbox, as counted by the leader", Family::default())
+});
+static AGE: LazyLock<Family<ByService, Gauge>> = LazyLock::new(|| {
+    metrics::register("outbox_age_seconds", "Age of the oldest event in the outbox", Family::default())
 });
 
-/// Sends an event to the broker. It is queued by the call, so events are sent in the order of calls; what is returned waits
+/// Sends an event to the broker. The call queues it, so events are sent in the order of calls; the returned future waits
 /// for the broker's acknowledgement.
 pub type Sender = Arc<dyn Fn(&Record) -> Acknowledgement + Send + Sync>;
 
 pub type Acknowledgement = Pin<Box<dyn Future<Output = Result<(), SendError>> + Send>>;
 
-/// Why an event was not acknowledged. It stays in the outbox, whichever it was.
+/// Why an event was not acknowledged. It stays in the outbox in any case.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     #[error("the queue of the producer is full")]
     QueueFull,
     #[error("{0}")]
     Refused(String),
-    /// This process can send nothing any more.
+    /// Only a new process can send again.
     #[error("the producer cannot go on: {0}")]
     Fatal(String),
 }
@@ -80,11 +81,11 @@ pub enum SendError {
 enum RelayError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error("the database does not answer")]
+    #[error("the database does not respond")]
     Silent,
     #[error("the broker acknowledged none of {0} events")]
     Refused(usize),
-    #[error("the broker does not answer; {0} events stay in the outbox")]
+    #[error("the broker does not respond; {0} events stay in the outbox")]
     Unsent(usize),
     #[error("too long passed between reading and sending")]
     Stale,
@@ -92,16 +93,16 @@ enum RelayError {
     Fatal(SendError),
 }
 
-/// Publishes until told to stop, whenever this process leads.
+/// Publishes while this process leads, until `stop` is cancelled.
 pub async fn publish(outbox: Outbox, service: &'static str, send: Sender, stop: CancellationToken) {
     let (backoff, mut failures) = (Backoff::new(FASTEST_RETRY, SLOWEST_RETRY), 0);
     while !stop.is_cancelled() {
         let begun = Instant::now();
         let Err(error) = lead(&outbox, service, &send, &stop).await else { continue };
-        // One that went well for a while begins anew.
+        // A round that went well for a while resets the backoff.
         failures = if begun.elapsed() > 2 * TICK { 1 } else { failures + 1 };
-        FAILED.get_or_create(&Of::new(service)).inc();
-        tracing::error!(service, %error, failures, "the outbox is not being published; the relay will try again");
+        FAILED.get_or_create(&ByService::new(service)).inc();
+        tracing::error!(service, %error, failures, "the relay cannot publish the outbox; it retries");
         if matches!(error, RelayError::Fatal(_)) {
             // Only a new process gets a new producer.
             return;
@@ -124,11 +125,11 @@ async fn lead(
         return in_time(session.close()).await;
     }
     tracing::info!(service, "this process publishes the outbox");
-    LEADS.get_or_create(&Of::new(service)).set(1);
+    LEADS.get_or_create(&ByService::new(service)).set(1);
     let relay = Relay { outbox, service, send, session, water: LowWater::default(), observed: None };
     let ended = relay.run(stop).await;
     for gauge in [&LEADS, &PENDING, &AGE] {
-        gauge.get_or_create(&Of::new(service)).set(0);
+        gauge.get_or_create(&ByService::new(service)).set(0);
     }
     ended
 }
@@ -151,13 +152,13 @@ impl Relay<'_> {
             let rows = self.read(&acknowledged).await?;
             let count = rows.len();
             acknowledged = self.send(rows, read_at, stop).await?;
-            PUBLISHED.get_or_create(&Of::new(self.service)).inc_by(acknowledged.len() as u64);
+            PUBLISHED.get_or_create(&ByService::new(self.service)).inc_by(acknowledged.len() as u64);
             if self.observed.is_none_or(|at| at.elapsed() >= TICK) {
                 self.observe(&acknowledged).await?;
             }
             let more = count == BATCH || acknowledged.len() < count;
             if stop.is_cancelled() && !more {
-                // What this process committed has been read by now; others have relays of their own.
+                // What this process committed has been read by now; other replicas have their own relays.
                 self.read(&acknowledged).await?;
                 return in_time(self.session.close()).await;
             }
@@ -176,7 +177,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Deletes what was acknowledged, and reads what is there besides.
+    /// Deletes what was acknowledged, and reads the next events.
     async fn read(&mut self, acknowledged: &[i64]) -> Result<Vec<Record>, RelayError> {
         let rows = sqlx::query!(
             "with gone as (delete from outbox where id = any($1))
@@ -204,7 +205,7 @@ impl Relay<'_> {
         Ok(records.collect())
     }
 
-    /// Sends the first event of each key, waits for all, and says which rows may go. What stays is read again.
+    /// Sends the first event of each key, waits for all, and returns the rows that may be deleted. The others are read again.
     async fn send(
         &mut self,
         records: Vec<Record>,
@@ -227,7 +228,7 @@ impl Relay<'_> {
         for (record, outcome) in outcomes {
             match outcome {
                 Ok(()) => acknowledged.push(record.offset),
-                // The rest has time.
+                // These are sent in the next round.
                 Err(SendError::QueueFull) => is_full = true,
                 Err(error @ SendError::Fatal(_)) => return Err(RelayError::Fatal(error)),
                 Err(SendError::Refused(why)) => self.log_refused(record, &why),
@@ -240,7 +241,7 @@ impl Relay<'_> {
         Ok(acknowledged)
     }
 
-    /// While the broker is away the lock is kept, for nobody else could do better.
+    /// The lock is kept while the broker is away: no other process could send either.
     async fn wait<T>(
         &mut self,
         outcomes: impl Future<Output = T>,
@@ -256,8 +257,12 @@ impl Relay<'_> {
             }
             self.observe(&[]).await?;
             if ticks == 2 {
-                FAILED.get_or_create(&Of::new(self.service)).inc();
-                tracing::warn!(service = self.service, count, "the broker acknowledges nothing; events wait");
+                FAILED.get_or_create(&ByService::new(self.service)).inc();
+                tracing::warn!(
+                    service = self.service,
+                    count,
+                    "the broker acknowledges nothing; events stay in the outbox"
+                );
             }
             last_ticks += u32::from(stop.is_cancelled());
             if last_ticks >= LAST_TICKS {
@@ -267,17 +272,17 @@ impl Relay<'_> {
     }
 
     fn log_refused(&self, record: &Record, why: &str) {
-        REFUSED.get_or_create(&Of::new(self.service)).inc();
+        REFUSED.get_or_create(&ByService::new(self.service)).inc();
         tracing::error!(
             service = self.service,
             key = %record.key,
             version = record.version,
             why,
-            "the broker refused an event; it will be sent again"
+            "the broker refused an event; it is sent again"
         );
     }
 
-    /// What is waiting, for the metrics; and how far reading can begin.
+    /// Updates the metrics, and the mark from which the outbox is read.
     async fn observe(&mut self, acknowledged: &[i64]) -> Result<(), RelayError> {
         let seen = sqlx::query!(
             r#"select pg_snapshot_xmin(snapshot)::text::bigint as "running!", pg_snapshot_xmax(snapshot)::text::bigint as "next!",
@@ -289,10 +294,10 @@ impl Relay<'_> {
             acknowledged,
         );
         let seen = in_time(seen.fetch_one(&mut self.session)).await?;
-        self.water.settle(seen.running, seen.next, seen.first);
+        self.water.raise(seen.running, seen.next, seen.first);
         let age = seen.since.map_or(0, |since| (OffsetDateTime::now_utc() - since).whole_seconds());
-        PENDING.get_or_create(&Of::new(self.service)).set(seen.pending);
-        AGE.get_or_create(&Of::new(self.service)).set(age);
+        PENDING.get_or_create(&ByService::new(self.service)).set(seen.pending);
+        AGE.get_or_create(&ByService::new(self.service)).set(age);
         self.observed = Some(Instant::now());
         Ok(())
     }

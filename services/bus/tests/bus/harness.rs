@@ -1,4 +1,4 @@
-//! What the tests stand on: a topic, aggregates that tell about themselves, and a handler that writes down what it hears.
+//! The harness: a topic, aggregates that append an event for each change, and a handler that inserts what it handles.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub(crate) fn brokers() -> String {
     std::env::var("SOUK_TEST_KAFKA").unwrap_or_else(|_| "127.0.0.1:29092".to_owned())
 }
 
-/// Looks until it is so.
+/// Polls until `look` returns something.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let seen = async {
         loop {
@@ -39,30 +39,38 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
     tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("not seen in time: {what}"))
 }
 
-/// What a metric says of something.
-pub(crate) fn metric(name: &str, of: &str) -> f64 {
-    let line = format!("souk_{name}{{of=\"{of}\"}} ");
+/// A metric of the relay of a service.
+pub(crate) fn service_metric(name: &str, service: &str) -> f64 {
+    metric(name, "service", service)
+}
+
+pub(crate) fn consumer_metric(name: &str, consumer: &str) -> f64 {
+    metric(name, "consumer", consumer)
+}
+
+fn metric(name: &str, label: &str, value: &str) -> f64 {
+    let line = format!("souk_{name}{{{label}=\"{value}\"}} ");
     let page = metrics::render();
     page.lines().find_map(|it| it.strip_prefix(&line)).map_or(0.0, |value| value.parse().expect("a number"))
 }
 
-pub(crate) struct Ground {
+pub(crate) struct Harness {
     pub(crate) db: PgPool,
     pub(crate) topic: &'static str,
     pub(crate) outbox: Outbox,
     pub(crate) producer: FutureProducer,
 }
 
-impl Ground {
-    pub(crate) async fn open(db: PgPool) -> Self {
+impl Harness {
+    pub(crate) async fn new(db: PgPool) -> Self {
         let topic: &'static str = format!("souk.test.{}", Uuid::now_v7()).leak();
         let made = bus::topics::create(&brokers(), &[topic], 1, Duration::from_secs(15)).await;
         if let Err(error) = made {
-            panic!("these tests need a Kafka at {} (SOUK_TEST_KAFKA says where): {error}", brokers());
+            panic!("these tests need a Kafka at {} (set SOUK_TEST_KAFKA): {error}", brokers());
         }
         for table in [
             "create table aggregate (key uuid primary key, version bigint not null)",
-            "create table heard (id bigint generated always as identity, key uuid not null, version bigint not null)",
+            "create table handled (id bigint generated always as identity, key uuid not null, version bigint not null)",
         ] {
             sqlx::query(table).execute(&db).await.expect("a table for the test");
         }
@@ -70,7 +78,7 @@ impl Ground {
         Self { db, topic, outbox, producer: bus::producer(&brokers()).expect("the settings are right") }
     }
 
-    /// One transaction in which an aggregate changes and tells about it. How it ends is the caller's.
+    /// A transaction that changes an aggregate and appends the event. The caller commits it or rolls it back.
     pub(crate) async fn change(&self, key: Uuid) -> (sqlx::Transaction<'static, sqlx::Postgres>, i64) {
         let mut tx = self.db.begin().await.expect("the database is there");
         let version: i64 = sqlx::query_scalar(
@@ -92,7 +100,7 @@ impl Ground {
             causation_id: Some(Uuid::from_u128(7)),
             occurred_at: Clock::System.now(),
         };
-        outbox::append(&mut tx, &event).await.expect("the outbox takes it");
+        outbox::append(&mut tx, &event).await.expect("the event is appended");
         (tx, version)
     }
 
@@ -102,7 +110,7 @@ impl Ground {
         self.outbox.wake.wake();
     }
 
-    /// Everything that was committed is published, and forgotten.
+    /// Waits until everything that was committed is published, and deleted from the outbox.
     pub(crate) async fn published(&self) {
         eventually("an empty outbox", async || {
             let left: i64 =
@@ -112,7 +120,7 @@ impl Ground {
         .await;
     }
 
-    /// What stands in the topic, by key, in the order of the topic.
+    /// The events in the topic, by key, in the order of the topic.
     pub(crate) async fn read(&self) -> BTreeMap<Uuid, Vec<Record>> {
         let mut config = bus::consumer_config(&brokers());
         config.set("group.id", "never-used").set("enable.auto.commit", "false");
@@ -134,8 +142,8 @@ impl Ground {
         records
     }
 
-    /// Puts an event into the topic without any outbox. Where it went.
-    pub(crate) async fn say(&self, key: Uuid, version: i64) -> i32 {
+    /// Sends an event without an outbox. Returns its partition.
+    pub(crate) async fn send(&self, key: Uuid, version: i64) -> i32 {
         let headers = [
             ("ce_specversion", "1.0".to_owned()),
             ("ce_id", Uuid::now_v7().to_string()),
@@ -154,56 +162,56 @@ impl Ground {
         self.producer.send(record, PATIENCE).await.expect("the broker is there").partition
     }
 
-    /// Something that is no event of ours, among those of a key.
-    pub(crate) async fn babble(&self, key: Uuid) {
+    /// Sends a record that is no event of ours to the partition of a key.
+    pub(crate) async fn send_unreadable(&self, key: Uuid) {
         let key = key.to_string();
-        let record = FutureRecord::to(self.topic).key(&key).payload(&b"babble"[..]);
+        let record = FutureRecord::to(self.topic).key(&key).payload(&b"unreadable"[..]);
         self.producer.send(record, PATIENCE).await.expect("the broker is there");
     }
 
-    pub(crate) fn scribe(&self) -> Listener {
-        let scribe = Arc::<Scribe>::default();
-        let name: &'static str = format!("scribe-{}", Uuid::now_v7()).leak();
+    pub(crate) fn consumer(&self) -> TestConsumer {
+        let handler = Arc::<TestHandler>::default();
+        let name: &'static str = format!("test-{}", Uuid::now_v7()).leak();
         let topics = vec![self.topic].leak();
-        Listener { consumer: Consumer { name, topics, db: self.db.clone(), handler: scribe.clone() }, scribe }
+        TestConsumer { consumer: Consumer { name, topics, db: self.db.clone(), handler: handler.clone() }, handler }
     }
 
-    /// What had an effect, in the order of the effects, by key.
-    pub(crate) async fn heard(&self) -> BTreeMap<Uuid, Vec<i64>> {
-        let rows = sqlx::query_as::<_, (Uuid, i64)>("select key, version from heard order by id");
-        let mut heard = BTreeMap::<Uuid, Vec<i64>>::new();
-        for (key, version) in rows.fetch_all(&self.db).await.expect("the scribe's table") {
-            heard.entry(key).or_default().push(version);
+    /// The versions that were handled, by key, in the order in which they were.
+    pub(crate) async fn handled(&self) -> BTreeMap<Uuid, Vec<i64>> {
+        let rows = sqlx::query_as::<_, (Uuid, i64)>("select key, version from handled order by id");
+        let mut handled = BTreeMap::<Uuid, Vec<i64>>::new();
+        for (key, version) in rows.fetch_all(&self.db).await.expect("the handler's table") {
+            handled.entry(key).or_default().push(version);
         }
-        heard
+        handled
     }
 
-    /// Waits until so many events had an effect.
-    pub(crate) async fn hears(&self, count: i64) {
-        eventually(&format!("{count} effects"), async || {
-            let seen = sqlx::query_scalar::<_, i64>("select count(*) from heard").fetch_one(&self.db).await;
+    /// Waits until `count` events were handled.
+    pub(crate) async fn wait_for_handled(&self, count: i64) {
+        eventually(&format!("{count} handled events"), async || {
+            let seen = sqlx::query_scalar::<_, i64>("select count(*) from handled").fetch_one(&self.db).await;
             seen.is_ok_and(|seen| seen >= count).then_some(())
         })
         .await;
     }
 }
 
-/// Writes down what it hears, twice if it hears it twice.
+/// Inserts each event that it handles, and would insert a duplicate twice.
 #[derive(Default)]
-pub(crate) struct Scribe {
+pub(crate) struct TestHandler {
     pub(crate) refused: Mutex<Vec<(Uuid, i64)>>,
-    /// A key of which it writes nothing while somebody else has its pen.
-    pub(crate) pens: Mutex<HashMap<Uuid, Arc<RwLock<()>>>>,
+    /// No event of a key is handled while a test holds its lock for writing.
+    locks: Mutex<HashMap<Uuid, Arc<RwLock<()>>>>,
 }
 
-impl Scribe {
-    pub(crate) fn pen(&self, key: Uuid) -> Arc<RwLock<()>> {
-        self.pens.lock().expect("no panics").entry(key).or_default().clone()
+impl TestHandler {
+    pub(crate) fn key_lock(&self, key: Uuid) -> Arc<RwLock<()>> {
+        self.locks.lock().expect("no panics").entry(key).or_default().clone()
     }
 }
 
 #[tonic::async_trait]
-impl Handler for Scribe {
+impl Handler for TestHandler {
     fn wants(&self, event_type: &str) -> bool {
         event_type == SAID
     }
@@ -216,11 +224,11 @@ impl Handler for Scribe {
     }
 }
 
-impl Scribe {
+impl TestHandler {
     async fn handle(&self, tx: &mut PgConnection, record: &Record) -> Result<(), HandleError> {
-        let pen = self.pen(record.key);
-        let _pen = pen.read().await;
-        sqlx::query("insert into heard (key, version) values ($1, $2)")
+        let lock = self.key_lock(record.key);
+        let _lock = lock.read().await;
+        sqlx::query("insert into handled (key, version) values ($1, $2)")
             .bind(record.key)
             .bind(record.version)
             .execute(tx)
@@ -230,12 +238,12 @@ impl Scribe {
     }
 }
 
-pub(crate) struct Listener {
+pub(crate) struct TestConsumer {
     pub(crate) consumer: Consumer,
-    pub(crate) scribe: Arc<Scribe>,
+    pub(crate) handler: Arc<TestHandler>,
 }
 
-impl Listener {
+impl TestConsumer {
     pub(crate) fn start(&self) -> Running {
         self.start_with(bus::consumer_config(&brokers()))
     }
@@ -245,7 +253,7 @@ impl Listener {
         Running::start(|stop| async move { bus::consume(&config, consumer, Clock::System, stop).await })
     }
 
-    pub(crate) async fn letters(&self) -> Vec<(Uuid, i64, String)> {
+    pub(crate) async fn dead_letters(&self) -> Vec<(Uuid, i64, String)> {
         let letters = dead_letter::list(&self.consumer.db, Some(self.consumer.name), 0, 1_000).await.expect("letters");
         letters.into_iter().map(|letter| (letter.record.key, letter.record.version, letter.error)).collect()
     }

@@ -1,4 +1,4 @@
-//! Background work: a step is a function that does one unit and says whether it did; the loop is here.
+//! Background work: a job is a function that does one unit of work and returns whether there was any. This is its loop.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::boot::metrics;
 use crate::event::outbox::Wake;
 use crate::rpc::error::Unexpected;
 
-/// Whether there was anything to do.
+/// Whether a job found work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Did {
     Something,
@@ -19,7 +19,6 @@ pub enum Did {
 }
 
 impl Did {
-    /// From how many it was done to.
     pub fn any(count: u64) -> Self {
         if count == 0 { Self::Nothing } else { Self::Something }
     }
@@ -31,18 +30,18 @@ const FASTEST_RETRY: Duration = Duration::from_millis(50);
 const SLOWEST_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
-pub struct Step {
+pub struct Job {
     pub name: &'static str,
-    /// How long it rests when there was nothing to do and nobody woke it.
+    /// The pause after a unit that found no work, unless `wake` ends it earlier.
     pub every: Duration,
-    /// How many do it at once. Each must claim its unit, so that no two work on the same.
+    /// How many loops run it at once. Each unit must claim its work, so that no two do the same.
     pub workers: usize,
     pub wake: Wake,
     unit: Arc<dyn Fn() -> Unit + Send + Sync>,
 }
 
-impl Step {
-    /// `service` is what the unit works with; each unit gets a clone of it, such as of an `Arc`.
+impl Job {
+    /// Each unit gets a clone of `service`, which is usually an `Arc`.
     pub fn new<S, F, U>(name: &'static str, every: Duration, service: &S, unit: F) -> Self
     where
         S: Clone + Send + Sync + 'static,
@@ -58,22 +57,22 @@ impl Step {
         Self { workers, ..self }
     }
 
-    /// Whoever holds a clone of `wake` can tell it that there is work.
+    /// Any holder of a clone of `wake` can start the next unit at once.
     pub fn woken_by(self, wake: Wake) -> Self {
         Self { wake, ..self }
     }
 
-    /// Does units until there is nothing to do, for tests.
+    /// Runs units until one finds no work, for tests.
     pub async fn drain(&self) -> Result<(), Unexpected> {
         while (self.unit)().await? == Did::Something {}
         Ok(())
     }
 
-    /// One worker's loop. A unit that has begun is finished before it stops.
+    /// One worker's loop. A unit that has started is finished before the loop stops.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let (backoff, mut failures) = (Backoff::new(FASTEST_RETRY, SLOWEST_RETRY), 0);
         while !stop.is_cancelled() {
-            let rest = match (self.unit)().await {
+            let pause = match (self.unit)().await {
                 Ok(Did::Something) => {
                     failures = 0;
                     continue;
@@ -84,14 +83,14 @@ impl Step {
                 }
                 Err(error) => {
                     failures += 1;
-                    metrics::count_step_failure(self.name);
-                    tracing::error!(step = self.name, %error, failures, "a background step failed; it is tried again");
+                    metrics::count_job_failure(self.name);
+                    tracing::error!(job = self.name, %error, failures, "a job failed; it is retried");
                     backoff.after(failures)
                 }
             };
             tokio::select! {
                 () = self.wake.woken(), if failures == 0 => {}
-                () = tokio::time::sleep(rest) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -1,4 +1,4 @@
-//! One test's Envoy, on ports of its own, and how clients ask it.
+//! Starts an Envoy on free ports for one test, and calls it as clients do.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::upstream::{self, Upstream};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Nobody listens there.
+/// No server listens there.
 pub(crate) const NOWHERE: &str = "127.0.0.1:1";
 pub(crate) const SHOP: &str = "https://shop.example";
 
@@ -43,7 +43,7 @@ struct Folder(PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What stays is a few files in the folder for temporary ones.
+        // If it fails, a few temporary files stay.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -65,7 +65,7 @@ pub(crate) fn envoy() -> PathBuf {
     path.map(PathBuf::from).expect("SOUK_ENVOY names the program envoy 1.40, as `make test` does")
 }
 
-/// What Envoy says about a configuration that it does not like.
+/// Envoy's error about an invalid configuration.
 pub(crate) fn validate(yaml: &str) -> Result<(), String> {
     let folder = make_folder();
     let command = Command::new(envoy()).args(["--mode", "validate", "-c"]).arg(write(&folder.0, yaml)).output();
@@ -86,7 +86,7 @@ fn write(folder: &Path, yaml: &str) -> PathBuf {
 }
 
 impl Edge {
-    /// All roles are one upstream. Settings may say otherwise.
+    /// All roles are the same upstream, unless the settings have other endpoints.
     pub(crate) async fn start(settings: &[&str]) -> Edge {
         let key = make_key();
         let upstream = upstream::start(publish(&key)).await;
@@ -132,21 +132,21 @@ impl Edge {
         Endpoint::from_shared(format!("http://{}", self.address)).expect("an address is a URL").connect_lazy()
     }
 
-    /// What our user service signs for a customer.
+    /// A customer's access token.
     pub(crate) fn token(&self) -> String {
         self.sign(json!({}))
     }
 
-    /// The same with other claims; null leaves one out.
+    /// An access token with these claims changed; null removes one.
     pub(crate) fn sign(&self, claims: Value) -> String {
         sign(&self.key, claims)
     }
 
-    pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str, token: &str) -> RestResponse {
         self.call(Method::GET, path, &[("authorization", &format!("Bearer {token}"))], None).await
     }
 
-    pub(crate) async fn post(&self, path: &str, token: &str, body: impl Into<reqwest::Body>) -> Answer {
+    pub(crate) async fn post(&self, path: &str, token: &str, body: impl Into<reqwest::Body>) -> RestResponse {
         let headers = [("authorization", &*format!("Bearer {token}")), ("content-type", "application/json")];
         self.call(Method::POST, path, &headers, Some(body.into())).await
     }
@@ -157,7 +157,7 @@ impl Edge {
         path: &str,
         headers: &[(&str, &str)],
         body: Option<reqwest::Body>,
-    ) -> Answer {
+    ) -> RestResponse {
         let mut request = self.client.request(method, format!("http://{}{path}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -170,10 +170,10 @@ impl Edge {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
-        Answer { status, headers: headers.collect(), body: response.text().await.expect("the answer is whole") }
+        RestResponse { status, headers: headers.collect(), body: response.text().await.expect("the answer is whole") }
     }
 
-    /// Sends these bytes over a connection of their own, and returns all that comes back before Envoy closes it.
+    /// Sends these bytes over a new connection, and returns all that Envoy sends before it closes it.
     pub(crate) async fn send_raw(&self, request: &str) -> String {
         let mut connection = TcpStream::connect(self.address).await.expect("Envoy listens");
         connection.write_all(request.as_bytes()).await.expect("Envoy reads");
@@ -183,13 +183,13 @@ impl Edge {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// What Envoy says about itself.
+    /// A page of Envoy's admin interface.
     pub(crate) async fn ask_admin(&self, path: &str) -> Value {
         let answer = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("it answers");
         answer.json().await.expect("it answers JSON")
     }
 
-    /// All that it logged so far.
+    /// Envoy's log so far.
     pub(crate) fn read_log(&self) -> String {
         std::fs::read_to_string(self.folder.0.join("log")).expect("the folder is ours")
     }
@@ -199,7 +199,7 @@ impl Edge {
     }
 }
 
-/// Both ports are any that was free: Envoy says which.
+/// Reads from Envoy which free ports it chose.
 async fn find_ports(client: &reqwest::Client, folder: &Path) -> (String, SocketAddr) {
     let admin = async || {
         let admin = std::fs::read_to_string(folder.join("admin")).ok()?;
@@ -268,15 +268,15 @@ pub(crate) fn signed<T>(token: &str, message: T) -> Request<T> {
     request
 }
 
-/// What a REST client gets.
+/// The response to a REST request.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct RestResponse {
     pub(crate) status: u16,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl RestResponse {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -285,7 +285,7 @@ impl Answer {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// It is the edge that refuses, in the one shape and with these.
+    /// The edge refused it, with this code and reason.
     #[track_caller]
     pub(crate) fn assert_refused(&self, status: u16, code: Code, reason: &str) {
         let body = self.json();
@@ -298,7 +298,7 @@ impl Answer {
         assert_eq!(body["details"][0], info, "{self:?}");
     }
 
-    /// It is the edge that refuses, for this field of the request.
+    /// The edge refused it, for this field of the request.
     #[track_caller]
     pub(crate) fn assert_invalid(&self, field: &str) {
         self.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
@@ -310,7 +310,7 @@ impl Answer {
         assert_eq!(self.json()["message"], message, "{self:?}");
     }
 
-    /// It is the edge that refuses, for the body as a whole.
+    /// The edge refused it, for the body as a whole.
     #[track_caller]
     pub(crate) fn assert_malformed(&self) {
         self.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
@@ -318,7 +318,7 @@ impl Answer {
     }
 }
 
-/// It is the edge that refuses over gRPC, in the one shape and with these.
+/// The edge refused a gRPC call, with this code and reason.
 #[track_caller]
 pub(crate) fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, reason: &str) {
     let status = answer.expect_err(reason);

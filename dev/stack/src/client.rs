@@ -1,4 +1,4 @@
-//! A client of the shop over REST, as a customer would write one: for the seeds and the proof of `make up`, and for the tests.
+//! A REST client of Souk, as a customer would write one: for the seeds and the proof of `make up`, and for tests.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How an order can end without having been delivered.
+/// The final states of an order that was not delivered.
 const EXITS: [&str; 4] =
     ["ORDER_STATE_REJECTED", "ORDER_STATE_PAYMENT_FAILED", "ORDER_STATE_CANCELLED", "ORDER_STATE_EXPIRED"];
 
@@ -53,7 +53,7 @@ pub fn random_password() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// Of an answer that has one.
+/// The id of the product in a response.
 pub fn product_id(answer: &Value) -> Result<String> {
     Ok(answer["product"]["productId"].as_str().context("a product has an id")?.to_owned())
 }
@@ -61,7 +61,7 @@ pub fn product_id(answer: &Value) -> Result<String> {
 impl Client {
     pub fn new(port: u16) -> Self {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build();
-        let http = http.expect("a client without options of its own can be built");
+        let http = http.expect("a client with default TLS settings can be built");
         Self { http, edge: format!("http://127.0.0.1:{port}"), token: None }
     }
 
@@ -79,7 +79,7 @@ impl Client {
         self.with_session(&self.post("/v1/sessions", json!({"email": email, "password": password})).await?.ok()?)
     }
 
-    /// With what signing in was answered.
+    /// Signed in, with the response to signing in.
     pub fn with_session(&self, session: &Value) -> Result<Self> {
         let token = session["accessToken"].as_str().context("a session has an access token")?.to_owned();
         Ok(Self { token: Some(token), ..self.clone() })
@@ -93,7 +93,7 @@ impl Client {
         self.send(Method::GET, path, "", None).await
     }
 
-    /// Under a key of its own.
+    /// With a new idempotency key.
     pub async fn post(&self, path: &str, body: Value) -> Result<Response> {
         self.send(Method::POST, path, &Uuid::now_v7().to_string(), Some(body)).await
     }
@@ -116,7 +116,7 @@ impl Client {
         Ok(Response { status, body })
     }
 
-    /// What is for sale: ids by SKU.
+    /// The products for sale: ids by SKU.
     pub async fn products(&self) -> Result<HashMap<String, String>> {
         let (mut products, mut token) = (HashMap::new(), String::new());
         loop {
@@ -147,7 +147,7 @@ impl Client {
         self.post(&format!("/v1/stock/{sku}:receive"), json!({"quantity": units})).await
     }
 
-    /// How many units can be bought; none of what was never received.
+    /// The units that can be bought; 0 for a SKU that was never received.
     pub async fn available(&self, sku: &str) -> Result<i64> {
         let answer = self.get(&format!("/v1/stock/{sku}")).await?;
         if answer.reason() == "SKU_NOT_FOUND" {
@@ -157,7 +157,7 @@ impl Client {
         stock["stock"]["available"].as_str().and_then(|text| text.parse().ok()).context("a number of units")
     }
 
-    /// Makes a product and receives units of it. Its id.
+    /// Creates a product and receives units of it. Returns its id.
     pub async fn stock(&self, sku: &str, title: &str, price: (&str, i64), units: u32) -> Result<String> {
         let created = self.create_product(sku, title, price).await?.ok()?;
         if units > 0 {
@@ -175,7 +175,7 @@ impl Client {
         self.post(&format!("/v1/orders/{order_id}:cancel"), json!({"reason": 1})).await
     }
 
-    /// Waits until an order is as wanted, or has ended otherwise.
+    /// Waits until `wanted` holds for an order; fails if the order ends before that.
     pub async fn wait_for(
         &self,
         order_id: &str,
