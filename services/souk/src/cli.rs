@@ -17,7 +17,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
-    Role(RoleCommand),
+    Role(Box<RoleCommand>),
     /// Creates databases, database roles, tables and topics, or brings them up to date.
     Migrate(migrate::Config),
     /// Checks the invariants over all databases, all topics and the payment provider: one line each, exit code 1 if one is

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> ExitCode {
     match command {
-        Command::Role(command) => roles::run(command).await,
+        Command::Role(command) => roles::run(*command).await,
         Command::Migrate(config) => match migrate::run(&config).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error @ migrate::Error::Config { .. }) => print_error(&error, USAGE),
