@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use chassis::boot::config::parse_duration;
 use chassis::rpc::DEFAULT_DEADLINE;
 use clap::Args;
 use endpoints::Endpoints;
@@ -267,7 +268,7 @@ fn address(listen: SocketAddr) -> Endpoint {
 
 /// Envoy takes 0 for no timeout, and fills token buckets every 50 ms at the most.
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
+    let duration = parse_duration(text).map_err(|error| format!("`{text}`: {error}"))?;
     if duration < Duration::from_millis(50) { Err(format!("`{text}` is below 50ms")) } else { Ok(duration) }
 }
 

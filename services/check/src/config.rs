@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chassis::boot::config::{first_line, parse_secure_url};
+use chassis::boot::config::{first_line, parse_duration, parse_secure_url};
 use clap::Args;
 
 /// What to check, beside the databases.
@@ -44,7 +44,7 @@ pub struct Config {
         long = "statement-timeout",
         env = "SOUK_CHECK_STATEMENT_TIMEOUT",
         default_value = "10m",
-        value_parser = humantime::parse_duration
+        value_parser = parse_duration
     )]
     pub(crate) statement_timeout: Duration,
     /// The journal of load clients: one line of JSON per attempt, with `attempt`, `key`, `kind` (`create` for CreateOrder),

@@ -21,6 +21,7 @@ mod stock;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::boot::config::parse_duration;
 use chassis::boot::{Foundation, Schema, Settings};
 use chassis::event::Wake;
 use chassis::rpc::client;
@@ -43,7 +44,7 @@ pub struct Config {
     order_url: client::Url,
     /// How old a hold is when the order service is asked about its order, and asked again: longer than an order without trouble
     /// takes.
-    #[arg(default_value = "1m", value_parser = humantime::parse_duration)]
+    #[arg(default_value = "1m", value_parser = parse_duration)]
     hold_limit: Duration,
     /// How many units of one SKU a customer's orders may hold at once, before they are sold: against hoarding. 0 means any
     /// number.

@@ -32,6 +32,7 @@ mod stuck;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::boot::config::parse_duration;
 use chassis::boot::{Foundation, Schema, Settings};
 use chassis::event::Wake;
 use chassis::rpc::client;
@@ -55,7 +56,7 @@ pub struct Config {
     #[arg(default_value = "http://127.0.0.1:9003")]
     product_url: client::Url,
     /// How long an order may stay unsettled before it expires.
-    #[arg(default_value = "15m", value_parser = humantime::parse_duration)]
+    #[arg(default_value = "15m", value_parser = parse_duration)]
     payment_deadline: Duration,
 }
 

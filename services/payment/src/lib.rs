@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::boot::config::{first_line, parse_secure_url};
+use chassis::boot::config::{first_line, parse_duration, parse_secure_url};
 use chassis::boot::{Foundation, Schema, Settings};
 use chassis::event::Wake;
 use chassis::rpc::client;
@@ -69,7 +69,7 @@ pub struct Config {
     #[arg(default_value = "http://127.0.0.1:9005")]
     order_url: client::Url,
     /// How long a call to the provider may take.
-    #[arg(default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(default_value = "10s", value_parser = parse_duration)]
     provider_timeout: Duration,
     /// How often the provider may be asked in any second, by all replicas together. Stripe allows an account 100 calls a
     /// second (25 in a sandbox), and 25 to each kind of call (docs.stripe.com/rate-limits): the default keeps to all of

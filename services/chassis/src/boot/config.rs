@@ -67,10 +67,10 @@ pub struct Common {
     #[arg(id = "SOUK_INSTANCE", long = "instance", env = "SOUK_INSTANCE")]
     pub instance: Option<String>,
     /// How long a stopping role waits, NOT_SERVING, until load balancers send no more calls.
-    #[arg(id = "SOUK_DRAIN", long = "drain", env = "SOUK_DRAIN", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(id = "SOUK_DRAIN", long = "drain", env = "SOUK_DRAIN", default_value = "0s", value_parser = parse_duration)]
     pub drain: Duration,
     /// How long stopping may take in total.
-    #[arg(id = "SOUK_GRACE", long = "grace", env = "SOUK_GRACE", default_value = "20s", value_parser = humantime::parse_duration)]
+    #[arg(id = "SOUK_GRACE", long = "grace", env = "SOUK_GRACE", default_value = "20s", value_parser = parse_duration)]
     pub grace: Duration,
 }
 
@@ -100,6 +100,11 @@ impl Foundation {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// A duration such as `250ms`, `5s`, `15m` or `1h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|why| format!("it is not a duration such as 250ms, 5s, 15m or 1h: {why}"))
 }
 
 /// The first line of a file, which is where secrets stand; or what is wrong with the file.

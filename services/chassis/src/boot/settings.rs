@@ -78,14 +78,14 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::boot::config::Foundation;
+    use crate::boot::config::{Foundation, parse_duration};
 
     #[derive(Debug, Clone, Args)]
     struct Shop {
         #[command(flatten)]
         foundation: Foundation,
         /// How long it waits.
-        #[arg(default_value = "15m", value_parser = humantime::parse_duration)]
+        #[arg(default_value = "15m", value_parser = parse_duration)]
         patience: Duration,
         /// What it sells.
         #[arg(value_delimiter = ',')]
