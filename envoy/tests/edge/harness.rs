@@ -93,15 +93,8 @@ impl Edge {
         let (grpc, keys) = (upstream.grpc.to_string(), upstream.keys.to_string());
         let mut all = vec!["--listen=127.0.0.1:0".to_owned(), "--admin-listen=127.0.0.1:0".to_owned()];
         all.push(format!("--cors-origins={SHOP}"));
-        for (role, address) in [
-            ("gateway", grpc.as_str()),
-            ("user", &grpc),
-            ("product", &grpc),
-            ("inventory", &grpc),
-            ("order", &grpc),
-            ("payment", &grpc),
-            ("jwks", &keys),
-        ] {
+        let roles = roster::ROLES.map(|role| (role.name, &grpc));
+        for (role, address) in roles.into_iter().chain([("jwks", &keys)]) {
             let name = format!("--{role}-endpoints=");
             if !settings.iter().any(|setting| setting.starts_with(&name)) {
                 all.push(name + address);

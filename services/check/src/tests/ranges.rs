@@ -9,10 +9,10 @@ use payment::check::Provider;
 use provider::{Provider as Simulator, Seed, seed};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor, PgPool};
+use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::orders::placed;
 use super::payments::paid;
@@ -22,9 +22,9 @@ use crate::dead_letters::Discarded;
 use crate::orders::check_orders;
 use crate::{Sizes, Sources};
 
-/// A provider with an intent for each of these orders, created a second later, and its URL.
-async fn provider(orders: &[(u128, u128)], stop: CancellationToken) -> String {
-    let folder = std::env::temp_dir().join(format!("souk-provider-{}", Uuid::now_v7()));
+/// A provider with an intent for each of these orders, created a second later. Its URL, and the folder of its ledger.
+async fn provider(orders: &[(u128, u128)], stop: CancellationToken) -> (String, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
     let seeds = orders.iter().map(|(order, intent)| Seed {
         intent_id: id(*intent),
         refund_id: None,
@@ -32,11 +32,11 @@ async fn provider(orders: &[(u128, u128)], stop: CancellationToken) -> String {
         amount: 100,
         metadata: vec![("order_id".to_owned(), id(*order).to_string())],
     });
-    seed(&folder, seeds).expect("written");
+    seed(folder.path(), seeds).expect("written");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    tokio::spawn(Simulator::open(folder).expect("a ledger").serve_on(listener, stop));
-    url
+    tokio::spawn(Simulator::open(folder.path()).expect("a ledger").serve_on(listener, stop));
+    (url, folder)
 }
 
 /// The tables of another service than order, in a schema instead of a database.
@@ -55,7 +55,7 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
     // No intent for orders 6 and 12, of which the ledger names one for order 6 only; a second one for order 8; and one for an
     // order that does not exist.
     let intents = [(2, 2), (4, 4), (8, 8), (8, 9), (10, 10), (14, 14), (16, 16), (18, 18), (20, 20), (21, 21)];
-    let url = provider(&intents, stop.clone()).await;
+    let (url, _folder) = provider(&intents, stop.clone()).await;
 
     let order = pools.connect_with(options.clone()).await.expect("Postgres is there");
     execute(&order, for_each(2..=10, placed)).await;

@@ -20,11 +20,11 @@ use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::payment::v1::payment_service_client::PaymentServiceClient;
 use provider::Provider;
 use sqlx::PgPool;
+use tempfile::TempDir;
 use testkit::{Kit, unreachable};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
-use uuid::Uuid;
 
 use crate::budget::{Budget, Rates};
 use crate::service::{Service, role};
@@ -46,6 +46,7 @@ pub(super) struct Till {
     pub(super) simulator: Provider,
     pub(super) stop: CancellationToken,
     _stop_at_the_end: DropGuard,
+    _folder: TempDir,
 }
 
 impl Till {
@@ -55,10 +56,10 @@ impl Till {
 
     /// `patience`: how long a call to the provider may take. `change` says what else is different about the service.
     pub(super) async fn open_with(db: PgPool, patience: Duration, change: impl FnOnce(&mut Service)) -> Self {
-        let folder = std::env::temp_dir().join(format!("souk-provider-{}", Uuid::now_v7()));
+        let folder = tempfile::tempdir().expect("a folder");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let provider = format!("http://{}", listener.local_addr().expect("an address"));
-        let (simulator, stop) = (Provider::open(folder).expect("a fresh ledger"), CancellationToken::new());
+        let (simulator, stop) = (Provider::open(folder.path()).expect("a fresh ledger"), CancellationToken::new());
         tokio::spawn(simulator.clone().serve_on(listener, stop.clone()));
         let mut kit = Kit::new();
         let mut service = Service {
@@ -75,6 +76,15 @@ impl Till {
         change(&mut service);
         let service = Arc::new(service);
         let client = PaymentServiceClient::new(kit.serve(role(&service, 1, &kit.context)).await);
-        Self { kit, service, client, provider, simulator, _stop_at_the_end: stop.clone().drop_guard(), stop }
+        Self {
+            kit,
+            service,
+            client,
+            provider,
+            simulator,
+            _stop_at_the_end: stop.clone().drop_guard(),
+            stop,
+            _folder: folder,
+        }
     }
 }
