@@ -28,6 +28,6 @@ mod tests {
             assert_eq!(Order::of_type(event_type).expect("it is listed").event_type(), *event_type);
         }
         assert!(Order::of_type("souk.order.v1.OrderDreamt").is_none());
-        assert_eq!(TOPICS, ["souk.inventory.v1", "souk.order.v1", "souk.payment.v1"]);
+        assert!(TOPICS.contains(&Order::TOPIC) && TOPICS.is_sorted());
     }
 }

@@ -7,7 +7,7 @@
 
 use std::process::Stdio;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -120,7 +120,8 @@ impl Stack {
     pub async fn stop(self) -> Result<()> {
         let Self { lines, mut process, .. } = self;
         drop(lines);
-        process.wait().await?;
+        let status = process.wait().await?;
+        ensure!(status.success(), "`stack controlled` ended with {status}; see above");
         Ok(())
     }
 

@@ -276,8 +276,8 @@ fn damage(random: &mut Random, body: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_body_arrives_as_written_or_not_at_all() {
     let recorder = Recorder::start().await;
-    let roles = ["user", "product", "inventory", "order", "payment"];
-    let mut settings: Vec<_> = roles.iter().map(|role| format!("--{role}-endpoints={}", recorder.address)).collect();
+    let role_endpoints = |role: roster::Role| format!("--{}-endpoints={}", role.name, recorder.address);
+    let mut settings: Vec<_> = roster::services().map(role_endpoints).collect();
     settings.extend(
         ["write", "account"]
             .map(|class| format!("--limit-{class}-{}=1000000", if class == "write" { "burst" } else { "count" })),

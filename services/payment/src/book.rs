@@ -17,7 +17,7 @@ use crate::state::{Goal, State};
 pub(crate) const OURSELVES: &str = "service:payment";
 /// The actor of what happened at the provider without a call of ours.
 const PROVIDER: &str = "provider";
-/// How often an order that ended asks for what the provider does not give back.
+/// How many refunds of an ended order may fail before only operators refund it.
 const MOST_TRIES: i64 = 10;
 
 /// What is known now that was not known before.
@@ -47,7 +47,7 @@ pub(crate) enum Fact {
     Voided,
     /// The amount was held and released before we saw that it was held.
     HeldAndReleased,
-    /// All that an ended order's payment keeps is about to be given back.
+    /// All that an ended order's payment keeps is about to be refunded.
     RestReserved,
     /// The provider is asked for this refund now.
     RefundBegun {
@@ -94,7 +94,7 @@ pub(crate) struct Changes {
     /// Who caused the event.
     pub(crate) actor: String,
     pub(crate) due_at: Option<OffsetDateTime>,
-    /// Whether the lease is given back.
+    /// Whether the lease is released.
     pub(crate) releases: bool,
     /// Whether the payment is compared with the provider at once.
     pub(crate) is_compared: bool,
@@ -144,7 +144,7 @@ impl Changes {
             Then::Release => Some(now),
             Then::ReleaseUntil(until) => Some(claimed.next_refund_at.map_or(until, |next| next.clamp(now, until))),
         };
-        // A refund that the provider refused may have been made there by somebody else.
+        // A refund that the provider refused may have been made at the provider itself.
         changes.is_compared = matches!((fact, then), (Fact::RefundFailed { .. }, Then::ReleaseUntil(_)));
         Ok(changes)
     }
@@ -255,7 +255,7 @@ impl Changes {
         self.actor.clone_from(&refund.actor);
     }
 
-    /// What was reserved, or had gone back, can be given back once more. Before its order ended, a refund is an operator's, who
+    /// What was reserved or refunded can be refunded again. Before its order ended, a refund is an operator's, who
     /// sees what came of it. Afterwards it is asked for again, unless that is of no use: then operators have to look at it.
     fn fail_refund(&mut self, claimed: &Claimed, refund: &Refund, code: &str) {
         let failed = Refund { state: RefundState::Failed, failure_reason: code.to_owned(), ..refund.clone() };

@@ -29,7 +29,7 @@ pub struct Books {
     pub refunded: i64,
     /// Whether nothing is under way.
     pub at_rest: bool,
-    /// Whether the provider refuses for good to give back what is kept.
+    /// Whether the provider refuses for good to refund what is kept.
     pub refused: bool,
 }
 
@@ -82,7 +82,7 @@ pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uu
     Ok(end.fetch_optional(db).await?)
 }
 
-/// I3: what was captured and given back is what the ledger moved, in the payment's currency, what is reserved for refunds is
+/// I3: what was captured and refunded is what the ledger moved, in the payment's currency, what is reserved for refunds is
 /// what the pending ones ask for, and no account of a payment ever gave more than it had.
 pub async fn check_ledger(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(

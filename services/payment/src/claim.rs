@@ -1,4 +1,4 @@
-//! Leases: a payment that a worker has claimed is left alone by all others until it is given back, or the lease ran out.
+//! Leases: a payment that a worker has claimed is left alone by all others until the lease is released or expires.
 
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ pub(crate) async fn put_off(service: &Service, payment: &Payment, retry: &Retry)
     let wait = retry.pause.map_or(backoff, |pause| pause + Duration::from_secs(1).mul_f64(rand::random()));
     let (payment_id, state, why) = (payment.payment_id, payment.state.name(), &retry.why);
     match retry.pause {
-        None => tracing::warn!(%payment_id, state, why, ?wait, "the provider will be asked about this payment again"),
+        None => tracing::warn!(%payment_id, state, why, ?wait, "the payment is processed again later"),
         Some(_) => tracing::debug!(%payment_id, state, why, ?wait, "this payment waits for the provider's limits"),
     }
     sqlx::query!(

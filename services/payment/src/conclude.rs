@@ -13,7 +13,7 @@ use crate::stripe::{self, Answer, CallError, Intent, OutcomeUnknown, RefundStatu
 
 /// How long a refund that was asked for may take to show at the provider.
 const SHOWS_WITHIN: Duration = Duration::seconds(60);
-/// When an order that ended asks again for what the provider refused to give back.
+/// How long after the provider refused a refund of an ended order it is attempted again.
 const REFUSED: Duration = Duration::seconds(600);
 
 /// What follows from a decision, or from an answer.
@@ -33,9 +33,9 @@ pub(crate) enum Outcome {
 pub(crate) enum Then {
     /// The next call, under the same lease.
     Call(CallStatus),
-    /// The lease is given back; the payment is due again if its goal is not reached.
+    /// The lease is released; the payment is due again if its goal is not reached.
     Release,
-    /// The lease is given back, and the refund that was worked on is due again then.
+    /// The lease is released, and the refund that was worked on is due again then.
     ReleaseUntil(OffsetDateTime),
 }
 

@@ -1,5 +1,5 @@
 //! The step that drives payments to their goals: claim one that is due, decide what comes next, call the provider, conclude
-//! what its answer means, record that, and go on until the payment is given back. No transaction is open during a call, and
+//! what its answer means, record that, and go on until the lease is released. No transaction is open during a call, and
 //! what begins is recorded before it. An outcome that is not known stays so, and the provider is asked when the payment is
 //! due again.
 

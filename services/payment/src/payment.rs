@@ -95,7 +95,7 @@ impl Payment {
         self.goal == Goal::Released && self.unrefunded() > 0 && self.refund_refusal.is_empty()
     }
 
-    /// What was captured, is not given back and not about to be.
+    /// What was captured and is neither refunded nor about to be.
     pub(crate) fn unrefunded(&self) -> i64 {
         self.captured_minor - self.refunded_minor - self.refund_pending_minor
     }

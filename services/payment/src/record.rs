@@ -193,6 +193,6 @@ fn announce(service: &Service, before: &Payment, changes: &Changes, fact: &Fact)
     if !changes.payment.refund_refusal.is_empty() {
         GIVEN_UP.inc();
         let reason = &changes.payment.refund_refusal;
-        tracing::error!(%payment_id, reason, "the provider does not give this payment back");
+        tracing::error!(%payment_id, reason, "the provider refuses for good to refund this payment");
     }
 }

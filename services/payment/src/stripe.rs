@@ -208,8 +208,8 @@ impl Stripe {
             Err(WireError::NoResponse(why)) => Err(OutcomeUnknown { operation, why, answered: false }.into()),
             Err(WireError::ErrorResponse(why)) => Err(OutcomeUnknown { operation, why, answered: true }.into()),
             Err(WireError::NotSent(Deferred { why, pause })) => Err(NotSent { operation, why, writes, pause }.into()),
-            Err(WireError::RateLimited { why, everybody, retry_after }) => {
-                let pause = if everybody { self.budget.pause(retry_after).await.ok() } else { retry_after };
+            Err(WireError::RateLimited { why, all_calls, retry_after }) => {
+                let pause = if all_calls { self.budget.pause(retry_after).await.ok() } else { retry_after };
                 Err(NotSent { operation, why, writes, pause }.into())
             }
         }

@@ -1,5 +1,6 @@
-//! The provider reports that something happened. A report is only a hint: its payment is compared with the provider soon. Order, repeats and lateness of reports therefore do not matter. Most reports
-//! are echoes of our own calls: a read finds that out, and nothing is written.
+//! The provider reports that something happened. A report is only a hint: its payment is soon compared with the provider, so
+//! duplicates, delays and reordering do not matter. Most reports are about the effects of our own calls: a read shows that
+//! nothing is new, and nothing is written.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};

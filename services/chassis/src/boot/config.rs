@@ -104,7 +104,13 @@ pub enum LogFormat {
 
 /// A duration such as `250ms`, `5s`, `15m` or `1h`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|why| format!("it is not a duration such as 250ms, 5s, 15m or 1h: {why}"))
+    let invalid = || format!("`{text}` is not a duration such as 250ms, 5s, 15m or 1h");
+    // The library also reads `M`, which is a month.
+    let mut units = text.split(|letter: char| !letter.is_alphabetic()).filter(|unit| !unit.is_empty());
+    if units.any(|unit| !["ms", "s", "m", "h", "d"].contains(&unit)) {
+        return Err(invalid());
+    }
+    humantime::parse_duration(text).map_err(|why| format!("{}: {why}", invalid()))
 }
 
 /// The first line of a file, which is where secrets stand; or what is wrong with the file.
@@ -142,6 +148,15 @@ pub fn parse_secure_url(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("15m"), Ok(Duration::from_secs(900)));
+        for odd in ["", "5", "s", "-5s", "15M", "2months", "500us", "99999999999999999999h"] {
+            assert!(parse_duration(odd).is_err(), "{odd}");
+        }
+    }
 
     #[test]
     fn roles_listen_on_this_machine_only() {

@@ -27,8 +27,13 @@ const GROUP: usize = 32;
 /// The error of a dead letter whose key was parked already.
 const PARKED: &str = "parked";
 
-static HANDLED: LazyLock<Family<ByConsumer, Counter>> =
-    LazyLock::new(|| metrics::register("events_handled", "Events that took effect, by consumer", Family::default()));
+static HANDLED: LazyLock<Family<ByConsumer, Counter>> = LazyLock::new(|| {
+    metrics::register(
+        "events_handled",
+        "Events passed to the handler and committed, without redriven ones",
+        Family::default(),
+    )
+});
 static REPEATED: LazyLock<Family<ByConsumer, Counter>> =
     LazyLock::new(|| metrics::register("events_repeated", "Duplicates of consumed events", Family::default()));
 

@@ -347,7 +347,7 @@ async fn an_unknown_event_type_is_skipped(db: PgPool) {
     assert_eq!(shop.state(order).await, OrderState::Reserved);
 }
 
-/// Such as by somebody at the provider itself.
+/// Such as at the provider itself.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_capture_of_a_part_does_not_pay_for_an_order(db: PgPool) {
     let shop = Shop::open(db).await;

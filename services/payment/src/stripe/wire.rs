@@ -62,7 +62,7 @@ impl Intent {
         }
     }
 
-    /// Whether the card was ever charged, if only to hold the amount. Told by what [`Stripe::get`] says.
+    /// Whether the card was ever charged, if only to hold the amount. Known from [`Stripe::get`].
     pub(crate) fn was_held(&self) -> bool {
         matches!(&self.latest_charge, Some(Charge::Expanded { status, .. }) if status == "succeeded")
     }
@@ -135,7 +135,7 @@ pub(crate) enum RefundStatus {
     Succeeded,
     Failed,
     Canceled,
-    /// Pending, or waiting for somebody, or not known to the provider yet.
+    /// Pending, or waiting for an action of the customer, or not known to the provider yet.
     #[default]
     #[serde(other)]
     UnderWay,
@@ -236,10 +236,10 @@ pub(super) enum WireError {
     NoResponse(String),
     /// The provider answered, with an error that it may keep under the key.
     ErrorResponse(String),
-    /// The provider refused to begin, for its limits; `everybody`: the next call would be refused, too.
+    /// The provider refused to begin, for its limits; `all_calls`: the next call would be refused, too.
     RateLimited {
         why: String,
-        everybody: bool,
+        all_calls: bool,
         retry_after: Option<Duration>,
     },
     NotSent(Deferred),
@@ -265,10 +265,10 @@ impl WireError {
         }
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let limiter = text("stripe-rate-limited-reason");
-        let everybody = limiter.is_some() || code != "lock_timeout";
+        let all_calls = limiter.is_some() || code != "lock_timeout";
         let retry_after = text("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         let why = format!("HTTP {status}, {code} {}", limiter.unwrap_or_default());
-        Some(Self::RateLimited { why, everybody, retry_after })
+        Some(Self::RateLimited { why, all_calls, retry_after })
     }
 }
 
@@ -306,7 +306,7 @@ pub(super) async fn read<T: Subject + DeserializeOwned>(
     }
     let about_us = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && kind == "invalid_request_error";
     match failure.payment_intent {
-        // What stands in the way may be something else than its state, such as that nothing is left to give back.
+        // What stands in the way may be something else than its state, such as that nothing is left to refund.
         Some(intent) if about_us && code == "payment_intent_unexpected_state" => Ok(Answer::Elsewhere(*intent)),
         _ if about_us => Ok(Answer::Refused(code)),
         _ => Err(WireError::error_response(format!("HTTP {status}, {kind} {code}"))),

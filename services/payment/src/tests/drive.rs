@@ -270,7 +270,7 @@ async fn wait_for<T: Debug>(till: &Till, call: &mut JoinHandle<T>, order: Uuid, 
     }
 }
 
-/// A worker that was killed: its lease runs out, and whoever takes the payment asks how its call ended.
+/// A worker that was killed: its lease expires, and the next worker reads how its call ended.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_a_killed_worker_began_is_settled_by_asking(db: PgPool) {
     let till = Till::open(db).await;

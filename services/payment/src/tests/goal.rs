@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Till;
 use super::drive::reserved;
 
-/// Of orders that are heard of together, each gets what its own events want, whatever was known of it.
+/// Of orders whose events are handled together, each gets what its own events want, whatever was known of it.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn events_that_are_consumed_together_set_the_goal_of_each_order(db: PgPool) {
     let till = Till::open(db).await;

@@ -1,4 +1,4 @@
-//! The provider's limits: what it refuses never happened, and everybody slows down.
+//! The provider's limits: a refused call had no effect, and all workers slow down.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn what_the_provider_refuses_for_its_limits_never_happened_and_is_not_aske
         assert_eq!(till.refused_and_repeated(0, how).await, 1, "{how:?}: captured");
         assert_eq!(till.state(order).await, "CAPTURED");
         till.cancelled(order).await;
-        assert_eq!(till.refused_and_repeated(0, how).await, 1, "{how:?}: given back");
+        assert_eq!(till.refused_and_repeated(0, how).await, 1, "{how:?}: refunded");
         till.work().await;
         let kinds = ["AUTHORIZATION", "CAPTURE", "REFUND"];
         till.expect(order, "CAPTURED", &kinds, &["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"]).await;

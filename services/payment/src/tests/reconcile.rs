@@ -29,7 +29,7 @@ impl Till {
         serde_json::from_slice(&shown).expect("JSON")
     }
 
-    /// Somebody does something at the provider itself, to the order's intent.
+    /// Something is done at the provider itself to the order's intent.
     pub(super) async fn at_provider(&self, order_id: Uuid, path: &str, form: &[(&str, &str)]) {
         let id = self.intent_id(order_id).await;
         let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.replace("INTENT", &id))).collect();
@@ -57,7 +57,7 @@ impl Till {
         found.fetch_one(&self.service.db).await.expect("a payment")
     }
 
-    /// How often the simulator was asked is not told; what was compared says when it is next.
+    /// The simulator does not count its calls; a compared payment says when it is compared next.
     async fn is_due_within(&self, order_id: Uuid, time: Duration) -> bool {
         let at = sqlx::query_scalar!("select check_at from payment where order_id = $1", order_id);
         let at = at.fetch_one(&self.service.db).await.expect("a payment");
@@ -112,7 +112,7 @@ async fn refunds_made_at_the_provider_are_booked_once(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_order_that_ended_does_not_give_back_what_somebody_gave_back_at_the_provider(db: PgPool) {
+async fn an_order_that_ended_does_not_give_back_what_was_refunded_at_the_provider(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_card_visa").await;
     till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT")]).await;
@@ -125,7 +125,7 @@ async fn an_order_that_ended_does_not_give_back_what_somebody_gave_back_at_the_p
     till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
 }
 
-/// Holds end by themselves after some days, or somebody cancels one.
+/// Holds end by themselves after some days, or one is cancelled at the provider.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_hold_that_the_provider_let_go_ends_the_payment(db: PgPool) {
     let till = Till::open(db).await;
@@ -162,7 +162,7 @@ async fn what_was_captured_at_the_provider_is_booked_when_it_is_wanted_and_told_
     till.work().await;
     till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
     till.compare().await;
-    assert_eq!(till.difference(order).await, "", "and that is told no longer");
+    assert_eq!(till.difference(order).await, "", "it is reported no longer");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -233,7 +233,7 @@ async fn what_the_provider_does_not_answer_is_late(db: PgPool) {
     sqlx::query!("update payment set check_at = 'epoch' where order_id = $1", reported)
         .execute(&till.service.db)
         .await
-        .expect("a webhook told of it");
+        .expect("a webhook reported it");
     for minutes in 1..=30 {
         ask().await;
         clock.advance(Duration::from_secs(60));
@@ -247,7 +247,7 @@ async fn what_the_provider_does_not_answer_is_late(db: PgPool) {
     }
     assert_eq!(till.calls().await, (2, 0), "one call for each");
 
-    // Its month is over while nobody answers: then it is compared when somebody does.
+    // Its month ends while the provider does not respond: it is compared when it does.
     clock.advance(DAY * 31);
     till.stop.cancel();
     while till.service.provider.get("pi_nobody_knows").await.is_ok() {}

@@ -115,7 +115,7 @@ async fn only_operators_give_back_and_only_what_was_captured(db: PgPool) {
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
-/// An amount that was forgotten or misspelt must not give back everything.
+/// An amount that was forgotten or misspelt must not refund everything.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_amount_or_a_full_refund_is_said_and_not_both(db: PgPool) {
     let till = Till::open(db).await;
@@ -140,9 +140,9 @@ async fn an_amount_or_a_full_refund_is_said_and_not_both(db: PgPool) {
     assert_eq!(all.amount, Some(Money::new("EUR", 2_500)));
 }
 
-/// The order ends while a part is being given back: the rest goes back too, once.
+/// The order ends during a refund of a part: the rest is refunded too, once.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_order_that_ends_gives_back_what_nobody_asked_for_yet(db: PgPool) {
+async fn an_order_that_ends_refunds_what_was_not_requested_yet(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_card_visa").await;
     till.refund(order, "k1", Some(700)).await.expect("reserved");

@@ -36,7 +36,7 @@ impl Till {
     }
 }
 
-/// The provider says weeks later that a refund came back: the money is ours again, everybody hears of it, and it can be given
+/// The provider says weeks later that a refund came back: the money is ours again, an event says so, and it can be given
 /// back once more.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_that_fails_after_it_was_done_is_booked_back_and_can_be_given_again(db: PgPool) {
@@ -89,7 +89,7 @@ async fn an_order_that_ended_gives_again_what_came_back_unless_the_card_is_close
     }
 }
 
-/// Some refunds take days, and may come to nothing: nobody is told that we are late, and what they reserved is free again.
+/// Some refunds take days, and may come to nothing: no metric reports a delay of ours, and what they reserved is free again.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_that_is_under_way_for_days_is_asked_about_ever_more_seldom(db: PgPool) {
     let till = Till::open(db).await;
@@ -108,7 +108,7 @@ async fn a_refund_that_is_under_way_for_days_is_asked_about_ever_more_seldom(db:
         till.set_refund(order, 0, "requires_action", "").await;
         till.kit.context.clock.advance(Duration::from_secs(3_600));
         drive(till.service.clone()).await.expect("driven");
-        assert_eq!(till.refunds(order).await, [(900, "PENDING".to_owned())], "somebody has to do something first");
+        assert_eq!(till.refunds(order).await, [(900, "PENDING".to_owned())], "the customer has to act first");
         assert_eq!(count_behind(&till.service).await.expect("counted"), 0, "it is the provider's");
         till.set_refund(order, 0, end, why).await;
         till.kit.context.clock.advance(Duration::from_secs(3_600));
@@ -120,7 +120,7 @@ async fn a_refund_that_is_under_way_for_days_is_asked_about_ever_more_seldom(db:
     }
 }
 
-/// Whoever subscribed hears of it at once, and of the rest of what Stripe tells about it nothing new.
+/// The webhook of a failed refund is acted upon at once; the other webhooks about it add nothing.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_report_of_a_refund_that_failed_is_looked_at_once(db: PgPool) {
     let till = Till::open(db).await;

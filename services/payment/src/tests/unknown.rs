@@ -1,4 +1,4 @@
-//! What nobody knows of a call is asked for, and what the provider keeps under a key does not keep us.
+//! The unknown outcome of a call is read from the provider, whatever it has stored under the key.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn a_hold_that_came_and_went_unseen_is_in_the_books(db: PgPool) {
     let till = Till::open_with(db, Duration::from_millis(300), |_| {}).await;
     let order = till.reserved("pm_souk_late_confirm").await;
     crate::drive::drive(till.service.clone()).await.expect("driven");
-    assert_eq!(till.state(order).await, "AUTHORIZING", "nobody knows");
+    assert_eq!(till.state(order).await, "AUTHORIZING", "the outcome is unknown");
     till.cancelled(order).await;
     till.work().await;
     till.expect(order, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentVoided"]).await;
@@ -77,7 +77,7 @@ async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
     till.refund(order, "k1", Some(1_000)).await.expect("reserved");
     for _ in 0..2 {
         crate::drive::drive(till.service.clone()).await.expect("driven");
-        assert_eq!(till.refunds(order).await, [(1_000, "PENDING".to_owned())], "nobody knows");
+        assert_eq!(till.refunds(order).await, [(1_000, "PENDING".to_owned())], "the outcome is unknown");
         till.kit.context.clock.advance(Duration::from_secs(1));
     }
     // Just as slow, and begun later: when this one is answered, all that came of the others shows.
@@ -88,7 +88,7 @@ async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
     assert_eq!(till.ours(order).await[2..], [("REFUND".to_owned(), 1_000)]);
 }
 
-/// Its amount would be given back twice.
+/// Its amount would be refunded twice.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_list_that_does_not_name_a_refund_is_no_proof_against_it(db: PgPool) {
     let till = Till::open_with(db, Duration::from_millis(300), |_| {}).await;
@@ -96,13 +96,13 @@ async fn a_list_that_does_not_name_a_refund_is_no_proof_against_it(db: PgPool) {
     till.refund(order, "k1", Some(1_000)).await.expect("reserved");
     for _ in 0..2 {
         crate::drive::drive(till.service.clone()).await.expect("driven");
-        assert_eq!(till.refunds(order).await, [(1_000, "PENDING".to_owned())], "nobody knows");
+        assert_eq!(till.refunds(order).await, [(1_000, "PENDING".to_owned())], "the outcome is unknown");
         till.kit.context.clock.advance(Duration::from_secs(61));
     }
-    assert_eq!(till.theirs(order).await[2..], [("REFUND".to_owned(), 1_000)], "given back once");
+    assert_eq!(till.theirs(order).await[2..], [("REFUND".to_owned(), 1_000)], "refunded once");
 }
 
-/// Ours was asked for and never arrived; what went back is somebody else's, who did it at the provider itself.
+/// Ours was asked for and never arrived; what was refunded was refunded at the provider itself.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_made_elsewhere_does_not_stand_in_the_way_of_ours(db: PgPool) {
     let till = Till::open(db).await;
@@ -162,7 +162,7 @@ async fn a_refund_that_failed_is_asked_for_again_by_an_order_that_ended(db: PgPo
     let asked = till.captured("pm_souk_refund_fails").await;
     till.refund(asked, "k1", Some(500)).await.expect("reserved");
     till.work().await;
-    assert_eq!(till.refunds(asked).await, [(500, "FAILED".to_owned())], "nobody asks again for them");
+    assert_eq!(till.refunds(asked).await, [(500, "FAILED".to_owned())], "it is not attempted again");
     let ask = GetPaymentRequest { payment_id: till.payment_id(asked).await.to_string() };
     let found = till.client.clone().get_payment(till.kit.operator(ask)).await.expect("may").into_inner();
     assert_eq!(found.payment.map(|payment| payment.refund_pending_minor), Some(0));

@@ -167,8 +167,8 @@ async fn a_report_is_new_once(db: PgPool) {
     }
 }
 
-/// What Stripe tells of a payment that is held, captured and given back in part.
-const TOLD: [&str; 10] = [
+/// What Stripe reports of a payment that is held, captured and refunded in part.
+const REPORTED: [&str; 10] = [
     "charge.captured",
     "charge.refund.updated",
     "charge.refunded",
@@ -193,7 +193,7 @@ async fn reports_come_in_any_order_and_only_make_us_ask(db: PgPool) {
     let order = till.captured("pm_card_visa").await;
     till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", "900")]).await;
     let mut kinds = BTreeMap::new();
-    for _ in 0..2 * TOLD.len() {
+    for _ in 0..2 * REPORTED.len() {
         let (signature, body) = deliveries.recv().await.expect("a webhook");
         // It was signed by the clock on the wall.
         let own = sign(SECRET, till.now(), &body);
@@ -203,14 +203,14 @@ async fn reports_come_in_any_order_and_only_make_us_ask(db: PgPool) {
         *kinds.entry(event["type"].as_str().expect("a type").to_owned()).or_insert(0) += 1;
         while look(till.service.clone()).await.expect("looked") == Did::Something {}
     }
-    assert_eq!(kinds, TOLD.map(|kind| (kind.to_owned(), 2)).into());
+    assert_eq!(kinds, REPORTED.map(|kind| (kind.to_owned(), 2)).into());
     till.work().await;
     assert_eq!(till.ours(order).await.last(), Some(&("REFUND".to_owned(), 900)));
     assert_eq!(till.ours(order).await, till.theirs(order).await);
     assert_eq!(till.published(order).await, ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"]);
 }
 
-/// A pending refund has arrived: nobody waits for its next turn.
+/// A pending refund has arrived: it is recorded before its next attempt is due.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_report_about_what_is_under_way_makes_the_step_ask_at_once(db: PgPool) {
     let till = Till::open(db).await;
@@ -241,7 +241,7 @@ async fn without_a_secret_nothing_is_taken_and_everything_else_goes_on(db: PgPoo
     till.reserved("pm_card_visa").await;
 }
 
-/// Everything that Stripe tells of our own calls is an echo, whenever it comes: it is looked at by nobody, and taken by a
+/// Everything that Stripe reports of our own calls is known already, whenever it comes: it causes no comparison, and is taken by a
 /// database that nothing can be written to.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_echo_of_our_own_calls_writes_nothing(db: PgPool) {
@@ -272,7 +272,9 @@ async fn an_echo_of_our_own_calls_writes_nothing(db: PgPool) {
         kinds.insert(event["type"].as_str().expect("a type").to_owned());
     }
     assert!(deliveries.try_recv().is_err(), "that was all");
-    for kind in TOLD.into_iter().chain(["charge.failed", "payment_intent.payment_failed", "payment_intent.canceled"]) {
+    for kind in
+        REPORTED.into_iter().chain(["charge.failed", "payment_intent.payment_failed", "payment_intent.canceled"])
+    {
         assert!(kinds.contains(kind), "{kind}: {kinds:?}");
     }
     assert_eq!(look(till.service.clone()).await.expect("looked"), Did::Nothing);

@@ -13,8 +13,11 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 /// A product service that quotes the products that a test gives it, and fails when the test says so.
-#[derive(Clone, Default)]
-pub struct Catalogue(Arc<Mutex<Shelves>>);
+#[derive(Clone)]
+pub struct Catalogue {
+    caller: &'static str,
+    shelves: Arc<Mutex<Shelves>>,
+}
 
 #[derive(Default)]
 struct Shelves {
@@ -27,9 +30,9 @@ struct Shelves {
 }
 
 impl Catalogue {
-    /// The catalogue, and a client of it.
-    pub async fn serve() -> (Self, ProductServiceClient<Peer>) {
-        let catalogue = Self::default();
+    /// The catalogue, and a client of it for the service `caller`, which must name itself.
+    pub async fn serve(caller: &'static str) -> (Self, ProductServiceClient<Peer>) {
+        let catalogue = Self { caller, shelves: Arc::default() };
         let peer = super::serve("product", ProductServiceServer::new(catalogue.clone())).await;
         (catalogue, ProductServiceClient::new(peer))
     }
@@ -76,14 +79,15 @@ impl Catalogue {
     }
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
-        self.0.lock().expect("no panics")
+        self.shelves.lock().expect("no panics")
     }
 }
 
 #[tonic::async_trait]
 impl ProductService for Catalogue {
     async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> RpcResult<QuoteItemsResponse> {
-        assert!(request.metadata().contains_key(SERVICE_HEADER), "a service names itself");
+        let caller = request.metadata().get(SERVICE_HEADER).map(|name| name.as_bytes());
+        assert_eq!(caller, Some(self.caller.as_bytes()), "a service names itself");
         let stalled = self.shelves().stalled.clone();
         if stalled.is_some_and(|stalled| request.get_ref().product_ids.contains(&stalled)) {
             return std::future::pending().await;

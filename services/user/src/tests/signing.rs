@@ -63,7 +63,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // Whoever took it away already did what is wanted.
+        // It may be gone already.
         let _ = std::fs::remove_file(&self.0);
     }
 }

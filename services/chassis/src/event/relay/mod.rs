@@ -165,7 +165,7 @@ impl Relay<'_> {
             if more && !acknowledged.is_empty() {
                 continue;
             }
-            if stop.is_cancelled() && count > 0 {
+            if more && stop.is_cancelled() {
                 return Err(RelayError::Unsent(count));
             }
             let pause = if acknowledged.is_empty() { TICK } else { DELETE_WITHIN };
