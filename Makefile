@@ -29,7 +29,7 @@ endef
 
 up:
 	$(ensure_compilers)
-	@echo "1 of 7: compiling some 400 crates, which takes about 9 minutes on two cores; seconds if nothing has changed"
+	@echo "1 of 7: compiling some 400 crates, which takes 6 to 9 minutes on two cores; seconds if nothing has changed"
 	cargo build --release -p souk -p provider -p stack
 	@exec target/release/stack up
 

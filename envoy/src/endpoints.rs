@@ -1,6 +1,6 @@
 //! The addresses of each role's replicas.
 
-use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
 use roster::Role;
 
 /// The settings `EDGE_ORDER_ENDPOINTS` and the like, one for each role.
@@ -16,7 +16,8 @@ impl Args for Endpoints {
         roster::ROLES.into_iter().fold(command, |command, role| {
             let variable = variable(role);
             let arg = Arg::new(&variable).long(format!("{}-endpoints", role.name)).env(&variable).value_name(&variable);
-            let arg = arg.default_value(format!("127.0.0.1:{}", role.port())).value_delimiter(',');
+            let arg =
+                arg.default_value(format!("127.0.0.1:{}", role.port())).value_delimiter(',').action(ArgAction::Append);
             command.arg(arg.help(format!("Replicas of the {} role, comma-separated host:port", role.name)))
         })
     }

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chassis::boot::config::parse_duration;
+use chassis::boot::config::{Tokens, parse_duration};
+use chassis::boot::{Prefix, Prefixed};
 use chassis::rpc::DEFAULT_DEADLINE;
 use clap::Args;
 use endpoints::Endpoints;
@@ -27,111 +28,63 @@ use serde::Serialize;
 #[group(skip)]
 pub struct Config {
     /// The address to which clients connect.
-    #[arg(id = "EDGE_LISTEN", long = "listen", env = "EDGE_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// The address of Envoy's admin interface.
-    #[arg(
-        id = "EDGE_ADMIN_LISTEN",
-        long = "admin-listen",
-        env = "EDGE_ADMIN_LISTEN",
-        default_value = "127.0.0.1:19901"
-    )]
+    #[arg(default_value = "127.0.0.1:19901")]
     admin_listen: SocketAddr,
     #[command(flatten)]
     endpoints: Endpoints,
     /// The hosts that serve the public keys of access tokens: admin ports of the user service.
-    #[arg(
-        id = "EDGE_JWKS_ENDPOINTS",
-        long = "jwks-endpoints",
-        env = "EDGE_JWKS_ENDPOINTS",
-        default_value = "127.0.0.1:9100",
-        value_delimiter = ','
-    )]
+    #[arg(default_value = "127.0.0.1:9100", value_delimiter = ',')]
     jwks_endpoints: Vec<String>,
     /// The trace collector (OTLP over gRPC), as host:port. Unset: no traces.
-    #[arg(id = "EDGE_OTLP_ENDPOINT", long = "otlp-endpoint", env = "EDGE_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
     /// Origins whose pages may call the API from a browser, such as https://shop.example.
-    #[arg(id = "EDGE_CORS_ORIGINS", long = "cors-origins", env = "EDGE_CORS_ORIGINS", value_delimiter = ',')]
+    #[arg(value_delimiter = ',')]
     cors_origins: Vec<String>,
-    /// The issuer of access tokens.
-    #[arg(
-        id = "SOUK_TOKEN_ISSUER",
-        long = "token-issuer",
-        env = "SOUK_TOKEN_ISSUER",
-        default_value = "https://souk.local"
-    )]
-    token_issuer: String,
-    /// The audience of access tokens.
-    #[arg(id = "SOUK_TOKEN_AUDIENCE", long = "token-audience", env = "SOUK_TOKEN_AUDIENCE", default_value = "souk")]
-    token_audience: String,
-    /// Reads per second and client address.
-    #[arg(
-        id = "SOUK_LIMIT_READ_RATE",
-        long = "limit-read-rate",
-        env = "SOUK_LIMIT_READ_RATE",
-        default_value_t = 1_000,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    read_rate: u32,
-    /// Burst of reads per client address.
-    #[arg(
-        id = "SOUK_LIMIT_READ_BURST",
-        long = "limit-read-burst",
-        env = "SOUK_LIMIT_READ_BURST",
-        default_value_t = 2_000,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    read_burst: u32,
-    /// Writes per second and client address.
-    #[arg(
-        id = "SOUK_LIMIT_WRITE_RATE",
-        long = "limit-write-rate",
-        env = "SOUK_LIMIT_WRITE_RATE",
-        default_value_t = 500,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    write_rate: u32,
-    /// Burst of writes per client address.
-    #[arg(
-        id = "SOUK_LIMIT_WRITE_BURST",
-        long = "limit-write-burst",
-        env = "SOUK_LIMIT_WRITE_BURST",
-        default_value_t = 1_000,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    write_burst: u32,
-    /// Registrations and logins per client address and window.
-    #[arg(
-        id = "SOUK_LIMIT_ACCOUNT_COUNT",
-        long = "limit-account-count",
-        env = "SOUK_LIMIT_ACCOUNT_COUNT",
-        default_value_t = 100,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    account_count: u32,
-    /// The window of SOUK_LIMIT_ACCOUNT_COUNT.
-    #[arg(id = "SOUK_LIMIT_ACCOUNT_WINDOW", long = "limit-account-window", env = "SOUK_LIMIT_ACCOUNT_WINDOW", default_value = "15m", value_parser = parse_time)]
-    account_window: Duration,
+    #[command(flatten)]
+    token: Prefixed<Tokens>,
+    #[command(flatten)]
+    limit: Prefixed<Limits>,
     /// Timeout of a call, at most 5s, which is the default deadline of services. A client's longer `grpc-timeout` is lowered
     /// to it.
-    #[arg(
-        id = "EDGE_TIMEOUT",
-        long = "timeout",
-        env = "EDGE_TIMEOUT",
-        default_value = "5s",
-        value_parser = parse_timeout
-    )]
+    #[arg(default_value = "5s", value_parser = parse_timeout)]
     timeout: Duration,
     /// The longest request body, in bytes.
-    #[arg(
-        id = "EDGE_MAX_BODY",
-        long = "max-body",
-        env = "EDGE_MAX_BODY",
-        default_value_t = 1 << 20,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
+    #[arg(default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..))]
     max_body: u32,
+}
+
+impl Prefix for Config {
+    const PREFIX: &'static str = "edge";
+}
+
+/// Limits of each client address.
+#[derive(Debug, Clone, Args)]
+struct Limits {
+    /// Reads per second and client address.
+    #[arg(default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    read_rate: u32,
+    /// Burst of reads per client address.
+    #[arg(default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    read_burst: u32,
+    /// Writes per second and client address.
+    #[arg(default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    write_rate: u32,
+    /// Burst of writes per client address.
+    #[arg(default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    write_burst: u32,
+    /// Registrations and logins per client address and window.
+    #[arg(default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    account_count: u32,
+    /// The window of SOUK_LIMIT_ACCOUNT_COUNT.
+    #[arg(default_value = "15m", value_parser = parse_time)]
+    account_window: Duration,
+}
+
+impl Prefix for Limits {
+    const PREFIX: &'static str = "souk_limit";
 }
 
 /// The Lua filters. The last two form one program, together with the tables of `bindings`.
@@ -210,11 +163,11 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
         mappers => errors::mappers(config.max_body),
         otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
         cors_origins => config.cors_origins,
-        issuer => config.token_issuer,
-        audience => config.token_audience,
-        read => context! { rate => config.read_rate, burst => config.read_burst },
-        write => context! { rate => config.write_rate, burst => config.write_burst },
-        account => context! { count => config.account_count, window => seconds(config.account_window) },
+        issuer => config.token.issuer,
+        audience => config.token.audience,
+        read => context! { rate => config.limit.read_rate, burst => config.limit.read_burst },
+        write => context! { rate => config.limit.write_rate, burst => config.limit.write_burst },
+        account => context! { count => config.limit.account_count, window => seconds(config.limit.account_window) },
         timeout => seconds(config.timeout),
         max_body => config.max_body,
         buffer => config.max_body.max(BUFFER),

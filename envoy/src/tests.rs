@@ -8,10 +8,10 @@ use crate::routes::{Shape, Token};
 #[derive(Parser)]
 struct Cli {
     #[command(flatten)]
-    config: Config,
+    config: Prefixed<Config>,
 }
 
-fn config(arguments: &[&str]) -> Config {
+fn config(arguments: &[&str]) -> Prefixed<Config> {
     Cli::parse_from([&["edge"], arguments].concat()).config
 }
 
@@ -46,26 +46,26 @@ fn the_configuration_has_each_route_and_is_the_same_each_time() {
 #[test]
 fn an_invalid_endpoint_is_named_with_its_variable() {
     for odd in ["order", "http://order:9005", "a b:80", "order:0", "order:65536", ":80", "::1:80", "[order]:80", ""] {
-        let error = render(&config(&["--order-endpoints", odd]), contracts::DESCRIPTORS).expect_err(odd);
+        let error = render(&config(&["--edge-order-endpoints", odd]), contracts::DESCRIPTORS).expect_err(odd);
         assert_eq!(error.to_string(), format!("EDGE_ORDER_ENDPOINTS: `{odd}` is not host:port"));
     }
-    let bad = config(&["--order-endpoints", "a:80, b:80"]);
+    let bad = config(&["--edge-order-endpoints", "a:80, b:80"]);
     let error = render(&bad, contracts::DESCRIPTORS).expect_err("a space");
     assert_eq!(error.to_string(), "EDGE_ORDER_ENDPOINTS: ` b:80` is not host:port");
-    render(&config(&["--order-endpoints", "order-0.souk_1:80,10.0.0.1:81,[::1]:82"]), contracts::DESCRIPTORS)
+    render(&config(&["--edge-order-endpoints", "order-0.souk_1:80,10.0.0.1:81,[::1]:82"]), contracts::DESCRIPTORS)
         .expect("all");
 }
 
 #[test]
 fn limits_and_times_that_envoy_would_ignore_are_refused() {
     let arguments = [
-        "--limit-read-rate=0",
-        "--limit-write-burst=0",
-        "--limit-account-count=0",
-        "--limit-account-window=0s",
-        "--timeout=0s",
-        "--timeout=5001ms",
-        "--max-body=0",
+        "--souk-limit-read-rate=0",
+        "--souk-limit-write-burst=0",
+        "--souk-limit-account-count=0",
+        "--souk-limit-account-window=0s",
+        "--edge-timeout=0s",
+        "--edge-timeout=5001ms",
+        "--edge-max-body=0",
     ];
     for argument in arguments {
         assert!(Cli::try_parse_from(["edge", argument]).is_err(), "{argument}");

@@ -51,7 +51,7 @@ impl Drop for Folder {
 #[derive(Parser)]
 struct Cli {
     #[command(flatten)]
-    config: edge::Config,
+    config: chassis::boot::Prefixed<edge::Config>,
 }
 
 /// The configuration with these settings.
@@ -91,11 +91,11 @@ impl Edge {
         let key = make_key();
         let upstream = upstream::start(publish(&key)).await;
         let (grpc, keys) = (upstream.grpc.to_string(), upstream.keys.to_string());
-        let mut all = vec!["--listen=127.0.0.1:0".to_owned(), "--admin-listen=127.0.0.1:0".to_owned()];
-        all.push(format!("--cors-origins={SHOP}"));
+        let mut all = vec!["--edge-listen=127.0.0.1:0".to_owned(), "--edge-admin-listen=127.0.0.1:0".to_owned()];
+        all.push(format!("--edge-cors-origins={SHOP}"));
         let roles = roster::ROLES.map(|role| (role.name, &grpc));
         for (role, address) in roles.into_iter().chain([("jwks", &keys)]) {
-            let name = format!("--{role}-endpoints=");
+            let name = format!("--edge-{role}-endpoints=");
             if !settings.iter().any(|setting| setting.starts_with(&name)) {
                 all.push(name + address);
             }

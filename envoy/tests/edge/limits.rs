@@ -19,7 +19,7 @@ async fn log_in(edge: &Edge, address: &str) -> RestResponse {
 
 #[tokio::test]
 async fn guessing_ends_at_the_limit_of_accounts() {
-    let edge = Edge::start(&["--limit-account-count=3", "--limit-account-window=1h"]).await;
+    let edge = Edge::start(&["--souk-limit-account-count=3", "--souk-limit-account-window=1h"]).await;
     let body = json!({"email": "a@example.com", "password": "a long enough one", "displayName": "A"}).to_string();
     let registered = edge.call(Method::POST, "/v1/users", &[], Some(body.into())).await;
     assert_eq!(registered.status, 200, "{registered:?}");
@@ -40,7 +40,7 @@ async fn guessing_ends_at_the_limit_of_accounts() {
 
 #[tokio::test]
 async fn bad_tokens_are_counted() {
-    let edge = Edge::start(&["--limit-read-rate=1", "--limit-read-burst=5"]).await;
+    let edge = Edge::start(&["--souk-limit-read-rate=1", "--souk-limit-read-burst=5"]).await;
     let mut refused = Vec::new();
     for _ in 0..20 {
         refused.push(edge.get("/v1/users/me", "garbage").await.status);

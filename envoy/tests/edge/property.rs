@@ -276,11 +276,11 @@ fn damage(random: &mut Random, body: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_body_arrives_as_written_or_not_at_all() {
     let recorder = Recorder::start().await;
-    let role_endpoints = |role: roster::Role| format!("--{}-endpoints={}", role.name, recorder.address);
+    let role_endpoints = |role: roster::Role| format!("--edge-{}-endpoints={}", role.name, recorder.address);
     let mut settings: Vec<_> = roster::services().map(role_endpoints).collect();
     settings.extend(
         ["write", "account"]
-            .map(|class| format!("--limit-{class}-{}=1000000", if class == "write" { "burst" } else { "count" })),
+            .map(|class| format!("--souk-limit-{class}-{}=1000000", if class == "write" { "burst" } else { "count" })),
     );
     let edge = Edge::start(&settings.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let (token, mut random) = (edge.token(), Random(7));

@@ -55,7 +55,7 @@ async fn http_1_0_is_served() {
 
 #[tokio::test]
 async fn a_deadline_is_bounded_on_both_sides() {
-    let edge = Edge::start(&["--timeout=4s"]).await;
+    let edge = Edge::start(&["--edge-timeout=4s"]).await;
     let bearer = format!("Bearer {}", edge.token());
     let bounded = [
         ("1m", "100m"),

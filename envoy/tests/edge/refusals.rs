@@ -51,7 +51,7 @@ async fn what_does_not_fit_the_contracts_is_invalid() {
 
 #[tokio::test]
 async fn bodies_have_a_maximum_length() {
-    let edge = Edge::start(&["--max-body=100000"]).await;
+    let edge = Edge::start(&["--edge-max-body=100000"]).await;
     let long = "x".repeat(200_000);
     let body = json!({"paymentMethod": long}).to_string();
     let answer = edge.post("/v1/orders", &edge.token(), body).await;
@@ -93,7 +93,7 @@ async fn headers_have_a_maximum_length_that_the_edge_enforces() {
 
 #[tokio::test]
 async fn a_service_that_does_not_answer_is_not_waited_for() {
-    let edge = Edge::start(&["--timeout=300ms"]).await;
+    let edge = Edge::start(&["--edge-timeout=300ms"]).await;
     let order_id = Uuid::now_v7().to_string();
     let answer = edge.get(&format!("/v1/orders/{order_id}"), &edge.token()).await;
     answer.assert_refused(504, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
@@ -104,7 +104,7 @@ async fn a_service_that_does_not_answer_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_service_that_is_not_there_is_unavailable() {
-    let edge = Edge::start(&[&format!("--payment-endpoints={NOWHERE}")]).await;
+    let edge = Edge::start(&[&format!("--edge-payment-endpoints={NOWHERE}")]).await;
     let payment_id = Uuid::now_v7().to_string();
     let answer = edge.get(&format!("/v1/payments/{payment_id}"), &edge.token()).await;
     answer.assert_refused(503, Code::Unavailable, "UPSTREAM_UNAVAILABLE");

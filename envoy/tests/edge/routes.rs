@@ -23,14 +23,19 @@ fn read_policies() -> Policies {
 fn envoy_accepts_what_can_be_configured() {
     for settings in [
         vec![],
-        vec!["--cors-origins=https://a.example,https://b.example:8443", "--otlp-endpoint=127.0.0.1:4317"],
-        vec!["--listen=[::1]:8080", "--order-endpoints=order-0.souk:9005,order-1.souk:9005,[::1]:9005"],
-        vec!["--limit-read-rate=1", "--limit-read-burst=1", "--limit-account-count=1", "--limit-account-window=24h"],
+        vec!["--edge-cors-origins=https://a.example,https://b.example:8443", "--edge-otlp-endpoint=127.0.0.1:4317"],
+        vec!["--edge-listen=[::1]:8080", "--edge-order-endpoints=order-0.souk:9005,order-1.souk:9005,[::1]:9005"],
         vec![
-            "--token-issuer=https://it's \"quoted\" <&>",
-            "--token-audience=a: b # c",
-            "--timeout=50ms",
-            "--max-body=1",
+            "--souk-limit-read-rate=1",
+            "--souk-limit-read-burst=1",
+            "--souk-limit-account-count=1",
+            "--souk-limit-account-window=24h",
+        ],
+        vec![
+            "--souk-token-issuer=https://it's \"quoted\" <&>",
+            "--souk-token-audience=a: b # c",
+            "--edge-timeout=50ms",
+            "--edge-max-body=1",
         ],
     ] {
         assert_eq!(validate(&render(&settings)), Ok(()), "{settings:?}");
@@ -72,7 +77,7 @@ async fn every_rpc_requires_a_token_by_its_policy() {
 
 #[tokio::test]
 async fn every_route_has_the_settings_of_its_policy() {
-    let edge = Edge::start(&["--timeout=4s"]).await;
+    let edge = Edge::start(&["--edge-timeout=4s"]).await;
     let dump = edge.ask_admin("/config_dump").await;
     let is_routes = |config: &&Value| config["@type"].as_str().is_some_and(|it| it.ends_with(".RoutesConfigDump"));
     let dumps = dump["configs"].as_array().expect("a list").iter().find(is_routes).expect("Envoy has routes");
@@ -127,8 +132,8 @@ async fn reads_are_retried_and_writes_are_not() {
 #[tokio::test]
 async fn only_reachable_replicas_get_calls() {
     let other = Edge::start(&[]).await;
-    let replicas = format!("--user-endpoints={NOWHERE},{}", other.upstream.grpc);
-    let edge = Edge::start(&[&replicas, &format!("--jwks-endpoints={}", other.upstream.keys)]).await;
+    let replicas = format!("--edge-user-endpoints={NOWHERE},{}", other.upstream.grpc);
+    let edge = Edge::start(&[&replicas, &format!("--edge-jwks-endpoints={}", other.upstream.keys)]).await;
     for call in 0..50 {
         let answer = edge.get("/v1/users/me", &other.token()).await;
         assert_eq!(answer.status, 200, "call {call}: {answer:?}");

@@ -226,7 +226,7 @@ async fn what_is_not_json_is_refused_with_any_content_type() {
 
 #[tokio::test]
 async fn bodies_are_bounded_in_depth_in_values_and_in_bytes() {
-    let client = Client::open(&["--max-body=3000000"]).await;
+    let client = Client::open(&["--edge-max-body=3000000"]).await;
     for (open, close) in [("[", "]"), ("{\"items\":", "}"), ("{\"a\":", "}")] {
         let deep = format!("{{\"items\": {}1{}}}", open.repeat(100_000), close.repeat(100_000));
         client.order(&deep).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
@@ -316,7 +316,7 @@ async fn path_query_and_body_must_not_contradict() {
 /// Callers without a valid token, or beyond their limit, are refused whatever the body is, and before it arrives.
 #[tokio::test]
 async fn no_body_is_read_from_a_client_that_may_not_call() {
-    let edge = Edge::start(&["--limit-account-count=2", "--limit-account-window=1h"]).await;
+    let edge = Edge::start(&["--souk-limit-account-count=2", "--souk-limit-account-window=1h"]).await;
     for body in ["{", r#"{"validateonly": true}"#, r#"{"items": "none"}"#] {
         let answer = edge.call(Method::POST, "/v1/orders", &[], Some(body.into())).await;
         answer.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");

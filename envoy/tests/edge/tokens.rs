@@ -133,8 +133,8 @@ async fn a_token_in_the_query_is_refused_and_not_logged() {
 #[tokio::test]
 async fn spans_have_the_rpc_and_no_query() {
     let collector = Edge::start(&[]).await;
-    let otlp = format!("--otlp-endpoint={}", collector.upstream.grpc);
-    let edge = Edge::start(&[&otlp, "--limit-read-burst=100000"]).await;
+    let otlp = format!("--edge-otlp-endpoint={}", collector.upstream.grpc);
+    let edge = Edge::start(&[&otlp, "--souk-limit-read-burst=100000"]).await;
     let token = edge.token();
     // One request in a hundred is traced, and five traces are sent together.
     let traced = async || {
@@ -159,7 +159,7 @@ async fn spans_have_the_rpc_and_no_query() {
 
 #[tokio::test]
 async fn without_keys_tokens_are_refused_and_public_calls_pass() {
-    let edge = Edge::start(&[&format!("--jwks-endpoints={NOWHERE}")]).await;
+    let edge = Edge::start(&[&format!("--edge-jwks-endpoints={NOWHERE}")]).await;
     edge.get(ME, &edge.token()).await.assert_refused(503, Code::Unavailable, "KEYS_UNAVAILABLE");
     let answer = UserServiceClient::new(edge.channel()).get_user(signed(&edge.token(), me())).await;
     assert_refused(answer, Code::Unavailable, "KEYS_UNAVAILABLE");

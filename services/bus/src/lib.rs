@@ -42,11 +42,11 @@ pub struct Bus {
 
 impl Bus {
     pub fn new(config: &Common) -> Result<Self, Error> {
-        let mut consumers = consumer_config(&config.kafka_brokers);
+        let mut consumers = consumer_config(&config.kafka.brokers);
         if let Some(instance) = &config.instance {
             consumers.set("group.instance.id", instance);
         }
-        Ok(Self { producer: producer(&config.kafka_brokers)?, consumers: Arc::new(consumers) })
+        Ok(Self { producer: producer(&config.kafka.brokers)?, consumers: Arc::new(consumers) })
     }
 
     /// Adds what a role needs to publish and to consume.

@@ -52,7 +52,7 @@ use progress::Progress;
 use recheck::single;
 use secrets::Scan;
 
-pub use config::Config;
+pub use config::{Config, Options};
 pub use invariants::help;
 
 #[derive(Debug, thiserror::Error)]
@@ -96,32 +96,32 @@ struct Sources {
 }
 
 impl Sources {
-    fn open(config: &Config, databases: &Databases) -> Result<Self, Error> {
+    fn open(config: &Config, options: &Options, databases: &Databases) -> Result<Self, Error> {
         let invalid = |variable: &str, why| Error::Config { variable: variable.to_owned(), why };
         let pool = |role: Role| {
-            let pool = db::pool_with_timeout(databases.url(role), 4, config.statement_timeout);
+            let pool = db::pool_with_timeout(databases.url(role), 4, config.check_statement_timeout);
             pool.map_err(|why| invalid(&role.variable("database_url"), why))
         };
         let databases = roster::services().map(|role| Ok((role, pool(role)?))).collect::<Result<Vec<_>, Error>>()?;
         let [inventory, order, payment] =
             [roster::INVENTORY, roster::ORDER, roster::PAYMENT].map(|role| database(&databases, role));
-        let provider = config.provider_url.as_deref().map(|url| {
+        let provider = config.check_provider_url.as_deref().map(|url| {
             let key = config.provider_key().map_err(|why| invalid("PAYMENT_PROVIDER_KEY_FILE", why))?;
             Provider::new(url, &key, config.provider_rate, payment.clone())
                 .map_err(|why| invalid("SOUK_CHECK_PROVIDER_URL", why))
         });
         let provider = provider.transpose()?;
-        let coverage = if config.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
-        let attempts = config.journal.as_deref().map(journal::read).transpose()?;
+        let coverage = if options.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
+        let attempts = options.journal.as_deref().map(journal::read).transpose()?;
         Ok(Self {
             databases,
             inventory,
             order,
             payment,
-            kafka_brokers: config.kafka_brokers.clone(),
+            kafka_brokers: config.kafka.brokers.clone(),
             provider,
             journal: attempts.map(|attempts| Journal { attempts, coverage }),
-            at_rest: config.at_rest,
+            at_rest: options.at_rest,
             sizes: SIZES,
             recheck_pause: recheck::PAUSE,
         })
@@ -140,8 +140,8 @@ fn database(all: &[(Role, PgPool)], role: Role) -> PgPool {
 }
 
 /// Checks everything and prints the report. Returns whether all invariants hold.
-pub async fn run(config: &Config, databases: &Databases) -> Result<bool, Error> {
-    let sources = Sources::open(config, databases)?;
+pub async fn run(config: &Config, options: &Options, databases: &Databases) -> Result<bool, Error> {
+    let sources = Sources::open(config, options, databases)?;
     let progress = Progress::begin();
     let mut findings = check(&sources).await?;
     // Not repeated: a secret that was stored does not disappear.

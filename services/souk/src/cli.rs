@@ -1,7 +1,7 @@
 //! The command line of `souk`. Configuration comes from the environment; the flags of the same names exist so that `--help`
 //! documents it.
 
-use chassis::boot::Databases;
+use chassis::boot::{Databases, Prefixed};
 use clap::{Args, Parser, Subcommand};
 
 use crate::migrate;
@@ -19,13 +19,13 @@ pub(crate) enum Command {
     #[command(flatten)]
     Role(Box<RoleCommand>),
     /// Creates databases, database roles, tables and topics, or brings them up to date.
-    Migrate(migrate::Config),
+    Migrate(Prefixed<migrate::Config>),
     /// Checks the invariants over all databases, all topics and the payment provider: one line each, exit code 1 if one is
     /// violated.
     #[command(after_help = check::help())]
     Check(Box<Check>),
     /// Prints the edge's Envoy configuration.
-    Envoy(Box<edge::Config>),
+    Envoy(Box<Prefixed<edge::Config>>),
     /// Prints the contracts as a FileDescriptorSet.
     Descriptors,
 }
@@ -35,5 +35,7 @@ pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) databases: Databases,
     #[command(flatten)]
-    pub(crate) check: check::Config,
+    pub(crate) config: Prefixed<check::Config>,
+    #[command(flatten)]
+    pub(crate) options: check::Options,
 }

@@ -8,7 +8,7 @@ use crate::roles::CreateOperator;
 use crate::{USAGE, print, print_error};
 
 pub(crate) async fn create_operator(operator: &CreateOperator) -> ExitCode {
-    match user::create_operator(&operator.config.0, &operator.email, &operator.password_file).await {
+    match user::create_operator(&operator.config, &operator.email, &operator.password_file).await {
         Ok(done) => print(format!("{done}\n").as_bytes()),
         Err(error @ CreateOperatorError::Given(_)) => print_error(&error, USAGE),
         Err(error) => print_error(&error, 1),

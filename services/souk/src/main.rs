@@ -55,7 +55,7 @@ async fn run(command: Command) -> ExitCode {
             Err(error @ migrate::Error::Config { .. }) => print_error(&error, USAGE),
             Err(error) => print_error(&error, 1),
         },
-        Command::Check(check) => match check::run(&check.check, &check.databases).await {
+        Command::Check(check) => match check::run(&check.config, &check.options, &check.databases).await {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error @ check::Error::Config { .. }) => print_error(&error, USAGE),

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use chassis::boot::Databases;
-use chassis::boot::db::Schema;
+use chassis::boot::config::Kafka;
+use chassis::boot::{Databases, Prefix, Prefixed, Schema};
 use chassis::event::dead_letter;
 use clap::Args;
 use contracts::event::TOPICS;
@@ -26,33 +26,19 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 #[derive(Debug, Args)]
 pub(crate) struct Config {
     /// URL of a database administrator, who may create databases and roles.
-    #[arg(
-        id = "SOUK_MIGRATE_DATABASE_URL",
-        long = "database-url",
-        env = "SOUK_MIGRATE_DATABASE_URL",
-        default_value = "postgres://postgres@127.0.0.1:15432/postgres",
-        hide_env_values = true
-    )]
-    admin: SecretString,
-    /// Kafka's bootstrap servers, comma-separated.
-    #[arg(
-        id = "SOUK_KAFKA_BROKERS",
-        long = "kafka-brokers",
-        env = "SOUK_KAFKA_BROKERS",
-        default_value = "127.0.0.1:19092"
-    )]
-    kafka_brokers: String,
+    #[arg(default_value = "postgres://postgres@127.0.0.1:15432/postgres", hide_env_values = true)]
+    migrate_database_url: SecretString,
+    #[command(flatten)]
+    kafka: Prefixed<Kafka>,
     /// Replication factor of each topic: 3 in a cluster.
-    #[arg(
-        id = "SOUK_KAFKA_REPLICATION",
-        long = "kafka-replication",
-        env = "SOUK_KAFKA_REPLICATION",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(i32).range(1..)
-    )]
+    #[arg(default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
     kafka_replication: i32,
     #[command(flatten)]
     databases: Databases,
+}
+
+impl Prefix for Config {
+    const PREFIX: &'static str = "souk";
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +57,7 @@ pub(crate) enum Error {
 
 pub(crate) async fn run(config: &Config) -> Result<(), Error> {
     // Everything is parsed before anything is changed.
-    let admin: PgConnectOptions = config.admin.expose_secret().parse().map_err(|_| Error::Config {
+    let admin: PgConnectOptions = config.migrate_database_url.expose_secret().parse().map_err(|_| Error::Config {
         variable: "SOUK_MIGRATE_DATABASE_URL".to_owned(),
         why: "it is not a Postgres URL".to_owned(),
     })?;
@@ -83,7 +69,7 @@ pub(crate) async fn run(config: &Config) -> Result<(), Error> {
         migrate(&admin, schema, &target).await?;
         println!("{}: up to date", schema.service);
     }
-    let (brokers, replication) = (&config.kafka_brokers, config.kafka_replication);
+    let (brokers, replication) = (&config.kafka.brokers, config.kafka_replication);
     bus::topics::create(brokers, TOPICS, replication, Duration::from_secs(30)).await?;
     println!("topics: up to date");
     Ok(())

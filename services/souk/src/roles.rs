@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chassis::boot::config::Common;
-use chassis::boot::db::Schema;
-use chassis::boot::settings::{RoleSettings, Settings};
+use chassis::boot::{Prefixed, Schema, Settings};
 use chassis::{Context, Role};
 use clap::{Args, Subcommand};
 
@@ -38,27 +37,27 @@ pub(crate) enum RoleCommand {
 #[derive(Debug, Args)]
 pub(crate) struct All {
     #[command(flatten)]
-    common: Common,
+    common: Prefixed<Common>,
     #[command(flatten)]
-    gateway: RoleSettings<gateway::Config>,
+    gateway: Prefixed<gateway::Config>,
     #[command(flatten)]
-    user: RoleSettings<user::Config>,
+    user: Prefixed<user::Config>,
     #[command(flatten)]
-    product: RoleSettings<product::Config>,
+    product: Prefixed<product::Config>,
     #[command(flatten)]
-    inventory: RoleSettings<inventory::Config>,
+    inventory: Prefixed<inventory::Config>,
     #[command(flatten)]
-    order: RoleSettings<order::Config>,
+    order: Prefixed<order::Config>,
     #[command(flatten)]
-    payment: RoleSettings<payment::Config>,
+    payment: Prefixed<payment::Config>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SingleRole<C: Settings> {
     #[command(flatten)]
-    common: Common,
+    common: Prefixed<Common>,
     #[command(flatten)]
-    role: RoleSettings<C>,
+    role: Prefixed<C>,
 }
 
 /// A role that has further commands.
@@ -80,7 +79,7 @@ pub(crate) enum UserCommand {
 #[derive(Debug, Args)]
 pub(crate) struct CreateOperator {
     #[command(flatten)]
-    pub(crate) config: RoleSettings<user::Config>,
+    pub(crate) config: Prefixed<user::Config>,
     /// The operator's e-mail address.
     #[arg(long)]
     pub(crate) email: String,
@@ -93,7 +92,7 @@ pub(crate) struct CreateOperator {
 pub(crate) enum OrderCommand {
     /// Rebuilds the orders from their events in a temporary table, and prints how they differ from the orders in use. It
     /// changes nothing.
-    Rebuild(RoleSettings<order::Config>),
+    Rebuild(Prefixed<order::Config>),
 }
 
 pub(crate) async fn run(command: RoleCommand) -> ExitCode {
@@ -107,7 +106,7 @@ pub(crate) async fn run(command: RoleCommand) -> ExitCode {
         RoleCommand::Product(single) => single.serve(product::start).await,
         RoleCommand::Inventory(single) => single.serve(inventory::start).await,
         RoleCommand::Order(order) => match order.command {
-            Some(OrderCommand::Rebuild(config)) => rebuild_orders(&config.0).await,
+            Some(OrderCommand::Rebuild(config)) => rebuild_orders(&config).await,
             None => order.single.serve(order::start).await,
         },
         RoleCommand::Payment(single) => single.serve(payment::start).await,
@@ -118,19 +117,19 @@ impl All {
     /// In the order in which a request passes them.
     fn start(&self, context: &Context) -> Result<Vec<Role>, String> {
         Ok(vec![
-            gateway::start(&self.gateway.0, context)?,
-            user::start(&self.user.0, context)?,
-            product::start(&self.product.0, context)?,
-            inventory::start(&self.inventory.0, context)?,
-            order::start(&self.order.0, context)?,
-            payment::start(&self.payment.0, context)?,
+            gateway::start(&self.gateway, context)?,
+            user::start(&self.user, context)?,
+            product::start(&self.product, context)?,
+            inventory::start(&self.inventory, context)?,
+            order::start(&self.order, context)?,
+            payment::start(&self.payment, context)?,
         ])
     }
 }
 
 impl<C: Settings> SingleRole<C> {
     async fn serve(&self, start: impl FnOnce(&C, &Context) -> Result<Role, String>) -> ExitCode {
-        serve(C::ROLE.name, &self.common, |context| Ok(vec![start(&self.role.0, context)?])).await
+        serve(C::ROLE.name, &self.common, |context| Ok(vec![start(&self.role, context)?])).await
     }
 }
 

@@ -11,6 +11,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BAD: &[(&[&str], &str, &str)] = &[
     (&["all"], "SOUK_JWKS_URL", "nonsense"),
     (&["all"], "SOUK_ADMIN_LISTEN", "here"),
+    (&["all"], "SOUK_LOG_FORMAT", "xml"),
+    (&["all"], "SOUK_DRAIN", "5"),
     (&["gateway"], "GATEWAY_LISTEN", "0.0.0.0:0"),
     (&["user"], "USER_LISTEN", "0.0.0.0:0"),
     (&["user"], "USER_DATABASE_CONNECTIONS", "0"),
@@ -36,10 +38,13 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["migrate"], "ORDER_DATABASE_URL", "postgres://souk_order@127.0.0.1/souk_order?password=x"),
     (&["check"], "ORDER_DATABASE_URL", "nonsense"),
     (&["check"], "SOUK_CHECK_STATEMENT_TIMEOUT", "5"),
+    (&["check"], "PAYMENT_PROVIDER_RATE", "0"),
     (&["check"], "SOUK_CHECK_PROVIDER_URL", "http://provider.example.com"),
     // The URL of a real provider needs a key.
     (&["check"], "SOUK_CHECK_PROVIDER_URL", "https://provider.example.com"),
     (&["envoy"], "EDGE_TIMEOUT", "6s"),
+    (&["envoy"], "EDGE_MAX_BODY", "0"),
+    (&["envoy"], "SOUK_LIMIT_READ_RATE", "0"),
     (&["envoy"], "EDGE_ORDER_ENDPOINTS", "http://order:9005"),
     (&["envoy"], "EDGE_USER_ENDPOINTS", "a:80, b:80"),
     (&["envoy"], "EDGE_JWKS_ENDPOINTS", "user:0"),

@@ -9,69 +9,69 @@ use secrecy::SecretString;
 use sqlx::PgPool;
 
 use crate::boot::db;
+use crate::boot::settings::{Prefix, Prefixed};
 
 /// The settings of every role.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
     /// The tracing filter of the log, such as `info,sqlx=warn`.
-    #[arg(
-        id = "SOUK_LOG",
-        long = "log",
-        env = "SOUK_LOG",
-        default_value = "info,sqlx=warn,rdkafka=off,librdkafka=off"
-    )]
+    #[arg(default_value = "info,sqlx=warn,rdkafka=off,librdkafka=off")]
     pub log: String,
     /// The format of the log.
-    #[arg(id = "SOUK_LOG_FORMAT", long = "log-format", env = "SOUK_LOG_FORMAT", default_value = "text")]
+    #[arg(default_value = "text")]
     pub log_format: LogFormat,
     /// The trace collector (OTLP over gRPC), such as http://127.0.0.1:4317. Unset: no traces.
-    #[arg(id = "OTEL_EXPORTER_OTLP_ENDPOINT", long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    #[arg(env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
-    /// The issuer of access tokens.
-    #[arg(
-        id = "SOUK_TOKEN_ISSUER",
-        long = "token-issuer",
-        env = "SOUK_TOKEN_ISSUER",
-        default_value = "https://souk.local"
-    )]
-    pub token_issuer: String,
-    /// The audience of access tokens.
-    #[arg(id = "SOUK_TOKEN_AUDIENCE", long = "token-audience", env = "SOUK_TOKEN_AUDIENCE", default_value = "souk")]
-    pub token_audience: String,
+    #[command(flatten)]
+    pub token: Prefixed<Tokens>,
     /// The URL of the public keys of access tokens.
-    #[arg(
-        id = "SOUK_JWKS_URL",
-        long = "jwks-url",
-        env = "SOUK_JWKS_URL",
-        default_value = "http://127.0.0.1:9100/.well-known/jwks.json",
-        value_parser = parse_http_url
-    )]
+    #[arg(default_value = "http://127.0.0.1:9100/.well-known/jwks.json", value_parser = parse_http_url)]
     pub jwks_url: String,
     /// The address of health, metrics and keys: one port per process.
-    #[arg(
-        id = "SOUK_ADMIN_LISTEN",
-        long = "admin-listen",
-        env = "SOUK_ADMIN_LISTEN",
-        default_value = "127.0.0.1:9100"
-    )]
+    #[arg(default_value = "127.0.0.1:9100")]
     pub admin_listen: SocketAddr,
-    /// Kafka's bootstrap servers, comma-separated.
-    #[arg(
-        id = "SOUK_KAFKA_BROKERS",
-        long = "kafka-brokers",
-        env = "SOUK_KAFKA_BROKERS",
-        default_value = "127.0.0.1:19092"
-    )]
-    pub kafka_brokers: String,
+    #[command(flatten)]
+    pub kafka: Prefixed<Kafka>,
     /// A name that this replica keeps over restarts. With it, a restarted consumer gets its partitions back at once.
-    #[arg(id = "SOUK_INSTANCE", long = "instance", env = "SOUK_INSTANCE")]
     pub instance: Option<String>,
     /// How long a stopping role waits, NOT_SERVING, until load balancers send no more calls.
-    #[arg(id = "SOUK_DRAIN", long = "drain", env = "SOUK_DRAIN", default_value = "0s", value_parser = parse_duration)]
+    #[arg(default_value = "0s", value_parser = parse_duration)]
     pub drain: Duration,
     /// How long stopping may take in total.
-    #[arg(id = "SOUK_GRACE", long = "grace", env = "SOUK_GRACE", default_value = "20s", value_parser = parse_duration)]
+    #[arg(default_value = "20s", value_parser = parse_duration)]
     pub grace: Duration,
+}
+
+impl Prefix for Common {
+    const PREFIX: &'static str = "souk";
+}
+
+/// Access tokens.
+#[derive(Debug, Clone, Args)]
+pub struct Tokens {
+    /// The issuer of access tokens.
+    #[arg(default_value = "https://souk.local")]
+    pub issuer: String,
+    /// The audience of access tokens.
+    #[arg(default_value = "souk")]
+    pub audience: String,
+}
+
+impl Prefix for Tokens {
+    const PREFIX: &'static str = "souk_token";
+}
+
+/// The Kafka cluster.
+#[derive(Debug, Clone, Args)]
+pub struct Kafka {
+    /// Kafka's bootstrap servers, comma-separated.
+    #[arg(default_value = "127.0.0.1:19092")]
+    pub brokers: String,
+}
+
+impl Prefix for Kafka {
+    const PREFIX: &'static str = "souk_kafka";
 }
 
 /// The settings of every service. Their defaults depend on the role, see [`super::settings`].

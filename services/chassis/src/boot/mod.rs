@@ -17,4 +17,4 @@ pub use config::Foundation;
 pub use databases::Databases;
 pub use db::Schema;
 pub use run::{BootError, run};
-pub use settings::Settings;
+pub use settings::{Prefix, Prefixed, Settings};

@@ -40,7 +40,7 @@ impl Context {
     pub fn new(config: &Common, descriptors: &'static [u8]) -> Result<Self, Unreadable> {
         Ok(Self {
             clock: Clock::System,
-            verifier: Arc::new(Verifier::new(&config.token_issuer, &config.token_audience)),
+            verifier: Arc::new(Verifier::new(&config.token.issuer, &config.token.audience)),
             policies: Policies::read(descriptors)?,
             descriptors,
             tasks: TaskTracker::new(),

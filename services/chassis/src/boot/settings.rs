@@ -1,45 +1,83 @@
-//! Settings of one role, or of all: each is an environment variable that is named after its field.
+//! Settings: each is an environment variable, named after its field.
 
 use std::ffi::OsString;
+use std::ops::Deref;
 
-use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
+use clap::builder::Resettable;
+use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 use roster::Role;
 
-/// Settings whose variables begin with the name of a role: its field `payment_deadline` is `ORDER_PAYMENT_DEADLINE`, and
-/// `--order-payment-deadline`.
+/// The settings of a role. Their variables begin with its name.
 pub trait Settings: Args {
     const ROLE: Role;
     /// How many connections to its database it has by default.
     const CONNECTIONS: u32 = 20;
 }
 
-/// Settings under the names of their role. Several roles fit into one command.
-#[derive(Debug, Clone)]
-pub struct RoleSettings<S>(pub S);
+/// Settings whose variables begin with a prefix: with `order`, the field `payment_deadline` is `ORDER_PAYMENT_DEADLINE`, and
+/// `--order-payment-deadline`. A field with an `env` of its own keeps that name.
+pub trait Prefix: Args {
+    const PREFIX: &'static str;
 
-impl<S: Settings> RoleSettings<S> {
-    /// The settings under the names of their fields, for internal use.
-    fn own() -> Command {
-        let command = S::augment_args(Command::new(S::ROLE.name).no_binary_name(true));
-        command.mut_args(|arg| {
-            let field = arg.get_id().as_str().to_owned();
-            let arg = arg.long(field.clone());
-            match field.as_str() {
-                "listen" => arg.required(false).default_value(format!("127.0.0.1:{}", S::ROLE.port())),
-                "database_url" => arg.required(false).default_value(S::ROLE.database_url()),
-                "database_connections" => arg.required(false).default_value(S::CONNECTIONS.to_string()),
-                _ => arg,
-            }
-        })
+    /// The default of a field that has none in its attributes.
+    fn default_of(_field: &str) -> Option<String> {
+        None
     }
 }
 
-impl<S: Settings> Args for RoleSettings<S> {
+impl<S: Settings> Prefix for S {
+    const PREFIX: &'static str = S::ROLE.name;
+
+    fn default_of(field: &str) -> Option<String> {
+        match field {
+            "listen" => Some(format!("127.0.0.1:{}", S::ROLE.port())),
+            "database_url" => Some(S::ROLE.database_url()),
+            "database_connections" => Some(S::CONNECTIONS.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// Settings under their names with the prefix. Several fit into one command, and into one another.
+#[derive(Debug, Clone)]
+pub struct Prefixed<S>(S);
+
+impl<S> Deref for Prefixed<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.0
+    }
+}
+
+impl<S: Prefix> Prefixed<S> {
+    /// The settings under the names of their fields, for internal use.
+    fn own() -> Command {
+        let command = S::augment_args(Command::new(S::PREFIX).no_binary_name(true));
+        command.mut_args(|arg| {
+            let field = arg.get_id().as_str().to_owned();
+            let arg = arg.long(field.clone());
+            match S::default_of(&field) {
+                Some(default) => arg.required(false).default_value(default),
+                None => arg,
+            }
+        })
+    }
+
+    fn variable(arg: &Arg) -> String {
+        let own = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+        own.unwrap_or_else(|| format!("{}_{}", S::PREFIX, arg.get_id()).to_uppercase())
+    }
+}
+
+impl<S: Prefix> Args for Prefixed<S> {
     fn augment_args(command: Command) -> Command {
         Self::own().get_arguments().fold(command, |command, arg| {
-            let variable = S::ROLE.variable(arg.get_id().as_str());
+            let variable = Self::variable(arg);
             let flag = variable.to_lowercase().replace('_', "-");
-            command.arg(arg.clone().id(&variable).long(flag).env(&variable).value_name(variable))
+            let arg = arg.clone().id(&variable).long(flag).env(&variable).value_name(variable);
+            // In the help, it stands where it stands in the command, not in its own settings.
+            command.arg(arg.display_order(Resettable::Reset))
         })
     }
 
@@ -48,14 +86,13 @@ impl<S: Settings> Args for RoleSettings<S> {
     }
 }
 
-impl<S: Settings> FromArgMatches for RoleSettings<S> {
+impl<S: Prefix> FromArgMatches for Prefixed<S> {
     /// Renames each given setting to its field, and parses them again.
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let (own, mut flags) = (Self::own(), Vec::new());
         for arg in own.get_arguments() {
-            let field = arg.get_id().as_str();
-            for value in matches.get_raw(&S::ROLE.variable(field)).into_iter().flatten() {
-                let mut flag = OsString::from(format!("--{field}="));
+            for value in matches.get_raw(&Self::variable(arg)).into_iter().flatten() {
+                let mut flag = OsString::from(format!("--{}=", arg.get_id()));
                 flag.push(value);
                 flags.push(flag);
             }
@@ -98,10 +135,35 @@ mod tests {
         const ROLE: Role = roster::ORDER;
     }
 
+    /// Settings in settings, and one with a name that others gave it.
+    #[derive(Debug, Clone, Args)]
+    struct House {
+        #[command(flatten)]
+        door: Prefixed<Door>,
+        /// Where it reports to.
+        #[arg(env = "OTEL_SOMEWHERE")]
+        collector: Option<String>,
+    }
+
+    impl Prefix for House {
+        const PREFIX: &'static str = "souk";
+    }
+
+    #[derive(Debug, Clone, Args)]
+    struct Door {
+        /// Whom it lets in.
+        #[arg(default_value = "nobody", value_delimiter = ',')]
+        guests: Vec<String>,
+    }
+
+    impl Prefix for Door {
+        const PREFIX: &'static str = "souk_door";
+    }
+
     #[derive(Debug, Parser)]
     struct Cli {
         #[command(flatten)]
-        shop: RoleSettings<Shop>,
+        shop: Prefixed<Shop>,
     }
 
     fn parse(args: &[&str]) -> Result<Shop, Error> {
@@ -121,6 +183,20 @@ mod tests {
     }
 
     #[test]
+    fn settings_nest_and_keep_a_standard_name() {
+        let parse = |args: &[&str]| {
+            let command = Prefixed::<House>::augment_args(Command::new("house").no_binary_name(true));
+            let variables: Vec<_> = command.get_arguments().map(|arg| arg.get_id().to_string()).collect();
+            assert_eq!(variables, ["SOUK_DOOR_GUESTS", "OTEL_SOMEWHERE"]);
+            Prefixed::<House>::from_arg_matches(&command.get_matches_from(args)).expect("good settings")
+        };
+        let house = parse(&[]);
+        assert_eq!((house.door.guests.as_slice(), &house.collector), (&["nobody".to_owned()][..], &None));
+        let house = parse(&["--souk-door-guests=ann,bob", "--otel-somewhere", "there"]);
+        assert_eq!((house.door.guests.len(), house.collector.as_deref()), (2, Some("there")));
+    }
+
+    #[test]
     fn errors_name_the_variable() {
         for args in
             [["--order-patience", "soon"], ["--order-listen", "0.0.0.0:1"], ["--order-database-connections", "0"]]
@@ -135,7 +211,7 @@ mod tests {
 
     #[test]
     fn settings_can_be_read_again() {
-        let matches = RoleSettings::<Shop>::augment_args(Command::new("shop")).get_matches_from(["shop"]);
-        assert!(RoleSettings::<Shop>::from_arg_matches(&matches).is_ok());
+        let matches = Prefixed::<Shop>::augment_args(Command::new("shop")).get_matches_from(["shop"]);
+        assert!(Prefixed::<Shop>::from_arg_matches(&matches).is_ok());
     }
 }
