@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use chassis::Clock;
 use chassis::boot::metrics::{self, ByConsumer};
 use chassis::event::{Consumer, Record};
+use chassis::{Backoff, Clock};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -89,6 +89,7 @@ type Source = StreamConsumer<Watch>;
 pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, stop: CancellationToken) {
     let mut config = config.clone();
     config.set("group.id", consumer.name).set("client.id", consumer.name);
+    let rejoin = Backoff::new(REJOIN_DELAY, REJOIN_DELAY * 4);
     while !stop.is_cancelled() {
         let watch = Watch { consumer: consumer.name, partitions: Mutex::default() };
         let source: Arc<Source> = match config.create_with_context(watch) {
@@ -100,7 +101,7 @@ pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, st
         }
         run_member(source, &consumer, &clock, stop.child_token()).await;
         tokio::select! {
-            () = tokio::time::sleep(REJOIN_DELAY) => {}
+            () = tokio::time::sleep(rejoin.after(1)) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use chassis::Backoff;
 use chassis::boot::config::Kafka;
 use chassis::boot::{Databases, Prefix, Prefixed, Schema};
 use chassis::event::dead_letter;
@@ -114,7 +115,7 @@ async fn migrate(admin: &PgConnectOptions, schema: &Schema, target: &Target) -> 
 
     let options = admin.clone().database(&target.database);
     let mut db = PgConnection::connect_with(&options).await.map_err(failed)?;
-    make_tables(&mut db, schema.service, schema.migrator, LOCK_RETRY).await?;
+    make_tables(&mut db, schema.service, schema.migrator, LockRetry::default()).await?;
     grant(&mut db, &target.role, schema.append_only).await.map_err(failed)?;
     db.close().await.map_err(failed)
 }
@@ -144,10 +145,15 @@ async fn create(server: &mut PgConnection, target: &Target) -> sqlx::Result<()> 
 struct LockRetry {
     timeout: Duration,
     tries: u32,
-    pause: Duration,
+    pause: Backoff,
 }
 
-const LOCK_RETRY: LockRetry = LockRetry { timeout: Duration::from_secs(3), tries: 20, pause: Duration::from_secs(2) };
+impl Default for LockRetry {
+    fn default() -> Self {
+        let pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(4));
+        Self { timeout: Duration::from_secs(3), tries: 20, pause }
+    }
+}
 
 async fn make_tables(
     db: &mut PgConnection,
@@ -172,7 +178,7 @@ async fn make_tables(
                 return Err(Error::LockedOut { service, tries, source, oldest });
             }
             println!("{service}: {source}; {oldest}; the migration is retried");
-            tokio::time::sleep(retry.pause).await;
+            tokio::time::sleep(retry.pause.after(tries)).await;
         }
     }
     execute(db, "reset lock_timeout".to_owned()).await.map_err(failed)
@@ -312,7 +318,11 @@ mod tests {
         let (mut reader, mut db) = (connect().await, connect().await);
         let open = r#"begin; select from "order""#;
         reader.execute(open).await.expect("it reads");
-        let retry = LockRetry { timeout: Duration::from_millis(20), tries: 2, pause: Duration::from_millis(1) };
+        let retry = LockRetry {
+            timeout: Duration::from_millis(20),
+            tries: 2,
+            pause: Backoff::new(Duration::from_millis(1), Duration::from_millis(2)),
+        };
         let refused =
             make_tables(&mut db, "order", &migrator, retry).await.expect_err("the reader holds a lock").to_string();
         assert!(refused.contains("9999") && refused.contains("idle in transaction"), "{refused}");

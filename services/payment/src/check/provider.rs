@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use chassis::Backoff;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -102,7 +103,7 @@ impl Provider {
 
     /// A question changes nothing, so it can be repeated; and no payment waits for it.
     async fn with_retries<T>(&self, ask: impl AsyncFn() -> Result<Answer<T>, CallError>) -> Result<Answer<T>, String> {
-        let mut tries = 0;
+        let (mut tries, retry) = (0, Backoff::new(ASK_AGAIN, ASK_AGAIN * 8));
         loop {
             self.stripe.budget.stand_back().await.map_err(|error| format!("the budget of calls: {error}"))?;
             let error = match ask().await {
@@ -114,7 +115,7 @@ impl Provider {
                 return Err(format!("{error}, {TRIES} times"));
             }
             let rest = if let CallError::NotSent(not_sent) = &error { not_sent.pause } else { None };
-            tokio::time::sleep(rest.unwrap_or(ASK_AGAIN)).await;
+            tokio::time::sleep(rest.unwrap_or_else(|| retry.after(tries))).await;
         }
     }
 }
