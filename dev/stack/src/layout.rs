@@ -123,6 +123,8 @@ pub struct Layout {
     pub home: PathBuf,
     /// Downloaded servers, shared by all stacks.
     pub tools: PathBuf,
+    /// Certificates, see [`crate::pki`]; shared by all stacks.
+    pub pki: PathBuf,
     /// Our own programs.
     programs: PathBuf,
 }
@@ -155,7 +157,8 @@ impl Layout {
             Build::Release => "release",
         };
         let dev = root().join(".dev");
-        Self { ports, home: dev.join(name), tools: dev.join("tools"), programs: target.join(profile) }
+        let (tools, pki) = (dev.join("tools"), dev.join("pki"));
+        Self { ports, home: dev.join(name), tools, pki, programs: target.join(profile) }
     }
 
     /// The path of `souk`, `provider`, `stack` or `trials`.

@@ -6,6 +6,7 @@ pub mod controlled;
 pub mod install;
 pub mod layout;
 pub mod parts;
+pub mod pki;
 pub mod prepare;
 mod shared_memory;
 mod spec;

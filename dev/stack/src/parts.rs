@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 use crate::install::{self, run};
 use crate::layout::{Layout, root};
+use crate::pki;
 use crate::supervisor::{Ready, Spec, Supervisor};
 
 const EDGE_SERVES_WITHIN: Duration = Duration::from_secs(30);
@@ -251,6 +252,7 @@ pub async fn start_dependencies(
     say: &dyn Fn(&str),
 ) -> Result<()> {
     make_keys(layout).await?;
+    pki::ensure(&layout.pki)?;
     say("starting Postgres, Kafka and the payment provider");
     let ports = layout.ports;
     let (postgres, kafka) =

@@ -10,6 +10,7 @@ use tokio::process::Command;
 use crate::install;
 use crate::layout::{Build, Layout, root};
 use crate::parts;
+use crate::pki;
 use crate::prepare::{start_postgres, unit_database};
 use crate::supervisor::Supervisor;
 
@@ -66,6 +67,7 @@ pub async fn serve() -> Result<()> {
 /// Starts the servers of unit tests, unless they run already. Returns the environment variables with their addresses.
 pub async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 4]> {
     let unit = Layout::unit();
+    pki::ensure(&unit.pki)?;
     let stripe_mock = install::ensure_stripe_mock(&unit.tools).await?;
     start_postgres(supervisor).await?;
     if !parts::answers(unit.ports.kafka()) {
