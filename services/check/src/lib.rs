@@ -99,8 +99,8 @@ impl Sources {
     fn open(config: &Config, options: &Options, databases: &Databases) -> Result<Self, Error> {
         let invalid = |variable: &str, why| Error::Config { variable: variable.to_owned(), why };
         let pool = |role: Role| {
-            let pool = db::pool_with_timeout(databases.url(role), 4, config.check_statement_timeout);
-            pool.map_err(|why| invalid(&role.variable("database_url"), why))
+            let pool = db::pool_with_timeout(databases.of(role), 4, config.check_statement_timeout);
+            pool.map_err(|error| invalid(&role.variable(error.setting), error.why))
         };
         let databases = roster::services().map(|role| Ok((role, pool(role)?))).collect::<Result<Vec<_>, Error>>()?;
         let [inventory, order, payment] =

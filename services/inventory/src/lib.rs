@@ -32,7 +32,12 @@ use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use service::{Service, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/inventory");
-pub static SCHEMA: Schema = Schema { service: "inventory", migrator: &MIGRATOR, append_only: &["reservation_history"] };
+pub static SCHEMA: Schema = Schema {
+    service: "inventory",
+    migrator: &MIGRATOR,
+    append_only: &["reservation_history"],
+    consumes: on_event::TOPICS,
+};
 
 /// The inventory service.
 #[derive(Debug, Clone, Args)]

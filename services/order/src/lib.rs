@@ -45,7 +45,8 @@ pub use rebuild::{Difference, rebuild};
 use service::{Service, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/order");
-pub static SCHEMA: Schema = Schema { service: "order", migrator: &MIGRATOR, append_only: &["order_event"] };
+pub static SCHEMA: Schema =
+    Schema { service: "order", migrator: &MIGRATOR, append_only: &["order_event"], consumes: on_event::TOPICS };
 
 /// The order service.
 #[derive(Debug, Clone, Args)]

@@ -48,8 +48,12 @@ use service::{Service, role};
 use stripe::Stripe;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/payment");
-pub static SCHEMA: Schema =
-    Schema { service: "payment", migrator: &MIGRATOR, append_only: &["ledger_transfer", "payment_history"] };
+pub static SCHEMA: Schema = Schema {
+    service: "payment",
+    migrator: &MIGRATOR,
+    append_only: &["ledger_transfer", "payment_history"],
+    consumes: on_event::TOPICS,
+};
 
 /// The payment service.
 #[derive(Debug, Clone, Args)]

@@ -14,7 +14,8 @@ use tokio::process::Command;
 
 use stack::install;
 use stack::layout::{Build, Layout};
-use stack::parts::{self, Fsync};
+use stack::parts;
+use stack::postgres::{Access, Fsync};
 use stack::supervisor::Supervisor;
 use story::Story;
 
@@ -47,7 +48,7 @@ pub async fn run(options: &Options) -> Result<()> {
 async fn measure(layout: &Layout, supervisor: &mut Supervisor, story: &Story) -> Result<()> {
     let begun = Instant::now();
     provider::seed(&layout.home.join("provider"), story.orders().map(|order| order.at_provider()))?;
-    parts::start_dependencies(layout, supervisor, Fsync::Off, &[], &|_| {}).await?;
+    parts::start_dependencies(layout, supervisor, Fsync::Off, Access::Secured, &[], &|_| {}).await?;
     rows::write(layout, story).await?;
     records::write(layout, story)?;
     println!("{} orders were written in {} s", story.count, begun.elapsed().as_secs());

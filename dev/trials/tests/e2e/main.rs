@@ -6,6 +6,7 @@ mod catalogue;
 mod faults;
 mod grants;
 mod kills;
+mod network;
 mod ops;
 mod orders;
 mod pressure;

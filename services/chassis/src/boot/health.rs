@@ -182,7 +182,8 @@ mod tests {
             PgConnection::connect_with(&options.as_ref().clone().database("postgres")).await.expect("up");
         let mut tell = async |sql: String| elsewhere.execute(AssertSqlSafe(sql)).await.map(drop).expect("it is done");
         let url = options.to_url_lossy().to_string().into();
-        let pool = db::pool(&url, 1).expect("a URL");
+        let database = db::Database { database_url: url, database_password_file: None };
+        let pool = db::pool(&database, 1).expect("a URL");
         pool.execute("create table noted (at timestamptz not null)").await.expect("it may be written");
         let write = async || pool.execute("insert into noted values (now())").await.map(drop).map_err(Unexpected::from);
 
