@@ -42,12 +42,9 @@ fn another_authority_is_not_trusted() -> Result<()> {
         let folder = std::env::temp_dir().join(format!("souk-authority-{}", uuid::Uuid::now_v7()));
         drop(Authority::open(&folder)?);
         let own = PgConnectOptions::from_str(&stack.layout.database("souk_order", "souk_order")?)?;
-        let refused = refusal(own.clone().ssl_root_cert(folder.join("ca.crt"))).await?;
+        let refused = refusal(own.ssl_root_cert(folder.join("ca.crt"))).await?;
         std::fs::remove_dir_all(&folder)?;
         ensure!(format!("{refused:?}").contains("InvalidCertificate(BadSignature"), "{refused:?}");
-        // The right certificate under a name that is not in it.
-        let refused = refusal(own.host("127.0.0.2")).await?;
-        ensure!(format!("{refused:?}").contains("NotValidForName"), "{refused:?}");
         Ok(())
     })
 }
