@@ -9,7 +9,7 @@ use super::assert_each_found;
 use crate::journal::{self, Attempt, Outcome};
 
 fn attempt(key: &str, outcome: Outcome, order_id: Option<Uuid>) -> Attempt {
-    Attempt { attempt: Value::from(1), key: key.to_owned(), kind: "create".to_owned(), outcome, order_id }
+    Attempt { attempt: Value::from(1), key: key.to_owned(), operation: "create".to_owned(), outcome, order_id }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::Desk;
 use super::register::{PASSWORD, registration};
 use crate::error::Error;
 use crate::password::{NO_PASSWORD, Passwords};
-use crate::session::{KEPT, forget_old};
+use crate::session::{KEPT, delete_old};
 
 pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest> {
     Request::new(CreateSessionRequest { email: email.to_owned(), password: password.to_owned() })
@@ -168,8 +168,8 @@ async fn sessions_are_forgotten_after_thirty_days_by_whichever_replica(db: PgPoo
     let mut other = desk.service.db.begin().await.expect("another replica");
     let first = "delete from session where session_id = (select session_id from session order by session_id limit 1)";
     sqlx::query(first).execute(&mut *other).await.expect("at hand");
-    assert_eq!(forget_old(desk.service.clone()).await.expect("it does not wait"), Did::Something);
+    assert_eq!(delete_old(desk.service.clone()).await.expect("it does not wait"), Did::Something);
     other.rollback().await.expect("it came to nothing");
-    assert_eq!(forget_old(desk.service.clone()).await.expect("looked"), Did::Something);
-    assert_eq!(forget_old(desk.service.clone()).await.expect("looked"), Did::Nothing, "one is young");
+    assert_eq!(delete_old(desk.service.clone()).await.expect("looked"), Did::Something);
+    assert_eq!(delete_old(desk.service.clone()).await.expect("looked"), Did::Nothing, "one is young");
 }
