@@ -1,4 +1,4 @@
-//! A REST client of Souk, as a customer would write one: for the seeds and the proof of `make up`, and for tests.
+//! A REST client of Souk, as a customer would write one: for the seeds and the test purchase of `make up`, and for tests.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
