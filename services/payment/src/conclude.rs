@@ -22,7 +22,7 @@ pub(crate) enum Outcome {
     /// Nothing is recorded: more is known of the call, and what comes next is decided again.
     GoOn(CallStatus),
     Record(Fact, Then),
-    /// The payment is left as it is until later.
+    /// The payment is processed again later.
     Retry(Retry),
     /// An invariant does not hold.
     Broken(String),
@@ -35,7 +35,7 @@ pub(crate) enum Then {
     Call(CallStatus),
     /// The lease ends; the payment is due again if its goal is not reached.
     EndLease,
-    /// The lease ends, and the refund that was worked on is due again at this time.
+    /// The lease ends, and the current refund is due again at this time.
     EndLeaseUntil(OffsetDateTime),
 }
 
@@ -88,7 +88,7 @@ fn created(payment: &Payment, response: Response<Intent>) -> Outcome {
         }
         Response::Declined(reason) => Outcome::Record(Fact::Declined { reason }, Then::EndLease),
         Response::Refused(code) => {
-            tracing::warn!(%payment_id, code, "the provider does not take this payment");
+            tracing::warn!(%payment_id, code, "the provider refuses to create the payment intent");
             Outcome::Record(Fact::Declined { reason: "PAYMENT_REFUSED" }, Then::EndLease)
         }
     }
@@ -101,7 +101,7 @@ fn confirmed(payment: &Payment, response: Response<Intent>) -> Outcome {
         Response::OtherState(_) => Outcome::GoOn(CallStatus::Responded),
         Response::Declined(reason) => Outcome::Record(Fact::Declined { reason }, Then::EndLease),
         Response::Refused(code) => {
-            tracing::warn!(%payment_id, code, "the provider does not confirm this payment");
+            tracing::warn!(%payment_id, code, "the provider refuses to confirm the payment");
             Outcome::GoOn(CallStatus::Refused("PAYMENT_REFUSED"))
         }
     }
@@ -114,7 +114,7 @@ fn captured(payment: &Payment, response: Response<Intent>) -> Outcome {
         Response::Done(intent) | Response::OtherState(intent) => outcome_of(payment, &intent),
         Response::Declined(reason) => Outcome::GoOn(CallStatus::Refused(reason)),
         Response::Refused(code) => {
-            tracing::warn!(%payment_id, code, "the provider does not capture this payment");
+            tracing::warn!(%payment_id, code, "the provider refuses to capture the payment");
             Outcome::GoOn(CallStatus::Refused("CAPTURE_REFUSED"))
         }
     }

@@ -73,8 +73,10 @@ async fn send_until_response(customer: &Client, path: &str, body: Value) -> Resu
     let (key, begun) = (Uuid::now_v7().to_string(), Instant::now());
     loop {
         match customer.send(Method::POST, path, &key, Some(body.clone())).await {
-            Ok(answer) if answer.status.is_success() => return crate::order_id(&answer),
-            Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 409 => answer.ok().map(drop)?,
+            Ok(response) if response.status.is_success() => return crate::order_id(&response),
+            Ok(response) if response.status.is_client_error() && response.status.as_u16() != 409 => {
+                response.ok().map(drop)?
+            }
             Ok(_) | Err(_) => {}
         }
         ensure!(begun.elapsed() < Duration::from_secs(60), "no response within a minute");

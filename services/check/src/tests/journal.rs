@@ -39,7 +39,7 @@ fn orders_that_are_not_what_clients_saw() {
             journal::check_durable(&[attempt("k1", Outcome::Ok, None)], &orders),
         ),
         ("two orders under one key", sound(), once(&fine(), &twice, &[order, other])),
-        ("another answer under the same key", sound(), once(&elsewhere, &made, &[order])),
+        ("another response under the same key", sound(), once(&elsewhere, &made, &[order])),
         ("an order that was refused and is there", sound(), once(&refused, &made, &[order])),
         ("an order without an attempt", sound(), once(&fine(), &made, &[order, other])),
     ]);

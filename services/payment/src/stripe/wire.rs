@@ -67,8 +67,8 @@ impl Intent {
         matches!(&self.latest_charge, Some(Charge::Expanded { status, .. }) if status == "succeeded")
     }
 
-    /// What went back of what was captured, pending refunds included. The provider counts what a capture of a part let go as
-    /// refunded, too.
+    /// The refunded amount, pending refunds included. The provider also counts what a partial capture released as refunded, which
+    /// is subtracted.
     pub(crate) fn refunded(&self) -> i64 {
         match &self.latest_charge {
             Some(Charge::Expanded { amount_refunded, .. }) if self.status == Status::Succeeded => {

@@ -278,7 +278,7 @@ async fn a_part_that_was_captured_at_the_provider_is_booked_as_a_part_and_goes_b
     till.compare().await;
     assert_eq!(till.difference(order).await, "");
 
-    // What the provider let go of the rest is no refund: after a part went back, another is asked for as usual.
+    // The remainder that the provider released is no refund: after a partial refund, another one is made as usual.
     till.refund(order, "k1", Some(300)).await.expect("reserved");
     till.work().await;
     till.compare().await;

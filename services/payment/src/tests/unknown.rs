@@ -144,7 +144,7 @@ async fn a_pending_refund_is_booked_when_it_has_arrived(db: PgPool) {
     till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
 }
 
-/// What was reserved is free again; an order that ended goes on asking.
+/// The reserved amount is free again; the refund of an ended order is attempted again.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_failed_refund_of_an_ended_order_is_requested_again(db: PgPool) {
     let till = Till::open(db).await;
