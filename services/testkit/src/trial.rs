@@ -1,4 +1,4 @@
-//! Trials of a change, a verb's or a consumer's: it happens once or not at all, also if its session ends before the commit.
+//! Trials of a change, of an RPC or of a consumer: it happens once or not at all, also if its session ends before the commit.
 
 use std::fmt::Debug;
 
