@@ -30,8 +30,8 @@ pub struct Options {
 /// The steps of `make up`. The first, compiling, is done before this program runs.
 const STEPS: u32 = 7;
 const BUILT: u32 = 1;
-/// The units that are bought as a proof.
-const PROOF: u32 = 2;
+/// How many units the test purchase buys.
+const TEST_PURCHASE: u32 = 2;
 
 /// The seeded products: SKU, title, cents, units.
 const CATALOGUE: [(&str, &str, i64, u32); 8] = [
@@ -92,12 +92,12 @@ async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) 
     Ok(())
 }
 
-/// Buys something, as a proof that everything works.
+/// The test purchase: shows that everything works.
 async fn buy(layout: &Layout, product_id: &str, say: &dyn Fn(&str)) -> Result<()> {
     say("buying something");
     let customer = Client::customer(layout.ports.edge()).await?;
     let begun = Instant::now();
-    let order = customer.order(product_id, PROOF.cast_signed(), "pm_card_visa").await?.ok()?["order"].clone();
+    let order = customer.order(product_id, TEST_PURCHASE.cast_signed(), "pm_card_visa").await?.ok()?["order"].clone();
     let order_id = order["orderId"].as_str().context("an order has an id")?;
     customer.wait_for_state(order_id, "CONFIRMED").await?;
     let took = begun.elapsed();
@@ -156,7 +156,7 @@ pub async fn seed(operator: &Client) -> Result<Option<String>> {
                 product_id(&created.ok()?)?
             }
         };
-        if operator.available(sku).await? < i64::from(PROOF) {
+        if operator.available(sku).await? < i64::from(TEST_PURCHASE) {
             operator.receive(sku, units).await?.ok()?;
         }
         first.get_or_insert(id);

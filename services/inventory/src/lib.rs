@@ -44,11 +44,11 @@ pub static SCHEMA: Schema = Schema {
 pub struct Config {
     #[command(flatten)]
     foundation: Foundation,
-    /// The order service, which is asked about old holds.
+    /// The order service. Old holds read the state of their orders from it.
     #[arg(default_value = "http://127.0.0.1:9005")]
     order_url: client::Url,
-    /// How old a hold is when the order service is asked about its order, and asked again: longer than an order without trouble
-    /// takes.
+    /// How old a hold is when the state of its order is read, and the interval at which it is read again: longer than an order
+    /// normally takes.
     #[arg(default_value = "1m", value_parser = parse_duration)]
     hold_limit: Duration,
     /// How many units of one SKU a customer's orders may hold at once, before they are sold: against hoarding. 0 means any

@@ -25,5 +25,5 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .serve(UserServiceServer::from_arc(service.clone()))
         .serve(SessionServiceServer::from_arc(service.clone()))
         .admin(signing::pages(&service.signer))
-        .job(Job::new("user.forget_sessions", Duration::from_secs(60), service, session::forget_old))
+        .job(Job::new("user.delete_old_sessions", Duration::from_secs(60), service, session::delete_old))
 }

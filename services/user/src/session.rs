@@ -1,4 +1,4 @@
-//! Sign in. An unknown e-mail address and a wrong password get the same answer, after the same time.
+//! Sign in. An unknown e-mail address and a wrong password get the same response, after the same time.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub(crate) async fn create(
 
 /// Deletes one batch of sessions that are too old, except those that another replica is deleting. Their ids sort by time, so that
 /// no other index is needed.
-pub(crate) async fn forget_old(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn delete_old(service: Arc<Service>) -> Result<Did, Unexpected> {
     let now = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&service.db).await?;
     let oldest = (now - KEPT).unix_timestamp().unsigned_abs() * 1_000;
     let done = sqlx::query!(

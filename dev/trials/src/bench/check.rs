@@ -20,7 +20,7 @@ use stack::supervisor::Supervisor;
 use story::Story;
 
 /// The most resident memory that it may use.
-const MOST_KIB: u64 = 256 << 10;
+const MAX_KIB: u64 = 256 << 10;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
@@ -70,7 +70,7 @@ async fn measure(layout: &Layout, supervisor: &mut Supervisor, story: &Story) ->
     let elapsed = begun.elapsed().as_secs_f64();
     println!("souk check over {} orders: {elapsed:.0} s, {} MiB at its peak", story.count, peak >> 10);
     ensure!(status.success(), "it found violations where there are none");
-    ensure!(peak <= MOST_KIB, "it used more than {} MiB", MOST_KIB >> 10);
+    ensure!(peak <= MAX_KIB, "it used more than {} MiB", MAX_KIB >> 10);
     Ok(())
 }
 

@@ -50,7 +50,7 @@ fn a_restarted_role_knows_the_keys_of_tokens_before_it_answers() -> Result<()> {
                 killed = stack.control("kill souk") => killed.map(drop)?,
                 error = asking => return Err(error),
             }
-            ensure!(ask_role(&role, &customer).await?, "it reported ready, but does not answer");
+            ensure!(ask_role(&role, &customer).await?, "it reported ready, but does not respond");
         }
         Ok(())
     })

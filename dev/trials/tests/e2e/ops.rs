@@ -143,8 +143,8 @@ async fn verdict(stack: &Stack) -> String {
     }
 }
 
-fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, reason: &str) -> Result<()> {
-    let status = answer.err().context("it is refused")?;
+fn refused<T: std::fmt::Debug>(response: Result<T, Status>, reason: &str) -> Result<()> {
+    let status = response.err().context("it is refused")?;
     let said = status.get_details_error_info().map(|info| info.reason);
     ensure!(said.as_deref() == Some(reason), "{status:?}");
     Ok(())

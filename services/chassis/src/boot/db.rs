@@ -67,7 +67,7 @@ impl Database {
 }
 
 /// The statement timeout, unless a caller has less time.
-pub(crate) const SLOWEST_STATEMENT: Duration = Duration::from_secs(5);
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a caller waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
 
@@ -78,7 +78,7 @@ pub fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
 
 /// The pool of a role: no statement takes longer than a caller would wait.
 pub fn pool(database: &Database, connections: u32) -> Result<PgPool, Invalid> {
-    pool_with_timeout(database, connections, SLOWEST_STATEMENT)
+    pool_with_timeout(database, connections, STATEMENT_TIMEOUT)
 }
 
 /// A pool that connects when first used, so that a role starts while its database is unreachable.

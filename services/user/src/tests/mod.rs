@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use crate::password::Passwords;
 use crate::service::{Service, role};
 
-/// The user service with a key of its own, and clients of it. What tests do with it stands beside the tests of each verb.
+/// The user service with a key of its own, and clients of it. Helpers of single tests are beside these tests.
 pub(super) struct Desk {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,

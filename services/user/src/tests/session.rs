@@ -14,7 +14,7 @@ use super::Desk;
 use super::register::{PASSWORD, registration};
 use crate::error::Error;
 use crate::password::{NO_PASSWORD, Passwords};
-use crate::session::{KEPT, forget_old};
+use crate::session::{KEPT, delete_old};
 
 pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest> {
     Request::new(CreateSessionRequest { email: email.to_owned(), password: password.to_owned() })
@@ -36,7 +36,7 @@ async fn the_unknown_and_the_wrong_get_the_same_answer(db: PgPool) {
     assert_eq!(sessions.expect("counted"), 0);
 }
 
-/// What is asked of both is the check itself: where none can be made, neither gets an answer.
+/// What is asked of both is the check itself: where none can be made, neither gets a response.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn no_address_is_answered_without_a_check(db: PgPool) {
     Desk::open(db.clone()).await.register("k1", "ada@example.com").await.expect("registered");
@@ -144,7 +144,7 @@ async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
     desk.sessions.clone().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
 }
 
-/// Replicas forget at the same time: none waits for what another has at hand.
+/// Replicas delete at the same time, and none waits for rows that another has locked.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn sessions_are_forgotten_after_thirty_days_by_whichever_replica(db: PgPool) {
     let desk = Desk::open(db).await;
@@ -167,9 +167,9 @@ async fn sessions_are_forgotten_after_thirty_days_by_whichever_replica(db: PgPoo
     }
     let mut other = desk.service.db.begin().await.expect("another replica");
     let first = "delete from session where session_id = (select session_id from session order by session_id limit 1)";
-    sqlx::query(first).execute(&mut *other).await.expect("at hand");
-    assert_eq!(forget_old(desk.service.clone()).await.expect("it does not wait"), Did::Something);
-    other.rollback().await.expect("it came to nothing");
-    assert_eq!(forget_old(desk.service.clone()).await.expect("looked"), Did::Something);
-    assert_eq!(forget_old(desk.service.clone()).await.expect("looked"), Did::Nothing, "one is young");
+    sqlx::query(first).execute(&mut *other).await.expect("locked");
+    assert_eq!(delete_old(desk.service.clone()).await.expect("it does not wait"), Did::Something);
+    other.rollback().await.expect("rolled back");
+    assert_eq!(delete_old(desk.service.clone()).await.expect("looked"), Did::Something);
+    assert_eq!(delete_old(desk.service.clone()).await.expect("looked"), Did::Nothing, "one is young");
 }
