@@ -11,6 +11,7 @@ mod errors;
 mod routes;
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
@@ -18,7 +19,8 @@ use base64::engine::general_purpose::STANDARD;
 use chassis::boot::config::{Tokens, parse_duration};
 use chassis::boot::{Prefix, Prefixed};
 use chassis::rpc::DEFAULT_DEADLINE;
-use clap::Args;
+use chassis::tls::{Mode, Tls};
+use clap::{Args, ValueEnum};
 use endpoints::Endpoints;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
@@ -43,6 +45,11 @@ pub struct Config {
     /// Origins whose pages may call the API from a browser, such as https://shop.example.
     #[arg(value_delimiter = ',')]
     cors_origins: Vec<String>,
+    #[command(flatten)]
+    tls: Prefixed<Tls>,
+    /// The folder of `edge.yaml` and `authority.yaml`, as `souk envoy-secret` prints them: where Envoy finds certificates.
+    #[arg(default_value = ".dev/up/secrets")]
+    secrets_directory: PathBuf,
     #[command(flatten)]
     token: Prefixed<Tokens>,
     #[command(flatten)]
@@ -108,6 +115,8 @@ pub enum Error {
     Endpoint { variable: String, value: String },
     #[error("{0}: the edge cannot read its google.api.http")]
     Binding(String),
+    #[error("{variable}: `{}` is not a path: {error}", path.display())]
+    Path { variable: &'static str, path: PathBuf, error: std::io::Error },
     #[error("the template: {0}")]
     Template(#[from] minijinja::Error),
 }
@@ -120,7 +129,7 @@ struct Cluster {
     /// `STATIC` if all endpoints are IP addresses.
     r#type: &'static str,
     http2: Protocol,
-    /// The gRPC service whose health is checked.
+    /// The gRPC service whose health is checked. Only roles have one, and certificates.
     health: Option<String>,
 }
 
@@ -143,36 +152,71 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
     let clusters = clusters(config, &rpcs)?;
     let mut services: Vec<_> = rpcs.iter().map(|rpc| rpc.service.as_str()).collect();
     services.dedup();
+    let secrets = match config.tls.mode {
+        Mode::Mutual => Some(absolute("EDGE_SECRETS_DIRECTORY", &config.secrets_directory)?),
+        Mode::Mesh => None,
+    };
+    let yaml = environment().render_str(
+        include_str!("../envoy.yaml.j2"),
+        context! {
+            listen => address(config.listen),
+            admin => address(config.admin_listen),
+            descriptors => STANDARD.encode(descriptors),
+            services,
+            rpcs,
+            clusters,
+            head => HEAD,
+            headers => [&deadlines(config.timeout), HEADERS].concat(),
+            strict_bodies => BODY,
+            strict_requests => [&bindings::write_lua(descriptors)?, JSON, REQUESTS].concat(),
+            mappers => errors::mappers(config.max_body),
+            otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
+            cors_origins => config.cors_origins,
+            issuer => config.token.issuer,
+            audience => config.token.audience,
+            read => context! { rate => config.limit.read_rate, burst => config.limit.read_burst },
+            write => context! { rate => config.limit.write_rate, burst => config.limit.write_burst },
+            account => context! { count => config.limit.account_count, window => seconds(config.limit.account_window) },
+            timeout => seconds(config.timeout),
+            max_body => config.max_body,
+            buffer => config.max_body.max(BUFFER),
+            secrets,
+        },
+    )?;
+    Ok(yaml)
+}
+
+/// What Envoy reads from a file again when it changes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Secret {
+    /// The certificate that the edge shows to roles, and its key.
+    Edge,
+    /// The authority of the certificates of roles.
+    Authority,
+}
+
+/// A file of `EDGE_SECRETS_DIRECTORY`: a response of Envoy's secret discovery service.
+pub fn render_secret(secret: Secret, tls: &Tls) -> Result<String, Error> {
+    let name = match secret {
+        Secret::Edge => "edge",
+        Secret::Authority => "authority",
+    };
+    let folder = absolute("SOUK_TLS_DIRECTORY", &tls.directory)?;
+    Ok(environment().render_str(include_str!("../secret.yaml.j2"), context! { name, folder })?)
+}
+
+fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.add_template("envoy", include_str!("../envoy.yaml.j2"))?;
-    let yaml = environment.get_template("envoy")?.render(context! {
-        listen => address(config.listen),
-        admin => address(config.admin_listen),
-        descriptors => STANDARD.encode(descriptors),
-        services,
-        rpcs,
-        clusters,
-        head => HEAD,
-        headers => [&deadlines(config.timeout), HEADERS].concat(),
-        strict_bodies => BODY,
-        strict_requests => [&bindings::write_lua(descriptors)?, JSON, REQUESTS].concat(),
-        mappers => errors::mappers(config.max_body),
-        otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
-        cors_origins => config.cors_origins,
-        issuer => config.token.issuer,
-        audience => config.token.audience,
-        read => context! { rate => config.limit.read_rate, burst => config.limit.read_burst },
-        write => context! { rate => config.limit.write_rate, burst => config.limit.write_burst },
-        account => context! { count => config.limit.account_count, window => seconds(config.limit.account_window) },
-        timeout => seconds(config.timeout),
-        max_body => config.max_body,
-        buffer => config.max_body.max(BUFFER),
-    })?;
-    Ok(yaml)
+    environment
+}
+
+/// Envoy may run in another folder than we.
+fn absolute(variable: &'static str, path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|error| Error::Path { variable, path: path.to_owned(), error })
 }
 
 fn clusters(config: &Config, rpcs: &[routes::Rpc]) -> Result<Vec<Cluster>, Error> {

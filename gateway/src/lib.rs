@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 
-use chassis::boot::config::parse_loopback;
 use chassis::boot::settings::Settings;
 use chassis::rpc::policy::{Access, Policies};
 use chassis::{Context, Role};
@@ -15,7 +14,7 @@ use prost_types::FileDescriptorSet;
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     /// The address on which it serves gRPC.
-    #[arg(value_parser = parse_loopback)]
+    #[arg()]
     listen: SocketAddr,
 }
 

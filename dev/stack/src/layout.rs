@@ -184,6 +184,11 @@ impl Layout {
         Ok(format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}?sslmode=verify-full&sslrootcert={ca}"))
     }
 
+    /// Where the edge finds its certificates.
+    pub fn secrets(&self) -> PathBuf {
+        self.home.join("secrets")
+    }
+
     pub fn log(&self, name: &str) -> PathBuf {
         self.home.join("log").join(format!("{name}.log"))
     }

@@ -109,9 +109,11 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         // The simulator has no limit, unless a test sets one.
         ("PAYMENT_PROVIDER_RATE".to_owned(), "2000".to_owned()),
         ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
-        ("ORDER_PRODUCT_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::PRODUCT)))),
-        ("INVENTORY_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::ORDER)))),
-        ("PAYMENT_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::ORDER)))),
+        ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
+        ("EDGE_SECRETS_DIRECTORY".to_owned(), layout.secrets().to_string_lossy().into_owned()),
+        ("ORDER_PRODUCT_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::PRODUCT)))),
+        ("INVENTORY_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
+        ("PAYMENT_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
         ("EDGE_LISTEN".to_owned(), local(ports.edge())),
         ("EDGE_ADMIN_LISTEN".to_owned(), local(ports.envoy_admin())),
         ("EDGE_JWKS_ENDPOINTS".to_owned(), local(ports.admin())),
@@ -222,6 +224,11 @@ pub async fn start_all(
 pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spec> {
     let yaml = layout.home.join("envoy.yaml");
     std::fs::write(&yaml, souk(layout, settings, &["envoy"]).await?)?;
+    std::fs::create_dir_all(layout.secrets())?;
+    for secret in ["edge", "authority"] {
+        let yaml = souk(layout, settings, &["envoy-secret", secret]).await?;
+        std::fs::write(layout.secrets().join(format!("{secret}.yaml")), yaml)?;
+    }
     // Hot restart would use an id that is unique on this machine, which two stacks would share.
     let arguments =
         ["--disable-hot-restart", "-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];

@@ -5,6 +5,7 @@
 //! | `rpc` | RPC handlers: callers and policies, idempotency, errors with details, pages, clients of peers |
 //! | `event` | events: the outbox and its relay, the inbox, consumers, dead letters |
 //! | `boot` | `start` functions: roles, configuration, databases, jobs, health, telemetry, drain |
+//! | `tls` | who is at the other end of a connection: certificates, and connections that use them |
 //! | `check` | `souk check`: findings and ranges |
 //! | `backoff` | all of them: how long to wait before a retry |
 //!
@@ -16,6 +17,7 @@ pub mod check;
 pub mod event;
 mod id;
 pub mod rpc;
+pub mod tls;
 
 pub use backoff::Backoff;
 pub use boot::clock::{Clock, timestamp};

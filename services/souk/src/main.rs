@@ -65,6 +65,10 @@ async fn run(command: Command) -> ExitCode {
             Ok(yaml) => print(yaml.as_bytes()),
             Err(error) => print_error(&error, USAGE),
         },
+        Command::EnvoySecret(it) => match edge::render_secret(it.secret, &it.tls) {
+            Ok(yaml) => print(yaml.as_bytes()),
+            Err(error) => print_error(&error, USAGE),
+        },
         Command::Descriptors => print(contracts::DESCRIPTORS),
     }
 }

@@ -38,6 +38,9 @@ fn prepare(
     let context = Context::new(common, contracts::DESCRIPTORS).map_err(|error| error.to_string())?;
     // All settings are parsed before the first socket opens.
     let roles = build(&context)?;
+    for role in &roles {
+        context.certificates.of(role.name)?;
+    }
     let bus = Bus::new(common).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
     let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context)).collect();
     Ok((attached, context))

@@ -16,6 +16,7 @@ use stack::postgres::ADMINISTRATOR;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
+use trials::roles;
 use uuid::Uuid;
 
 use crate::{Market, alone, wait};
@@ -37,7 +38,8 @@ async fn letters(ops: &OpsServiceClient<Channel>, market: &Market, key: &str) ->
 fn a_poison_message_parks_only_its_key_until_it_is_redriven() -> Result<()> {
     alone(async |stack| {
         let market = Market::open(stack, 10).await?;
-        let ops = OpsServiceClient::connect(format!("http://127.0.0.1:{}", stack.ports().grpc(roster::ORDER))).await?;
+        let role = roles::endpoint(&stack.layout, stack.ports().grpc(roster::ORDER))?;
+        let ops = OpsServiceClient::new(role.connect().await?);
         let url = stack.layout.database(ADMINISTRATOR, "souk_inventory")?;
         let mut inventory = PgConnection::connect(&url).await?;
 

@@ -9,6 +9,7 @@ use sqlx::PgPool;
 
 use crate::boot::db::{self, Database};
 use crate::boot::settings::{Prefix, Prefixed};
+use crate::tls::Tls;
 
 /// The settings of every role.
 #[derive(Debug, Clone, Args)]
@@ -30,6 +31,8 @@ pub struct Common {
     /// The address of health, metrics and keys: one port per process.
     #[arg(default_value = "127.0.0.1:9100")]
     pub admin_listen: SocketAddr,
+    #[command(flatten)]
+    pub tls: Prefixed<Tls>,
     #[command(flatten)]
     pub kafka: Prefixed<Kafka>,
     /// A name that this replica keeps over restarts. With it, a restarted consumer gets its partitions back at once.
@@ -77,7 +80,7 @@ impl Prefix for Kafka {
 #[derive(Debug, Clone, Args)]
 pub struct Foundation {
     /// The address on which it serves gRPC.
-    #[arg(value_parser = parse_loopback)]
+    #[arg()]
     pub listen: SocketAddr,
     #[command(flatten)]
     pub database: Database,
@@ -117,13 +120,6 @@ pub fn first_line(file: &Path) -> Result<String, String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// The address on which a role serves gRPC. Services identify themselves by a name in a header, which any client could send:
-/// until they use certificates, only this machine may connect.
-pub fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| format!("`{text}` is not an address such as 127.0.0.1:9001"))?;
-    if address.ip().is_loopback() { Ok(address) } else { Err(format!("`{text}` is not on loopback")) }
-}
-
 pub fn parse_http_url(text: &str) -> Result<String, String> {
     let url: Option<http::Uri> = text.parse().ok();
     let is_http = url.is_some_and(|it| matches!(it.scheme_str(), Some("http" | "https")) && it.host() != Some(""));
@@ -153,15 +149,6 @@ mod tests {
         assert_eq!(parse_duration("15m"), Ok(Duration::from_secs(900)));
         for odd in ["", "5", "s", "-5s", "15M", "2months", "500us", "99999999999999999999h"] {
             assert!(parse_duration(odd).is_err(), "{odd}");
-        }
-    }
-
-    #[test]
-    fn roles_listen_on_this_machine_only() {
-        assert_eq!(parse_loopback("127.0.0.1:9001"), Ok(([127, 0, 0, 1], 9_001).into()));
-        assert!(parse_loopback("[::1]:9001").is_ok());
-        for odd in ["0.0.0.0:9001", "[::]:9001", "10.0.0.1:9001", "localhost:9001", "127.0.0.1", ""] {
-            assert!(parse_loopback(odd).is_err(), "{odd}");
         }
     }
 
