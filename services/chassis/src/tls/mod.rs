@@ -71,7 +71,7 @@ impl Certificates {
     }
 
     /// Reads changed files until `stop` is cancelled.
-    pub(crate) async fn follow(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let pause = tokio::time::sleep(certificate::READ_EVERY);
             if stop.run_until_cancelled(pause).await.is_none() {
