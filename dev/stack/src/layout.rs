@@ -59,6 +59,11 @@ impl Ports {
         19_092 + self.offset
     }
 
+    /// For clients with a password instead of a certificate.
+    pub fn kafka_sasl(self) -> u16 {
+        19_094 + self.offset
+    }
+
     pub fn kafka_controller(self) -> u16 {
         19_093 + self.offset
     }
@@ -79,6 +84,7 @@ impl Ports {
             (self.provider(), "the payment provider"),
             (self.postgres(), "Postgres"),
             (self.kafka(), "Kafka"),
+            (self.kafka_sasl(), "Kafka, with passwords"),
             (self.kafka_controller(), "Kafka's controller"),
             (self.envoy_admin(), "Envoy's admin page"),
         ]);

@@ -11,46 +11,14 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::install::{self, run};
-use crate::layout::{Layout, root};
+use crate::kafka;
+use crate::layout::Layout;
 use crate::pki;
 use crate::postgres::{self, Access, Fsync};
 use crate::supervisor::{Ready, Spec, Supervisor};
 
 const EDGE_SERVES_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
-
-/// One node that is broker and controller.
-pub async fn kafka(layout: &Layout) -> Result<Spec> {
-    let (home, ports) = (layout.home.join("kafka"), layout.ports);
-    std::fs::create_dir_all(&home)?;
-    let classes = format!("{}/*", layout.tools.join("kafka/libs").display());
-    let properties = std::fs::read_to_string(root().join("dev/stack/kafka/server.properties"))?
-        .replace("BROKER_PORT", &ports.kafka().to_string())
-        .replace("CONTROLLER_PORT", &ports.kafka_controller().to_string())
-        .replace("DIR", &home.join("data").to_string_lossy());
-    let file = home.join("server.properties");
-    std::fs::write(&file, properties)?;
-    let file = file.to_string_lossy().into_owned();
-    if !home.join("data/meta.properties").exists() {
-        let format =
-            ["-cp", &classes, "kafka.tools.StorageTool", "format", "-t", "c291ay1rYWZrYS1sYXB0b3", "-c", &file];
-        run("java", &format, &home).await?;
-    }
-    let logging = format!("-Dlog4j2.configurationFile={}", root().join("dev/stack/kafka/log4j2.properties").display());
-    let arguments = ["-Xmx384m", "-XX:+UseSerialGC", &logging, "-cp", &classes, "kafka.Kafka", &file];
-    Ok(Spec {
-        name: "kafka",
-        program: "java".into(),
-        arguments: arguments.map(str::to_owned).to_vec(),
-        environment: vec![],
-        user: None,
-        port: ports.kafka(),
-        ready: Ready::Listening,
-        log: layout.log("kafka"),
-        stop: Signal::TERM,
-        lock: None,
-    })
-}
 
 fn provider(layout: &Layout) -> Result<Spec> {
     let (port, data) = (layout.ports.provider(), layout.home.join("provider"));
@@ -101,6 +69,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin())),
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.admin()))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
+        ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
         ("USER_SIGNING_KEY_FILES".to_owned(), keys.join("access.pem").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
@@ -109,7 +78,6 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         // The simulator has no limit, unless a test sets one.
         ("PAYMENT_PROVIDER_RATE".to_owned(), "2000".to_owned()),
         ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
-        ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
         ("EDGE_SECRETS_DIRECTORY".to_owned(), layout.secrets().to_string_lossy().into_owned()),
         ("ORDER_PRODUCT_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::PRODUCT)))),
         ("INVENTORY_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
@@ -159,8 +127,9 @@ async fn make_keys(layout: &Layout) -> Result<()> {
     }
     std::fs::write(keys.join("provider.key"), "sk_test_souk\n")?;
     let services = roster::services().map(|role| format!("souk_{}", role.name));
-    for role in services.chain([postgres::ADMINISTRATOR.to_owned()]) {
-        let file = layout.password_file(&role);
+    let others = kafka::users().chain([postgres::ADMINISTRATOR]).map(str::to_owned);
+    for user in services.chain(others) {
+        let file = layout.password_file(&user);
         if !file.exists() {
             std::fs::write(&file, format!("{}\n", hex::encode(rand::random::<[u8; 24]>())))?;
         }
@@ -185,7 +154,7 @@ pub async fn start_dependencies(
     make_keys(layout).await?;
     pki::ensure(&layout.pki)?;
     say("starting Postgres, Kafka and the payment provider");
-    let (postgres, kafka) = tokio::try_join!(postgres::of_stack(layout, fsync, access), kafka(layout))?;
+    let (postgres, kafka) = tokio::try_join!(postgres::of_stack(layout, fsync, access), kafka::secured(layout))?;
     supervisor.start(postgres).await?;
     supervisor.start(kafka).await?;
     supervisor.start(provider(layout)?).await?;

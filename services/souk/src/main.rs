@@ -52,7 +52,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Role(command) => roles::run(*command).await,
         Command::Migrate(config) => match migrate::run(&config).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error @ migrate::Error::Config { .. }) => print_error(&error, USAGE),
+            Err(error @ (migrate::Error::Config { .. } | migrate::Error::Kafka(_))) => print_error(&error, USAGE),
             Err(error) => print_error(&error, 1),
         },
         Command::Check(check) => match check::run(&check.config, &check.options, &check.databases).await {

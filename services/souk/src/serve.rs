@@ -41,7 +41,7 @@ fn prepare(
     for role in &roles {
         context.certificates.of(role.name)?;
     }
-    let bus = Bus::new(common).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
-    let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context)).collect();
-    Ok((attached, context))
+    let bus = Bus::new(common);
+    let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context));
+    Ok((attached.collect::<Result<_, _>>()?, context))
 }

@@ -181,8 +181,8 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn brokers(&self) -> String {
-        format!("127.0.0.1:{}", self.layout.ports.kafka())
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The URL of one of the simulator's own pages, past the proxy.

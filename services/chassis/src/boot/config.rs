@@ -1,7 +1,7 @@
 //! Configuration, from the environment only. `souk <role> --help` is the reference.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -70,6 +70,25 @@ pub struct Kafka {
     /// Kafka's bootstrap servers, comma-separated.
     #[arg(default_value = "127.0.0.1:19092")]
     pub brokers: String,
+    /// How a role identifies itself to the brokers, and they to it.
+    #[arg(default_value = "certificate")]
+    pub security: KafkaSecurity,
+    /// With `scram`: the folder with a password of each role in the first line of a file, such as `order.password`.
+    pub password_directory: Option<PathBuf>,
+    /// With `scram`: the user. Unset: the name of the role.
+    pub username: Option<String>,
+    /// With `scram`: the certificate authority of the brokers. Unset: those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KafkaSecurity {
+    /// TLS, with the role's certificate in SOUK_TLS_DIRECTORY.
+    Certificate,
+    /// TLS, with SASL/SCRAM-SHA-512.
+    Scram,
+    /// Neither: everybody may do everything.
+    Plain,
 }
 
 impl Prefix for Kafka {
