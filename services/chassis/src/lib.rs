@@ -6,6 +6,7 @@
 //! | `event` | events: the outbox and its relay, the inbox, consumers, dead letters |
 //! | `boot` | `start` functions: roles, configuration, databases, jobs, health, telemetry, drain |
 //! | `check` | `souk check`: findings and ranges |
+//! | `redis` | limits that all replicas share: scripts in Redis |
 //! | `backoff` | all of them: how long to wait before a retry |
 //!
 //! It never depends on a contract (it gets the descriptor set as bytes) and never talks to Kafka (the crate `bus` does).
@@ -15,6 +16,7 @@ pub mod boot;
 pub mod check;
 pub mod event;
 mod id;
+pub mod redis;
 pub mod rpc;
 
 pub use backoff::Backoff;

@@ -131,7 +131,7 @@ impl Cluster {
     pub(crate) async fn heal(&self) -> Result<()> {
         let databases = self.databases.iter().map(|(_, proxy)| proxy);
         databases.chain([&self.product, &self.order, &self.provider]).for_each(|proxy| proxy.set(Mode::Pass));
-        for name in ["postgres", "kafka", "provider"].into_iter().chain(all_replicas()) {
+        for name in ["postgres", "redis", "kafka", "provider"].into_iter().chain(all_replicas()) {
             self.supervisor.send(name, Command::Start).await?;
             self.supervisor.send(name, Command::Resume).await?;
         }
