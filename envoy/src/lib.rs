@@ -2,12 +2,14 @@
 //! route per public RPC, with its token requirement, rate limit and retries. Internal RPCs never have a route.
 //!
 //! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size, HEAD
-//! (`lua/head.lua`), headers (`lua/headers.lua`), strict REST requests (`lua/requests.lua`), transcoding, limits, tokens,
-//! refusal of invalid bodies (`lua/body.lua`), routing. Limits come before tokens, so that invalid tokens count against them.
+//! (`lua/head.lua`), headers (`lua/headers.lua`), strict REST requests (`lua/requests.lua`), transcoding, limits of addresses,
+//! tokens, limits that are exact over all Envoys, their fallback, refusal of invalid bodies (`lua/body.lua`), routing. Limits of
+//! addresses come before tokens, so that invalid tokens count against them.
 
 mod bindings;
 mod endpoints;
 mod errors;
+mod limits;
 mod routes;
 
 use std::net::{Ipv6Addr, SocketAddr};
@@ -20,6 +22,7 @@ use chassis::boot::{Prefix, Prefixed};
 use chassis::rpc::DEFAULT_DEADLINE;
 use clap::Args;
 use endpoints::Endpoints;
+use gateway::Limits;
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
@@ -46,7 +49,10 @@ pub struct Config {
     #[command(flatten)]
     token: Prefixed<Tokens>,
     #[command(flatten)]
-    limit: Prefixed<Limits>,
+    limits: Prefixed<Limits>,
+    /// How long a request may wait for its count over all Envoys; then it is counted here only.
+    #[arg(default_value = "100ms", value_parser = parse_time)]
+    limits_timeout: Duration,
     /// Timeout of a call, at most 5s, which is the default deadline of services. A client's longer `grpc-timeout` is lowered
     /// to it.
     #[arg(default_value = "5s", value_parser = parse_timeout)]
@@ -58,33 +64,6 @@ pub struct Config {
 
 impl Prefix for Config {
     const PREFIX: &'static str = "edge";
-}
-
-/// Limits of each client address.
-#[derive(Debug, Clone, Args)]
-struct Limits {
-    /// Reads per second and client address.
-    #[arg(default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    read_rate: u32,
-    /// Burst of reads per client address.
-    #[arg(default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
-    read_burst: u32,
-    /// Writes per second and client address.
-    #[arg(default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
-    write_rate: u32,
-    /// Burst of writes per client address.
-    #[arg(default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    write_burst: u32,
-    /// Registrations and logins per client address and window.
-    #[arg(default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    account_count: u32,
-    /// The window of SOUK_LIMIT_ACCOUNT_COUNT.
-    #[arg(default_value = "15m", value_parser = parse_time)]
-    account_window: Duration,
-}
-
-impl Prefix for Limits {
-    const PREFIX: &'static str = "souk_limit";
 }
 
 /// The Lua filters. The last two form one program, together with the tables of `bindings`.
@@ -165,9 +144,8 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
         cors_origins => config.cors_origins,
         issuer => config.token.issuer,
         audience => config.token.audience,
-        read => context! { rate => config.limit.read_rate, burst => config.limit.read_burst },
-        write => context! { rate => config.limit.write_rate, burst => config.limit.write_burst },
-        account => context! { count => config.limit.account_count, window => seconds(config.limit.account_window) },
+        limits => limits::buckets(&config.limits),
+        limits_timeout => seconds(config.limits_timeout),
         timeout => seconds(config.timeout),
         max_body => config.max_body,
         buffer => config.max_body.max(BUFFER),

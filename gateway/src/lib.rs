@@ -14,6 +14,7 @@ use chassis::{Context, Role};
 use clap::Args;
 
 pub use limits::Limits;
+pub use rate_limit::{Server, rate_limits};
 
 /// The gateway.
 #[derive(Debug, Clone, Args)]
@@ -33,12 +34,7 @@ impl Settings for Config {
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let redis = Redis::new(&config.redis)?;
-    let role = role(context, redis, &config.limits).map_err(|error| format!("the contracts: {error}"))?;
-    Ok(role.listen_on(config.listen))
-}
-
-/// The gateway with this Redis.
-pub fn role(context: &Context, redis: Redis, limits: &Limits) -> Result<Role, Box<dyn std::error::Error>> {
-    let role = reflection::serve(Role::new(roster::GATEWAY, context), context)?;
-    Ok(rate_limit::serve(role, redis, limits))
+    let role = Role::new(roster::GATEWAY, context).listen_on(config.listen);
+    let role = reflection::serve(role, context).map_err(|error| format!("the contracts: {error}"))?;
+    Ok(rate_limit::serve(role, redis, &config.limits))
 }

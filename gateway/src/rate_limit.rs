@@ -35,12 +35,18 @@ static DECISIONS: LazyLock<Family<ByOutcome, Metric>> = LazyLock::new(|| {
 
 /// Adds the service to the role.
 pub(crate) fn serve(role: Role, redis: Redis, limits: &Limits) -> Role {
-    let service = RateLimits { counter: Counter::new(redis.clone()), limits: limits.clone() };
-    let role = role.serve_foreign(RateLimitServiceServer::new(service), SHOULD_RATE_LIMIT, &[EDGE]);
+    let role = role.serve_foreign(rate_limits(&redis, limits), SHOULD_RATE_LIMIT, &[EDGE]);
     role.background("the connection to Redis", |stop| redis.run(stop))
 }
 
-struct RateLimits {
+pub type Server = RateLimitServiceServer<RateLimits>;
+
+/// The service alone.
+pub fn rate_limits(redis: &Redis, limits: &Limits) -> Server {
+    Server::new(RateLimits { counter: Counter::new(redis.clone()), limits: limits.clone() })
+}
+
+pub struct RateLimits {
     counter: Counter,
     limits: Limits,
 }

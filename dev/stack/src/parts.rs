@@ -176,6 +176,15 @@ pub async fn souk(layout: &Layout, settings: &[(String, String)], arguments: &[&
     Ok(output.stdout)
 }
 
+/// For tests and benchmarks, whose customers share one address, and some of them one account.
+pub fn wide_limits() -> Vec<(String, String)> {
+    let users = ["CUSTOMER_READ", "CUSTOMER_WRITE", "OPERATOR_READ", "OPERATOR_WRITE"];
+    let classes = ["READ", "WRITE"].into_iter().chain(users);
+    let rates = classes.flat_map(|class| ["RATE", "BURST"].map(|limit| format!("{class}_{limit}")));
+    let limits = rates.chain(["ACCOUNT_COUNT".to_owned()]);
+    limits.map(|limit| (format!("SOUK_LIMIT_{limit}"), "100000".to_owned())).collect()
+}
+
 /// Creates the keys of this stack.
 async fn make_keys(layout: &Layout) -> Result<()> {
     let keys = layout.home.join("keys");
