@@ -62,14 +62,14 @@ for index, key in ipairs(KEYS) do
   admits = admits and limits[index].admits
 end
 
-local answer = {}
+local response = {}
 for _, limit in ipairs(limits) do
   if admits then
     limit.admit()
     limit.remaining = limit.remaining - 1
   end
-  table.insert(answer, limit.admits and 1 or 0)
-  table.insert(answer, limit.remaining)
-  table.insert(answer, milliseconds(limit.wait))
+  table.insert(response, limit.admits and 1 or 0)
+  table.insert(response, limit.remaining)
+  table.insert(response, milliseconds(limit.wait))
 end
-return answer
+return response

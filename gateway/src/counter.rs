@@ -58,8 +58,8 @@ impl Counter {
     pub(crate) async fn count(&self, limits: &[(String, Limit)]) -> Result<Vec<Counted>, Error> {
         let keys = limits.iter().map(|(key, _)| format!("souk:limit:{key}")).collect();
         let arguments = limits.iter().flat_map(|(_, limit)| limit.arguments()).collect();
-        let answer = self.redis.run_script(&self.script, keys, arguments).await?;
-        let counted = answer.chunks_exact(3).map(|limit| Counted {
+        let response = self.redis.run_script(&self.script, keys, arguments).await?;
+        let counted = response.chunks_exact(3).map(|limit| Counted {
             admits: limit[0] == 1,
             remaining: u32::try_from(limit[1]).unwrap_or(0),
             wait: Duration::from_millis(u64::try_from(limit[2]).unwrap_or(0)),

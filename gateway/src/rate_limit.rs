@@ -1,5 +1,5 @@
 //! Envoy's rate limit service. The edge asks it for requests whose count has to be exact over all Envoys, and it may be asked by
-//! nobody else. If it cannot count, it answers with an error, and the edge admits the request by its own limits.
+//! nobody else. If it cannot count, it responds with an error, and the edge admits the request by its own limits.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -67,7 +67,7 @@ impl RateLimitService for RateLimits {
         let limits = request.descriptors.iter().map(|descriptor| find(&self.limits, descriptor));
         let limits = limits.collect::<Result<Vec<_>, _>>()?;
         match self.counter.count(&limits).await {
-            Ok(counted) => Ok(Response::new(answer(&limits, &counted))),
+            Ok(counted) => Ok(Response::new(respond(&limits, &counted))),
             Err(error) => {
                 count("not counted");
                 Err(Status::unavailable(error.to_string()))
@@ -105,7 +105,7 @@ fn find(limits: &Limits, descriptor: &RateLimitDescriptor) -> Result<(String, Li
 
 /// Whether all limits admit the request, with headers about the limit that is closest to refusing more
 /// (draft-polli-ratelimit-headers-03).
-fn answer(limits: &[(String, Limit)], counted: &[Counted]) -> RateLimitResponse {
+fn respond(limits: &[(String, Limit)], counted: &[Counted]) -> RateLimitResponse {
     let closest = limits
         .iter()
         .zip(counted)

@@ -70,8 +70,8 @@ struct Asker<'a> {
 
 impl Asker<'_> {
     async fn ask(&self, request: RateLimitRequest) -> RateLimitResponse {
-        let answer = self.client.clone().should_rate_limit(self.kit.service(EDGE, request)).await;
-        answer.expect("Redis is there").into_inner()
+        let response = self.client.clone().should_rate_limit(self.kit.service(EDGE, request)).await;
+        response.expect("Redis is there").into_inner()
     }
 
     async fn admits(&self, request: RateLimitRequest) -> bool {
@@ -79,8 +79,8 @@ impl Asker<'_> {
     }
 }
 
-fn find_header(answer: &RateLimitResponse, name: &str) -> Option<String> {
-    answer.response_headers_to_add.iter().find(|header| header.key == name).map(|header| header.value.clone())
+fn find_header(response: &RateLimitResponse, name: &str) -> Option<String> {
+    response.response_headers_to_add.iter().find(|header| header.key == name).map(|header| header.value.clone())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,8 +93,8 @@ async fn of_many_at_once_exactly_as_many_as_the_limit_are_admitted() {
         let (mut client, request) = (client.clone(), kit.service(EDGE, login(&address)));
         asked.spawn(async move { client.should_rate_limit(request).await.expect("it counts").into_inner() });
     }
-    let answers = asked.join_all().await;
-    let refused: Vec<_> = answers.iter().filter(|answer| answer.overall_code() == Code::OverLimit).collect();
+    let responses = asked.join_all().await;
+    let refused: Vec<_> = responses.iter().filter(|response| response.overall_code() == Code::OverLimit).collect();
     assert_eq!(refused.len(), 200);
     for refused in refused {
         assert_eq!(find_header(refused, "x-ratelimit-limit").as_deref(), Some("100, 100;w=900"));
@@ -102,9 +102,9 @@ async fn of_many_at_once_exactly_as_many_as_the_limit_are_admitted() {
         let after = find_header(refused, "retry-after").expect("it says when");
         assert!((1..=900).contains(&after.parse::<u32>().expect("seconds")), "{after}");
     }
-    let admitted = answers.iter().filter(|answer| answer.overall_code() == Code::Ok);
+    let admitted = responses.iter().filter(|response| response.overall_code() == Code::Ok);
     let mut left: Vec<u32> = admitted
-        .map(|answer| find_header(answer, "x-ratelimit-remaining").expect("a header").parse().expect("a number"))
+        .map(|response| find_header(response, "x-ratelimit-remaining").expect("a header").parse().expect("a number"))
         .collect();
     left.sort_unstable();
     assert_eq!(left, (0..100).collect::<Vec<_>>(), "each knows how many are left");
@@ -162,9 +162,9 @@ async fn writes_are_counted_by_user_and_operators_have_limits_of_their_own() {
         let (begun, user, mut admitted) = (std::time::Instant::now(), unique(), 0);
         let mut last = None;
         for _ in 0..20 {
-            let answer = asker.ask(write(role, &user)).await;
-            admitted += u32::from(answer.overall_code() == Code::Ok);
-            last = Some(answer);
+            let response = asker.ask(write(role, &user)).await;
+            admitted += u32::from(response.overall_code() == Code::Ok);
+            last = Some(response);
         }
         let seconds = u32::try_from(begun.elapsed().as_secs()).expect("it is soon") + 1;
         assert!((burst..=burst + seconds).contains(&admitted), "{role}: {admitted} in {seconds} s");
@@ -195,28 +195,28 @@ async fn only_the_edge_may_ask_and_only_what_has_a_limit() {
     let mut client = gateway(&mut kit, &[]).await;
     let address = unique();
     for caller in ["user", "order", "edges"] {
-        let answer = client.should_rate_limit(kit.service(caller, login(&address))).await;
-        assert_eq!(answer.expect_err(caller).code(), Status::PermissionDenied);
+        let response = client.should_rate_limit(kit.service(caller, login(&address))).await;
+        assert_eq!(response.expect_err(caller).code(), Status::PermissionDenied);
     }
-    let answer = client.should_rate_limit(Request::new(login(&address))).await;
-    assert_eq!(answer.expect_err("nobody").code(), Status::PermissionDenied);
+    let response = client.should_rate_limit(Request::new(login(&address))).await;
+    assert_eq!(response.expect_err("nobody").code(), Status::PermissionDenied);
     let mut twice = login(&address);
     twice.hits_addend = 2;
     let many = request(&[&[("class", "account"), ("masked_remote_address", "a")] as &[_]; 5]);
     for odd in [request(&[&[("class", "read")]]), request(&[&[]]), twice, many] {
-        let answer = client.should_rate_limit(kit.service(EDGE, odd)).await;
-        assert_eq!(answer.expect_err("odd").code(), Status::InvalidArgument);
+        let response = client.should_rate_limit(kit.service(EDGE, odd)).await;
+        assert_eq!(response.expect_err("odd").code(), Status::InvalidArgument);
     }
 }
 
 #[tokio::test]
-async fn without_redis_the_answer_is_an_error_which_a_metric_counts() {
+async fn without_redis_the_response_is_an_error_which_a_metric_counts() {
     let mut kit = testkit::Kit::new();
     // No server listens there.
     let config: Prefixed<redis::Config> = settings(&["--souk-redis-url=redis://127.0.0.1:1"]);
     let redis = Redis::new(&config).expect("a good URL");
     let mut client = serve_with(&mut kit, redis, &[]).await;
-    let answer = client.should_rate_limit(kit.service(EDGE, login("a"))).await;
-    assert_eq!(answer.expect_err("it cannot count").code(), Status::Unavailable);
+    let response = client.should_rate_limit(kit.service(EDGE, login("a"))).await;
+    assert_eq!(response.expect_err("it cannot count").code(), Status::Unavailable);
     assert!(metrics::render().contains("souk_rate_limit_total{outcome=\"not counted\"} 1"));
 }

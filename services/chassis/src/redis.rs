@@ -184,8 +184,8 @@ mod tests {
         let text = format!("return {{#KEYS, tonumber(ARGV[1])}} -- {}", uuid::Uuid::now_v7());
         let script = Script::new(text.leak());
         for _ in 0..2 {
-            let answer = redis.run_script(&script, vec!["a".to_owned()], vec!["7".to_owned()]).await;
-            assert_eq!(answer.expect("Redis answers"), [1, 7]);
+            let response = redis.run_script(&script, vec!["a".to_owned()], vec!["7".to_owned()]).await;
+            assert_eq!(response.expect("Redis responds"), [1, 7]);
         }
         stop.cancel();
         running.await.expect("it ends");
@@ -202,7 +202,7 @@ mod tests {
             match redis.run_script(&script, vec![], vec![]).await {
                 Err(Error::Unavailable(_)) => refused += 1,
                 Err(Error::Failed(_)) => {}
-                Ok(answer) => panic!("{answer:?}"),
+                Ok(response) => panic!("{response:?}"),
             }
         }
         assert!(refused > 0, "the circuit opens");
