@@ -10,9 +10,11 @@ mod bindings;
 mod endpoints;
 mod errors;
 mod limits;
+mod listeners;
 mod routes;
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
@@ -23,6 +25,7 @@ use chassis::rpc::DEFAULT_DEADLINE;
 use clap::Args;
 use endpoints::Endpoints;
 use gateway::Limits;
+use listeners::{Admin, Switch};
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
@@ -30,12 +33,30 @@ use serde::Serialize;
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub struct Config {
-    /// The address to which clients connect.
+    /// The address to which clients connect without TLS: on a laptop, or behind a balancer that ends it.
     #[arg(default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The address of Envoy's admin interface.
-    #[arg(default_value = "127.0.0.1:19901")]
-    admin_listen: SocketAddr,
+    /// The address to which clients connect with TLS, for HTTP/2 and HTTP/1.1. Unset: none.
+    tls_listen: Option<SocketAddr>,
+    /// The file that names the certificate and key of EDGE_TLS_LISTEN, as a response of Envoy's secret discovery service. Envoy
+    /// reads them again when this file is replaced.
+    #[arg(default_value = "/etc/souk/edge/server.yaml")]
+    tls_secret_file: PathBuf,
+    /// Envoy's admin interface: an address on loopback, or the path of a Unix socket.
+    #[arg(default_value = "127.0.0.1:19901", value_parser = listeners::parse_admin)]
+    admin_listen: Admin,
+    /// How many balancers that append the client's address to x-forwarded-for are before the edge. With 0, that header is ignored.
+    #[arg(default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10))]
+    trusted_hops: u32,
+    /// Whether connections begin with the PROXY protocol, by which a balancer tells the client's address.
+    #[arg(default_value = "off")]
+    proxy_protocol: Switch,
+    /// The most connections of all clients together.
+    #[arg(default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
+    /// The size of Envoy's heap, in bytes, above which it refuses requests (at 95 %) and cuts slow clients earlier.
+    #[arg(default_value_t = 1 << 30, value_parser = clap::value_parser!(u64).range(MIN_HEAP..))]
+    max_heap: u64,
     #[command(flatten)]
     endpoints: Endpoints,
     /// The hosts that serve the public keys of access tokens: admin ports of the user service.
@@ -76,6 +97,8 @@ const REQUESTS: &str = include_str!("../lua/requests.lua");
 const DEADLINE_FLOOR: Duration = Duration::from_millis(100);
 /// How many bytes Envoy buffers of a connection, unless a body may be longer.
 const BUFFER: u32 = 1 << 20;
+/// What an idle Envoy with our configuration needs, several times over.
+const MIN_HEAP: u64 = 256 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -129,8 +152,14 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.add_template("envoy", include_str!("../envoy.yaml.j2"))?;
     let yaml = environment.get_template("envoy")?.render(context! {
-        listen => address(config.listen),
-        admin => address(config.admin_listen),
+        listeners => listeners::of(config),
+        admin => config.admin_listen.to_string(),
+        tls_secret => config.tls_secret_file,
+        trusted_hops => config.trusted_hops,
+        proxy_protocol => config.proxy_protocol == Switch::On,
+        max_connections => config.max_connections,
+        max_heap => config.max_heap,
+        security_headers => listeners::SECURITY_HEADERS,
         descriptors => STANDARD.encode(descriptors),
         services,
         rpcs,
@@ -191,10 +220,6 @@ fn endpoint(variable: &str, text: &str) -> Result<Endpoint, Error> {
     };
     let port = port.parse().ok().filter(|port| *port != 0 && is_host).ok_or_else(refuse)?;
     Ok(Endpoint { host: bracketed.unwrap_or(host).to_owned(), port })
-}
-
-fn address(listen: SocketAddr) -> Endpoint {
-    Endpoint { host: listen.ip().to_string(), port: listen.port() }
 }
 
 /// Envoy takes 0 for no timeout, and fills token buckets every 50 ms at the most.

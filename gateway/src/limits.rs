@@ -30,6 +30,12 @@ pub struct Limits {
     /// The period of SOUK_LIMIT_ACCOUNT_COUNT.
     #[arg(default_value = "15m", value_parser = parse_window)]
     pub account_window: Duration,
+    /// New connections per second and client address, counted over all Envoys. Not behind balancers (EDGE_TRUSTED_HOPS).
+    #[arg(default_value_t = 10, value_parser = positive())]
+    pub connection_rate: u32,
+    /// Burst of new connections per client address.
+    #[arg(default_value_t = 500, value_parser = positive())]
+    pub connection_burst: u32,
     /// A /48 network of IPv6 may do as much as this many clients.
     #[arg(default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub network_factor: u32,

@@ -1,6 +1,7 @@
 //! Envoy's rate limit service. The edge asks it for requests whose count has to be exact over all Envoys, and it may be asked by
 //! nobody else. If it cannot count, it responds with an error, and the edge admits the request by its own limits.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -92,6 +93,10 @@ fn find(limits: &Limits, descriptor: &RateLimitDescriptor) -> Result<(String, Li
         [("class", "account"), ("scope", "network"), ("masked_remote_address", network)] => {
             Ok((format!("network:{network}"), attempts(limits.network_factor)))
         }
+        [("class", "connection"), ("remote_address", address)] => {
+            let limit = Limit::Bucket { rate: limits.connection_rate, burst: limits.connection_burst };
+            Ok((format!("connection:{}", client_of(address)), limit))
+        }
         [("class", "write"), ("role", role), ("user", user)] => {
             let (rate, burst) = match role {
                 "operator" => (limits.operator_write_rate, limits.operator_write_burst),
@@ -100,6 +105,14 @@ fn find(limits: &Limits, descriptor: &RateLimitDescriptor) -> Result<(String, Li
             Ok((format!("write:{user}"), Limit::Bucket { rate, burst }))
         }
         _ => Err(Status::invalid_argument("descriptors: there is no limit for one of them")),
+    }
+}
+
+/// An IPv6 /64 network is one client, as the edge has it for requests.
+fn client_of(address: &str) -> String {
+    match address.parse() {
+        Ok(IpAddr::V6(address)) => format!("{}/64", Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        _ => address.to_owned(),
     }
 }
 

@@ -179,7 +179,7 @@ pub async fn souk(layout: &Layout, settings: &[(String, String)], arguments: &[&
 /// For tests and benchmarks, whose customers share one address, and some of them one account.
 pub fn wide_limits() -> Vec<(String, String)> {
     let users = ["CUSTOMER_READ", "CUSTOMER_WRITE", "OPERATOR_READ", "OPERATOR_WRITE"];
-    let classes = ["READ", "WRITE"].into_iter().chain(users);
+    let classes = ["READ", "WRITE", "CONNECTION"].into_iter().chain(users);
     let rates = classes.flat_map(|class| ["RATE", "BURST"].map(|limit| format!("{class}_{limit}")));
     let limits = rates.chain(["ACCOUNT_COUNT".to_owned()]);
     limits.map(|limit| (format!("SOUK_LIMIT_{limit}"), "100000".to_owned())).collect()

@@ -174,6 +174,30 @@ async fn writes_are_counted_by_user_and_operators_have_limits_of_their_own() {
     }
 }
 
+#[test]
+fn the_addresses_of_a_network_are_one_client() {
+    for (address, client) in [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+    ] {
+        assert_eq!(client_of(address), client);
+    }
+}
+
+#[tokio::test]
+async fn connections_are_counted_by_client() {
+    let mut kit = testkit::Kit::new();
+    let client = gateway(&mut kit, &["--souk-limit-connection-rate=1", "--souk-limit-connection-burst=5"]).await;
+    let (asker, begun, address, mut admitted) = (Asker { kit: &kit, client }, std::time::Instant::now(), unique(), 0);
+    for _ in 0..20 {
+        let connection = request(&[&[("class", "connection"), ("remote_address", &address)]]);
+        admitted += u64::from(asker.admits(connection).await);
+    }
+    assert!((5..=6 + begun.elapsed().as_secs()).contains(&admitted), "{admitted}");
+}
+
 #[tokio::test]
 async fn a_count_that_redis_lost_begins_again() {
     let mut kit = testkit::Kit::new();
