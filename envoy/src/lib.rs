@@ -2,12 +2,15 @@
 //! route per public RPC, with its token requirement, rate limit and retries. Internal RPCs never have a route.
 //!
 //! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size, HEAD
-//! (`lua/head.lua`), headers (`lua/headers.lua`), strict REST requests (`lua/requests.lua`), transcoding, limits, tokens,
-//! refusal of invalid bodies (`lua/body.lua`), routing. Limits come before tokens, so that invalid tokens count against them.
+//! (`lua/head.lua`), headers (`lua/headers.lua`), strict REST requests (`lua/requests.lua`), transcoding, limits of addresses,
+//! tokens, limits that are exact over all Envoys, their fallback, refusal of invalid bodies (`lua/body.lua`), routing. Limits of
+//! addresses come before tokens, so that invalid tokens count against them.
 
 mod bindings;
 mod endpoints;
 mod errors;
+mod limits;
+mod listeners;
 mod routes;
 
 use std::net::{Ipv6Addr, SocketAddr};
@@ -22,6 +25,8 @@ use chassis::rpc::DEFAULT_DEADLINE;
 use chassis::tls::{Mode, Tls};
 use clap::{Args, ValueEnum};
 use endpoints::Endpoints;
+use gateway::Limits;
+use listeners::{Admin, Switch};
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
@@ -29,12 +34,30 @@ use serde::Serialize;
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub struct Config {
-    /// The address to which clients connect.
+    /// The address to which clients connect without TLS: on a laptop, or behind a balancer that ends it.
     #[arg(default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The address of Envoy's admin interface.
-    #[arg(default_value = "127.0.0.1:19901")]
-    admin_listen: SocketAddr,
+    /// The address to which clients connect with TLS, for HTTP/2 and HTTP/1.1. Unset: none.
+    tls_listen: Option<SocketAddr>,
+    /// The file that names the certificate and key of EDGE_TLS_LISTEN, as a response of Envoy's secret discovery service. Envoy
+    /// reads them again when this file is replaced.
+    #[arg(default_value = "/etc/souk/edge/server.yaml")]
+    tls_secret_file: PathBuf,
+    /// Envoy's admin interface: an address on loopback, or the path of a Unix socket.
+    #[arg(default_value = "127.0.0.1:19901", value_parser = listeners::parse_admin)]
+    admin_listen: Admin,
+    /// How many balancers that append the client's address to x-forwarded-for are before the edge. With 0, that header is ignored.
+    #[arg(default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10))]
+    trusted_hops: u32,
+    /// Whether connections begin with the PROXY protocol, by which a balancer tells the client's address.
+    #[arg(default_value = "off")]
+    proxy_protocol: Switch,
+    /// The most connections of all clients together.
+    #[arg(default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
+    /// The size of Envoy's heap, in bytes, above which it refuses requests (at 95 %) and cuts slow clients earlier.
+    #[arg(default_value_t = 1 << 30, value_parser = clap::value_parser!(u64).range(MIN_HEAP..))]
+    max_heap: u64,
     #[command(flatten)]
     endpoints: Endpoints,
     /// The hosts that serve the public keys of access tokens: admin ports of the user service.
@@ -53,7 +76,10 @@ pub struct Config {
     #[command(flatten)]
     token: Prefixed<Tokens>,
     #[command(flatten)]
-    limit: Prefixed<Limits>,
+    limits: Prefixed<Limits>,
+    /// How long a request may wait for its count over all Envoys; then it is counted here only.
+    #[arg(default_value = "100ms", value_parser = parse_time)]
+    limits_timeout: Duration,
     /// Timeout of a call, at most 5s, which is the default deadline of services. A client's longer `grpc-timeout` is lowered
     /// to it.
     #[arg(default_value = "5s", value_parser = parse_timeout)]
@@ -67,33 +93,6 @@ impl Prefix for Config {
     const PREFIX: &'static str = "edge";
 }
 
-/// Limits of each client address.
-#[derive(Debug, Clone, Args)]
-struct Limits {
-    /// Reads per second and client address.
-    #[arg(default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    read_rate: u32,
-    /// Burst of reads per client address.
-    #[arg(default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
-    read_burst: u32,
-    /// Writes per second and client address.
-    #[arg(default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
-    write_rate: u32,
-    /// Burst of writes per client address.
-    #[arg(default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    write_burst: u32,
-    /// Registrations and logins per client address and window.
-    #[arg(default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    account_count: u32,
-    /// The window of SOUK_LIMIT_ACCOUNT_COUNT.
-    #[arg(default_value = "15m", value_parser = parse_time)]
-    account_window: Duration,
-}
-
-impl Prefix for Limits {
-    const PREFIX: &'static str = "souk_limit";
-}
-
 /// The Lua filters. The last two form one program, together with the tables of `bindings`.
 const HEAD: &str = include_str!("../lua/head.lua");
 const HEADERS: &str = include_str!("../lua/headers.lua");
@@ -104,6 +103,8 @@ const REQUESTS: &str = include_str!("../lua/requests.lua");
 const DEADLINE_FLOOR: Duration = Duration::from_millis(100);
 /// How many bytes Envoy buffers of a connection, unless a body may be longer.
 const BUFFER: u32 = 1 << 20;
+/// What an idle Envoy with our configuration needs, several times over.
+const MIN_HEAP: u64 = 256 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -159,8 +160,14 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
     let yaml = environment().render_str(
         include_str!("../envoy.yaml.j2"),
         context! {
-            listen => address(config.listen),
-            admin => address(config.admin_listen),
+            listeners => listeners::of(config),
+            admin => config.admin_listen.to_string(),
+            tls_secret => config.tls_secret_file,
+            trusted_hops => config.trusted_hops,
+            proxy_protocol => config.proxy_protocol == Switch::On,
+            max_connections => config.max_connections,
+            max_heap => config.max_heap,
+            security_headers => listeners::SECURITY_HEADERS,
             descriptors => STANDARD.encode(descriptors),
             services,
             rpcs,
@@ -174,9 +181,8 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
             cors_origins => config.cors_origins,
             issuer => config.token.issuer,
             audience => config.token.audience,
-            read => context! { rate => config.limit.read_rate, burst => config.limit.read_burst },
-            write => context! { rate => config.limit.write_rate, burst => config.limit.write_burst },
-            account => context! { count => config.limit.account_count, window => seconds(config.limit.account_window) },
+            limits => limits::buckets(&config.limits),
+            limits_timeout => seconds(config.limits_timeout),
             timeout => seconds(config.timeout),
             max_body => config.max_body,
             buffer => config.max_body.max(BUFFER),
@@ -257,10 +263,6 @@ fn endpoint(variable: &str, text: &str) -> Result<Endpoint, Error> {
     };
     let port = port.parse().ok().filter(|port| *port != 0 && is_host).ok_or_else(refuse)?;
     Ok(Endpoint { host: bracketed.unwrap_or(host).to_owned(), port })
-}
-
-fn address(listen: SocketAddr) -> Endpoint {
-    Endpoint { host: listen.ip().to_string(), port: listen.port() }
 }
 
 /// Envoy takes 0 for no timeout, and fills token buckets every 50 ms at the most.

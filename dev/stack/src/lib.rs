@@ -1,4 +1,4 @@
-//! Runs all of Souk on one machine: installs what is missing, then starts and supervises the real Postgres, Kafka, Envoy and
+//! Runs all of Souk on one machine: installs what is missing, then starts and supervises the real Postgres, Redis, Kafka, Envoy and
 //! `souk`, with a simulator instead of the payment provider.
 
 pub mod client;

@@ -1,4 +1,4 @@
-//! How each server is started: Postgres, Kafka, the payment provider, `souk`, Envoy.
+//! How each server is started: Postgres, Redis, Kafka, the payment provider, `souk`, Envoy.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -19,6 +19,33 @@ use crate::supervisor::{Ready, Spec, Supervisor};
 
 const EDGE_SERVES_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
+
+/// Without persistence: it holds only counters of limits.
+pub fn redis(layout: &Layout) -> Spec {
+    let port = layout.ports.redis();
+    let number = port.to_string();
+    let settings = [
+        ("--port", number.as_str()),
+        ("--bind", "127.0.0.1"),
+        ("--save", ""),
+        ("--appendonly", "no"),
+        // When it is full, the counters that would expire first are lost, instead of all calls failing.
+        ("--maxmemory", "64mb"),
+        ("--maxmemory-policy", "volatile-ttl"),
+    ];
+    Spec {
+        name: "redis",
+        program: install::REDIS.into(),
+        arguments: settings.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect(),
+        environment: vec![],
+        user: None,
+        port,
+        ready: Ready::Listening,
+        log: layout.log("redis"),
+        stop: Signal::TERM,
+        lock: None,
+    }
+}
 
 fn provider(layout: &Layout) -> Result<Spec> {
     let (port, data) = (layout.ports.provider(), layout.home.join("provider"));
@@ -70,6 +97,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.admin()))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
         ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
+        ("SOUK_REDIS_URL".to_owned(), redis_url(layout)),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
         ("USER_SIGNING_KEY_FILES".to_owned(), keys.join("access.pem").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
@@ -101,6 +129,10 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
     all
 }
 
+pub fn redis_url(layout: &Layout) -> String {
+    format!("redis://127.0.0.1:{}", layout.ports.redis())
+}
+
 /// Runs one of `souk`'s commands to its end, and returns its output.
 pub async fn souk(layout: &Layout, settings: &[(String, String)], arguments: &[&str]) -> Result<Vec<u8>> {
     let program = layout.program("souk");
@@ -112,6 +144,15 @@ pub async fn souk(layout: &Layout, settings: &[(String, String)], arguments: &[&
         bail!("`souk {}` failed ({}):\n{}", arguments.join(" "), output.status, String::from_utf8_lossy(&said));
     }
     Ok(output.stdout)
+}
+
+/// For tests and benchmarks, whose customers share one address, and some of them one account.
+pub fn wide_limits() -> Vec<(String, String)> {
+    let users = ["CUSTOMER_READ", "CUSTOMER_WRITE", "OPERATOR_READ", "OPERATOR_WRITE"];
+    let classes = ["READ", "WRITE", "CONNECTION"].into_iter().chain(users);
+    let rates = classes.flat_map(|class| ["RATE", "BURST"].map(|limit| format!("{class}_{limit}")));
+    let limits = rates.chain(["ACCOUNT_COUNT".to_owned()]);
+    limits.map(|limit| (format!("SOUK_LIMIT_{limit}"), "100000".to_owned())).collect()
 }
 
 /// Creates the keys of this stack.
@@ -142,7 +183,7 @@ async fn make_keys(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Starts what `souk` depends on: Postgres, Kafka and the payment provider, with all databases and topics.
+/// Starts what `souk` depends on: Postgres, Redis, Kafka and the payment provider, with all databases and topics.
 pub async fn start_dependencies(
     layout: &Layout,
     supervisor: &mut Supervisor,
@@ -153,9 +194,10 @@ pub async fn start_dependencies(
 ) -> Result<()> {
     make_keys(layout).await?;
     pki::ensure(&layout.pki)?;
-    say("starting Postgres, Kafka and the payment provider");
+    say("starting Postgres, Redis, Kafka and the payment provider");
     let (postgres, kafka) = tokio::try_join!(postgres::of_stack(layout, fsync, access), kafka::secured(layout))?;
     supervisor.start(postgres).await?;
+    supervisor.start(redis(layout)).await?;
     supervisor.start(kafka).await?;
     supervisor.start(provider(layout)?).await?;
     say("migrating databases and topics");

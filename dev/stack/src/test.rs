@@ -66,7 +66,7 @@ pub async fn serve() -> Result<()> {
 }
 
 /// Starts the servers of unit tests, unless they run already. Returns the environment variables with their addresses.
-pub async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 4]> {
+pub async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str, String); 5]> {
     let unit = Layout::unit();
     pki::ensure(&unit.pki)?;
     let stripe_mock = install::ensure_stripe_mock(&unit.tools).await?;
@@ -76,12 +76,16 @@ pub async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str
         std::fs::remove_dir_all(unit.home.join("kafka")).ok();
         supervisor.start(kafka::plain(&unit).await?).await?;
     }
+    if !parts::answers(unit.ports.redis()) {
+        supervisor.start(parts::redis(&unit)).await?;
+    }
     if !parts::answers(unit.ports.stripe()) {
         supervisor.start(parts::stripe_mock(&unit, stripe_mock)).await?;
     }
     Ok([
         ("DATABASE_URL", unit_database()),
         ("SOUK_TEST_KAFKA", format!("127.0.0.1:{}", unit.ports.kafka())),
+        ("SOUK_TEST_REDIS", parts::redis_url(&unit)),
         ("SOUK_TEST_STRIPE", format!("http://127.0.0.1:{}", unit.ports.stripe())),
         ("SOUK_ENVOY", install::envoy(&unit.tools)?.to_string_lossy().into_owned()),
     ])

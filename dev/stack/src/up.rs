@@ -54,7 +54,7 @@ pub async fn run(options: &Options) -> Result<()> {
     };
     let layout = if options.trial { Layout::trial() } else { Layout::up() };
     layout.ports.check_free()?;
-    say("installing what is missing of Postgres, Java, Kafka and Envoy");
+    say("installing what is missing of Postgres, Redis, Java, Kafka and Envoy");
     install::ensure(&layout.tools).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut supervisor = Supervisor::default();
@@ -181,7 +181,8 @@ fn greet(layout: &Layout) {
 Souk is up.
   REST and gRPC   http://127.0.0.1:{edge}
   roles           127.0.0.1:{}-{} (gRPC), http://127.0.0.1:{} (health, metrics, keys)
-  Postgres        127.0.0.1:{}      Kafka  127.0.0.1:{}      payment provider  127.0.0.1:{provider}
+  Postgres        127.0.0.1:{}      Redis  127.0.0.1:{}      Kafka  127.0.0.1:{}
+  payment provider  127.0.0.1:{provider}
   operator        .dev/operator.env           logs   {}
 
 Try:
@@ -196,6 +197,7 @@ Ctrl-C stops everything.",
         ports.grpc(roster::ROLES[roster::ROLES.len() - 1]),
         ports.admin(),
         ports.postgres(),
+        ports.redis(),
         ports.kafka(),
         here(&layout.home.join("log")),
     );

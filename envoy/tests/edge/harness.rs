@@ -1,7 +1,7 @@
 //! Starts an Envoy on free ports for one test, and calls it as clients do.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,6 +35,8 @@ pub(crate) struct Edge {
     key: EncodingKey,
     admin: String,
     client: reqwest::Client,
+    /// The address of the client.
+    source: IpAddr,
     folder: Folder,
     _envoy: Child,
 }
@@ -89,7 +91,24 @@ impl Edge {
     /// All roles are the same upstream, unless the settings have other endpoints.
     pub(crate) async fn start(settings: &[&str]) -> Edge {
         let key = make_key();
-        let upstream = upstream::start(publish(&key)).await;
+        let upstream = upstream::start(publish(&key), None).await;
+        Self::start_before(upstream, key, make_address(), settings).await
+    }
+
+    /// With the gateway's limits, counted in Redis. Waiting for them is not limited by what is usual on a fast machine.
+    pub(crate) async fn start_counting(settings: &[&str]) -> Edge {
+        let key = make_key();
+        let upstream = upstream::start(publish(&key), Some(limits(settings).await)).await;
+        Self::start_before(upstream, key, make_address(), &[settings, &["--edge-limits-timeout=30s"]].concat()).await
+    }
+
+    /// Another Envoy before the same upstream, called by the same client.
+    pub(crate) async fn start_another(&self, settings: &[&str]) -> Edge {
+        let settings = [settings, &["--edge-limits-timeout=30s"]].concat();
+        Self::start_before(self.upstream.clone(), self.key.clone(), self.source, &settings).await
+    }
+
+    async fn start_before(upstream: Upstream, key: EncodingKey, source: IpAddr, settings: &[&str]) -> Edge {
         let (grpc, keys) = (upstream.grpc.to_string(), upstream.keys.to_string());
         let mut all = vec!["--edge-listen=127.0.0.1:0".to_owned(), "--edge-admin-listen=127.0.0.1:0".to_owned()];
         all.push(format!("--edge-cors-origins={SHOP}"));
@@ -119,13 +138,14 @@ impl Edge {
             .kill_on_drop(true)
             .spawn();
         let envoy = envoy.expect("SOUK_ENVOY can be run");
-        let client = reqwest::Client::new();
+        let client = reqwest::Client::builder().local_address(source).build().expect("a client");
         let (admin, address) = find_ports(&client, &folder.0).await;
-        Edge { upstream, address, key, admin, client, folder, _envoy: envoy }
+        Edge { upstream, address, key, admin, client, source, folder, _envoy: envoy }
     }
 
     pub(crate) fn channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.address)).expect("an address is a URL").connect_lazy()
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).expect("an address is a URL");
+        endpoint.local_address(Some(self.source)).connect_lazy()
     }
 
     /// A customer's access token.
@@ -136,6 +156,12 @@ impl Edge {
     /// An access token with these claims changed; null removes one.
     pub(crate) fn sign(&self, claims: Value) -> String {
         sign(&self.key, claims)
+    }
+
+    /// A request to sign in, to be sent.
+    pub(crate) fn login(&self) -> reqwest::RequestBuilder {
+        let credentials = json!({"email": "a@example.com", "password": "a long enough one"});
+        self.client.post(format!("http://{}/v1/sessions", self.address)).body(credentials.to_string())
     }
 
     pub(crate) async fn get(&self, path: &str, token: &str) -> RestResponse {
@@ -197,6 +223,31 @@ impl Edge {
     pub(crate) async fn find_in_log(&self, text: &str) {
         wait(&format!("a line with {text}"), async || self.read_log().contains(text).then_some(())).await;
     }
+}
+
+/// An address of this machine for one test, as the counts of other tests are in the same Redis.
+fn make_address() -> IpAddr {
+    let [.., a, b, c] = *Uuid::now_v7().as_bytes();
+    Ipv4Addr::new(127, a, b, c.clamp(2, 254)).into()
+}
+
+/// The gateway's service with the limits that the settings of the edge have.
+async fn limits(settings: &[&str]) -> gateway::Server {
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        limits: chassis::boot::Prefixed<gateway::Limits>,
+        #[command(flatten)]
+        redis: chassis::boot::Prefixed<chassis::redis::Config>,
+    }
+    let server = std::env::var("SOUK_TEST_REDIS").expect("SOUK_TEST_REDIS is the URL of a Redis, as in `make test`");
+    let server = format!("--souk-redis-url={server}");
+    let limits = settings.iter().copied().filter(|setting| setting.starts_with("--souk-limit-"));
+    let cli = Cli::parse_from(["gateway", &server, "--souk-redis-timeout=30s"].into_iter().chain(limits));
+    let redis = chassis::redis::Redis::new(&cli.redis).expect("a good URL");
+    tokio::spawn(redis.clone().run(Default::default()));
+    redis.connected().await.expect("it connects");
+    gateway::rate_limits(&redis, &cli.limits)
 }
 
 /// Reads from Envoy which free ports it chose.

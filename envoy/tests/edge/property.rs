@@ -278,10 +278,8 @@ async fn a_body_arrives_as_written_or_not_at_all() {
     let recorder = Recorder::start().await;
     let role_endpoints = |role: roster::Role| format!("--edge-{}-endpoints={}", role.name, recorder.address);
     let mut settings: Vec<_> = roster::services().map(role_endpoints).collect();
-    settings.extend(
-        ["write", "account"]
-            .map(|class| format!("--souk-limit-{class}-{}=1000000", if class == "write" { "burst" } else { "count" })),
-    );
+    let limits = ["write-burst", "customer-write-burst", "account-count"];
+    settings.extend(limits.map(|limit| format!("--souk-limit-{limit}=1000000")));
     let edge = Edge::start(&settings.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let (token, mut random) = (edge.token(), Random(7));
     let rpcs = read_rpcs();

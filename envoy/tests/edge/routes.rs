@@ -6,7 +6,7 @@ use chassis::rpc::policy::{Access, Policies, RateClass};
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::{CancelOrderRequest, ListOrdersRequest};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
@@ -98,20 +98,20 @@ async fn every_route_has_the_settings_of_its_policy() {
                 assert_eq!(by_path.remove(path), None, "{path} is not for clients");
                 continue;
             }
-            RateClass::Read => "read",
-            RateClass::Write => "write",
-            RateClass::Account => "account",
+            RateClass::Read => json!({"class": "read"}),
+            RateClass::Write => json!({"class": "write", "user": "write"}),
+            RateClass::Account => json!({"class": "write", "client": "account"}),
         };
         let route = by_path.remove(path).unwrap_or_else(|| panic!("no route for {path}"));
         let token = &route["typed_per_filter_config"]["envoy.filters.http.jwt_authn"];
         let is_public = policy.access == Access::Public;
         assert_eq!(token["disabled"].as_bool().unwrap_or_default(), is_public, "{route}");
         assert_eq!(token["requirement_name"].as_str(), (!is_public).then_some("token"), "{route}");
-        assert_eq!(route["metadata"]["filter_metadata"]["souk"]["class"], class, "{route}");
+        assert_eq!(route["metadata"]["filter_metadata"]["souk"], class, "{route}");
         assert_eq!(route["route"]["cluster"], policy.domain.trim_start_matches("souk."), "{route}");
         assert_eq!(route["route"]["timeout"], "4s", "{route}");
         let retry = route["route"]["retry_policy"]["retry_on"].as_str().unwrap_or_default();
-        assert_eq!(retry.contains("unavailable"), class == "read", "only reads may be retried: {route}");
+        assert_eq!(retry.contains("unavailable"), class["class"] == "read", "only reads may be retried: {route}");
     }
     assert!(by_path.is_empty(), "routes to what is not in the contracts: {by_path:?}");
     assert_eq!(host["retry_policy"]["retry_on"], "connect-failure,refused-stream,reset-before-request");

@@ -25,7 +25,7 @@ struct Client {
 
 impl Client {
     async fn open(settings: &[&str]) -> Client {
-        let edge = Edge::start(settings).await;
+        let edge = Edge::start(&[settings, &["--souk-limit-customer-write-burst=1000000"]].concat()).await;
         let token = edge.token();
         Client { edge, token }
     }
@@ -331,7 +331,8 @@ async fn no_body_is_read_from_a_client_that_may_not_call() {
         assert!(response.starts_with("HTTP/1.1 401 "), "{response}");
     }
     let log_in = || edge.call(Method::POST, "/v1/sessions", &[], Some(r#"{"mail": 1}"#.into()));
-    for _ in 0..2 {
+    // Without the gateway, Envoy's own limit applies, which is a tenth wider.
+    for _ in 0..3 {
         log_in().await.assert_invalid("mail");
     }
     log_in().await.assert_refused(429, Code::ResourceExhausted, "RATE_LIMITED");

@@ -23,6 +23,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// Runs until the runtime of its test ends.
+#[derive(Clone)]
 pub(crate) struct Upstream {
     pub(crate) grpc: SocketAddr,
     pub(crate) keys: SocketAddr,
@@ -49,7 +50,8 @@ impl Upstream {
     }
 }
 
-pub(crate) async fn start(keys: JwkSet) -> Upstream {
+/// With the gateway's rate limits, if a test is about them: those of the edge alone apply otherwise.
+pub(crate) async fn start(keys: JwkSet, limits: Option<gateway::Server>) -> Upstream {
     let services = Services::default();
     let listener = bind().await;
     let grpc = listener.local_addr().expect("it is bound");
@@ -72,6 +74,10 @@ pub(crate) async fn start(keys: JwkSet) -> Upstream {
         .add_service(SessionServiceServer::new(services.clone()))
         .add_service(OrderServiceServer::new(services.clone()))
         .add_service(PaymentServiceServer::new(services.clone()));
+    let routes = match limits {
+        Some(limits) => routes.add_service(limits),
+        None => routes,
+    };
     // The same limit that roles have.
     let server = tonic::transport::Server::builder().http2_max_header_list_size(16 << 10).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));

@@ -7,6 +7,7 @@
 //! | `boot` | `start` functions: roles, configuration, databases, jobs, health, telemetry, drain |
 //! | `tls` | who is at the other end of a connection: certificates, and connections that use them |
 //! | `check` | `souk check`: findings and ranges |
+//! | `redis` | limits that all replicas share: scripts in Redis |
 //! | `backoff` | all of them: how long to wait before a retry |
 //!
 //! It never depends on a contract (it gets the descriptor set as bytes) and never talks to Kafka (the crate `bus` does).
@@ -16,6 +17,7 @@ pub mod boot;
 pub mod check;
 pub mod event;
 mod id;
+pub mod redis;
 pub mod rpc;
 pub mod tls;
 

@@ -20,7 +20,7 @@ pub(crate) static SCHEMAS: &[&Schema] =
 pub(crate) enum RoleCommand {
     /// Runs every role in one process, each on its own port.
     All(Box<All>),
-    /// Runs the gateway: gRPC reflection at the edge.
+    /// Runs the gateway: exact rate limits, and gRPC reflection at the edge.
     Gateway(SingleRole<gateway::Config>),
     /// Runs the user service, or one of its commands.
     User(Box<SingleOr<user::Config, UserCommand>>),

@@ -131,7 +131,7 @@ impl Cluster {
     pub(crate) async fn heal(&self) -> Result<()> {
         let databases = self.databases.iter().map(|(_, proxy)| proxy);
         databases.chain([&self.product, &self.order, &self.provider]).for_each(|proxy| proxy.set(Mode::Pass));
-        for name in ["postgres", "kafka", "provider"].into_iter().chain(all_replicas()) {
+        for name in ["postgres", "redis", "kafka", "provider"].into_iter().chain(all_replicas()) {
             self.supervisor.send(name, Command::Start).await?;
             self.supervisor.send(name, Command::Resume).await?;
         }
@@ -313,15 +313,10 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.edge()))),
         ("EDGE_JWKS_ENDPOINTS".to_owned(), both(&|replica| ports.admin_of(roster::USER, replica))),
         ("PAYMENT_PROVIDER_TIMEOUT".to_owned(), "4s".to_owned()),
-        ("SOUK_LIMIT_ACCOUNT_COUNT".to_owned(), "100000".to_owned()),
         ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),
         ("SOUK_LOG_FORMAT".to_owned(), "json".to_owned()),
     ];
-    for (limit, count) in
-        [("READ_RATE", "100000"), ("READ_BURST", "100000"), ("WRITE_RATE", "100000"), ("WRITE_BURST", "100000")]
-    {
-        all.push((format!("SOUK_LIMIT_{limit}"), count.to_owned()));
-    }
+    all.extend(parts::wide_limits());
     for role in roster::ROLES {
         let endpoints = both(&|replica| ports.grpc_of(role, replica));
         all.push((format!("EDGE_{}", role.variable("endpoints")), endpoints));

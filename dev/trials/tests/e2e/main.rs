@@ -33,15 +33,7 @@ static QUIET: RwLock<()> = RwLock::const_new(());
 
 async fn stack() -> Result<&'static Stack> {
     let start = async || {
-        // A short provider timeout, and no rate limits, as all customers share one address.
-        let settings = [
-            "--set=PAYMENT_PROVIDER_TIMEOUT=4s",
-            "--set=SOUK_LIMIT_ACCOUNT_COUNT=100000",
-            "--set=SOUK_LIMIT_WRITE_RATE=100000",
-            "--set=SOUK_LIMIT_WRITE_BURST=100000",
-            "--set=SOUK_LIMIT_READ_RATE=100000",
-            "--set=SOUK_LIMIT_READ_BURST=100000",
-        ];
+        let settings = ["--set=PAYMENT_PROVIDER_TIMEOUT=4s"];
         Stack::start(Build::Debug, &settings).await
     };
     STACK.get_or_try_init(start).await.map_err(|error| error.context("the stack did not start"))

@@ -21,7 +21,7 @@ use crate::boot::job::{Did, Job};
 use crate::event::consumer::{Consumer, Handler};
 use crate::event::outbox::{Outbox, Wake};
 use crate::rpc::idempotency;
-use crate::rpc::policy::{Policies, Unreadable};
+use crate::rpc::policy::{Access, Policies, Policy, RateClass, Unreadable};
 use crate::rpc::run_to_end::RunToEnd;
 use crate::rpc::token::Verifier;
 use crate::tls::Certificates;
@@ -68,6 +68,8 @@ pub struct Role {
     pub(crate) clock: Clock,
     pub(crate) routes: RoutesBuilder,
     pub(crate) services: Vec<&'static str>,
+    /// RPCs that are not in the contracts, by their paths.
+    pub(crate) foreign: Vec<(&'static str, Policy)>,
     pub(crate) admin: axum::Router,
     pub(crate) background: Vec<(&'static str, Background)>,
     tasks: TaskTracker,
@@ -86,6 +88,7 @@ impl Role {
             clock: Clock::System,
             routes: RoutesBuilder::default(),
             services: vec![],
+            foreign: vec![],
             admin: axum::Router::new(),
             background: vec![],
             tasks: context.tasks.clone(),
@@ -109,6 +112,25 @@ impl Role {
         S::Future: Send + 'static,
     {
         self.services.push(S::NAME);
+        self.routes.add_service(RunToEnd::new(self.tasks.clone(), self.domain).named_layer(service));
+        self
+    }
+
+    /// Adds a gRPC service that is not in our contracts, with one unary RPC, which only these callers may call.
+    pub fn serve_foreign<S>(mut self, service: S, path: &'static str, callers: &[&str]) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        let callers = callers.iter().map(|caller| (*caller).to_owned()).collect();
+        let domain = self.domain.to_owned();
+        let policy = Policy { access: Access::Service, callers, rate_class: RateClass::Internal, domain };
+        self.foreign.push((path, policy));
         self.routes.add_service(RunToEnd::new(self.tasks.clone(), self.domain).named_layer(service));
         self
     }

@@ -65,6 +65,9 @@ where
         routes.add_service(reflect().build_v1alpha()?);
     }
     let domain = role.domain;
+    let policies = context.policies.with(&role.foreign);
+    let foreign = role.foreign.iter().filter_map(|(path, _)| path.split('/').nth(1));
+    let observed: Vec<_> = role.services.iter().copied().chain(foreign).collect();
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
@@ -73,8 +76,8 @@ where
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .http2_max_header_list_size(16 << 10)
         .layer(MapResponseLayer::new(move |response| explain(response, domain)))
-        .layer(Observe::new(&context.policies, &role.services))
-        .layer(Admit { policies: context.policies.clone(), verifier: context.verifier.clone() })
+        .layer(Observe::new(&policies, &observed))
+        .layer(Admit { policies, verifier: context.verifier.clone() })
         .add_routes(routes.routes())
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     Ok((health, server))

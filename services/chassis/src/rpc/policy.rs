@@ -52,6 +52,13 @@ impl Policies {
         Ok(Self(Arc::new(table.collect::<Result<_, Unreadable>>()?)))
     }
 
+    /// With those of services that are not in the contracts.
+    pub(crate) fn with(&self, others: &[(&'static str, Policy)]) -> Self {
+        let mut table = (*self.0).clone();
+        table.extend(others.iter().map(|(path, policy)| ((*path).to_owned(), policy.clone())));
+        Self(Arc::new(table))
+    }
+
     pub fn get(&self, path: &str) -> Option<&Policy> {
         self.0.get(path)
     }

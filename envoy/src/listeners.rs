@@ -1,0 +1,96 @@
+//! Where Envoy listens, and what every response tells browsers.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::{Config, Endpoint};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+/// The address of the admin interface, which has no authentication: only this machine may reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Admin {
+    Loopback(SocketAddr),
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Admin {
+    /// As Envoy's configuration has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = match self {
+            Self::Loopback(it) => serde_json::json!({
+                "socket_address": {"address": it.ip().to_string(), "port_value": it.port()},
+            }),
+            Self::Socket(path) => serde_json::json!({"pipe": {"path": path}}),
+        };
+        address.fmt(f)
+    }
+}
+
+pub(crate) fn parse_admin(text: &str) -> Result<Admin, String> {
+    if text.starts_with('/') {
+        return Ok(Admin::Socket(text.into()));
+    }
+    let address: SocketAddr = text.parse().map_err(|_| {
+        format!(
+            "`{text}` is neither an address such as 127.0.0.1:19901 nor the path of a socket such as /run/envoy.sock"
+        )
+    })?;
+    if address.ip().is_loopback() { Ok(Admin::Loopback(address)) } else { Err(format!("`{text}` is not on loopback")) }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Listener {
+    name: &'static str,
+    address: Endpoint,
+    is_tls: bool,
+}
+
+/// With two of them, each counts the limits that are not exact for itself.
+pub(crate) fn of(config: &Config) -> Vec<Listener> {
+    let plain = (config.listen, "edge", false);
+    let tls = config.tls_listen.map(|listen| (listen, "edge_tls", true));
+    let all = [Some(plain), tls].into_iter().flatten();
+    let all = all.map(|(listen, name, is_tls)| {
+        let address = Endpoint { host: listen.ip().to_string(), port: listen.port() };
+        Listener { name, address, is_tls }
+    });
+    all.collect()
+}
+
+/// Unless the response has them. A browser must show none of our responses as a page, and keep none.
+pub(crate) const SECURITY_HEADERS: [(&str, &str); 6] = [
+    ("strict-transport-security", "max-age=31536000"),
+    ("x-content-type-options", "nosniff"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cache-control", "no-store"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admin_interface_is_on_this_machine_only() {
+        for (good, expected) in [
+            ("127.0.0.1:19901", r#"{"socket_address":{"address":"127.0.0.1","port_value":19901}}"#),
+            ("[::1]:1", r#"{"socket_address":{"address":"::1","port_value":1}}"#),
+            ("/run/envoy/admin.sock", r#"{"pipe":{"path":"/run/envoy/admin.sock"}}"#),
+        ] {
+            assert_eq!(parse_admin(good).map(|admin| admin.to_string()).as_deref(), Ok(expected));
+        }
+        for odd in ["0.0.0.0:19901", "[::]:19901", "10.0.0.1:19901", "localhost:19901", "run/admin.sock", ""] {
+            assert!(parse_admin(odd).is_err(), "{odd}");
+        }
+    }
+}
