@@ -175,6 +175,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
     let mut all = vec![
         ("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin())),
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.admin()))),
+        ("SOUK_REVOKED_URLS".to_owned(), format!("http://{}/internal/revoked", local(ports.admin()))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
         (

@@ -32,7 +32,7 @@ async fn head_is_get_without_its_body() {
             }
         }
     }
-    let answer = edge.call(Method::HEAD, "/v1/sessions", &[], None).await;
+    let answer = edge.call(Method::HEAD, "/v1/sessions:refresh", &[], None).await;
     assert_eq!(answer.status, 404, "there is no GET: {answer:?}");
 }
 

@@ -171,6 +171,24 @@ impl SessionService for Services {
     ) -> Result<Response<CreateSessionResponse>, Status> {
         Ok(Response::new(CreateSessionResponse::default()))
     }
+
+    async fn refresh_session(
+        &self,
+        _: Request<RefreshSessionRequest>,
+    ) -> Result<Response<RefreshSessionResponse>, Status> {
+        Ok(Response::new(RefreshSessionResponse::default()))
+    }
+
+    async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {
+        Ok(Response::new(ListSessionsResponse::default()))
+    }
+
+    async fn delete_session(
+        &self,
+        _: Request<DeleteSessionRequest>,
+    ) -> Result<Response<DeleteSessionResponse>, Status> {
+        Ok(Response::new(DeleteSessionResponse::default()))
+    }
 }
 
 #[tonic::async_trait]

@@ -10,6 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const BAD: &[(&[&str], &str, &str)] = &[
     (&["all"], "SOUK_JWKS_URL", "nonsense"),
+    (&["all"], "SOUK_REVOKED_URLS", "nonsense"),
     (&["all"], "SOUK_ADMIN_LISTEN", "here"),
     (&["all"], "SOUK_LOG_FORMAT", "xml"),
     (&["all"], "SOUK_DRAIN", "5"),
@@ -18,6 +19,9 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["user"], "USER_DATABASE_CONNECTIONS", "0"),
     (&["user"], "USER_PASSWORD_SLOTS", "0"),
     (&["user"], "USER_PASSWORD_SLOTS", "65"),
+    (&["user"], "USER_SESSION_IDLE", "5s"),
+    (&["user"], "USER_SESSION_LIFETIME", "4000d"),
+    (&["user"], "USER_SESSIONS_PER_USER", "0"),
     (&["user"], "USER_SIGNING_KEY_FILES", "/nowhere/key.pem"),
     (&["product"], "PRODUCT_LISTEN", "[::]:0"),
     (&["product"], "PRODUCT_DATABASE_URL", "nonsense"),

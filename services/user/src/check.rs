@@ -8,7 +8,10 @@ use sqlx::PgPool;
 
 /// The first bytes of the hashes of all refresh tokens: enough to recognise a token wherever it is, and few to keep in memory.
 pub async fn refresh_hashes(db: &PgPool) -> Result<HashSet<[u8; 8]>, Unexpected> {
-    let hashes = sqlx::query_scalar!(r#"select substring(refresh_hash for 8) as "hash!" from session"#);
+    let hashes = sqlx::query_scalar!(
+        r#"select substring(refresh_hash for 8) as "hash!" from session
+           union all select substring(token_hash for 8) from session_used"#,
+    );
     let (mut begins, mut hashes) = (HashSet::new(), hashes.fetch(db));
     while let Some(hash) = hashes.try_next().await? {
         let short = |hash: Vec<u8>| Unexpected::Broken(format!("a refresh token has a hash of {} bytes", hash.len()));

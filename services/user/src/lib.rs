@@ -6,11 +6,19 @@
 
 mod account;
 pub mod check;
+mod create_session;
+mod delete_session;
+mod document;
 mod error;
 mod get;
+mod list_sessions;
 mod operator;
 mod password;
+mod prune;
+mod refresh_session;
+mod refresh_token;
 mod register;
+mod revocation;
 mod rpc;
 mod service;
 mod session;
@@ -19,7 +27,9 @@ mod update;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chassis::boot::config::parse_duration;
 use chassis::boot::{Foundation, Schema, Settings};
 use chassis::{Context, Role};
 use clap::Args;
@@ -28,6 +38,7 @@ pub use operator::{CreateOperatorError, create_operator};
 
 use password::Passwords;
 use service::{Service, role};
+use session::Limits;
 use signing::Signer;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/user");
@@ -44,6 +55,22 @@ pub struct Config {
     /// How many passwords are hashed at once; each takes 19 MiB.
     #[arg(default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     password_slots: u8,
+    /// When a session ends that is not used.
+    #[arg(default_value = "30d", value_parser = parse_session_time)]
+    session_idle: Duration,
+    /// When a session ends that is used.
+    #[arg(default_value = "90d", value_parser = parse_session_time)]
+    session_lifetime: Duration,
+    /// How many sessions a user has at most: signing in once more ends the one that was not used for longest.
+    #[arg(default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    sessions_per_user: u16,
+}
+
+/// From a minute to ten years.
+fn parse_session_time(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    let is_sensible = (Duration::from_secs(60)..=Duration::from_secs(3_650 * 24 * 3_600)).contains(&time);
+    if is_sensible { Ok(time) } else { Err(format!("`{text}` is not between 1m and 3650d")) }
 }
 
 impl Settings for Config {
@@ -59,6 +86,11 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         clock: context.clock.of_database(),
         passwords: Passwords::new(config.password_slots.into()),
         signer,
+        sessions: Limits {
+            idle: config.session_idle,
+            lifetime: config.session_lifetime,
+            per_user: config.sessions_per_user,
+        },
     };
     Ok(role(&Arc::new(service), context).listen_on(config.foundation.listen))
 }

@@ -5,7 +5,7 @@ use contracts::souk::user::v1::*;
 use tonic::Request;
 
 use crate::service::Service;
-use crate::{get, register, session, update};
+use crate::{create_session, delete_session, get, list_sessions, refresh_session, register, update};
 
 #[tonic::async_trait]
 impl UserService for Service {
@@ -29,6 +29,21 @@ impl UserService for Service {
 impl SessionService for Service {
     async fn create_session(&self, request: Request<CreateSessionRequest>) -> RpcResult<CreateSessionResponse> {
         let (caller, request) = accept(request);
-        respond(session::create(self, &caller, request).await)
+        respond(create_session::create(self, &caller, request).await)
+    }
+
+    async fn refresh_session(&self, request: Request<RefreshSessionRequest>) -> RpcResult<RefreshSessionResponse> {
+        let (_, request) = accept(request);
+        respond(refresh_session::refresh(self, request).await)
+    }
+
+    async fn list_sessions(&self, request: Request<ListSessionsRequest>) -> RpcResult<ListSessionsResponse> {
+        let (caller, request) = accept(request);
+        respond(list_sessions::list(self, &caller, request).await)
+    }
+
+    async fn delete_session(&self, request: Request<DeleteSessionRequest>) -> RpcResult<DeleteSessionResponse> {
+        let (caller, request) = accept(request);
+        respond(delete_session::delete(self, &caller, request).await)
     }
 }

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{Clock, Context, Job, Role};
+use chassis::{Clock, Context, Job, Role, Unexpected};
 use contracts::souk::user::v1::session_service_server::SessionServiceServer;
 use contracts::souk::user::v1::user_service_server::UserServiceServer;
 use sqlx::PgPool;
+use time::OffsetDateTime;
 
+use crate::account;
 use crate::password::Passwords;
-use crate::session;
+use crate::prune::prune;
+use crate::revocation;
+use crate::session::{Limits, Session};
 use crate::signing::{self, Signer};
 
 pub(crate) struct Service {
@@ -17,6 +21,21 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     pub(crate) passwords: Passwords,
     pub(crate) signer: Signer,
+    pub(crate) sessions: Limits,
+}
+
+impl Service {
+    /// An access token of a session, and when it expires: not after the session's end.
+    pub(crate) fn sign(
+        &self,
+        session: &Session,
+        role: account::Role,
+        now: OffsetDateTime,
+    ) -> Result<(String, OffsetDateTime), Unexpected> {
+        let expires = (now + signing::LIFETIME).min(self.sessions.end_of(session));
+        let token = self.signer.sign(session.user_id, session.session_id, role, now, expires)?;
+        Ok((token, expires))
+    }
 }
 
 pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
@@ -25,5 +44,6 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .serve(UserServiceServer::from_arc(service.clone()))
         .serve(SessionServiceServer::from_arc(service.clone()))
         .admin(signing::pages(&service.signer))
-        .job(Job::new("user.forget_sessions", Duration::from_secs(60), service, session::forget_old))
+        .admin(revocation::pages(service))
+        .job(Job::new("user.prune", Duration::from_secs(60), service, prune))
 }

@@ -4,23 +4,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::HeaderMap;
 use axum::routing::get;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chassis::Unexpected;
 use chassis::rpc::token::Claims;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use crate::account::{Role, UserId};
+use crate::document;
+use crate::session::SessionId;
 
 /// How long an access token is valid.
-const LIFETIME: Duration = Duration::from_secs(300);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
 
 pub(crate) struct Signer {
     key: EncodingKey,
@@ -56,18 +53,18 @@ impl Signer {
         Ok(Self { key, header, keys, issuer: issuer.to_owned(), audience: audience.to_owned() })
     }
 
-    /// An access token, and when it expires.
+    /// An access token.
     pub(crate) fn sign(
         &self,
         user_id: UserId,
-        session_id: Uuid,
+        session_id: SessionId,
         role: Role,
         now: OffsetDateTime,
-    ) -> Result<(String, OffsetDateTime), Unexpected> {
-        let expires = now + LIFETIME;
+        expires: OffsetDateTime,
+    ) -> Result<String, Unexpected> {
         let claims = Claims {
             sub: user_id.0,
-            sid: session_id,
+            sid: session_id.0,
             role: role.to_claim(),
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
@@ -76,7 +73,7 @@ impl Signer {
         };
         let token = jsonwebtoken::encode(&self.header, &claims, &self.key);
         let unsigned = |error| Unexpected::Broken(format!("an access token was not signed: {error}"));
-        Ok((token.map_err(unsigned)?, expires))
+        token.map_err(unsigned)
     }
 }
 
@@ -93,17 +90,6 @@ fn parse(pem: &[u8], path: &Path) -> Result<(EncodingKey, Jwk), KeyError> {
 /// `/.well-known/jwks.json`, for every other role and for the edge.
 pub(crate) fn pages(signer: &Signer) -> Router {
     let body = serde_json::to_string(&signer.keys).expect("public keys are plain data");
-    let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&body)));
-    let page = move |request: HeaderMap| async move {
-        let headers = [
-            (header::CONTENT_TYPE, "application/json".to_owned()),
-            (header::CACHE_CONTROL, "public, max-age=15".to_owned()),
-            (header::ETAG, etag.clone()),
-        ];
-        if request.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
-            return (StatusCode::NOT_MODIFIED, headers).into_response();
-        }
-        (headers, body).into_response()
-    };
+    let page = move |request: HeaderMap| async move { document::answer(&request, "public, max-age=15", body.clone()) };
     Router::new().route("/.well-known/jwks.json", get(page))
 }

@@ -1,11 +1,16 @@
 mod keys;
 mod operator;
+mod prune;
+mod refresh;
 mod register;
+mod revoked;
 mod session;
+mod sessions;
 mod signing;
 mod update;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chassis::Clock;
 use contracts::souk::user::v1::session_service_client::SessionServiceClient;
@@ -16,6 +21,11 @@ use tonic::transport::Channel;
 
 use crate::password::Passwords;
 use crate::service::{Service, role};
+use crate::session::Limits;
+
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const LIMITS: Limits =
+    Limits { idle: DAY.saturating_mul(30), lifetime: DAY.saturating_mul(90), per_user: 3 };
 
 /// The user service with a key of its own, and clients of it. What tests do with it stands beside the tests of each verb.
 pub(super) struct Desk {
@@ -35,7 +45,7 @@ impl Desk {
         let mut kit = Kit::new();
         let signer = signing::signer(&[&signing::key_file()]);
         let clock = clock.unwrap_or_else(|| kit.context.clock.clone());
-        let service = Arc::new(Service { db, clock, passwords: Passwords::new(slots), signer });
+        let service = Arc::new(Service { db, clock, passwords: Passwords::new(slots), signer, sessions: LIMITS });
         let channel = kit.serve(role(&service, &kit.context)).await;
         let (users, sessions) = (UserServiceClient::new(channel.clone()), SessionServiceClient::new(channel));
         Self { kit, service, users, sessions }

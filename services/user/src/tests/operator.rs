@@ -3,10 +3,10 @@ use sqlx::{ConnectOptions, PgPool};
 
 use chassis::boot::config::Foundation;
 
-use super::Desk;
 use super::register::PASSWORD;
 use super::session::login;
 use super::signing::File;
+use super::{Desk, LIMITS};
 use crate::{Config, create_operator};
 
 fn config(url: &str) -> Config {
@@ -18,6 +18,9 @@ fn config(url: &str) -> Config {
         },
         signing_key_files: vec![],
         password_slots: 1,
+        session_idle: LIMITS.idle,
+        session_lifetime: LIMITS.lifetime,
+        sessions_per_user: LIMITS.per_user,
     }
 }
 

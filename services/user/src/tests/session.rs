@@ -1,10 +1,9 @@
 use std::time::Duration;
 
-use chassis::{Did, respond};
+use chassis::respond;
 use contracts::souk::user::v1::{CreateSessionRequest, RegisterUserRequest};
 use sqlx::PgPool;
 use testkit::{fields, reason};
-use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Code, Request};
@@ -14,10 +13,13 @@ use super::Desk;
 use super::register::{PASSWORD, registration};
 use crate::error::Error;
 use crate::password::{NO_PASSWORD, Passwords};
-use crate::session::{KEPT, forget_old};
 
 pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest> {
-    Request::new(CreateSessionRequest { email: email.to_owned(), password: password.to_owned() })
+    Request::new(CreateSessionRequest {
+        email: email.to_owned(),
+        password: password.to_owned(),
+        device: "Firefox".to_owned(),
+    })
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -75,7 +77,7 @@ async fn a_session_has_tokens_and_keeps_only_the_hash_of_one(db: PgPool) {
     let session = desk.sessions.clone().create_session(login("ADA@example.com", PASSWORD)).await.expect("signed in");
     let session = session.into_inner();
     assert_eq!(session.access_token.split('.').count(), 3);
-    assert_eq!(session.refresh_token.len(), 43, "32 bytes");
+    assert_eq!(session.refresh_token.len(), 64, "16 bytes of the family, and 32 of its own");
     let stored =
         sqlx::query_scalar!("select refresh_hash from session").fetch_one(&desk.service.db).await.expect("one row");
     assert_eq!(stored.len(), 32);
@@ -142,34 +144,4 @@ async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
     let old = Passwords::new(1).hash(typed.to_owned(), later()).await.expect("hashed");
     sqlx::query("update account set password_hash = $1").bind(old).execute(&db).await.expect("as it was stored");
     desk.sessions.clone().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
-}
-
-/// Replicas forget at the same time: none waits for what another has at hand.
-#[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn sessions_are_forgotten_after_thirty_days_by_whichever_replica(db: PgPool) {
-    let desk = Desk::open(db).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
-    let user =
-        sqlx::query_scalar!("select user_id from account").fetch_one(&desk.service.db).await.expect("an account");
-    let (now, day) = (OffsetDateTime::now_utc(), time::Duration::days(1));
-    for (number, age) in [KEPT + day, KEPT + day, KEPT - day].into_iter().enumerate() {
-        let millis = (now - age).unix_timestamp().unsigned_abs() * 1_000;
-        let id = uuid::Builder::from_unix_timestamp_millis(millis, &[number as u8; 10]).into_uuid();
-        let hash = [number as u8; 32].to_vec();
-        let planted = sqlx::query!(
-            "insert into session (session_id, user_id, refresh_hash, created_at) values ($1, $2, $3, $4)",
-            id,
-            user,
-            hash,
-            now - age,
-        );
-        planted.execute(&desk.service.db).await.expect("planted");
-    }
-    let mut other = desk.service.db.begin().await.expect("another replica");
-    let first = "delete from session where session_id = (select session_id from session order by session_id limit 1)";
-    sqlx::query(first).execute(&mut *other).await.expect("at hand");
-    assert_eq!(forget_old(desk.service.clone()).await.expect("it does not wait"), Did::Something);
-    other.rollback().await.expect("it came to nothing");
-    assert_eq!(forget_old(desk.service.clone()).await.expect("looked"), Did::Something);
-    assert_eq!(forget_old(desk.service.clone()).await.expect("looked"), Did::Nothing, "one is young");
 }

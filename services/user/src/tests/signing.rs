@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chassis::Clock;
-use chassis::rpc::token::Verifier;
+use chassis::rpc::token::{Revoked, Verifier};
 use http_body_util::BodyExt;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -25,7 +25,8 @@ use super::Desk;
 use super::register::PASSWORD;
 use super::session::login;
 use crate::account::{Role, UserId};
-use crate::signing::{Signer, pages};
+use crate::session::SessionId;
+use crate::signing::{LIFETIME, Signer, pages};
 
 async fn fetch(pages: &Router, known: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
     let request = Request::get("/.well-known/jwks.json").header(header::IF_NONE_MATCH, known).body(Body::empty());
@@ -38,10 +39,11 @@ async fn verifier(pages: &Router, issuer: &str, audience: &str) -> Verifier {
     let keys: JwkSet = serde_json::from_slice(&fetch(pages, "").await.2).expect("a key set");
     let verifier = Verifier::new(issuer, audience);
     verifier.set_keys(&keys);
+    verifier.set_revoked(Revoked::default());
     verifier
 }
 
-fn part(token: &str, at: usize) -> Value {
+pub(super) fn part(token: &str, at: usize) -> Value {
     let part = token.split('.').nth(at).expect("three parts");
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64url")).expect("JSON")
 }
@@ -109,8 +111,9 @@ async fn no_other_token_passes() {
     let file = key_file();
     let ours = signer(&[&file]);
     let pages = pages(&ours);
-    let (user, session, now) = (UserId::new(Uuid::now_v7()), Uuid::now_v7(), OffsetDateTime::now_utc());
-    let sign = |signer: &Signer, at| signer.sign(user, session, Role::Customer, at).expect("signed").0;
+    let (user, session) = (UserId::new(Uuid::now_v7()), SessionId::new(Uuid::now_v7()));
+    let now = OffsetDateTime::now_utc();
+    let sign = |signer: &Signer, at| signer.sign(user, session, Role::Customer, at, at + LIFETIME).expect("signed");
     let good = sign(&ours, now);
 
     let here = verifier(&pages, "https://souk.test", "souk").await;
@@ -146,8 +149,9 @@ async fn all_keys_are_published_and_none_of_their_secrets() {
         let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#, key["x"], key["y"]);
         assert_eq!(key["kid"].as_str(), Some(URL_SAFE_NO_PAD.encode(Sha256::digest(canonical)).as_str()));
     }
-    let signed = signer.sign(UserId::default(), Uuid::now_v7(), Role::Operator, OffsetDateTime::now_utc());
-    assert_eq!(part(&signed.expect("signed").0, 0)["kid"], keys[0]["kid"], "the first signs");
+    let now = OffsetDateTime::now_utc();
+    let signed = signer.sign(UserId::default(), SessionId::default(), Role::Operator, now, now + LIFETIME);
+    assert_eq!(part(&signed.expect("signed"), 0)["kid"], keys[0]["kid"], "the first signs");
 
     let etag = headers[header::ETAG].to_str().expect("text");
     let (status, _, body) = fetch(&pages, etag).await;
