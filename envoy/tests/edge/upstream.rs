@@ -161,6 +161,25 @@ impl UserService for Services {
         self.note("UpdateUser", &request);
         Ok(Response::new(UpdateUserResponse::default()))
     }
+
+    async fn change_password(
+        &self,
+        _: Request<ChangePasswordRequest>,
+    ) -> Result<Response<ChangePasswordResponse>, Status> {
+        Ok(Response::new(ChangePasswordResponse::default()))
+    }
+
+    async fn disable_user(&self, _: Request<DisableUserRequest>) -> Result<Response<DisableUserResponse>, Status> {
+        Ok(Response::new(DisableUserResponse::default()))
+    }
+
+    async fn enable_user(&self, _: Request<EnableUserRequest>) -> Result<Response<EnableUserResponse>, Status> {
+        Ok(Response::new(EnableUserResponse::default()))
+    }
+
+    async fn erase_user(&self, _: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
+        Ok(Response::new(EraseUserResponse::default()))
+    }
 }
 
 #[tonic::async_trait]

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use chassis::Unexpected;
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 /// The first bytes of the hashes of all refresh tokens: enough to recognise a token wherever it is, and few to keep in memory.
 pub async fn refresh_hashes(db: &PgPool) -> Result<HashSet<[u8; 8]>, Unexpected> {
@@ -18,4 +19,17 @@ pub async fn refresh_hashes(db: &PgPool) -> Result<HashSet<[u8; 8]>, Unexpected>
         begins.insert(hash.try_into().map_err(short)?);
     }
     Ok(begins)
+}
+
+/// How many events accounts have published: the first of those behind `after`, in the order of their ids.
+pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid, i64)>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select user_id as "user_id!", event_version as "version!" from
+             (select user_id, event_version from account where user_id > $1
+              union all select user_id, event_version from erased_account where user_id > $1) as it
+           where event_version > 0 order by user_id limit $2"#,
+        after,
+        limit,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.user_id, row.version)).collect())
 }

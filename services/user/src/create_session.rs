@@ -20,7 +20,8 @@ pub(crate) async fn create(
     // Addresses that were registered before today's checks can still sign in.
     let email = email::normalize(&request.email).unwrap_or_else(|_| request.email.to_lowercase());
     let account = sqlx::query!(
-        r#"select user_id as "user_id: UserId", role as "role: Role", password_hash from account where email = $1"#,
+        r#"select user_id as "user_id: UserId", password_hash, password_version
+           from account where email = $1"#,
         email,
     )
     .fetch_optional(&service.db)
@@ -30,11 +31,18 @@ pub(crate) async fn create(
     let account = account.filter(|_| is_correct).ok_or(Error::CredentialsInvalid)?;
 
     let mut tx = service.db.begin().await?;
-    // Logins of one account wait for each other here, so that together they keep the number of its sessions.
-    sqlx::query!("select from account where user_id = $1 for no key update", account.user_id as UserId)
-        .fetch_optional(&mut *tx)
-        .await?
-        .ok_or(Error::CredentialsInvalid)?;
+    // Logins of one account wait for each other here, so that together they keep the number of its sessions. Whoever replaces
+    // the password, or disables or erases the account, ends all sessions under this lock, so none is made afterwards.
+    let now_is = sqlx::query!(
+        r#"select role as "role: Role", password_version, disabled_at from account where user_id = $1 for no key update"#,
+        account.user_id as UserId,
+    );
+    let now_is = now_is.fetch_optional(&mut *tx).await?;
+    let now_is = now_is.filter(|it| it.password_version == account.password_version);
+    let now_is = now_is.ok_or(Error::CredentialsInvalid)?;
+    if now_is.disabled_at.is_some() {
+        return Err(Error::UserDisabled);
+    }
     let now = service.clock.now();
     let kept = i64::from(service.sessions.per_user) - 1;
     let too_many = least_used(&mut tx, account.user_id, kept).await?;
@@ -50,7 +58,7 @@ pub(crate) async fn create(
     session.insert(&mut tx, &refresh_token).await?;
     tx.commit().await?;
 
-    let (access_token, expires) = service.sign(&session, account.role, now)?;
+    let (access_token, expires) = service.sign(&session, now_is.role, now)?;
     Ok(CreateSessionResponse {
         access_token,
         expire_time: Some(timestamp(expires)),

@@ -11,6 +11,10 @@ pub(crate) enum Error {
     EmailTaken,
     #[error("the e-mail address or the password is wrong")]
     CredentialsInvalid,
+    #[error("the current password is not this one")]
+    PasswordWrong,
+    #[error("the account is disabled")]
+    UserDisabled,
     #[error("the refresh token is unknown, or its session has ended")]
     RefreshTokenInvalid,
     #[error("the refresh token was used before; its session was ended")]
@@ -32,6 +36,8 @@ impl Explain for Error {
             Self::UserNotFound => Refusal::new(Code::NotFound, "USER_NOT_FOUND", text),
             Self::EmailTaken => Refusal::new(Code::AlreadyExists, "EMAIL_TAKEN", &text).field("email", text),
             Self::CredentialsInvalid => Refusal::new(Code::Unauthenticated, "CREDENTIALS_INVALID", text),
+            Self::PasswordWrong => Refusal::invalid("PASSWORD_WRONG", ["current_password"], text),
+            Self::UserDisabled => Refusal::new(Code::PermissionDenied, "USER_DISABLED", text),
             Self::RefreshTokenInvalid => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_INVALID", text),
             Self::RefreshTokenReused => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_REUSED", text),
             Self::SessionNotFound => Refusal::new(Code::NotFound, "SESSION_NOT_FOUND", text),

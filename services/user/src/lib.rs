@@ -5,11 +5,15 @@
 //! hashed; neither is ever logged, and no event carries personal data.
 
 mod account;
+mod change_password;
 pub mod check;
 mod create_session;
 mod delete_session;
+mod disable;
 mod document;
+mod erase;
 mod error;
+mod event;
 mod get;
 mod list_sessions;
 mod operator;
@@ -31,6 +35,7 @@ use std::time::Duration;
 
 use chassis::boot::config::parse_duration;
 use chassis::boot::{Foundation, Schema, Settings};
+use chassis::event::Wake;
 use chassis::{Context, Role};
 use clap::Args;
 
@@ -86,6 +91,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         clock: context.clock.of_database(),
         passwords: Passwords::new(config.password_slots.into()),
         signer,
+        published: Wake::default(),
         sessions: Limits {
             idle: config.session_idle,
             lifetime: config.session_lifetime,

@@ -52,16 +52,8 @@ async fn create(db: &PgPool, email: &str, password: String) -> Result<Option<Rol
     if let Some(role) = role.fetch_optional(&mut *tx).await? {
         return Ok(Some(role));
     }
-    let now = clock.now();
-    let account = Account {
-        user_id: UserId::new(clock.new_id()),
-        email: email.to_owned(),
-        display_name: "Operator".to_owned(),
-        role: Role::Operator,
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    };
+    let (user_id, name) = (UserId::new(clock.new_id()), "Operator".to_owned());
+    let account = Account::new(user_id, email.to_owned(), name, Role::Operator, clock.now());
     let inserted = account.insert(&mut tx, &password_hash).await;
     inserted.map_err(on_constraint("account_email", Error::EmailTaken))?;
     tx.commit().await?;

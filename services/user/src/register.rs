@@ -30,16 +30,13 @@ pub(crate) async fn register(
         Begun::Fresh(tx) => tx,
         Begun::Replay(response) => return Ok(response),
     };
-    let now = service.clock.now();
-    let account = Account {
-        user_id: UserId::new(service.clock.new_id()),
-        email: request.email,
-        display_name: request.display_name,
-        role: Role::Customer,
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    };
+    let account = Account::new(
+        UserId::new(service.clock.new_id()),
+        request.email,
+        request.display_name,
+        Role::Customer,
+        service.clock.now(),
+    );
     let inserted = account.insert(&mut tx, &password_hash).await;
     inserted.map_err(on_constraint("account_email", Error::EmailTaken))?;
 

@@ -5,7 +5,10 @@ use contracts::souk::user::v1::*;
 use tonic::Request;
 
 use crate::service::Service;
-use crate::{create_session, delete_session, get, list_sessions, refresh_session, register, update};
+use crate::{
+    change_password, create_session, delete_session, disable, erase, get, list_sessions, refresh_session, register,
+    update,
+};
 
 #[tonic::async_trait]
 impl UserService for Service {
@@ -22,6 +25,26 @@ impl UserService for Service {
     async fn update_user(&self, request: Request<UpdateUserRequest>) -> RpcResult<UpdateUserResponse> {
         let (caller, request) = accept(request);
         respond(update::update(self, &caller, request).await)
+    }
+
+    async fn change_password(&self, request: Request<ChangePasswordRequest>) -> RpcResult<ChangePasswordResponse> {
+        let (caller, request) = accept(request);
+        respond(change_password::change(self, &caller, request).await)
+    }
+
+    async fn disable_user(&self, request: Request<DisableUserRequest>) -> RpcResult<DisableUserResponse> {
+        let (caller, request) = accept(request);
+        respond(disable::disable(self, &caller, request).await)
+    }
+
+    async fn enable_user(&self, request: Request<EnableUserRequest>) -> RpcResult<EnableUserResponse> {
+        let (caller, request) = accept(request);
+        respond(disable::enable(self, &caller, request).await)
+    }
+
+    async fn erase_user(&self, request: Request<EraseUserRequest>) -> RpcResult<EraseUserResponse> {
+        let (caller, request) = accept(request);
+        respond(erase::erase(self, &caller, request).await)
     }
 }
 

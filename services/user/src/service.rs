@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::event::Wake;
 use chassis::{Clock, Context, Job, Role, Unexpected};
 use contracts::souk::user::v1::session_service_server::SessionServiceServer;
 use contracts::souk::user::v1::user_service_server::UserServiceServer;
@@ -22,6 +23,8 @@ pub(crate) struct Service {
     pub(crate) passwords: Passwords,
     pub(crate) signer: Signer,
     pub(crate) sessions: Limits,
+    /// Wakes the relay of the outbox.
+    pub(crate) published: Wake,
 }
 
 impl Service {
@@ -43,6 +46,7 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .database(&service.db, &service.clock)
         .serve(UserServiceServer::from_arc(service.clone()))
         .serve(SessionServiceServer::from_arc(service.clone()))
+        .publish(&service.db, &service.published)
         .admin(signing::pages(&service.signer))
         .admin(revocation::pages(service))
         .job(Job::new("user.prune", Duration::from_secs(60), service, prune))

@@ -31,9 +31,6 @@ pub struct Common {
     /// The URLs of the list of revoked sessions, comma-separated: one of the user service, or one for each of its replicas. The
     /// first that responds is used.
     #[arg(
-        id = "SOUK_REVOKED_URLS",
-        long = "revoked-urls",
-        env = "SOUK_REVOKED_URLS",
         default_value = "http://127.0.0.1:9100/internal/revoked",
         value_delimiter = ',',
         value_parser = parse_http_url

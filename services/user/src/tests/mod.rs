@@ -1,3 +1,6 @@
+mod change_password;
+mod disable;
+mod erase;
 mod keys;
 mod operator;
 mod prune;
@@ -13,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::Clock;
+use chassis::event::Wake;
 use contracts::souk::user::v1::session_service_client::SessionServiceClient;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use sqlx::PgPool;
@@ -45,7 +49,14 @@ impl Desk {
         let mut kit = Kit::new();
         let signer = signing::signer(&[&signing::key_file()]);
         let clock = clock.unwrap_or_else(|| kit.context.clock.clone());
-        let service = Arc::new(Service { db, clock, passwords: Passwords::new(slots), signer, sessions: LIMITS });
+        let service = Arc::new(Service {
+            db,
+            clock,
+            passwords: Passwords::new(slots),
+            signer,
+            published: Wake::default(),
+            sessions: LIMITS,
+        });
         let channel = kit.serve(role(&service, &kit.context)).await;
         let (users, sessions) = (UserServiceClient::new(channel.clone()), SessionServiceClient::new(channel));
         Self { kit, service, users, sessions }
