@@ -182,7 +182,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
             "SOUK_MIGRATE_DATABASE_URL".to_owned(),
             format!("postgres://postgres@127.0.0.1:{}/postgres", ports.postgres()),
         ),
-        ("USER_SIGNING_KEY_FILES".to_owned(), keys.join("access.pem").to_string_lossy().into_owned()),
+        ("USER_SIGNING_KEY_FOLDER".to_owned(), keys.join("access").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
         ("PAYMENT_WEBHOOK_SECRET_FILE".to_owned(), keys.join("webhook.key").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
@@ -229,8 +229,9 @@ async fn make_keys(layout: &Layout) -> Result<()> {
     let keys = layout.home.join("keys");
     std::fs::create_dir_all(&keys)?;
     std::fs::set_permissions(&keys, PermissionsExt::from_mode(0o700))?;
-    let access = keys.join("access.pem");
+    let access = keys.join("access/first.pem");
     if !access.exists() {
+        std::fs::create_dir_all(keys.join("access"))?;
         let file = access.to_string_lossy();
         let make = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &file];
         run("openssl", &make, &keys).await?;

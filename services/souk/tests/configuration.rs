@@ -22,7 +22,7 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["user"], "USER_SESSION_IDLE", "5s"),
     (&["user"], "USER_SESSION_LIFETIME", "4000d"),
     (&["user"], "USER_SESSIONS_PER_USER", "0"),
-    (&["user"], "USER_SIGNING_KEY_FILES", "/nowhere/key.pem"),
+    (&["user"], "USER_SIGNING_KEY_FOLDER", "/nowhere"),
     (&["product"], "PRODUCT_LISTEN", "[::]:0"),
     (&["product"], "PRODUCT_DATABASE_URL", "nonsense"),
     (&["product"], "PRODUCT_DATABASE_CONNECTIONS", "0"),

@@ -69,6 +69,8 @@ pub(crate) struct KnownPassword {
     pub(crate) hash: String,
     /// See [`Account::password_version`].
     pub(crate) version: i64,
+    pub(crate) email: String,
+    pub(crate) display_name: String,
 }
 
 pub(crate) async fn find_password(
@@ -78,7 +80,7 @@ pub(crate) async fn find_password(
 ) -> Result<Option<KnownPassword>, Unexpected> {
     let password = sqlx::query_as!(
         KnownPassword,
-        "select password_hash as hash, password_version as version
+        "select password_hash as hash, password_version as version, email, display_name
          from account where user_id = $1 and ($2::uuid is null or user_id = $2)",
         user_id as UserId,
         owner.filter(),

@@ -5,7 +5,7 @@ use contracts::souk::user::v1::{ChangePasswordRequest, ChangePasswordResponse};
 
 use crate::account::{self, Account};
 use crate::error::Error;
-use crate::password;
+use crate::password::NewPassword;
 use crate::revocation::end_sessions;
 use crate::service::Service;
 use crate::session::{SessionId, least_used};
@@ -18,15 +18,15 @@ pub(crate) async fn change(
     let user_id = account::parse_id(&request.user_id, caller)?;
     // An operator does not know the password of another user, and does not set it.
     let owner = Owner::Only(caller.user_id()?);
-    let new_password = password::prepare(&request.new_password);
-    let new_password = new_password.map_err(|why| chassis::Error::field("new_password", why))?;
+    let new_password = NewPassword::parse(&request.new_password, "new_password")?;
     let mut db = service.db.acquire().await?;
     let known = account::find_password(&mut db, user_id, owner).await?.ok_or(Error::UserNotFound)?;
     drop(db);
+    let new_password = new_password.of(&known.email, &known.display_name);
     if !service.passwords.verify(request.current_password, known.hash, caller.deadline).await? {
         return Err(Error::PasswordWrong);
     }
-    let password_hash = service.passwords.hash(new_password, caller.deadline).await?;
+    let password_hash = service.passwords.hash_new(new_password, caller.deadline).await?;
 
     let mut tx = service.db.begin().await?;
     let mut account = Account::lock(&mut tx, user_id, owner).await?.ok_or(Error::UserNotFound)?;

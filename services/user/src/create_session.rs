@@ -27,8 +27,8 @@ pub(crate) async fn create(
     .fetch_optional(&service.db)
     .await?;
     let hash = account.as_ref().map_or(NO_PASSWORD, |account| &account.password_hash).to_owned();
-    let is_correct = service.passwords.verify(request.password, hash, caller.deadline).await?;
-    let account = account.filter(|_| is_correct).ok_or(Error::CredentialsInvalid)?;
+    let right = service.passwords.check(request.password, hash, caller.deadline).await?;
+    let (account, right) = account.zip(right).ok_or(Error::CredentialsInvalid)?;
 
     let mut tx = service.db.begin().await?;
     // Logins of one account wait for each other here, so that together they keep the number of its sessions. Whoever replaces
@@ -42,6 +42,15 @@ pub(crate) async fn create(
     let now_is = now_is.ok_or(Error::CredentialsInvalid)?;
     if now_is.disabled_at.is_some() {
         return Err(Error::UserDisabled);
+    }
+    if let Some(better_hash) = right.better_hash {
+        sqlx::query!(
+            "update account set password_hash = $2 where user_id = $1",
+            account.user_id as UserId,
+            better_hash,
+        )
+        .execute(&mut *tx)
+        .await?;
     }
     let now = service.clock.now();
     let kept = i64::from(service.sessions.per_user) - 1;
@@ -58,7 +67,7 @@ pub(crate) async fn create(
     session.insert(&mut tx, &refresh_token).await?;
     tx.commit().await?;
 
-    let (access_token, expires) = service.sign(&session, now_is.role, now)?;
+    let (access_token, expires) = service.sign(&session, now_is.role, now).await?;
     Ok(CreateSessionResponse {
         access_token,
         expire_time: Some(timestamp(expires)),

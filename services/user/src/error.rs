@@ -13,6 +13,8 @@ pub(crate) enum Error {
     CredentialsInvalid,
     #[error("the current password is not this one")]
     PasswordWrong,
+    #[error("must not be so easy to guess: use words that do not belong together")]
+    PasswordCommon { field: &'static str },
     #[error("the account is disabled")]
     UserDisabled,
     #[error("the refresh token is unknown, or its session has ended")]
@@ -37,6 +39,7 @@ impl Explain for Error {
             Self::EmailTaken => Refusal::new(Code::AlreadyExists, "EMAIL_TAKEN", &text).field("email", text),
             Self::CredentialsInvalid => Refusal::new(Code::Unauthenticated, "CREDENTIALS_INVALID", text),
             Self::PasswordWrong => Refusal::invalid("PASSWORD_WRONG", ["current_password"], text),
+            Self::PasswordCommon { field } => Refusal::invalid("PASSWORD_COMMON", [field], text),
             Self::UserDisabled => Refusal::new(Code::PermissionDenied, "USER_DISABLED", text),
             Self::RefreshTokenInvalid => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_INVALID", text),
             Self::RefreshTokenReused => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_REUSED", text),

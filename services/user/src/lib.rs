@@ -54,9 +54,12 @@ pub static SCHEMA: Schema = Schema { service: "user", migrator: &MIGRATOR, appen
 pub struct Config {
     #[command(flatten)]
     foundation: Foundation,
-    /// Keys of access tokens: PKCS#8 PEM files of P-256, comma-separated. The first signs, all are published.
-    #[arg(value_delimiter = ',')]
-    signing_key_files: Vec<PathBuf>,
+    /// A folder with the keys of access tokens: PKCS#8 PEM files of P-256, whose names end with `.pem`. It is read every 15
+    /// seconds. To replace a key, add a file, and remove the old one once the new key signs, which the log says.
+    signing_key_folder: Option<PathBuf>,
+    /// How long a new key is published before it signs. Every role fetches it within 15 seconds, and the edge within a minute.
+    #[arg(default_value = "10m", value_parser = parse_duration)]
+    signing_key_lead: Duration,
     /// How many passwords are hashed at once; each takes 19 MiB.
     #[arg(default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     password_slots: u8,
@@ -84,8 +87,10 @@ impl Settings for Config {
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
-    let signer = Signer::read(&config.signing_key_files, &context.verifier.issuer, &context.verifier.audience)
-        .map_err(|error| format!("USER_SIGNING_KEY_FILES: {error}"))?;
+    let (issuer, audience) = (&context.verifier.issuer, &context.verifier.audience);
+    let folder = config.signing_key_folder.as_ref().ok_or("USER_SIGNING_KEY_FOLDER is required")?;
+    let signer = Signer::read(folder, config.signing_key_lead, issuer, audience)
+        .map_err(|error| format!("USER_SIGNING_KEY_FOLDER: {error}"))?;
     let service = Service {
         db: config.foundation.pool(roster::USER)?,
         clock: context.clock.of_database(),

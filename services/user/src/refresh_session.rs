@@ -62,7 +62,7 @@ async fn exchange(service: &Service, presented: &str) -> Result<RefreshSessionRe
     };
     tx.commit().await?;
 
-    let (access_token, expires) = service.sign(&session, role, now)?;
+    let (access_token, expires) = service.sign(&session, role, now).await?;
     Ok(RefreshSessionResponse {
         access_token,
         expire_time: Some(timestamp(expires)),

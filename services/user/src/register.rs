@@ -9,7 +9,7 @@ use contracts::souk::user::v1::{RegisterUserRequest, RegisterUserResponse};
 
 use crate::account::{Account, Role, UserId};
 use crate::error::Error;
-use crate::password;
+use crate::password::NewPassword;
 use crate::service::Service;
 
 pub(crate) async fn register(
@@ -17,14 +17,14 @@ pub(crate) async fn register(
     caller: &Caller,
     mut request: RegisterUserRequest,
 ) -> Result<RegisterUserResponse, Error> {
-    let invalid = |field: &str, description| chassis::Error::field(field, description);
-    let password = password::prepare(&std::mem::take(&mut request.password)).map_err(|it| invalid("password", it))?;
-    request.email = email::normalize(&request.email).map_err(|it| invalid("email", it))?;
+    let password = NewPassword::parse(&std::mem::take(&mut request.password), "password")?;
+    request.email = email::normalize(&request.email).map_err(|it| chassis::Error::field("email", it))?;
     let key = caller.take_key(&mut request.request_id)?.about(&request.email);
     if let Some(response) = idempotency::replay(&service.db, caller, &key, &request).await? {
         return Ok(response);
     }
-    let password_hash = service.passwords.hash(password, caller.deadline).await?;
+    let password = password.of(&request.email, &request.display_name);
+    let password_hash = service.passwords.hash_new(password, caller.deadline).await?;
 
     let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
         Begun::Fresh(tx) => tx,

@@ -29,14 +29,15 @@ pub(crate) struct Service {
 
 impl Service {
     /// An access token of a session, and when it expires: not after the session's end.
-    pub(crate) fn sign(
+    pub(crate) async fn sign(
         &self,
         session: &Session,
         role: account::Role,
         now: OffsetDateTime,
     ) -> Result<(String, OffsetDateTime), Unexpected> {
         let expires = (now + signing::LIFETIME).min(self.sessions.end_of(session));
-        let token = self.signer.sign(session.user_id, session.session_id, role, now, expires)?;
+        let subject = (session.user_id, session.session_id, role);
+        let token = self.signer.sign(&self.db, subject, now, expires).await?;
         Ok((token, expires))
     }
 }
@@ -47,7 +48,8 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .serve(UserServiceServer::from_arc(service.clone()))
         .serve(SessionServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
-        .admin(signing::pages(&service.signer))
+        .admin(signing::pages(service))
         .admin(revocation::pages(service))
+        .job(Job::new("user.signing_keys", signing::READ_EVERY, service, signing::refresh))
         .job(Job::new("user.prune", Duration::from_secs(60), service, prune))
 }

@@ -48,6 +48,8 @@ async fn the_current_password_is_needed_and_the_new_one_must_be_good(db: PgPool)
         let refused = desk.change(Uuid::now_v7(), PASSWORD, &short).await.expect_err("too short");
         assert_eq!(fields(&refused), ["new_password"]);
     }
+    let common = desk.change(Uuid::now_v7(), PASSWORD, "passwordpassword").await.expect_err("common");
+    assert_eq!((reason(&common), fields(&common)), ("PASSWORD_COMMON@souk.user".into(), vec!["new_password".into()]));
     assert_eq!(desk.count().await, (1, 0));
     desk.refresh(&session.refresh_token).await.expect("nothing has changed");
 }

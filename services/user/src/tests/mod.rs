@@ -26,6 +26,7 @@ use tonic::transport::Channel;
 use crate::password::Passwords;
 use crate::service::{Service, role};
 use crate::session::Limits;
+use signing::Folder;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
 pub(super) const LIMITS: Limits =
@@ -35,6 +36,7 @@ pub(super) const LIMITS: Limits =
 pub(super) struct Desk {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,
+    pub(super) keys: Folder,
     pub(super) users: UserServiceClient<Channel>,
     pub(super) sessions: SessionServiceClient<Channel>,
 }
@@ -47,7 +49,8 @@ impl Desk {
     /// `clock`: another one than the kit's. `slots`: how many passwords are hashed at once.
     pub(super) async fn open_with(db: PgPool, clock: Option<Clock>, slots: usize) -> Self {
         let mut kit = Kit::new();
-        let signer = signing::signer(&[&signing::key_file()]);
+        let keys = Folder::new(1);
+        let signer = keys.signer();
         let clock = clock.unwrap_or_else(|| kit.context.clock.clone());
         let service = Arc::new(Service {
             db,
@@ -59,6 +62,6 @@ impl Desk {
         });
         let channel = kit.serve(role(&service, &kit.context)).await;
         let (users, sessions) = (UserServiceClient::new(channel.clone()), SessionServiceClient::new(channel));
-        Self { kit, service, users, sessions }
+        Self { kit, service, keys, users, sessions }
     }
 }

@@ -6,7 +6,7 @@ use chassis::boot::config::Foundation;
 use super::register::PASSWORD;
 use super::session::login;
 use super::signing::File;
-use super::{Desk, LIMITS};
+use super::{DAY, Desk, LIMITS};
 use crate::{Config, create_operator};
 
 fn config(url: &str) -> Config {
@@ -16,7 +16,8 @@ fn config(url: &str) -> Config {
             database_url: url.into(),
             database_connections: 2,
         },
-        signing_key_files: vec![],
+        signing_key_folder: None,
+        signing_key_lead: DAY,
         password_slots: 1,
         session_idle: LIMITS.idle,
         session_lifetime: LIMITS.lifetime,

@@ -12,7 +12,7 @@ use tonic_types::StatusExt;
 use super::Desk;
 use super::register::{PASSWORD, registration};
 use crate::error::Error;
-use crate::password::{NO_PASSWORD, Passwords};
+use crate::password::{NO_PASSWORD, Passwords, hash_now};
 
 pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest> {
     Request::new(CreateSessionRequest {
@@ -58,7 +58,7 @@ fn later() -> Instant {
 /// Not the time is compared, as a busy machine has its own, but what takes it.
 #[tokio::test]
 async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
-    let real = Passwords::new(1).hash(PASSWORD.to_owned(), later()).await.expect("hashed");
+    let real = hash_now(PASSWORD).expect("hashed");
     let parameters = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
     assert_eq!(parameters(NO_PASSWORD), parameters(&real));
     assert_eq!(NO_PASSWORD.len(), real.len(), "salt and output have the same lengths");
@@ -141,7 +141,46 @@ async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
     let desk = Desk::open(db.clone()).await;
     let typed = "cafe\u{301} au lait, bitte";
     desk.register("k1", "ada@example.com").await.expect("registered");
-    let old = Passwords::new(1).hash(typed.to_owned(), later()).await.expect("hashed");
+    let old = hash_now(typed).expect("hashed");
     sqlx::query("update account set password_hash = $1").bind(old).execute(&db).await.expect("as it was stored");
     desk.sessions.clone().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
+    desk.sessions.clone().create_session(login("ada@example.com", "caf\u{e9} au lait, bitte")).await.expect("replaced");
+}
+
+/// Also of an account that was opened when machines were slower.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_login_replaces_a_hash_with_weaker_parameters(db: PgPool) {
+    let desk = Desk::open(db.clone()).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    // m=8192, t=1: of "correct horse battery".
+    let params = argon2::Params::new(8_192, 1, 1, None).expect("parameters");
+    let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let weak = argon2::password_hash::PasswordHasher::hash_password(&argon, PASSWORD.as_bytes()).expect("hashed");
+    sqlx::query("update account set password_hash = $1").bind(weak.to_string()).execute(&db).await.expect("stored");
+    let stored = async || {
+        let query = sqlx::query_scalar::<_, String>("select password_hash from account");
+        query.fetch_one(&db).await.expect("a hash")
+    };
+    let wrong = desk.sessions.clone().create_session(login("ada@example.com", "not my password")).await;
+    wrong.expect_err("the wrong one");
+    assert_eq!(stored().await, weak.to_string());
+    desk.sign_in().await;
+    let better = stored().await;
+    assert!(better.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{better}");
+    desk.sign_in().await;
+    assert_eq!(stored().await, better, "once is enough");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_common_password_is_refused_with_its_field(db: PgPool) {
+    let desk = Desk::open(db).await;
+    for password in ["passwordpassword", "lovelace@ada2026"] {
+        let request = RegisterUserRequest {
+            password: password.into(),
+            display_name: "Ada Lovelace".into(),
+            ..registration("k1", "ada.lovelace@example.com")
+        };
+        let refused = desk.users.clone().register_user(request).await.expect_err("common");
+        assert_eq!((reason(&refused), fields(&refused)), ("PASSWORD_COMMON@souk.user".into(), vec!["password".into()]));
+    }
 }
