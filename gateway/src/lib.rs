@@ -105,10 +105,11 @@ mod tests {
             message_request: Some(MessageRequest::ListServices(String::new())),
         };
         let mut client = ServerReflectionClient::new(kit.serve(role).await);
-        let answers = client.server_reflection_info(tokio_stream::once(ask)).await.expect("reflection needs no token");
-        let answer = answers.into_inner().message().await.expect("an answer").expect("one answer");
-        let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
-            panic!("not a list: {answer:?}");
+        let responses =
+            client.server_reflection_info(tokio_stream::once(ask)).await.expect("reflection needs no token");
+        let response = responses.into_inner().message().await.expect("a response").expect("one response");
+        let Some(MessageResponse::ListServicesResponse(list)) = response.message_response else {
+            panic!("not a list: {response:?}");
         };
         let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
         assert!(names.contains(&"souk.order.v1.OrderService".to_owned()), "{names:?}");

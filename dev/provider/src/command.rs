@@ -130,7 +130,7 @@ impl NewRefund {
     }
 }
 
-/// A malformed id is answered like an unknown one, as by Stripe.
+/// A malformed id gets the same response as an unknown one, as from Stripe.
 pub(crate) fn parse_intent_id(id: String, param: &'static str) -> Result<IntentId, Error> {
     IntentId::parse(&id).ok_or(Error::NotFound { what: "payment_intent", param, id })
 }

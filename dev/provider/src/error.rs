@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use crate::http::Reply;
+use crate::http::ApiResponse;
 use crate::limits::Limit;
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Problem {
         Problem { code: Some(code), param: Some(param.into()), ..Problem::invalid_request(message) }
     }
 
-    pub(crate) fn reply(self) -> Reply {
+    pub(crate) fn api_response(self) -> ApiResponse {
         let mut error = Map::new();
         error.insert("type".into(), self.kind.into());
         error.insert("message".into(), self.message.into());
@@ -93,13 +93,13 @@ impl Problem {
         if let Some(intent) = self.intent {
             error.insert("payment_intent".into(), intent);
         }
-        Reply::new(self.status, json!({ "error": error }))
+        ApiResponse::new(self.status, json!({ "error": error }))
     }
 }
 
 impl Error {
-    pub(crate) fn reply(self) -> Reply {
-        self.explain().reply()
+    pub(crate) fn api_response(self) -> ApiResponse {
+        self.explain().api_response()
     }
 
     fn explain(self) -> Problem {
@@ -186,7 +186,7 @@ impl From<io::Error> for Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let limit = if let Error::Limited(limit) = self { Some(limit) } else { None };
-        let mut response = self.reply().into_response();
+        let mut response = self.api_response().into_response();
         if let Some(Limit { reason, retry_after }) = limit {
             let headers = response.headers_mut();
             if reason != Limit::LOCK_TIMEOUT {

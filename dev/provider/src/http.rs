@@ -55,7 +55,7 @@ pub(crate) fn router(provider: Provider) -> Router {
 }
 
 /// A status and a body; a replay has the same bytes.
-pub(crate) struct Reply {
+pub(crate) struct ApiResponse {
     status: StatusCode,
     body: String,
     source: Source,
@@ -66,17 +66,17 @@ enum Source {
     Replayed,
 }
 
-impl Reply {
-    pub(crate) fn new(status: StatusCode, body: Value) -> Reply {
-        Reply { status, body: body.to_string(), source: Source::First }
+impl ApiResponse {
+    pub(crate) fn new(status: StatusCode, body: Value) -> ApiResponse {
+        ApiResponse { status, body: body.to_string(), source: Source::First }
     }
 
-    pub(crate) fn replayed(self) -> Reply {
-        Reply { source: Source::Replayed, ..self }
+    pub(crate) fn replayed(self) -> ApiResponse {
+        ApiResponse { source: Source::Replayed, ..self }
     }
 }
 
-impl IntoResponse for Reply {
+impl IntoResponse for ApiResponse {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.body).into_response();
         let headers = response.headers_mut();
@@ -124,7 +124,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
     }
 }
 
-async fn create_intent(State(provider): State<Provider>, mut call: Call) -> Result<Reply, Error> {
+async fn create_intent(State(provider): State<Provider>, mut call: Call) -> Result<ApiResponse, Error> {
     let command = Command::Create(NewIntent::parse(&mut call.params)?);
     provider.perform(call.into_request(command)?).await
 }
@@ -133,7 +133,7 @@ async fn confirm_intent(
     State(provider): State<Provider>,
     Path(id): Path<String>,
     mut call: Call,
-) -> Result<Reply, Error> {
+) -> Result<ApiResponse, Error> {
     let command = Command::Confirm(parse_intent_id(id, "intent")?, Confirmation::parse(&mut call.params)?);
     provider.perform(call.into_request(command)?).await
 }
@@ -142,7 +142,7 @@ async fn capture_intent(
     State(provider): State<Provider>,
     Path(id): Path<String>,
     mut call: Call,
-) -> Result<Reply, Error> {
+) -> Result<ApiResponse, Error> {
     let amount = call.params.take_amount("amount_to_capture")?;
     let command = Command::Capture(parse_intent_id(id, "intent")?, amount);
     provider.perform(call.into_request(command)?).await
@@ -152,12 +152,12 @@ async fn cancel_intent(
     State(provider): State<Provider>,
     Path(id): Path<String>,
     mut call: Call,
-) -> Result<Reply, Error> {
+) -> Result<ApiResponse, Error> {
     let command = Command::Cancel(parse_intent_id(id, "intent")?, parse_cancellation(&mut call.params)?);
     provider.perform(call.into_request(command)?).await
 }
 
-async fn create_refund(State(provider): State<Provider>, mut call: Call) -> Result<Reply, Error> {
+async fn create_refund(State(provider): State<Provider>, mut call: Call) -> Result<ApiResponse, Error> {
     let command = Command::Refund(NewRefund::parse(&mut call.params)?);
     provider.perform(call.into_request(command)?).await
 }

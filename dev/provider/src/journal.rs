@@ -2,7 +2,7 @@
 //!
 //! A line is written in one system call and not fsynced: the simulator stands for another company's machine, which does not lose
 //! power together with ours, and whose disk must not slow down our measurements. A killed process loses nothing that way; at
-//! worst the last line is torn, and then its call was never answered.
+//! worst the last line is torn, and then its call never got a response.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
@@ -74,7 +74,7 @@ impl Journal {
             end += length as u64;
         }
         if !line.is_empty() {
-            tracing::warn!(bytes = line.len(), "the last line of the journal is torn; its call was never answered");
+            tracing::warn!(bytes = line.len(), "the last line of the journal is torn; its call never got a response");
             file.set_len(end)?;
         }
         Ok(Journal { file, end, line })

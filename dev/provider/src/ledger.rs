@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::command::{Command, Request};
 use crate::error::Error;
-use crate::http::Reply;
+use crate::http::ApiResponse;
 use crate::idempotency::Keys;
 use crate::intent::{Intent, IntentId, Refusal, Tally};
 use crate::journal::{Journal, Position, Record};
@@ -45,13 +45,13 @@ pub(crate) struct Movement {
 }
 
 pub(crate) enum Started {
-    Replay(Reply),
+    Replay(ApiResponse),
     Done(Executed),
     Slow(Duration),
 }
 
 pub(crate) struct Executed {
-    pub(crate) reply: Reply,
+    pub(crate) response: ApiResponse,
     pub(crate) trouble: Option<Trouble>,
     /// A refund whose status changes later by itself.
     pub(crate) changes_later: Option<RefundId>,
@@ -69,7 +69,7 @@ impl Ledger {
         if let Some(key) = &request.key
             && let Some(position) = self.state.keys.find(key)?
         {
-            return Ok(Started::Replay(self.journal.read(position)?.reply().replayed()));
+            return Ok(Started::Replay(self.journal.read(position)?.api_response().replayed()));
         }
         match self.slowness(&request.command) {
             None => Ok(Started::Done(self.execute(request)?)),
@@ -188,10 +188,10 @@ impl Ledger {
         // A call that hangs after its effect succeeds when it is repeated; other trouble is an error for ever.
         record.broken = failed.is_some() || trouble == Some(Trouble::Error);
         let position = self.journal.append(&record)?;
-        let (reply, refund) = (record.reply(), record.refund.clone());
+        let (response, refund) = (record.api_response(), record.refund.clone());
         self.apply(record, position);
         let changes_later = refund.filter(|refund| self.next_status(refund).is_some()).map(|refund| refund.id);
-        Ok(Executed { reply, trouble, changes_later })
+        Ok(Executed { response, trouble, changes_later })
     }
 
     /// Applies a record, and sends webhooks about its changes.

@@ -1,5 +1,5 @@
 //! Simulates the payment provider: Stripe's wire API over real HTTP, with its own ledger, which ours can be compared to. It
-//! never loses an answered call, and never moves money twice for one intent.
+//! never loses a call that got a response, and never moves money twice for one intent.
 //!
 //! # Stripe's API
 //!
@@ -88,7 +88,7 @@ use tokio_util::sync::CancellationToken;
 
 use command::Request;
 use error::Error;
-use http::Reply;
+use http::ApiResponse;
 use ledger::{Executed, Ledger, Started};
 use limits::Limits;
 use outcome::{HANG, SLOW, Trouble};
@@ -166,10 +166,10 @@ impl Provider {
         }
     }
 
-    async fn perform(&self, request: Request) -> Result<Reply, Error> {
+    async fn perform(&self, request: Request) -> Result<ApiResponse, Error> {
         let started = self.ledger().start(&request)?;
         let executed = match started {
-            Started::Replay(reply) => return Ok(reply),
+            Started::Replay(response) => return Ok(response),
             Started::Done(executed) => executed,
             Started::Slow(wait) => self.finish_after(wait, request).await?,
         };
@@ -177,7 +177,7 @@ impl Provider {
             self.advance_later(refund);
         }
         match executed.trouble {
-            None => Ok(executed.reply),
+            None => Ok(executed.response),
             Some(Trouble::Error) => Err(Error::Broken),
             Some(Trouble::Hang) => {
                 tokio::time::sleep(HANG).await;

@@ -37,7 +37,7 @@ pub const SUBSCRIBED: [&str; 6] = [
 const WAITING: usize = 10_000;
 const AT_ONCE: usize = 16;
 const TRIES: usize = 6;
-const FASTEST_RETRY: Duration = Duration::from_millis(100);
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How webhooks are delivered, see [`crate`].
@@ -200,7 +200,7 @@ async fn send(endpoint: Arc<Endpoint>, mut events: mpsc::Receiver<Value>, delive
 impl Endpoint {
     /// Each try is signed anew, as the signature contains the time.
     async fn deliver(&self, body: String) {
-        let backoff = ExponentialBuilder::new().with_min_delay(FASTEST_RETRY).with_max_times(TRIES).with_jitter();
+        let backoff = ExponentialBuilder::new().with_min_delay(MIN_BACKOFF).with_max_times(TRIES).with_jitter();
         for (attempt, wait) in (1..).zip(backoff.build()) {
             let signature = sign(&self.secret, now() / 1_000, body.as_bytes());
             match tokio::time::timeout(RESPONSE_TIMEOUT, self.post(signature, body.clone())).await {

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Problem};
-use crate::http::Reply;
+use crate::http::ApiResponse;
 use crate::intent::{Intent, Refusal, Status};
 use crate::journal::Record;
 use crate::outcome::{Decline, Operation, PaymentMethod};
@@ -12,14 +12,14 @@ use crate::refund::Refund;
 
 impl Record {
     /// The response, the same when it is replayed.
-    pub(crate) fn reply(&self) -> Reply {
+    pub(crate) fn api_response(&self) -> ApiResponse {
         if self.broken {
-            return Error::Broken.reply();
+            return Error::Broken.api_response();
         }
         match (&self.refusal, &self.refund) {
-            (Some(refusal), _) => refusal.explain(&self.intent).reply(),
-            (None, Some(refund)) => Reply::new(StatusCode::OK, refund.to_json(&self.intent)),
-            (None, None) => Reply::new(StatusCode::OK, self.intent.to_json()),
+            (Some(refusal), _) => refusal.explain(&self.intent).api_response(),
+            (None, Some(refund)) => ApiResponse::new(StatusCode::OK, refund.to_json(&self.intent)),
+            (None, None) => ApiResponse::new(StatusCode::OK, self.intent.to_json()),
         }
     }
 }

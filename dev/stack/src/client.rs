@@ -1,4 +1,4 @@
-//! A REST client of Souk, as a customer would write one: for the seeds and the proof of `make up`, and for tests.
+//! A REST client of Souk, as a customer would write one: for the seeds and the test purchase of `make up`, and for tests.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -54,8 +54,8 @@ pub fn random_password() -> String {
 }
 
 /// The id of the product in a response.
-pub fn product_id(answer: &Value) -> Result<String> {
-    Ok(answer["product"]["productId"].as_str().context("a product has an id")?.to_owned())
+pub fn product_id(response: &Value) -> Result<String> {
+    Ok(response["product"]["productId"].as_str().context("a product has an id")?.to_owned())
 }
 
 impl Client {
@@ -149,11 +149,11 @@ impl Client {
 
     /// The units that can be bought; 0 for a SKU that was never received.
     pub async fn available(&self, sku: &str) -> Result<i64> {
-        let answer = self.get(&format!("/v1/stock/{sku}")).await?;
-        if answer.reason() == "SKU_NOT_FOUND" {
+        let response = self.get(&format!("/v1/stock/{sku}")).await?;
+        if response.reason() == "SKU_NOT_FOUND" {
             return Ok(0);
         }
-        let stock = answer.ok()?;
+        let stock = response.ok()?;
         stock["stock"]["available"].as_str().and_then(|text| text.parse().ok()).context("a number of units")
     }
 

@@ -16,7 +16,8 @@ use tokio::sync::Mutex;
 use crate::client::{Client, random_password};
 use crate::install;
 use crate::layout::{Build, Layout, Ports};
-use crate::parts::{self, Fsync};
+use crate::parts;
+use crate::postgres::Fsync;
 use crate::supervisor::{self, Supervisor};
 use crate::up::create_operator;
 

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use roster::Role;
 
 /// The ports of one stack. Stacks differ by an offset, so that several can run at once.
@@ -164,6 +164,24 @@ impl Layout {
     /// The path of `souk`, `provider`, `stack` or `trials`.
     pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
+    }
+
+    /// The file with the password of a database role.
+    pub fn password_file(&self, role: &str) -> PathBuf {
+        self.home.join("keys").join(format!("{role}.password"))
+    }
+
+    pub fn password(&self, role: &str) -> Result<String> {
+        let file = self.password_file(role);
+        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        Ok(text.trim_end().to_owned())
+    }
+
+    /// The URL of a database of this stack, for a session of a database role.
+    pub fn database(&self, role: &str, database: &str) -> Result<String> {
+        let (password, port, ca) = (self.password(role)?, self.ports.postgres(), self.pki.join("ca.crt"));
+        let ca = ca.display();
+        Ok(format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}?sslmode=verify-full&sslrootcert={ca}"))
     }
 
     pub fn log(&self, name: &str) -> PathBuf {

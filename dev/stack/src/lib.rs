@@ -7,6 +7,7 @@ pub mod install;
 pub mod layout;
 pub mod parts;
 pub mod pki;
+pub mod postgres;
 pub mod prepare;
 mod shared_memory;
 mod spec;

@@ -1,7 +1,7 @@
 //! How each server is started: Postgres, Kafka, the payment provider, `souk`, Envoy.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -13,86 +13,11 @@ use tokio::process::Command;
 use crate::install::{self, run};
 use crate::layout::{Layout, root};
 use crate::pki;
+use crate::postgres::{self, Access, Fsync};
 use crate::supervisor::{Ready, Spec, Supervisor};
 
 const EDGE_SERVES_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
-
-/// Whether Postgres flushes commits to the disk. Off if the data is discarded afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Fsync {
-    On,
-    Off,
-}
-
-/// Postgres refuses to run as root.
-fn postgres_user() -> Option<&'static str> {
-    rustix::process::geteuid().is_root().then_some("postgres")
-}
-
-/// Creates a database cluster if there is none, and returns how to run it.
-pub async fn postgres(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Result<Spec> {
-    let bin = install::postgres().context("Postgres is not installed")?;
-    let (data, user) = (home.join("postgres"), postgres_user());
-    std::fs::create_dir_all(home)?;
-    if !data.exists() {
-        // Created in a temporary folder, so that a partial cluster is never used.
-        let half = home.join("postgres.half");
-        std::fs::remove_dir_all(&half).ok();
-        std::fs::create_dir(&half)?;
-        let (initdb, path) = (bin.join("initdb"), half.to_string_lossy());
-        let initdb = initdb.to_string_lossy();
-        let arguments = ["-D", &path, "--auth=trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"];
-        match user {
-            None => run(&initdb, &arguments, home).await?,
-            Some(user) => {
-                run("chown", &[user, &path], home).await?;
-                open_parents(&half)?;
-                let own = ["--reuid", user, "--regid", user, "--init-groups", "--", &initdb];
-                run("setpriv", &[&own[..], &arguments].concat(), Path::new("/")).await?;
-            }
-        }
-        std::fs::rename(&half, &data)?;
-    }
-    let settings = [
-        ("port", port.to_string()),
-        ("listen_addresses", "127.0.0.1".to_owned()),
-        // All clients use TCP, and the path of a Unix socket could be too long: it has at most 107 characters.
-        ("unix_socket_directories", String::new()),
-        ("max_connections", "300".to_owned()),
-        ("shared_buffers", "256MB".to_owned()),
-        ("max_wal_size", "2GB".to_owned()),
-        ("fsync", if fsync == Fsync::On { "on" } else { "off" }.to_owned()),
-        // `make bench` counts statements. The extension is part of Postgres' packages.
-        ("shared_preload_libraries", if fsync == Fsync::On { "pg_stat_statements" } else { "" }.to_owned()),
-    ];
-    let mut arguments = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
-    arguments.extend(settings.into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]));
-    Ok(Spec {
-        name: "postgres",
-        program: bin.join("postgres"),
-        arguments,
-        environment: vec![],
-        user,
-        port,
-        ready: Ready::AcceptsQueries,
-        log,
-        stop: Signal::INT,
-        lock: Some(data.join("postmaster.pid")),
-    })
-}
-
-/// Lets the other account traverse, but not read, the folders above its own.
-fn open_parents(folder: &Path) -> Result<()> {
-    for parent in folder.ancestors().skip(1) {
-        let mode = std::fs::metadata(parent)?.permissions().mode();
-        if mode & 0o001 == 0 {
-            println!("adding o+x to {}, as Postgres runs as another account", parent.display());
-            std::fs::set_permissions(parent, PermissionsExt::from_mode(mode | 0o001))?;
-        }
-    }
-    Ok(())
-}
 
 /// One node that is broker and controller.
 pub async fn kafka(layout: &Layout) -> Result<Spec> {
@@ -178,10 +103,6 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_REVOKED_URLS".to_owned(), format!("http://{}/internal/revoked", local(ports.admin()))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
-        (
-            "SOUK_MIGRATE_DATABASE_URL".to_owned(),
-            format!("postgres://postgres@127.0.0.1:{}/postgres", ports.postgres()),
-        ),
         ("USER_SIGNING_KEY_FOLDER".to_owned(), keys.join("access").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
         ("PAYMENT_WEBHOOK_SECRET_FILE".to_owned(), keys.join("webhook.key").to_string_lossy().into_owned()),
@@ -200,15 +121,15 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         all.push((role.variable("listen"), local(ports.grpc(role))));
         all.push((format!("EDGE_{}", role.variable("endpoints")), local(ports.grpc(role))));
     }
-    for role in roster::services() {
-        all.push((role.variable("database_url"), database_url(layout, role.name)));
+    let services = roster::services().map(|role| (role.name.to_uppercase(), format!("souk_{}", role.name)));
+    for (prefix, role) in services.chain([("SOUK_MIGRATE".to_owned(), postgres::ADMINISTRATOR.to_owned())]) {
+        let (port, ca) = (ports.postgres(), layout.pki.join("ca.crt"));
+        let url = format!("postgres://{role}@127.0.0.1:{port}/{role}?sslrootcert={}", ca.display());
+        all.push((format!("{prefix}_DATABASE_URL"), url));
+        let file = layout.password_file(&role).to_string_lossy().into_owned();
+        all.push((format!("{prefix}_DATABASE_PASSWORD_FILE"), file));
     }
     all
-}
-
-/// The URL of a service's database, with the service's database role.
-pub fn database_url(layout: &Layout, service: &str) -> String {
-    format!("postgres://souk_{service}@127.0.0.1:{}/souk_{service}", layout.ports.postgres())
 }
 
 /// Runs one of `souk`'s commands to its end, and returns its output.
@@ -237,6 +158,13 @@ async fn make_keys(layout: &Layout) -> Result<()> {
         run("openssl", &make, &keys).await?;
     }
     std::fs::write(keys.join("provider.key"), "sk_test_souk\n")?;
+    let services = roster::services().map(|role| format!("souk_{}", role.name));
+    for role in services.chain([postgres::ADMINISTRATOR.to_owned()]) {
+        let file = layout.password_file(&role);
+        if !file.exists() {
+            std::fs::write(&file, format!("{}\n", hex::encode(rand::random::<[u8; 24]>())))?;
+        }
+    }
     let webhook = keys.join("webhook.key");
     if !webhook.exists() {
         let secret: [u8; 24] = rand::random();
@@ -250,15 +178,14 @@ pub async fn start_dependencies(
     layout: &Layout,
     supervisor: &mut Supervisor,
     fsync: Fsync,
+    access: Access,
     settings: &[(String, String)],
     say: &dyn Fn(&str),
 ) -> Result<()> {
     make_keys(layout).await?;
     pki::ensure(&layout.pki)?;
     say("starting Postgres, Kafka and the payment provider");
-    let ports = layout.ports;
-    let (postgres, kafka) =
-        tokio::try_join!(postgres(&layout.home, ports.postgres(), layout.log("postgres"), fsync), kafka(layout))?;
+    let (postgres, kafka) = tokio::try_join!(postgres::of_stack(layout, fsync, access), kafka(layout))?;
     supervisor.start(postgres).await?;
     supervisor.start(kafka).await?;
     supervisor.start(provider(layout)?).await?;
@@ -274,7 +201,7 @@ pub async fn start_all(
     settings: &[(String, String)],
     say: &dyn Fn(&str),
 ) -> Result<()> {
-    start_dependencies(layout, supervisor, fsync, settings, say).await?;
+    start_dependencies(layout, supervisor, fsync, Access::Secured, settings, say).await?;
     say("starting souk and Envoy");
     supervisor
         .start(Spec {

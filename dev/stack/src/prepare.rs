@@ -8,7 +8,8 @@ use tokio::process::Command;
 
 use crate::install;
 use crate::layout::{Layout, Ports, root};
-use crate::parts::{self, Fsync, answers};
+use crate::parts::answers;
+use crate::postgres::{self, Fsync};
 use crate::supervisor::Supervisor;
 
 const SERVER: &str = "postgres://postgres@127.0.0.1:25432";
@@ -25,7 +26,7 @@ pub async fn start_postgres(supervisor: &mut Supervisor) -> Result<()> {
         return Ok(());
     }
     install::ensure_postgres().await?;
-    supervisor.start(parts::postgres(&layout.home, port, layout.log("postgres"), Fsync::Off).await?).await
+    supervisor.start(postgres::trusted(&layout.home, port, layout.log("postgres"), Fsync::Off).await?).await
 }
 
 pub async fn run() -> Result<()> {

@@ -13,7 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::client::{Client, product_id, random_password};
 use crate::install;
 use crate::layout::{Layout, root};
-use crate::parts::{self, Fsync};
+use crate::parts;
+use crate::postgres::Fsync;
 use crate::supervisor::Supervisor;
 
 #[derive(Debug, Args)]
@@ -29,8 +30,8 @@ pub struct Options {
 /// The steps of `make up`. The first, compiling, is done before this program runs.
 const STEPS: u32 = 7;
 const BUILT: u32 = 1;
-/// The units that are bought as a proof.
-const PROOF: u32 = 2;
+/// How many units the test purchase buys.
+const TEST_PURCHASE: u32 = 2;
 
 /// The seeded products: SKU, title, cents, units.
 const CATALOGUE: [(&str, &str, i64, u32); 8] = [
@@ -86,16 +87,17 @@ async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) 
         Some(product_id) => buy(layout, &product_id, say).await?,
         None => say("nothing is bought: all products of the catalogue are archived"),
     }
+    write_environment(layout, &settings)?;
     greet(layout);
     Ok(())
 }
 
-/// Buys something, as a proof that everything works.
+/// The test purchase: shows that everything works.
 async fn buy(layout: &Layout, product_id: &str, say: &dyn Fn(&str)) -> Result<()> {
     say("buying something");
     let customer = Client::customer(layout.ports.edge()).await?;
     let begun = Instant::now();
-    let order = customer.order(product_id, PROOF.cast_signed(), "pm_card_visa").await?.ok()?["order"].clone();
+    let order = customer.order(product_id, TEST_PURCHASE.cast_signed(), "pm_card_visa").await?.ok()?["order"].clone();
     let order_id = order["orderId"].as_str().context("an order has an id")?;
     customer.wait_for_state(order_id, "CONFIRMED").await?;
     let took = begun.elapsed();
@@ -154,7 +156,7 @@ pub async fn seed(operator: &Client) -> Result<Option<String>> {
                 product_id(&created.ok()?)?
             }
         };
-        if operator.available(sku).await? < i64::from(PROOF) {
+        if operator.available(sku).await? < i64::from(TEST_PURCHASE) {
             operator.receive(sku, units).await?.ok()?;
         }
         first.get_or_insert(id);
@@ -162,11 +164,18 @@ pub async fn seed(operator: &Client) -> Result<Option<String>> {
     Ok(first)
 }
 
+/// Writes the settings of `souk` for commands that a person runs. A shell reads the file.
+fn write_environment(layout: &Layout, settings: &[(String, String)]) -> Result<()> {
+    let all = [parts::environment(layout), settings.to_vec()].concat();
+    let lines = all.into_iter().map(|(name, value)| format!("{name}='{}'\n", value.replace('\'', r"'\''")));
+    Ok(std::fs::write(layout.home.join("souk.env"), lines.collect::<String>())?)
+}
+
 fn greet(layout: &Layout) {
     let ports = layout.ports;
     let (edge, order, provider) = (ports.edge(), ports.grpc(roster::ORDER), ports.provider());
     let here = |path: &Path| path.strip_prefix(root()).unwrap_or(path).display().to_string();
-    let (souk, key) = (here(&layout.program("souk")), here(&layout.home.join("keys/provider.key")));
+    let (souk, environment) = (here(&layout.program("souk")), here(&layout.home.join("souk.env")));
     println!(
         "
 Souk is up.
@@ -180,7 +189,7 @@ Try:
   grpcurl -plaintext 127.0.0.1:{edge} list
   grpcurl -plaintext -d '{{\"page_size\": 3}}' 127.0.0.1:{edge} souk.product.v1.ProductService/ListProducts
   grpcurl -plaintext 127.0.0.1:{order} describe souk.order.v1.OrderService
-  SOUK_CHECK_PROVIDER_URL=http://127.0.0.1:{provider} PAYMENT_PROVIDER_KEY_FILE={key} {souk} check
+  (set -a; . {environment}; {souk} check)
 
 Ctrl-C stops everything.",
         ports.grpc(roster::ROLES[0]),

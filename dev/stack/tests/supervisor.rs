@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
-use stack::parts::{Fsync, answers, postgres};
+use stack::parts::answers;
+use stack::postgres::{Fsync, trusted};
 use stack::supervisor::{Command, Ready, Spec, Supervisor};
 use uuid::Uuid;
 
@@ -113,7 +114,7 @@ async fn a_killed_postgres_restarts_when_its_last_session_has_ended() -> Result<
     let folder = std::env::temp_dir().join(format!("souk-supervisor-{}", Uuid::now_v7()));
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let mut supervisor = Supervisor::default();
-    supervisor.start(postgres(&folder, port, folder.join("log"), Fsync::Off).await?).await?;
+    supervisor.start(trusted(&folder, port, folder.join("log"), Fsync::Off).await?).await?;
     let mut session = PgConnection::connect(&format!("postgres://postgres@127.0.0.1:{port}/postgres")).await?;
     let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut session).await?;
 

@@ -158,28 +158,32 @@ impl Edge {
         if let Some(body) = body {
             request = request.body(body);
         }
-        let response = request.send().await.expect("Envoy answers");
+        let response = request.send().await.expect("Envoy responds");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let headers = headers
             .iter()
             .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
-        RestResponse { status, headers: headers.collect(), body: response.text().await.expect("the answer is whole") }
+        RestResponse {
+            status,
+            headers: headers.collect(),
+            body: response.text().await.expect("the response is complete"),
+        }
     }
 
     /// Sends these bytes over a new connection, and returns all that Envoy sends before it closes it.
     pub(crate) async fn send_raw(&self, request: &str) -> String {
         let mut connection = TcpStream::connect(self.address).await.expect("Envoy listens");
         connection.write_all(request.as_bytes()).await.expect("Envoy reads");
-        let mut answer = Vec::new();
-        let read = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut answer)).await;
-        read.expect("Envoy closes the connection").expect("the answer is whole");
-        String::from_utf8_lossy(&answer).into_owned()
+        let mut response = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut response)).await;
+        read.expect("Envoy closes the connection").expect("the response is complete");
+        String::from_utf8_lossy(&response).into_owned()
     }
 
     /// A page of Envoy's admin interface.
     pub(crate) async fn ask_admin(&self, path: &str) -> Value {
-        let answer = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("it answers");
-        answer.json().await.expect("it answers JSON")
+        let response = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("it responds");
+        response.json().await.expect("it responds with JSON")
     }
 
     /// Envoy's log so far.
@@ -201,8 +205,8 @@ async fn find_ports(client: &reqwest::Client, folder: &Path) -> (String, SocketA
     };
     let log = folder.join("log");
     let admin = wait(&format!("a ready Envoy, see {}", log.display()), admin).await;
-    let listeners = client.get(format!("http://{admin}/listeners?format=json")).send().await.expect("it answers");
-    let listeners: Value = listeners.json().await.expect("it answers JSON");
+    let listeners = client.get(format!("http://{admin}/listeners?format=json")).send().await.expect("it responds");
+    let listeners: Value = listeners.json().await.expect("it responds with JSON");
     let port = listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"].as_u64();
     let port = port.and_then(|port| u16::try_from(port).ok()).expect("it listens");
     let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -313,8 +317,8 @@ impl RestResponse {
 
 /// The edge refused a gRPC call, with this code and reason.
 #[track_caller]
-pub(crate) fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, reason: &str) {
-    let status = answer.expect_err(reason);
+pub(crate) fn assert_refused<T: std::fmt::Debug>(response: Result<T, Status>, code: Code, reason: &str) {
+    let status = response.expect_err(reason);
     assert_eq!((status.code(), find_reason(&status)), (code, format!("{reason}@souk.edge")), "{status:?}");
     assert!(!status.message().is_empty(), "it says why: {status:?}");
 }

@@ -91,15 +91,19 @@ async fn only_known_origins_may_ask_from_a_browser() {
     for (path, wanted) in
         [("/v1/orders", "authorization,idempotency-key"), ("/souk.order.v1.OrderService/CreateOrder", "x-grpc-web")]
     {
-        let answer = ask(SHOP, path, wanted).await;
-        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some(SHOP)), "{answer:?}");
-        let allowed = answer.header("access-control-allow-headers").unwrap_or_default();
-        assert!(wanted.split(',').all(|wanted| allowed.contains(wanted)), "{answer:?}");
-        let answer = ask("https://evil.example", path, wanted).await;
-        assert_eq!(answer.header("access-control-allow-origin"), None, "{answer:?}");
+        let response = ask(SHOP, path, wanted).await;
+        assert_eq!(
+            (response.status, response.header("access-control-allow-origin")),
+            (200, Some(SHOP)),
+            "{response:?}"
+        );
+        let allowed = response.header("access-control-allow-headers").unwrap_or_default();
+        assert!(wanted.split(',').all(|wanted| allowed.contains(wanted)), "{response:?}");
+        let response = ask("https://evil.example", path, wanted).await;
+        assert_eq!(response.header("access-control-allow-origin"), None, "{response:?}");
     }
-    let answer = edge.call(Method::GET, "/v1/users/me", &[("origin", SHOP)], None).await;
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (401, Some(SHOP)), "a page reads it");
+    let response = edge.call(Method::GET, "/v1/users/me", &[("origin", SHOP)], None).await;
+    assert_eq!((response.status, response.header("access-control-allow-origin")), (401, Some(SHOP)), "a page reads it");
 }
 
 /// The signature is over the bytes: reformatted JSON would not match it.
@@ -109,8 +113,8 @@ async fn a_webhook_arrives_byte_for_byte_with_its_signature() {
     let body = "{ \"b\" : 1.0,\r\n\t\"a\":\"\\u00e9\", \"a\": \"\u{e9}\" }\n\n";
     for kind in ["application/json; charset=utf-8", "application/octet-stream"] {
         let headers = [("content-type", kind), ("stripe-signature", "t=1,v1=ab,v1=cd")];
-        let answer = edge.call(Method::POST, "/v1/payments/webhooks/stripe", &headers, Some(body.into())).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = edge.call(Method::POST, "/v1/payments/webhooks/stripe", &headers, Some(body.into())).await;
+        assert_eq!(response.status, 200, "{response:?}");
     }
     let calls = edge.upstream.calls("ReceiveWebhook");
     assert_eq!(calls.len(), 2);

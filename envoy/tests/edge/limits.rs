@@ -24,18 +24,18 @@ async fn guessing_ends_at_the_limit_of_accounts() {
     let registered = edge.call(Method::POST, "/v1/users", &[], Some(body.into())).await;
     assert_eq!(registered.status, 200, "{registered:?}");
     for call in 0..2 {
-        let answer = log_in(&edge, &format!("9.9.9.{call}")).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = log_in(&edge, &format!("9.9.9.{call}")).await;
+        assert_eq!(response.status, 200, "{response:?}");
     }
-    let answer = log_in(&edge, "9.9.9.9").await;
-    answer.assert_refused(429, Code::ResourceExhausted, "RATE_LIMITED");
-    let seconds = answer.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
-    assert!(seconds.is_some_and(|seconds| (1..=3_600).contains(&seconds)), "{answer:?}");
+    let response = log_in(&edge, "9.9.9.9").await;
+    response.assert_refused(429, Code::ResourceExhausted, "RATE_LIMITED");
+    let seconds = response.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
+    assert!(seconds.is_some_and(|seconds| (1..=3_600).contains(&seconds)), "{response:?}");
 
     let (email, password) = ("a@example.com".to_owned(), "long enough".to_owned());
     let credentials = CreateSessionRequest { email, password, device: String::new() };
-    let answer = SessionServiceClient::new(edge.channel()).create_session(credentials).await;
-    assert_refused(answer, Code::ResourceExhausted, "RATE_LIMITED");
+    let response = SessionServiceClient::new(edge.channel()).create_session(credentials).await;
+    assert_refused(response, Code::ResourceExhausted, "RATE_LIMITED");
     assert_eq!(edge.get("/v1/users/me", &edge.token()).await.status, 200, "reads have a limit of their own");
 }
 
@@ -49,6 +49,6 @@ async fn bad_tokens_are_counted() {
     assert_eq!(refused[..5], [401; 5]);
     assert!(refused.iter().filter(|status| **status == 429).count() >= 10, "{refused:?}");
     let events = ListOrderEventsRequest { order_id: Uuid::now_v7().to_string(), ..Default::default() };
-    let answer = OrderServiceClient::new(edge.channel()).list_order_events(events.clone()).await;
-    assert_refused(answer, Code::ResourceExhausted, "RATE_LIMITED");
+    let response = OrderServiceClient::new(edge.channel()).list_order_events(events.clone()).await;
+    assert_refused(response, Code::ResourceExhausted, "RATE_LIMITED");
 }

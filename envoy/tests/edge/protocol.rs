@@ -32,8 +32,8 @@ async fn head_is_get_without_its_body() {
             }
         }
     }
-    let answer = edge.call(Method::HEAD, "/v1/sessions:refresh", &[], None).await;
-    assert_eq!(answer.status, 404, "there is no GET: {answer:?}");
+    let response = edge.call(Method::HEAD, "/v1/sessions:refresh", &[], None).await;
+    assert_eq!(response.status, 404, "there is no GET: {response:?}");
 }
 
 #[tokio::test]
@@ -42,15 +42,16 @@ async fn http_1_0_is_served() {
     let token = edge.token();
     // HTTP/1.0 does not require a host header.
     for host in ["", "host: shop.example\r\n"] {
-        let answer = edge.send_raw(&format!("GET {ME} HTTP/1.0\r\n{host}authorization: Bearer {token}\r\n\r\n")).await;
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.starts_with("HTTP/1.0 200 ") && body.contains("\"userId\":\"me\""), "{answer}");
-        assert!(!head.contains("transfer-encoding"), "which 1.0 does not know: {answer}");
+        let response =
+            edge.send_raw(&format!("GET {ME} HTTP/1.0\r\n{host}authorization: Bearer {token}\r\n\r\n")).await;
+        let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.0 200 ") && body.contains("\"userId\":\"me\""), "{response}");
+        assert!(!head.contains("transfer-encoding"), "which 1.0 does not know: {response}");
     }
     let body = "{\"mail\": 1}";
     let head = format!("POST /v1/sessions HTTP/1.0\r\ncontent-length: {}", body.len());
-    let answer = edge.send_raw(&format!("{head}\r\n\r\n{body}")).await;
-    assert!(answer.starts_with("HTTP/1.0 400 ") && answer.contains("\"field\":\"mail\""), "{answer}");
+    let response = edge.send_raw(&format!("{head}\r\n\r\n{body}")).await;
+    assert!(response.starts_with("HTTP/1.0 400 ") && response.contains("\"field\":\"mail\""), "{response}");
 }
 
 #[tokio::test]
@@ -70,8 +71,8 @@ async fn a_deadline_is_bounded_on_both_sides() {
     ];
     for (timeout, _) in bounded {
         let headers = [("authorization", bearer.as_str()), ("grpc-timeout", timeout)];
-        let answer = edge.call(Method::GET, ME, &headers, None).await;
-        assert_eq!(answer.status, 200, "{timeout}: {answer:?}");
+        let response = edge.call(Method::GET, ME, &headers, None).await;
+        assert_eq!(response.status, 200, "{timeout}: {response:?}");
     }
     let arrived = edge.upstream.calls("GetUser");
     let arrived: Vec<_> = arrived.iter().map(|call| call.get("grpc-timeout").and_then(|it| it.to_str().ok())).collect();
@@ -79,15 +80,16 @@ async fn a_deadline_is_bounded_on_both_sides() {
 
     for odd in ["1", "S", "", "-1S", "1.5S", "123456789m", "5X", "5 S", "5s"] {
         let headers = [("authorization", bearer.as_str()), ("grpc-timeout", odd)];
-        let answer = edge.call(Method::GET, ME, &headers, None).await;
-        answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
-        assert_eq!(answer.json()["details"][1]["fieldViolations"][0]["field"], "grpc-timeout", "{answer:?}");
+        let response = edge.call(Method::GET, ME, &headers, None).await;
+        response.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        assert_eq!(response.json()["details"][1]["fieldViolations"][0]["field"], "grpc-timeout", "{response:?}");
     }
     let mut request = signed(&edge.token(), GetUserRequest { user_id: "me".to_owned() });
     request.metadata_mut().insert("grpc-timeout", "5X".parse().expect("visible text"));
-    let answer = UserServiceClient::new(edge.channel()).get_user(request).await;
-    let fields = answer.as_ref().err().and_then(|status| status.get_details_bad_request()).expect("it names the field");
+    let response = UserServiceClient::new(edge.channel()).get_user(request).await;
+    let fields =
+        response.as_ref().err().and_then(|status| status.get_details_bad_request()).expect("it names the field");
     assert_eq!(fields.field_violations[0].field, "grpc-timeout");
-    assert_refused(answer, Code::InvalidArgument, "REQUEST_INVALID");
+    assert_refused(response, Code::InvalidArgument, "REQUEST_INVALID");
     assert_eq!(edge.upstream.calls("GetUser").len(), bounded.len(), "none of these calls reached the service");
 }

@@ -20,13 +20,13 @@ async fn what_is_not_in_the_contracts_is_not_found() {
     for (method, path) in [
         (Method::GET, "/"),
         (Method::GET, "/v1/nothing"),
-        (Method::DELETE, "/v1/users/me"),
+        (Method::PUT, "/v1/users/me"),
         (Method::POST, "/souk.order.v1.OrderService/BatchGetOrderStates"),
         (Method::POST, "/souk.order.v1.OrderService/CreateOrder"),
     ] {
         let bearer = format!("Bearer {}", edge.token());
-        let answer = edge.call(method, path, &[("authorization", &bearer)], Some("{}".into())).await;
-        answer.assert_refused(404, Code::NotFound, "METHOD_NOT_FOUND");
+        let response = edge.call(method, path, &[("authorization", &bearer)], Some("{}".into())).await;
+        response.assert_refused(404, Code::NotFound, "METHOD_NOT_FOUND");
     }
 }
 
@@ -34,18 +34,18 @@ async fn what_is_not_in_the_contracts_is_not_found() {
 async fn what_does_not_fit_the_contracts_is_invalid() {
     let edge = Edge::start(&[]).await;
     let token = edge.token();
-    for answer in [
+    for response in [
         edge.post("/v1/orders", &token, "{\"items\": [").await,
         edge.post("/v1/orders", &token, "{\"items\": 7}").await,
         edge.get("/v1/orders?unknown=1", &token).await,
         edge.get("/v1/orders?pageSize=many", &token).await,
     ] {
-        answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        response.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
     }
     // Services check the values of fields; their errors arrive whole.
-    let answer = edge.post("/v1/orders", &token, "{}").await;
-    let details = answer.json()["details"].clone();
-    assert_eq!((answer.status, &details[0]["domain"]), (400, &json!("souk.order")), "{answer:?}");
+    let response = edge.post("/v1/orders", &token, "{}").await;
+    let details = response.json()["details"].clone();
+    assert_eq!((response.status, &details[0]["domain"]), (400, &json!("souk.order")), "{response:?}");
     assert!(edge.upstream.calls("CreateOrder").is_empty(), "no call reached a handler");
 }
 
@@ -54,12 +54,12 @@ async fn bodies_have_a_maximum_length() {
     let edge = Edge::start(&["--edge-max-body=100000"]).await;
     let long = "x".repeat(200_000);
     let body = json!({"paymentMethod": long}).to_string();
-    let answer = edge.post("/v1/orders", &edge.token(), body).await;
-    answer.assert_refused(413, Code::ResourceExhausted, "BODY_TOO_LARGE");
-    assert!(answer.body.contains("100000 bytes"), "it says how long one may be: {answer:?}");
+    let response = edge.post("/v1/orders", &edge.token(), body).await;
+    response.assert_refused(413, Code::ResourceExhausted, "BODY_TOO_LARGE");
+    assert!(response.body.contains("100000 bytes"), "it says how long one may be: {response:?}");
     let order = CreateOrderRequest { payment_method: long, ..CreateOrderRequest::default() };
-    let answer = OrderServiceClient::new(edge.channel()).create_order(signed(&edge.token(), order)).await;
-    assert_refused(answer, Code::ResourceExhausted, "BODY_TOO_LARGE");
+    let response = OrderServiceClient::new(edge.channel()).create_order(signed(&edge.token(), order)).await;
+    assert_refused(response, Code::ResourceExhausted, "BODY_TOO_LARGE");
 }
 
 #[tokio::test]
@@ -74,8 +74,8 @@ async fn headers_have_a_maximum_length_that_the_edge_enforces() {
         edge.call(Method::GET, "/v1/users/me", &headers, None).await
     };
     for (count, length) in [(1, 11_000), (90, 120)] {
-        let answer = ask(count, length).await;
-        assert_eq!(answer.status, 200, "{count} of {length}: {answer:?}");
+        let response = ask(count, length).await;
+        assert_eq!(response.status, 200, "{count} of {length}: {response:?}");
     }
     for (count, length) in [(1, 13_000), (90, 150), (120, 1)] {
         ask(count, length).await.assert_refused(431, Code::ResourceExhausted, "HEADERS_TOO_LARGE");
@@ -95,22 +95,22 @@ async fn headers_have_a_maximum_length_that_the_edge_enforces() {
 async fn a_service_that_does_not_answer_is_not_waited_for() {
     let edge = Edge::start(&["--edge-timeout=300ms"]).await;
     let order_id = Uuid::now_v7().to_string();
-    let answer = edge.get(&format!("/v1/orders/{order_id}"), &edge.token()).await;
-    answer.assert_refused(504, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    let response = edge.get(&format!("/v1/orders/{order_id}"), &edge.token()).await;
+    response.assert_refused(504, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     let order = signed(&edge.token(), GetOrderRequest { order_id });
-    let answer = OrderServiceClient::new(edge.channel()).get_order(order).await;
-    assert_refused(answer, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    let response = OrderServiceClient::new(edge.channel()).get_order(order).await;
+    assert_refused(response, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
 }
 
 #[tokio::test]
 async fn a_service_that_is_not_there_is_unavailable() {
     let edge = Edge::start(&[&format!("--edge-payment-endpoints={NOWHERE}")]).await;
     let payment_id = Uuid::now_v7().to_string();
-    let answer = edge.get(&format!("/v1/payments/{payment_id}"), &edge.token()).await;
-    answer.assert_refused(503, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+    let response = edge.get(&format!("/v1/payments/{payment_id}"), &edge.token()).await;
+    response.assert_refused(503, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
     let payment = signed(&edge.token(), GetPaymentRequest { payment_id });
-    let answer = PaymentServiceClient::new(edge.channel()).get_payment(payment).await;
-    assert_refused(answer, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+    let response = PaymentServiceClient::new(edge.channel()).get_payment(payment).await;
+    assert_refused(response, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
 }
 
 #[tokio::test]
@@ -118,12 +118,12 @@ async fn what_a_service_refuses_keeps_its_details() {
     let edge = Edge::start(&[]).await;
     let order_id = Uuid::now_v7().to_string();
     let body = json!({"carrier": "DHL", "trackingNumber": "1"}).to_string();
-    let answer = edge.post(&format!("/v1/orders/{order_id}:fulfill"), &edge.token(), body).await;
-    let details = answer.json()["details"].clone();
-    assert_eq!((answer.status, answer.json()["code"].as_i64()), (400, Some(Code::FailedPrecondition as i64)));
+    let response = edge.post(&format!("/v1/orders/{order_id}:fulfill"), &edge.token(), body).await;
+    let details = response.json()["details"].clone();
+    assert_eq!((response.status, response.json()["code"].as_i64()), (400, Some(Code::FailedPrecondition as i64)));
     let of = |kind: &str| {
         let is = |detail: &&serde_json::Value| detail["@type"].as_str().is_some_and(|it| it.ends_with(kind));
-        details.as_array().expect("a list").iter().find(is).cloned().unwrap_or_else(|| panic!("{kind}: {answer:?}"))
+        details.as_array().expect("a list").iter().find(is).cloned().unwrap_or_else(|| panic!("{kind}: {response:?}"))
     };
     assert_eq!(
         (&of("ErrorInfo")["reason"], &of("ErrorInfo")["metadata"]["a"]),
@@ -145,7 +145,7 @@ async fn grpc_web_gets_the_same_errors() {
     let edge = Edge::start(&[]).await;
     let headers = [("content-type", "application/grpc-web+proto"), ("x-grpc-web", "1")];
     let path = "/souk.user.v1.UserService/GetUser";
-    let answer = edge.call(Method::POST, path, &headers, Some(vec![0_u8; 5].into())).await;
-    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("16")), "{answer:?}");
-    assert!(answer.header("grpc-status-details-bin").is_some(), "{answer:?}");
+    let response = edge.call(Method::POST, path, &headers, Some(vec![0_u8; 5].into())).await;
+    assert_eq!((response.status, response.header("grpc-status")), (200, Some("16")), "{response:?}");
+    assert!(response.header("grpc-status-details-bin").is_some(), "{response:?}");
 }

@@ -121,7 +121,7 @@ async fn every_route_has_the_settings_of_its_policy() {
 async fn reads_are_retried_and_writes_are_not() {
     let edge = Edge::start(&[]).await;
     let mut orders = OrderServiceClient::new(edge.channel());
-    orders.list_orders(signed(&edge.token(), ListOrdersRequest::default())).await.expect("the second time it answers");
+    orders.list_orders(signed(&edge.token(), ListOrdersRequest::default())).await.expect("the second time it responds");
     assert_eq!(edge.upstream.calls("ListOrders").len(), 2);
     let cancel = CancelOrderRequest { request_id: "one".to_owned(), order_id: Uuid::now_v7().to_string(), reason: 1 };
     let refused = orders.cancel_order(signed(&edge.token(), cancel)).await.expect_err("it never can");
@@ -135,31 +135,31 @@ async fn only_reachable_replicas_get_calls() {
     let replicas = format!("--edge-user-endpoints={NOWHERE},{}", other.upstream.grpc);
     let edge = Edge::start(&[&replicas, &format!("--edge-jwks-endpoints={}", other.upstream.keys)]).await;
     for call in 0..50 {
-        let answer = edge.get("/v1/users/me", &other.token()).await;
-        assert_eq!(answer.status, 200, "call {call}: {answer:?}");
+        let response = edge.get("/v1/users/me", &other.token()).await;
+        assert_eq!(response.status, 200, "call {call}: {response:?}");
     }
 }
 
 #[tokio::test]
 async fn keys_and_reflection_need_no_token() {
     let edge = Edge::start(&[]).await;
-    let answer = edge.call(Method::GET, "/.well-known/jwks.json", &[], None).await;
-    assert_eq!((answer.status, answer.json()["keys"][0]["kid"].as_str()), (200, Some("test")), "{answer:?}");
+    let response = edge.call(Method::GET, "/.well-known/jwks.json", &[], None).await;
+    assert_eq!((response.status, response.json()["keys"][0]["kid"].as_str()), (200, Some("test")), "{response:?}");
 
     for method in [Method::POST, Method::PUT, Method::DELETE] {
-        let answer = edge.call(method, "/.well-known/jwks.json", &[], Some("{}".into())).await;
-        answer.assert_refused(404, Code::NotFound, "METHOD_NOT_FOUND");
+        let response = edge.call(method, "/.well-known/jwks.json", &[], Some("{}".into())).await;
+        response.assert_refused(404, Code::NotFound, "METHOD_NOT_FOUND");
     }
 
     let list = v1::server_reflection_request::MessageRequest::ListServices(String::new());
     let ask = v1::ServerReflectionRequest { host: String::new(), message_request: Some(list) };
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(edge.channel());
-    let answer = client.server_reflection_info(tokio_stream::once(ask)).await.expect("it needs no token");
-    assert!(answer.into_inner().message().await.expect("an answer").is_some());
+    let response = client.server_reflection_info(tokio_stream::once(ask)).await.expect("it needs no token");
+    assert!(response.into_inner().message().await.expect("a response").is_some());
 
     let list = v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
     let ask = v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(list) };
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(edge.channel());
-    let answer = client.server_reflection_info(tokio_stream::once(ask)).await.expect("it needs no token");
-    assert!(answer.into_inner().message().await.expect("an answer").is_some());
+    let response = client.server_reflection_info(tokio_stream::once(ask)).await.expect("it needs no token");
+    assert!(response.into_inner().message().await.expect("a response").is_some());
 }

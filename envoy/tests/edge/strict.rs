@@ -82,9 +82,9 @@ async fn an_unknown_field_is_refused_by_its_path() {
     client.send(Method::PATCH, "/v1/users/me", r#"{"name": "x"}"#).await.assert_invalid("user.name");
     client.send(Method::PATCH, "/v1/users/me", r#"{"user": {}}"#).await.assert_invalid("user.user");
     let long = "x".repeat(5_000);
-    let answer = client.order(&format!(r#"{{"{long}": 1}}"#)).await;
-    answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
-    assert!(answer.body.len() < 1_000, "a long name is not repeated: {answer:?}");
+    let response = client.order(&format!(r#"{{"{long}": 1}}"#)).await;
+    response.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+    assert!(response.body.len() < 1_000, "a long name is not repeated: {response:?}");
     client.assert_untouched();
 }
 
@@ -210,16 +210,16 @@ async fn what_is_not_json_is_refused_with_any_content_type() {
         {
             let bearer = format!("Bearer {}", client.token);
             let headers = [("authorization", bearer.as_str()), ("content-type", content_type)];
-            let answer = client.edge.call(Method::POST, "/v1/orders", &headers, Some(body.into())).await;
-            answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+            let response = client.edge.call(Method::POST, "/v1/orders", &headers, Some(body.into())).await;
+            response.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
         }
     }
     client.order("  ").await.assert_malformed();
     let bearer = format!("Bearer {}", client.token);
     for odd in [&b"{\"paymentMethod\": \"\xff\"}"[..], b"{\"paymentMethod\": \"\xc0\xaf\"}", b"{\"\xe9\": 1}"] {
         let body = Some(odd.to_vec().into());
-        let answer = client.edge.call(Method::POST, "/v1/orders", &[("authorization", &bearer)], body).await;
-        answer.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
+        let response = client.edge.call(Method::POST, "/v1/orders", &[("authorization", &bearer)], body).await;
+        response.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
     }
     client.assert_untouched();
 }
@@ -234,10 +234,10 @@ async fn bodies_are_bounded_in_depth_in_values_and_in_bytes() {
     let many = vec!["{}"; 20_000].join(",");
     client.order(&format!("{{\"items\": [{many}]}}")).await.assert_malformed();
     // Up to its limit, the edge passes a large valid body; the service refuses it.
-    let answer = client.order(&json!({"paymentMethod": "x".repeat(2_900_000)}).to_string()).await;
-    assert_eq!((answer.status, &answer.json()["details"][0]["domain"]), (400, &json!("souk.order")));
-    let answer = client.order(&json!({"paymentMethod": "x".repeat(3_100_000)}).to_string()).await;
-    answer.assert_refused(413, Code::ResourceExhausted, "BODY_TOO_LARGE");
+    let response = client.order(&json!({"paymentMethod": "x".repeat(2_900_000)}).to_string()).await;
+    assert_eq!((response.status, &response.json()["details"][0]["domain"]), (400, &json!("souk.order")));
+    let response = client.order(&json!({"paymentMethod": "x".repeat(3_100_000)}).to_string()).await;
+    response.assert_refused(413, Code::ResourceExhausted, "BODY_TOO_LARGE");
     client.assert_untouched();
 }
 
@@ -318,17 +318,17 @@ async fn path_query_and_body_must_not_contradict() {
 async fn no_body_is_read_from_a_client_that_may_not_call() {
     let edge = Edge::start(&["--souk-limit-account-count=2", "--souk-limit-account-window=1h"]).await;
     for body in ["{", r#"{"validateonly": true}"#, r#"{"items": "none"}"#] {
-        let answer = edge.call(Method::POST, "/v1/orders", &[], Some(body.into())).await;
-        answer.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
+        let response = edge.call(Method::POST, "/v1/orders", &[], Some(body.into())).await;
+        response.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
         for forged in ["garbage", "a.b.c", &sign(&make_key(), json!({}))] {
-            let answer = edge.post("/v1/orders", forged, body).await;
-            answer.assert_refused(401, Code::Unauthenticated, "TOKEN_INVALID");
+            let response = edge.post("/v1/orders", forged, body).await;
+            response.assert_refused(401, Code::Unauthenticated, "TOKEN_INVALID");
         }
     }
     for authorization in ["", "authorization: Bearer garbage\r\n"] {
         let head = "POST /v1/orders HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1000000";
-        let answer = edge.send_raw(&format!("{head}\r\n{authorization}\r\n{{")).await;
-        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        let response = edge.send_raw(&format!("{head}\r\n{authorization}\r\n{{")).await;
+        assert!(response.starts_with("HTTP/1.1 401 "), "{response}");
     }
     let log_in = || edge.call(Method::POST, "/v1/sessions", &[], Some(r#"{"mail": 1}"#.into()));
     for _ in 0..2 {
@@ -343,18 +343,22 @@ async fn a_body_may_be_absent_or_come_in_pieces() {
     let bearer = format!("Bearer {}", client.token);
     let path = format!("/v1/orders/{ID}:cancel");
     for body in [None, Some(reqwest::Body::from(""))] {
-        let answer = client.edge.call(Method::POST, &path, &[("authorization", &bearer)], body).await;
-        assert_eq!(answer.json()["details"][0]["domain"], "souk.order", "the service says what is missing: {answer:?}");
+        let response = client.edge.call(Method::POST, &path, &[("authorization", &bearer)], body).await;
+        assert_eq!(
+            response.json()["details"][0]["domain"],
+            "souk.order",
+            "the service says what is missing: {response:?}"
+        );
     }
     let send_by_byte = async |body: &str| {
         let pieces: String = body.chars().map(|piece| format!("1\r\n{piece}\r\n")).collect();
         let head = "POST /v1/orders HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked";
         client.edge.send_raw(&format!("{head}\r\nauthorization: {bearer}\r\n\r\n{pieces}0\r\n\r\n")).await
     };
-    let answer = send_by_byte(&order_with("")).await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    let answer = send_by_byte(&order_with(r#", "validateonly": true"#)).await;
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(r#""field":"validateonly""#), "{answer}");
+    let response = send_by_byte(&order_with("")).await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    let response = send_by_byte(&order_with(r#", "validateonly": true"#)).await;
+    assert!(response.starts_with("HTTP/1.1 400 ") && response.contains(r#""field":"validateonly""#), "{response}");
     assert_eq!(client.edge.upstream.calls("CreateOrder").len(), 1);
     // With trailers the last chunk is not known, unless the length was sent before.
     let send_with_trailers = async |body: String, length: Option<usize>| {
@@ -368,7 +372,7 @@ async fn a_body_may_be_absent_or_come_in_pieces() {
         let mut channel = client.edge.channel();
         poll_fn(|context| GrpcService::poll_ready(&mut channel, context)).await.expect("Envoy listens");
         let request = request.body(Body::new(body)).expect("a request");
-        GrpcService::call(&mut channel, request).await.expect("Envoy answers").status().as_u16()
+        GrpcService::call(&mut channel, request).await.expect("Envoy responds").status().as_u16()
     };
     let (good, bad) = (order_with(""), order_with(r#", "validateonly": true"#));
     assert_eq!(send_with_trailers(good.clone(), None).await, 400);
@@ -416,8 +420,8 @@ async fn no_other_spelling_of_a_path_gets_past() {
         "/souk.payment.v1.PaymentService/RefundPayment".to_owned(),
     ] {
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            let answer = client.send(method.clone(), &path, odd).await;
-            assert!([400, 404].contains(&answer.status), "{method} {path}: {answer:?}");
+            let response = client.send(method.clone(), &path, odd).await;
+            assert!([400, 404].contains(&response.status), "{method} {path}: {response:?}");
         }
     }
     client.assert_untouched();

@@ -25,13 +25,13 @@ async fn a_good_token_passes_and_so_does_what_the_services_need() {
     let edge = Edge::start(&[]).await;
     let bearer = format!("Bearer {}", edge.token());
     let headers = [("authorization", bearer.as_str()), ("idempotency-key", "one")];
-    let answer = edge.call(Method::GET, ME, &headers, None).await;
-    assert_eq!((answer.status, &answer.json()["user"]["userId"]), (200, &json!("me")), "{answer:?}");
+    let response = edge.call(Method::GET, ME, &headers, None).await;
+    assert_eq!((response.status, &response.json()["user"]["userId"]), (200, &json!("me")), "{response:?}");
 
     let mut request = signed(&edge.token(), me());
     request.set_timeout(std::time::Duration::from_secs(3));
-    let answer = UserServiceClient::new(edge.channel()).get_user(request).await.expect("the token is good");
-    assert_eq!(answer.into_inner().user.expect("a user").user_id, "me");
+    let response = UserServiceClient::new(edge.channel()).get_user(request).await.expect("the token is good");
+    assert_eq!(response.into_inner().user.expect("a user").user_id, "me");
 
     let calls = edge.upstream.calls("GetUser");
     let header = |call: usize, name: &str| calls[call].get(name).and_then(|value| value.to_str().ok());
@@ -58,18 +58,18 @@ async fn tokens_that_are_not_ours_are_refused_over_rest_and_grpc_alike() {
         (format!("eyJhbGciOiJub25lIn0.{payload}."), "TOKEN_INVALID"),
         ("garbage".to_owned(), "TOKEN_INVALID"),
     ] {
-        let answer = edge.get(ME, &token).await;
-        answer.assert_refused(401, Code::Unauthenticated, reason);
-        assert!(answer.header("www-authenticate").is_some_and(|it| it.contains("invalid_token")), "{answer:?}");
-        let answer = UserServiceClient::new(edge.channel()).get_user(signed(&token, me())).await;
-        let challenge = answer.as_ref().err().and_then(|status| status.metadata().get("www-authenticate")).cloned();
-        assert!(challenge.is_some_and(|it| it == "Bearer realm=\"souk\", error=\"invalid_token\""), "{answer:?}");
-        assert_refused(answer, Code::Unauthenticated, reason);
+        let response = edge.get(ME, &token).await;
+        response.assert_refused(401, Code::Unauthenticated, reason);
+        assert!(response.header("www-authenticate").is_some_and(|it| it.contains("invalid_token")), "{response:?}");
+        let response = UserServiceClient::new(edge.channel()).get_user(signed(&token, me())).await;
+        let challenge = response.as_ref().err().and_then(|status| status.metadata().get("www-authenticate")).cloned();
+        assert!(challenge.is_some_and(|it| it == "Bearer realm=\"souk\", error=\"invalid_token\""), "{response:?}");
+        assert_refused(response, Code::Unauthenticated, reason);
     }
     for other in [vec![], vec![("authorization", "Basic dTpw")]] {
-        let answer = edge.call(Method::GET, ME, &other, None).await;
-        answer.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
-        assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"souk\""));
+        let response = edge.call(Method::GET, ME, &other, None).await;
+        response.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
+        assert_eq!(response.header("www-authenticate"), Some("Bearer realm=\"souk\""));
     }
     assert_refused(UserServiceClient::new(edge.channel()).get_user(me()).await, Code::Unauthenticated, "TOKEN_MISSING");
     assert!(edge.upstream.calls("GetUser").is_empty(), "no call reached the service");
@@ -80,10 +80,14 @@ async fn tokens_that_are_not_ours_are_refused_over_rest_and_grpc_alike() {
 async fn a_401_of_a_service_has_a_challenge() {
     let edge = Edge::start(&[]).await;
     let payment_id = uuid::Uuid::now_v7().to_string();
-    let answer = edge.get(&format!("/v1/payments/{payment_id}/ledger"), &edge.token()).await;
-    assert_eq!((answer.status, &answer.json()["details"][0]["domain"]), (401, &json!("souk.payment")), "{answer:?}");
+    let response = edge.get(&format!("/v1/payments/{payment_id}/ledger"), &edge.token()).await;
+    assert_eq!(
+        (response.status, &response.json()["details"][0]["domain"]),
+        (401, &json!("souk.payment")),
+        "{response:?}"
+    );
     let challenge = "Bearer realm=\"souk\", error=\"invalid_token\"";
-    assert_eq!(answer.header("www-authenticate"), Some(challenge));
+    assert_eq!(response.header("www-authenticate"), Some(challenge));
     let ledger = signed(&edge.token(), GetLedgerRequest { payment_id });
     let status = PaymentServiceClient::new(edge.channel()).get_ledger(ledger).await.expect_err("it is refused");
     assert_eq!(status.metadata().get("www-authenticate").expect("it says so"), challenge);
@@ -94,8 +98,8 @@ async fn the_scheme_is_read_in_any_case_and_any_spaces_follow() {
     let edge = Edge::start(&[]).await;
     let token = edge.token();
     for scheme in ["Bearer ", "bearer ", "BEARER ", "bEaReR   ", "Bearer   "] {
-        let answer = edge.call(Method::GET, ME, &[("authorization", &format!("{scheme}{token}"))], None).await;
-        assert_eq!(answer.status, 200, "{scheme}: {answer:?}");
+        let response = edge.call(Method::GET, ME, &[("authorization", &format!("{scheme}{token}"))], None).await;
+        assert_eq!(response.status, 200, "{scheme}: {response:?}");
         let mut request = Request::new(me());
         let credentials = format!("{scheme}{token}").parse().expect("a token is visible text");
         request.metadata_mut().insert("authorization", credentials);
@@ -106,11 +110,11 @@ async fn the_scheme_is_read_in_any_case_and_any_spaces_follow() {
         assert!(arrived.starts_with("Bearer ") && arrived.ends_with(&token), "{arrived}");
     }
     for scheme in ["bearer", "Bearer", "Token "] {
-        let answer = edge.call(Method::GET, ME, &[("authorization", &format!("{scheme}{token}"))], None).await;
-        answer.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
+        let response = edge.call(Method::GET, ME, &[("authorization", &format!("{scheme}{token}"))], None).await;
+        response.assert_refused(401, Code::Unauthenticated, "TOKEN_MISSING");
     }
-    let answer = edge.call(Method::GET, ME, &[("authorization", "bearer garbage")], None).await;
-    answer.assert_refused(401, Code::Unauthenticated, "TOKEN_INVALID");
+    let response = edge.call(Method::GET, ME, &[("authorization", "bearer garbage")], None).await;
+    response.assert_refused(401, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
 #[tokio::test]
@@ -121,8 +125,8 @@ async fn a_token_in_the_query_is_refused_and_not_logged() {
     edge.call(Method::GET, &path, &[], None).await.assert_refused(400, Code::InvalidArgument, "REQUEST_INVALID");
     let path = format!("{GET_USER}?access_token={token}");
     let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
-    let answer = edge.call(Method::POST, &path, &grpc, None).await;
-    assert_eq!(answer.header("grpc-status"), Some("16"), "{answer:?}");
+    let response = edge.call(Method::POST, &path, &grpc, None).await;
+    assert_eq!(response.header("grpc-status"), Some("16"), "{response:?}");
     assert!(edge.upstream.calls("GetUser").is_empty(), "no call reached the service");
 
     edge.call(Method::GET, "/last", &[], None).await;
@@ -143,7 +147,7 @@ async fn spans_have_the_rpc_and_no_query() {
         edge.call(Method::POST, &format!("{GET_USER}?access_token={token}"), &grpc, None).await;
         edge.get(ME, &token).await;
         let traced = collector.upstream.traced();
-        // One of each: refused by the transcoder, refused for its token, and answered.
+        // One of each: refused by the transcoder, refused for its token, and served.
         let seen = [ME, "An access token is required", GET_USER].iter().all(|it| traced.contains(it));
         seen.then_some(traced)
     };
@@ -161,9 +165,9 @@ async fn spans_have_the_rpc_and_no_query() {
 async fn without_keys_tokens_are_refused_and_public_calls_pass() {
     let edge = Edge::start(&[&format!("--edge-jwks-endpoints={NOWHERE}")]).await;
     edge.get(ME, &edge.token()).await.assert_refused(503, Code::Unavailable, "KEYS_UNAVAILABLE");
-    let answer = UserServiceClient::new(edge.channel()).get_user(signed(&edge.token(), me())).await;
-    assert_refused(answer, Code::Unavailable, "KEYS_UNAVAILABLE");
+    let response = UserServiceClient::new(edge.channel()).get_user(signed(&edge.token(), me())).await;
+    assert_refused(response, Code::Unavailable, "KEYS_UNAVAILABLE");
     let credentials = json!({"email": "a@example.com", "password": "a long enough one"});
-    let answer = edge.call(Method::POST, "/v1/sessions", &[], Some(credentials.to_string().into())).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = edge.call(Method::POST, "/v1/sessions", &[], Some(credentials.to_string().into())).await;
+    assert_eq!(response.status, 200, "{response:?}");
 }

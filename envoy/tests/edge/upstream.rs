@@ -83,7 +83,7 @@ pub(crate) async fn start(keys: JwkSet) -> Upstream {
     Upstream { grpc, keys: address, services, spans }
 }
 
-/// A role that answers UNIMPLEMENTED and records the bytes of the last request.
+/// A role that responds UNIMPLEMENTED and records the bytes of the last request.
 pub(crate) struct Recorder {
     pub(crate) address: SocketAddr,
     last: Arc<Mutex<Option<Bytes>>>,
@@ -220,13 +220,13 @@ impl OrderService for Services {
         Ok(Response::new(CreateOrderResponse::default()))
     }
 
-    /// Never answers.
+    /// Never responds.
     async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
         self.note("GetOrder", &request);
         std::future::pending().await
     }
 
-    /// Fails the first time, then answers.
+    /// Fails the first time, then responds.
     async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
         match self.note("ListOrders", &request) {
             0 => Err(Status::unavailable("not yet")),

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::boot::metrics::{self, ByConsumer};
+use chassis::event::inbox::MAX_PER_TRANSACTION;
 use chassis::event::{Consumer, Record};
 use chassis::event::{dead_letter, inbox};
 use chassis::{Backoff, Clock, Unexpected};
@@ -18,10 +19,8 @@ use crate::wire;
 
 /// How many events of a partition may wait in memory. When the queue is full, reading stops for all partitions.
 const QUEUE: usize = 1_024;
-/// How many of them share a transaction.
-const BATCH: usize = 32;
-const FASTEST_RETRY: Duration = Duration::from_millis(10);
-const SLOWEST_RETRY: Duration = Duration::from_secs(5);
+const MIN_BACKOFF: Duration = Duration::from_millis(10);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 static UNREADABLE: LazyLock<Family<ByConsumer, Counter>> =
     LazyLock::new(|| metrics::register("events_unreadable", "Records that are no events of ours", Family::default()));
@@ -98,14 +97,14 @@ pub(crate) struct Worker {
 impl Worker {
     /// Runs until `stop` is cancelled or the partition is revoked. A started batch is finished first.
     pub(crate) async fn run<C: ConsumerContext>(mut self, source: Arc<StreamConsumer<C>>) {
-        let mut items = Vec::with_capacity(BATCH);
+        let mut items = Vec::with_capacity(MAX_PER_TRANSACTION);
         loop {
             tokio::select! {
                 biased;
                 () = self.partition.revoked.cancelled() => return,
                 () = self.stop.cancelled() => return,
                 // The channel is never closed: the worker holds a sender, too.
-                _ = self.waiting.recv_many(&mut items, BATCH) => {}
+                _ = self.waiting.recv_many(&mut items, MAX_PER_TRANSACTION) => {}
             }
             let last = items.last().map(|item| item.offset);
             let (mut records, mut unreadable) = (Vec::new(), Vec::new());
@@ -133,7 +132,7 @@ impl Worker {
 
     /// Retries with backoff until `attempt` succeeds. Returns false if it stops before, or the partition is revoked.
     async fn retry<F: Future<Output = Result<(), Unexpected>>>(&self, attempt: impl Fn() -> F) -> bool {
-        let (backoff, mut failures) = (Backoff::new(FASTEST_RETRY, SLOWEST_RETRY), 0);
+        let (backoff, mut failures) = (Backoff::new(MIN_BACKOFF, MAX_BACKOFF), 0);
         while let Err(error) = attempt().await {
             failures += 1;
             self.log_failure(&error, failures);

@@ -11,15 +11,15 @@ use sqlx::PgPool;
 use crate::topics::record_name;
 
 /// How many dead letters are read of each service: more do not change the result.
-const MOST_PARKED: i64 = 1_000;
+const MAX_PARKED: i64 = 1_000;
 /// How many discarded dead letters are read of each service, the oldest first.
-const MOST_DISCARDED: i64 = 100_000;
+const MAX_DISCARDED: i64 = 100_000;
 
 /// I4: a key is parked until an operator redrives or discards its dead letters. An earlier discard does not exempt it.
 pub(crate) async fn check_parked(databases: &[&PgPool]) -> Result<Finding, Unexpected> {
     let mut finding = Finding::new("I4", "parked keys");
     for db in databases {
-        for letter in dead_letter::list(db, None, 0, MOST_PARKED).await? {
+        for letter in dead_letter::list(db, None, 0, MAX_PARKED).await? {
             finding.add(letter.record.key, Some(format!("parked for {}: {}", letter.consumer, letter.error)));
         }
     }
@@ -40,7 +40,7 @@ impl Discarded {
     pub(crate) async fn read(databases: &[&PgPool], payment: &PgPool) -> Result<Self, Unexpected> {
         let (mut count, mut names, mut keys) = (0, Vec::new(), Vec::new());
         for db in databases {
-            for record in dead_letter::discarded(db, MOST_DISCARDED).await? {
+            for record in dead_letter::discarded(db, MAX_DISCARDED).await? {
                 count += 1;
                 if record.key.is_nil() {
                     names.push(record_name(&record.topic, record.partition, record.offset));

@@ -45,7 +45,7 @@ pub(crate) const INVARIANTS: [Invariant; 11] = [
     Invariant {
         name: "I6",
         promise: "one idempotency key has one effect",
-        checked: "every order against the stored answers; the keys in the clients' journal",
+        checked: "every order against the stored responses; the keys in the clients' journal",
         unchecked: "",
     },
     Invariant {

@@ -14,16 +14,16 @@ use uuid::Uuid;
 
 use crate::Error;
 
-/// The kind of attempts that make orders.
+/// The operation that makes orders.
 const CREATE: &str = "create";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     Ok,
-    /// Definitely not done.
+    /// Certainly without an effect.
     Refused,
-    /// No answer, or one that leaves it open.
+    /// No response, or one that does not tell.
     Unknown,
 }
 
@@ -31,7 +31,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Attempt {
     pub(crate) attempt: Value,
     pub(crate) key: String,
-    pub(crate) kind: String,
+    #[serde(rename = "kind")]
+    pub(crate) operation: String,
     pub(crate) outcome: Outcome,
     #[serde(default)]
     pub(crate) order_id: Option<Uuid>,
@@ -52,7 +53,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// I6 and I8. The journal is kept in memory; orders are read a `range` at a time.
     pub(crate) async fn check(&self, db: &PgPool, range: i64) -> Result<Vec<Finding>, Error> {
-        let creations = self.attempts.iter().filter(|attempt| attempt.kind == CREATE);
+        let creations = self.attempts.iter().filter(|attempt| attempt.operation == CREATE);
         let keys: HashSet<_> = creations.map(|attempt| attempt.key.as_str()).collect();
         let made = order::check::orders_by_key(db, |key| keys.contains(key)).await?;
         let mut once = check_once(&self.attempts, &made);
@@ -87,8 +88,10 @@ pub(crate) fn check_durable(attempts: &[Attempt], orders: &HashSet<Uuid>) -> Fin
     for attempt in attempts.iter().filter(|attempt| attempt.outcome == Outcome::Ok) {
         let why = match attempt.order_id {
             Some(order_id) if orders.contains(&order_id) => None,
-            Some(order_id) => Some(format!("{} was acknowledged, but order {order_id} does not exist", attempt.kind)),
-            None if attempt.kind == CREATE => Some("it was acknowledged without an order".to_owned()),
+            Some(order_id) => {
+                Some(format!("{} was acknowledged, but order {order_id} does not exist", attempt.operation))
+            }
+            None if attempt.operation == CREATE => Some("it was acknowledged without an order".to_owned()),
             None => None,
         };
         finding.add(&attempt.attempt, why);
@@ -99,7 +102,7 @@ pub(crate) fn check_durable(attempts: &[Attempt], orders: &HashSet<Uuid>) -> Fin
 /// I6: a key created one order at most, however often it was tried.
 pub(crate) fn check_once(attempts: &[Attempt], made: &[(String, Uuid)]) -> Finding {
     let mut by_key = BTreeMap::<&str, Vec<&Attempt>>::new();
-    for attempt in attempts.iter().filter(|attempt| attempt.kind == CREATE) {
+    for attempt in attempts.iter().filter(|attempt| attempt.operation == CREATE) {
         by_key.entry(&attempt.key).or_default().push(attempt);
     }
     let mut made_by_key = HashMap::<&str, HashSet<Uuid>>::new();

@@ -82,7 +82,7 @@ const SIZES: Sizes = Sizes { rows_per_range: 10_000, keys_in_memory: 900_000 };
 
 /// Everything that is read.
 struct Sources {
-    /// The databases of all services of the roster: no secret is in any of them.
+    /// The databases of all services, which are scanned for secrets.
     databases: Vec<(Role, PgPool)>,
     inventory: PgPool,
     order: PgPool,
@@ -100,8 +100,8 @@ impl Sources {
     fn open(config: &Config, options: &Options, databases: &Databases) -> Result<Self, Error> {
         let invalid = |variable: &str, why| Error::Config { variable: variable.to_owned(), why };
         let pool = |role: Role| {
-            let pool = db::pool_with_timeout(databases.url(role), 4, config.check_statement_timeout);
-            pool.map_err(|why| invalid(&role.variable("database_url"), why))
+            let pool = db::pool_with_timeout(databases.of(role), 4, config.check_statement_timeout);
+            pool.map_err(|error| invalid(&role.variable(error.setting), error.why))
         };
         let databases = roster::services().map(|role| Ok((role, pool(role)?))).collect::<Result<Vec<_>, Error>>()?;
         let [inventory, order, payment] =
@@ -128,13 +128,14 @@ impl Sources {
         })
     }
 
-    /// The time that is taken for now. At rest it is later: what must hold a minute after the last change must hold at once.
+    /// The time of the check. With `at_rest` it is a day later: a condition that must hold a minute after the last change must hold
+    /// now.
     fn as_of(&self) -> OffsetDateTime {
         Clock::System.now() + if self.at_rest { time::Duration::DAY } else { time::Duration::ZERO }
     }
 }
 
-/// Of one service.
+/// The database of one service.
 fn database(all: &[(Role, PgPool)], role: Role) -> PgPool {
     let found = all.iter().find(|(it, _)| *it == role);
     found.expect("every service of the roster has a database").1.clone()
@@ -189,9 +190,9 @@ async fn check(sources: &Sources) -> Result<Vec<Finding>, Error> {
             other => return Err(Unexpected::Broken(format!("I5 of {other} has no check")).into()),
         });
     }
-    progress::set("I6: answers to requests".to_owned());
-    let answers = || single(order::check::check_answers(order, Clock::System.now(), *keys));
-    findings.extend(sources.recheck(answers).await?);
+    progress::set("I6: stored responses".to_owned());
+    let responses = || single(order::check::check_responses(order, Clock::System.now(), *keys));
+    findings.extend(sources.recheck(responses).await?);
     if let Some(journal) = &sources.journal {
         progress::set("I6, I8: the journal".to_owned());
         findings.extend(sources.recheck(|| journal.check(order, *rows)).await?);

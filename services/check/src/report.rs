@@ -1,6 +1,6 @@
 //! Prints the report: one line for each invariant, and its violations.
 
-use chassis::check::{Finding, MOST_VIOLATIONS};
+use chassis::check::{Finding, MAX_VIOLATIONS};
 
 use crate::invariants::{INVARIANTS, Invariant};
 use crate::secrets::Scan;
@@ -38,7 +38,7 @@ fn describe(finding: &Finding) -> String {
     let Finding { subject, checked, violations, exempted, .. } = finding;
     let wrong = match violations.len() {
         0 => String::new(),
-        MOST_VIOLATIONS => format!("at least {MOST_VIOLATIONS} of "),
+        MAX_VIOLATIONS => format!("at least {MAX_VIOLATIONS} of "),
         wrong => format!("{wrong} of "),
     };
     let exempted =

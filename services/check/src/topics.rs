@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bus::{Replayed, Unreadable};
 use chassis::Unexpected;
-use chassis::check::{Exemptions, Finding, MOST_VIOLATIONS};
+use chassis::check::{Exemptions, Finding, MAX_VIOLATIONS};
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -17,7 +17,7 @@ use crate::recheck::single;
 use crate::{Error, Sources, progress};
 
 /// How many keys are kept in memory that were not recorded before the topic was read.
-const MOST_UNRECORDED: usize = 100_000;
+const MAX_UNRECORDED: usize = 100_000;
 /// After how many records progress is printed.
 const PROGRESS_EVERY: u64 = 10_000;
 
@@ -158,7 +158,7 @@ impl Keys {
         }
         if !self.keys.contains_key(&key) {
             // Recorded since, or never. A key that is ignored here is found when the check is repeated.
-            if self.unrecorded == MOST_UNRECORDED {
+            if self.unrecorded == MAX_UNRECORDED {
                 return;
             }
             self.unrecorded += 1;
@@ -222,7 +222,7 @@ impl Keys {
         self.keys.retain(|_, versions| versions.in_order > 0 || versions.out_of_order > 0);
         let mut left: Vec<_> = self.keys.into_iter().collect();
         left.sort_unstable_by_key(|(key, _)| *key);
-        for (key, Versions { in_order, out_of_order, .. }) in left.into_iter().take(MOST_VIOLATIONS) {
+        for (key, Versions { in_order, out_of_order, .. }) in left.into_iter().take(MAX_VIOLATIONS) {
             let why = format!("{}, but nothing is recorded", describe(in_order, out_of_order));
             self.finding.add_unless_exempt(&self.exemptions, key, Some(why));
         }

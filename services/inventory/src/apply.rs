@@ -18,20 +18,20 @@ use crate::ids::{OrderId, UserId};
 use crate::record::Changes;
 use crate::reservation::{Decision, OrderPhase, Reservation, decide};
 use crate::service::Service;
-use crate::stock::{self, Line, Shelves};
+use crate::stock::{Line, LockedStock, units_held};
 
-/// The state of an order at one of its versions, from an event or from an answer of the order service.
+/// The state of an order at one of its versions, from an event or from a response of the order service.
 pub(crate) struct OrderUpdate {
     pub(crate) order_id: OrderId,
-    /// Absent in answers of the order service, and in events of the first releases.
+    /// Absent in responses of the order service, and in events of the first releases.
     pub(crate) user_id: Option<UserId>,
     pub(crate) version: i64,
     pub(crate) phase: OrderPhase,
-    /// What a placed order wants; empty otherwise.
+    /// The lines of a placed order; empty otherwise.
     pub(crate) lines: Vec<Line>,
-    /// The event, if it was one.
+    /// The id of the event; none for a response.
     pub(crate) event_id: Option<Uuid>,
-    /// The trace that it is a part of.
+    /// The trace of the event.
     pub(crate) span: Span,
 }
 
@@ -46,22 +46,22 @@ pub(crate) async fn apply(
     let lines = reservations.values().flat_map(|reservation| &reservation.lines).chain(wanted);
     let skus: BTreeSet<_> = lines.map(|line| line.sku.clone()).collect();
     let skus = Vec::from_iter(skus);
-    let shelves = Shelves::lock(tx, &skus).await?;
+    let stock = LockedStock::lock(tx, &skus).await?;
     let held = match service.max_units {
         Some(_) => {
             let user_ids: BTreeSet<_> = updates.iter().filter_map(|update| update.user_id).collect();
-            stock::held(tx, &Vec::from_iter(user_ids), &skus).await?
+            units_held(tx, &Vec::from_iter(user_ids), &skus).await?
         }
         None => HashMap::new(),
     };
-    let mut changes = Changes::new(service, shelves, held);
+    let mut changes = Changes::new(service, stock, held);
     for update in updates {
-        let _part_of = update.span.enter();
+        let _span = update.span.enter();
         let reservation = reservations.entry(update.order_id).or_default();
         let known = reservation.state.map(|state| (state, reservation.order_version));
         match decide(known, update.phase, update.version) {
             Decision::Ignore => {}
-            Decision::Impossible => {
+            Decision::Contradiction => {
                 let (phase, state) = (update.phase, reservation.state);
                 return Err(HandleError::Poisoned(format!(
                     "an order is not {phase:?} while its reservation is {state:?}"

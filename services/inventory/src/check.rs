@@ -80,7 +80,7 @@ pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid,
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.version)).collect())
 }
 
-/// Whether the units of the orders of a range are held or sold. Orders without units are not in the answer.
+/// Whether the units of the orders of a range are held or sold. Orders without units are left out.
 pub async fn held_or_sold(db: &PgPool, range: Range) -> Result<HashMap<Uuid, Holding>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, state = 'SOLD' as "sold!" from reservation

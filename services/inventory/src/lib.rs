@@ -32,18 +32,23 @@ use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use service::{Service, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/inventory");
-pub static SCHEMA: Schema = Schema { service: "inventory", migrator: &MIGRATOR, append_only: &["reservation_history"] };
+pub static SCHEMA: Schema = Schema {
+    service: "inventory",
+    migrator: &MIGRATOR,
+    append_only: &["reservation_history"],
+    consumes: on_event::TOPICS,
+};
 
 /// The inventory service.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     #[command(flatten)]
     foundation: Foundation,
-    /// The order service, which is asked about old holds.
+    /// The order service. Old holds read the state of their orders from it.
     #[arg(default_value = "http://127.0.0.1:9005")]
     order_url: client::Url,
-    /// How old a hold is when the order service is asked about its order, and asked again: longer than an order without trouble
-    /// takes.
+    /// How old a hold is when the state of its order is read, and the interval at which it is read again: longer than an order
+    /// normally takes.
     #[arg(default_value = "1m", value_parser = parse_duration)]
     hold_limit: Duration,
     /// How many units of one SKU a customer's orders may hold at once, before they are sold: against hoarding. 0 means any

@@ -1,5 +1,5 @@
-//! How changes of reservations are recorded: the stock that they move, their rows and history, and the events, with one
-//! statement for all tables and one for the events, however many they are.
+//! Records changes of reservations: stock, rows, history and events, with one statement for all tables and one for the events,
+//! however many there are.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,12 +17,12 @@ use crate::apply::OrderUpdate;
 use crate::ids::{OrderId, UserId};
 use crate::reservation::{Reservation, State, Step};
 use crate::service::Service;
-use crate::stock::{HOLD, Line, Move, RELEASE, RETURN, SELL, Shelves, Shortage};
+use crate::stock::{Change, HOLD, Line, LockedStock, RELEASE, RETURN, SELL, Shortage};
 
 /// What one transaction records, while reservations and stock are locked.
 pub(crate) struct Changes<'a> {
     service: &'a Service,
-    shelves: Shelves,
+    stock: LockedStock,
     /// How many units a customer holds of a SKU; counted only where there is a cap.
     held: HashMap<(UserId, String), i64>,
     history: Vec<(OrderId, i64, State)>,
@@ -30,27 +30,27 @@ pub(crate) struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    pub(crate) fn new(service: &'a Service, shelves: Shelves, held: HashMap<(UserId, String), i64>) -> Self {
-        Self { service, shelves, held, history: vec![], events: Batch::default() }
+    pub(crate) fn new(service: &'a Service, stock: LockedStock, held: HashMap<(UserId, String), i64>) -> Self {
+        Self { service, stock, held, history: vec![], events: Batch::default() }
     }
 
     pub(crate) fn record(&mut self, update: &OrderUpdate, reservation: &mut Reservation, step: Step) {
         let (state, event) = match step {
             Step::Hold => self.hold(update, reservation),
             Step::Sell => {
-                self.shift(reservation, SELL);
+                self.change_stock(reservation, SELL);
                 (State::Sold, Some(Event::StockSold(StockSold {})))
             }
             Step::Release => {
-                self.shift(reservation, RELEASE);
+                self.change_stock(reservation, RELEASE);
                 (State::Released, Some(Event::StockReleased(StockReleased {})))
             }
             Step::Return => {
-                self.shift(reservation, RETURN);
+                self.change_stock(reservation, RETURN);
                 (State::Returned, Some(Event::StockReturned(StockReturned {})))
             }
-            // No stock moves, so nothing is published.
-            Step::Block => (State::Released, None),
+            // No stock changes, so nothing is published.
+            Step::Tombstone => (State::Released, None),
         };
         reservation.is_new |= reservation.state.is_none();
         reservation.is_changed = true;
@@ -70,7 +70,7 @@ impl<'a> Changes<'a> {
         let shortages = update.lines.iter().filter_map(|line| self.shortage(line, update.user_id));
         let shortages: Vec<_> = shortages.map(Shortage::into_proto).collect();
         if shortages.is_empty() {
-            self.shift(reservation, HOLD);
+            self.change_stock(reservation, HOLD);
             (State::Held, Some(Event::StockReserved(StockReserved {})))
         } else {
             (State::Rejected, Some(Event::StockRejected(StockRejected { shortages })))
@@ -79,7 +79,7 @@ impl<'a> Changes<'a> {
 
     /// Why a line cannot be held, if it cannot.
     fn shortage(&self, line: &Line, user_id: Option<UserId>) -> Option<Shortage> {
-        let (requested, available) = (line.quantity, self.shelves.available(&line.sku));
+        let (requested, available) = (line.quantity, self.stock.available(&line.sku));
         let short = |available, reason| Some(Shortage { sku: line.sku.clone(), requested, available, reason });
         if available < i64::from(requested) {
             return short(available, "STOCK_SHORT");
@@ -89,11 +89,12 @@ impl<'a> Changes<'a> {
         if room < i64::from(requested) { short(room, "HOLD_CAP") } else { None }
     }
 
-    fn shift(&mut self, reservation: &Reservation, to: Move) {
+    fn change_stock(&mut self, reservation: &Reservation, change: Change) {
         for line in &reservation.lines {
-            self.shelves.shift(line, to);
+            self.stock.add(line, change);
             if let Some(user_id) = reservation.user_id {
-                *self.held.entry((user_id, line.sku.clone())).or_default() += to.reserved * i64::from(line.quantity);
+                *self.held.entry((user_id, line.sku.clone())).or_default() +=
+                    change.reserved * i64::from(line.quantity);
             }
         }
     }
@@ -122,7 +123,7 @@ impl<'a> Changes<'a> {
         if self.history.is_empty() {
             return Ok(());
         }
-        write(tx, reservations, &self.shelves.moves, &self.history, self.service.clock.now()).await?;
+        write(tx, reservations, &self.stock.changes, &self.history, self.service.clock.now()).await?;
         Ok(self.events.append(tx).await?)
     }
 }
@@ -131,11 +132,11 @@ impl<'a> Changes<'a> {
 async fn write(
     tx: &mut PgConnection,
     reservations: &BTreeMap<OrderId, Reservation>,
-    moves: &BTreeMap<String, Move>,
+    stock: &BTreeMap<String, Change>,
     history: &[(OrderId, i64, State)],
     now: OffsetDateTime,
 ) -> Result<(), Unexpected> {
-    let moves = Vec::from_iter(moves);
+    let stock = Vec::from_iter(stock);
     let changed: Vec<_> = reservations.iter().filter(|(_, reservation)| reservation.is_changed).collect();
     let new = changed.iter().filter(|(_, reservation)| reservation.is_new);
     let lines: Vec<_> =
@@ -164,10 +165,10 @@ async fn write(
          insert into reservation_history (order_id, version, state, at)
          select order_id, version, state, $5 from unnest($14::uuid[], $15::bigint[], $16::text[])
            as step (order_id, version, state)",
-        &column(&moves, |(sku, _)| sku.as_str()) as &[&str],
-        &column(&moves, |(_, sum)| sum.available),
-        &column(&moves, |(_, sum)| sum.reserved),
-        &column(&moves, |(_, sum)| sum.sold),
+        &column(&stock, |(sku, _)| sku.as_str()) as &[&str],
+        &column(&stock, |(_, sum)| sum.available),
+        &column(&stock, |(_, sum)| sum.reserved),
+        &column(&stock, |(_, sum)| sum.sold),
         now,
         &column(&changed, |(order_id, _)| **order_id) as &[OrderId],
         &column(&changed, |(_, reservation)| reservation.user_id) as &[Option<UserId>],

@@ -50,8 +50,8 @@ pub(crate) enum Decision {
     Record(Step),
     /// A repeat, or the end of an order for which nothing is held.
     Ignore,
-    /// An order service that works never says this in this state: the event becomes a dead letter.
-    Impossible,
+    /// A correct order service never sends this in this state: the event becomes a dead letter.
+    Contradiction,
 }
 
 /// What happens to a reservation.
@@ -62,12 +62,12 @@ pub(crate) enum Step {
     Sell,
     Release,
     Return,
-    /// The order ended before anything was held: its reservation is released at once, so that nothing ever will be held.
-    Block,
+    /// The order ended before anything was held: the reservation is inserted as released, so that a late OrderPlaced holds nothing.
+    Tombstone,
 }
 
-/// `known`: the state, and the version of the order that led to it. `version`: the order's in this phase, as an event or an
-/// answer of the order service says, which may be ahead of the events.
+/// `known`: the state, and the version of the order that led to it. `version`: the order's in this phase, from an event or from a
+/// response of the order service, which may be ahead of the events.
 pub(crate) fn decide(known: Option<(State, i64)>, phase: OrderPhase, version: i64) -> Decision {
     use State::{Held, Rejected, Released, Returned, Sold};
     if known.is_some_and(|(_, known)| version <= known) {
@@ -78,16 +78,16 @@ pub(crate) fn decide(known: Option<(State, i64)>, phase: OrderPhase, version: i6
         (Some(Held), OrderPhase::Confirmed) => Decision::Record(Step::Sell),
         (Some(Held), OrderPhase::Ended) => Decision::Record(Step::Release),
         (Some(Sold), OrderPhase::Ended) => Decision::Record(Step::Return),
-        (None, OrderPhase::Ended) => Decision::Record(Step::Block),
+        (None, OrderPhase::Ended) => Decision::Record(Step::Tombstone),
         (Some(_), OrderPhase::Placed) | (Some(Sold), OrderPhase::Confirmed) => Decision::Ignore,
         (Some(Released | Returned | Rejected), OrderPhase::Ended) => Decision::Ignore,
         // An order is confirmed only after its stock was reserved, and never after its end.
-        (None | Some(Released | Returned | Rejected), OrderPhase::Confirmed) => Decision::Impossible,
+        (None | Some(Released | Returned | Rejected), OrderPhase::Confirmed) => Decision::Contradiction,
     }
 }
 
 impl Reservation {
-    /// Locks in the order of ids. Those that do not exist are not in the answer.
+    /// Locks in the order of ids. Those that do not exist are left out.
     ///
     /// The limit makes Postgres expect few rows, so that it keeps a plan by the index. Otherwise it goes on reading the whole of
     /// a table that was small at first.
@@ -173,14 +173,14 @@ mod tests {
 
     #[test]
     fn every_pair_is_decided() {
-        use Decision::{Ignore, Impossible, Record};
+        use Decision::{Contradiction, Ignore, Record};
         let table = [
-            (None, [Record(Step::Hold), Impossible, Record(Step::Block)]),
+            (None, [Record(Step::Hold), Contradiction, Record(Step::Tombstone)]),
             (Some(State::Held), [Ignore, Record(Step::Sell), Record(Step::Release)]),
             (Some(State::Sold), [Ignore, Ignore, Record(Step::Return)]),
-            (Some(State::Released), [Ignore, Impossible, Ignore]),
-            (Some(State::Returned), [Ignore, Impossible, Ignore]),
-            (Some(State::Rejected), [Ignore, Impossible, Ignore]),
+            (Some(State::Released), [Ignore, Contradiction, Ignore]),
+            (Some(State::Returned), [Ignore, Contradiction, Ignore]),
+            (Some(State::Rejected), [Ignore, Contradiction, Ignore]),
         ];
         assert_eq!(table[1..].iter().filter_map(|(state, _)| *state).collect::<Vec<_>>(), State::ALL);
         for (state, decisions) in table {
@@ -196,17 +196,17 @@ mod tests {
         }
     }
 
-    /// What is said of one order, by version: Kafka repeats events from any point on, and the order service may be asked at any
-    /// time about a hold that exists.
+    /// The events and responses about one order, by version: Kafka repeats events from any point on, and the order's state may be
+    /// read at any time while a hold exists.
     struct Story {
         has_stock: bool,
         events: &'static [(i64, OrderPhase)],
-        /// What the order service answers: other events than these change the order's version, too.
-        answers: &'static [(i64, OrderPhase)],
+        /// Responses of the order service: other events than these change the order's version, too.
+        responses: &'static [(i64, OrderPhase)],
     }
 
     impl Story {
-        /// Everything that may come next, from every state that can be reached. The states that were.
+        /// Applies everything that may come next to every reachable state, and returns the states that were reached.
         fn walk(&self) -> Vec<Option<State>> {
             let (mut seen, mut open) = (vec![], vec![(None, 0)]);
             while let Some((known, delivered)) = open.pop() {
@@ -216,19 +216,21 @@ mod tests {
                 seen.push((known, delivered));
                 let events = self.events.iter().take(delivered + 1).enumerate();
                 let events = events.map(|(at, event)| (event, delivered.max(at + 1)));
-                let answers = self.answers.iter().filter(|_| known.is_some()).map(|answer| (answer, delivered));
-                for ((version, phase), delivered) in events.chain(answers) {
+                let responses = self.responses.iter().filter(|_| known.is_some()).map(|response| (response, delivered));
+                for ((version, phase), delivered) in events.chain(responses) {
                     let state = match decide(known, *phase, *version) {
                         Decision::Record(Step::Hold) if self.has_stock => State::Held,
                         Decision::Record(Step::Hold) => State::Rejected,
                         Decision::Record(Step::Sell) => State::Sold,
-                        Decision::Record(Step::Release | Step::Block) => State::Released,
+                        Decision::Record(Step::Release | Step::Tombstone) => State::Released,
                         Decision::Record(Step::Return) => State::Returned,
                         Decision::Ignore => {
                             open.push((known, delivered));
                             continue;
                         }
-                        Decision::Impossible => panic!("{known:?}: {phase:?} at {version}, after {delivered} events"),
+                        Decision::Contradiction => {
+                            panic!("{known:?}: {phase:?} at {version}, after {delivered} events")
+                        }
                     };
                     let before = known.map(|(state, _): (State, i64)| state);
                     assert!(before.map_or(state.is_first(), |before| before.may_become(state)), "{before:?} {state:?}");
@@ -242,10 +244,10 @@ mod tests {
 
     /// At version 2 the order is reserved, at 4 paid, at 6 refunded.
     #[test]
-    fn no_legal_story_is_a_dead_letter() {
+    fn no_legal_history_is_a_dead_letter() {
         use OrderPhase::{Confirmed, Ended, Placed};
         use State::{Held, Rejected, Released, Returned, Sold};
-        let story = |has_stock, events, answers| Story { has_stock, events, answers }.walk();
+        let story = |has_stock, events, responses| Story { has_stock, events, responses }.walk();
         let states = |states: &[State]| states.iter().copied().map(Some).collect::<Vec<_>>();
         assert_eq!(story(true, &[(1, Placed)], &[]), states(&[Held]));
         assert_eq!(story(true, &[(1, Placed), (2, Ended)], &[(2, Ended)]), states(&[Held, Released]));

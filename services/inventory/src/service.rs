@@ -1,4 +1,4 @@
-//! What the service is made of, and what it serves, consumes and does without a request.
+//! The service, and its role: what it serves and consumes, and its jobs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,5 +29,5 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .serve(InventoryServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
         .consume(&service.db, on_event::TOPICS, service)
-        .job(Job::new("inventory.stale_holds", Duration::from_secs(10), service, stale::settle_stale))
+        .job(Job::new("inventory.apply_order_states", Duration::from_secs(10), service, stale::apply_order_states))
 }

@@ -1,5 +1,5 @@
-//! Holds that are older than an order takes: its event should have been consumed. The order service is asked for the state of
-//! the order, and the answer is applied as the event would have been.
+//! Old holds, whose order should have been confirmed or ended by now. The state of the order is read from the order service, and
+//! applied as its event would have been.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -21,18 +21,22 @@ use crate::reservation::OrderPhase;
 use crate::service::Service;
 
 static OLD: LazyLock<Gauge> = LazyLock::new(|| {
-    metrics::register("holds_old", "Holds that the order service is asked about, 100 at most", Gauge::default())
+    metrics::register(
+        "holds_old",
+        "Old holds whose order is read from the order service, 100 at most",
+        Gauge::default(),
+    )
 });
 
-const BATCH: i64 = 100;
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_HOLDS: i64 = 100;
+const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Unexpected> {
     let old = service.clock.now() - service.hold_limit;
     let orders = sqlx::query_scalar!(
         "select order_id from reservation where state = 'HELD' and checked_at < $1 order by checked_at limit $2",
         old,
-        BATCH,
+        MAX_HOLDS,
     )
     .fetch_all(&service.db)
     .await?;
@@ -40,17 +44,20 @@ pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpecte
     if orders.is_empty() {
         return Ok(Did::Nothing);
     }
-    tracing::warn!(count = orders.len(), "holds are old: the order service is asked for the states of their orders");
-    let ask = BatchGetOrderStatesRequest { order_ids: orders.iter().map(Uuid::to_string).collect() };
-    let ask = client::request("inventory", Instant::now() + PATIENCE, ask);
-    let answer = service.orders.clone().batch_get_order_states(ask).await;
-    let answer = answer.map_err(|status| match client::failed("order", status) {
+    tracing::warn!(
+        count = orders.len(),
+        "holds are old: inventory reads the states of their orders from the order service"
+    );
+    let request = BatchGetOrderStatesRequest { order_ids: orders.iter().map(Uuid::to_string).collect() };
+    let request = client::request("inventory", Instant::now() + PEER_TIMEOUT, request);
+    let response = service.orders.clone().batch_get_order_states(request).await;
+    let response = response.map_err(|status| match client::failed("order", status) {
         Error::Unexpected(unexpected) => unexpected,
         error => Unexpected::Peer { peer: "order", source: error.into() },
     })?;
     let mut broken = None;
-    for order in answer.into_inner().orders {
-        match settle(&service, &order).await {
+    for order in response.into_inner().orders {
+        match apply_order_state(&service, &order).await {
             Ok(()) => {}
             Err(error) if error.will_pass() => return Err(error),
             // The others must not wait for this one.
@@ -58,8 +65,8 @@ pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpecte
         }
     }
     service.published.wake();
-    // Holds whose orders are not settled, or not known, are checked again after the same time. This is written only now, so that
-    // they stay due while the order service does not answer.
+    // Holds whose orders are in progress, or not known, are checked again after the same time. This is written only now, so that
+    // they stay due while the order service does not respond.
     sqlx::query!(
         "update reservation set checked_at = $2 where order_id = any($1) and state = 'HELD'",
         &orders,
@@ -70,7 +77,7 @@ pub(crate) async fn settle_stale(service: Arc<Service>) -> Result<Did, Unexpecte
     broken.map_or(Ok(Did::Something), Err)
 }
 
-async fn settle(service: &Service, order: &OrderStatus) -> Result<(), Unexpected> {
+async fn apply_order_state(service: &Service, order: &OrderStatus) -> Result<(), Unexpected> {
     let phase = match order.state() {
         OrderState::Confirmed | OrderState::Fulfilled => OrderPhase::Confirmed,
         OrderState::Rejected | OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired => {

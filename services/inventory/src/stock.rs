@@ -1,4 +1,4 @@
-//! The stock of SKUs: how rows are locked, and what is moved between their counters.
+//! The stock of SKUs: how rows are locked, and how their counters change.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use crate::ids::UserId;
 
-/// So many units of a SKU.
+/// A number of units of one SKU.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Line {
     pub(crate) sku: String,
@@ -54,27 +54,28 @@ impl Level {
     }
 }
 
-/// Where units go: what is added to each counter for one of them.
+/// What is added to each counter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Move {
+pub(crate) struct Change {
     pub(crate) available: i64,
     pub(crate) reserved: i64,
     pub(crate) sold: i64,
 }
 
-pub(crate) const HOLD: Move = Move { available: -1, reserved: 1, sold: 0 };
-pub(crate) const SELL: Move = Move { available: 0, reserved: -1, sold: 1 };
-pub(crate) const RELEASE: Move = Move { available: 1, reserved: -1, sold: 0 };
-pub(crate) const RETURN: Move = Move { available: 1, reserved: 0, sold: -1 };
+/// For one unit.
+pub(crate) const HOLD: Change = Change { available: -1, reserved: 1, sold: 0 };
+pub(crate) const SELL: Change = Change { available: 0, reserved: -1, sold: 1 };
+pub(crate) const RELEASE: Change = Change { available: 1, reserved: -1, sold: 0 };
+pub(crate) const RETURN: Change = Change { available: 1, reserved: 0, sold: -1 };
 
-/// What is available while rows are locked, and what is to be done to them: one sum for each SKU, however many orders.
+/// Locked rows of stock: the available units, and the changes to write, summed up for each SKU.
 #[derive(Debug, Default)]
-pub(crate) struct Shelves {
+pub(crate) struct LockedStock {
     available: HashMap<String, i64>,
-    pub(crate) moves: BTreeMap<String, Move>,
+    pub(crate) changes: BTreeMap<String, Change>,
 }
 
-impl Shelves {
+impl LockedStock {
     /// Locks rows, in the order of SKUs. For the limit see [`Reservation::lock_all`](crate::reservation::Reservation::lock_all).
     pub(crate) async fn lock(db: &mut PgConnection, skus: &[String]) -> Result<Self, Unexpected> {
         let rows = sqlx::query!(
@@ -85,26 +86,26 @@ impl Shelves {
             skus,
         );
         let available = rows.fetch_all(db).await?.into_iter().map(|row| (row.sku, row.available)).collect();
-        Ok(Self { available, moves: BTreeMap::new() })
+        Ok(Self { available, changes: BTreeMap::new() })
     }
 
-    /// None of a SKU that was never received.
+    /// 0 for a SKU that was never received.
     pub(crate) fn available(&self, sku: &str) -> i64 {
         self.available.get(sku).copied().unwrap_or_default()
     }
 
-    pub(crate) fn shift(&mut self, line: &Line, to: Move) {
+    pub(crate) fn add(&mut self, line: &Line, change: Change) {
         let quantity = i64::from(line.quantity);
-        *self.available.entry(line.sku.clone()).or_default() += to.available * quantity;
-        let sum = self.moves.entry(line.sku.clone()).or_default();
-        sum.available += to.available * quantity;
-        sum.reserved += to.reserved * quantity;
-        sum.sold += to.sold * quantity;
+        *self.available.entry(line.sku.clone()).or_default() += change.available * quantity;
+        let sum = self.changes.entry(line.sku.clone()).or_default();
+        sum.available += change.available * quantity;
+        sum.reserved += change.reserved * quantity;
+        sum.sold += change.sold * quantity;
     }
 }
 
 /// How many units customers hold of some SKUs. The rows of the stock must be locked, or it may change before it is used.
-pub(crate) async fn held(
+pub(crate) async fn units_held(
     db: &mut PgConnection,
     user_ids: &[UserId],
     skus: &[String],

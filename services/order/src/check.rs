@@ -16,8 +16,8 @@ use crate::rebuild;
 
 /// How long an order may take over its deadline to settle, and over its confirmation to be paid.
 const PATIENCE: time::Duration = time::Duration::seconds(60);
-/// How much earlier than it may be an answer is taken to be deleted.
-const ALMOST: time::Duration = time::Duration::hours(1);
+/// How much earlier than allowed a stored response may be deleted, in this check.
+const MARGIN: time::Duration = time::Duration::hours(1);
 
 /// How many orders there are.
 pub async fn count(db: &PgPool) -> Result<i64, Unexpected> {
@@ -68,94 +68,96 @@ pub async fn check_orders(db: &PgPool, range: Range) -> Result<Finding, Unexpect
     Ok(Finding { checked, ..finding })
 }
 
-/// How many requests were answered with an order, and whether one answer must still be stored. 2 bytes, as there are many.
-struct Answers {
+/// How many stored responses have an order, and whether one must still be stored. 2 bytes, as there are many.
+struct Responses {
     count: u8,
     is_stored: bool,
 }
 
-/// I6: every order was made by one request, whose answer is kept as long as its key counts; and what was answered is there.
-/// Answers are in no order that has to do with orders, so all of them are read once for every `most` orders, of which a few
-/// bytes are kept meanwhile.
-pub async fn check_answers(db: &PgPool, now: OffsetDateTime, most: i64) -> Result<Finding, Unexpected> {
+/// I6: every order was made by one request, whose response is stored as long as its key is valid; and every order of a stored
+/// response exists. No index leads from orders to stored responses, so all responses are read once for every `max` orders, of
+/// which a few bytes are in memory.
+pub async fn check_responses(db: &PgPool, now: OffsetDateTime, max: i64) -> Result<Finding, Unexpected> {
     let (mut finding, mut next) = (Finding::new("I6", "orders and their requests"), Some(Uuid::nil()));
     while let Some(after) = next {
-        let range = Range::to_first(after, [range_end(db, after, most).await?]);
+        let range = Range::to_first(after, [range_end(db, after, max).await?]);
         next = range.next();
-        // Both are of the same moment.
+        // One snapshot of both tables.
         let mut tx = db.begin_with("begin isolation level repeatable read read only").await?;
-        let mut orders = without_answers(&mut tx, range, now).await?;
-        let mut answers = answered(&mut tx);
-        while let Some((_, order_id)) = answers.try_next().await? {
+        let mut orders = orders_of(&mut tx, range, now).await?;
+        let mut responses = stored_responses(&mut tx);
+        while let Some((_, order_id)) = responses.try_next().await? {
             match orders.get_mut(&order_id) {
-                Some(answers) => answers.count = answers.count.saturating_add(1),
+                Some(responses) => responses.count = responses.count.saturating_add(1),
                 None if range.contains(order_id) => {
-                    finding.add(order_id, Some("a stored answer names it, and it is not there".to_owned()));
+                    finding.add(order_id, Some("a stored response has it, but it does not exist".to_owned()));
                 }
                 None => {}
             }
         }
-        drop(answers);
+        drop(responses);
         tx.commit().await?;
-        for (order_id, Answers { count, is_stored }) in orders {
+        for (order_id, Responses { count, is_stored }) in orders {
             let is_wrong = count > 1 || (count == 0 && is_stored);
-            finding.add(order_id, is_wrong.then(|| format!("{count} requests were answered with this order")));
+            finding.add(order_id, is_wrong.then(|| format!("{count} stored responses have this order")));
         }
     }
     Ok(finding)
 }
 
-/// The orders of a range, before any answer is counted.
-async fn without_answers(
+/// The orders of a range, before responses are counted.
+async fn orders_of(
     tx: &mut PgConnection,
     range: Range,
     now: OffsetDateTime,
-) -> Result<HashMap<Uuid, Answers>, Unexpected> {
+) -> Result<HashMap<Uuid, Responses>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, created_at > $1 as "is_stored!" from "order" where order_id > $2 and order_id <= $3"#,
-        now - KEPT + ALMOST,
+        now - KEPT + MARGIN,
         range.after,
         range.last,
     );
     let (mut orders, mut rows) = (HashMap::new(), rows.fetch(tx));
     while let Some(row) = rows.try_next().await? {
-        orders.insert(row.order_id, Answers { count: 0, is_stored: row.is_stored });
+        orders.insert(row.order_id, Responses { count: 0, is_stored: row.is_stored });
     }
     Ok(orders)
 }
 
-/// Under which of the keys that are asked for which orders were made, as far as that is remembered.
+/// The wanted idempotency keys and the orders that were made under them, as far as their responses are stored.
 pub async fn orders_by_key(db: &PgPool, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Uuid)>, Unexpected> {
     let (mut session, mut made) = (db.acquire().await?, Vec::new());
-    let mut answers = answered(&mut session);
-    while let Some((key, order_id)) = answers.try_next().await? {
+    let mut responses = stored_responses(&mut session);
+    while let Some((key, order_id)) = responses.try_next().await? {
         if is_wanted(&key) {
             made.push((key, order_id));
         }
     }
-    drop(answers);
+    drop(responses);
     Ok(made)
 }
 
-/// An answer to CreateOrder, under the key of its request.
-struct Answer {
+/// A stored response of CreateOrder, under the key of its request.
+struct StoredResponse {
     key: String,
     response: Vec<u8>,
 }
 
-impl Answer {
+impl StoredResponse {
     fn parse(self) -> Result<(String, Uuid), Unexpected> {
         let order = CreateOrderResponse::decode(&*self.response)?.order.unwrap_or_default();
-        let broken = |error| Unexpected::Broken(format!("an answer names the order {:?}: {error}", order.order_id));
+        let broken =
+            |error| Unexpected::Broken(format!("a stored response has the order {:?}: {error}", order.order_id));
         Ok((self.key, Uuid::parse_str(&order.order_id).map_err(broken)?))
     }
 }
 
-/// The keys of requests that made an order, and which.
-fn answered(db: &mut PgConnection) -> impl Stream<Item = Result<(String, Uuid), Unexpected>> + Unpin {
+/// The keys of requests that made an order, and the orders.
+fn stored_responses(db: &mut PgConnection) -> impl Stream<Item = Result<(String, Uuid), Unexpected>> + Unpin {
     let method = CreateOrderRequest::full_name();
-    let answers = sqlx::query_as!(Answer, "select key, response from idempotency where method = $1", method).fetch(db);
-    answers.map_err(Unexpected::from).and_then(|answer| std::future::ready(answer.parse()))
+    let responses =
+        sqlx::query_as!(StoredResponse, "select key, response from idempotency where method = $1", method).fetch(db);
+    responses.map_err(Unexpected::from).and_then(|response| std::future::ready(response.parse()))
 }
 
 /// The orders of a range.
@@ -168,7 +170,7 @@ pub async fn order_ids(db: &PgPool, range: Range) -> Result<Vec<Uuid>, Unexpecte
     Ok(ids.fetch_all(db).await?)
 }
 
-/// Those of these orders that are there.
+/// Which of these orders exist.
 pub async fn existing(db: &PgPool, orders: &[Uuid]) -> Result<HashSet<Uuid>, Unexpected> {
     let ids = sqlx::query_scalar!(r#"select order_id from "order" where order_id = any($1)"#, orders);
     Ok(ids.fetch_all(db).await?.into_iter().collect())

@@ -1,6 +1,6 @@
-//! Place an order: price the items, record it as PENDING, answer. What follows happens by events.
+//! Place an order: price the items, and record it as PENDING. Everything after that happens by events.
 //!
-//! A stored answer is looked for before prices are asked for: a retry must not fail, or cost more, because the catalogue
+//! A stored response is looked up before prices are read: a retry must not fail, or cost more, because the catalogue
 //! changed since.
 
 use std::collections::HashSet;
@@ -128,7 +128,7 @@ pub(crate) fn price(
     let quoted = quotes.iter().map(|quote| ProductId::parse(&quote.product_id));
     if !quoted.eq(product_ids.iter().copied().map(Some)) {
         return Err(Unexpected::Broken(
-            "the product service answered with other quotes than were requested".to_owned(),
+            "the product service responded with other quotes than were requested".to_owned(),
         )
         .into());
     }

@@ -33,7 +33,7 @@ pub(crate) async fn record(service: &Service, db: &mut PgConnection, users: &[Us
     Ok(())
 }
 
-/// Deletes one batch of addresses, of users whom no other replica has at hand.
+/// Deletes one batch of addresses, of users whom no other replica has locked.
 pub(crate) async fn erase_addresses(service: Arc<Service>) -> Result<Did, Unexpected> {
     let now = service.clock.now();
     let mut tx = service.db.begin().await?;

@@ -1,5 +1,5 @@
-//! The only clock of the flow: an order that did not settle by its deadline expires. Inventory and payment release
-//! what they hold for it when they consume that.
+//! The only timer of the flow: an order that is not confirmed by its deadline expires. Inventory and payment consume that event
+//! and release the stock and the authorization.
 
 use std::sync::Arc;
 
@@ -10,11 +10,12 @@ use crate::order::Order;
 use crate::record::{Cause, Changes};
 use crate::service::Service;
 
-const BATCH: i64 = 50;
+const MAX_ORDERS: i64 = 50;
 
 pub(crate) async fn expire_due(service: Arc<Service>) -> Result<Did, Unexpected> {
     let mut tx = service.db.begin().await?;
-    // What another transaction has locked settles there, or is still due next time. The event of an expiry has no lines.
+    // An order that another transaction has locked may change there, or stays due. The event of an expiry has no lines, so none
+    // are read.
     let due = sqlx::query_as!(
         Order,
         r#"select order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
@@ -23,7 +24,7 @@ pub(crate) async fn expire_due(service: Arc<Service>) -> Result<Did, Unexpected>
            from "order" where state in ('PENDING', 'RESERVED') and expires_at <= $1
            order by expires_at limit $2 for no key update skip locked"#,
         service.clock.now(),
-        BATCH,
+        MAX_ORDERS,
     );
     let mut due = due.fetch_all(&mut *tx).await?;
     let mut changes = Changes::new(&service);

@@ -1,12 +1,11 @@
 //! Ids of what orders are about.
 
 use chassis::Id;
+use contracts::souk::payment::v1::Payment;
+use contracts::souk::product::v1::Product;
+use contracts::souk::user::v1::User;
 
 use crate::order::Order;
-
-pub(crate) enum User {}
-pub(crate) enum Product {}
-pub(crate) enum Payment {}
 
 pub(crate) type OrderId = Id<Order>;
 pub(crate) type UserId = Id<User>;

@@ -1,7 +1,7 @@
 //! From "I want these" to "paid, reserved, confirmed, fulfilled".
 //!
 //! An order is what happened to it: `order_event` is the truth, the row in `"order"` a projection written in the same
-//! transaction, and each event is published through the outbox. CreateOrder prices the items and answers; everything after
+//! transaction, and each event is published through the outbox. CreateOrder prices the items and responds; everything after
 //! that is events. Inventory and payment consume the events of orders, and `saga` decides what an order does about
 //! theirs. The deadline of an order is the only clock of the whole flow.
 //!
@@ -46,7 +46,8 @@ pub use rebuild::{Difference, rebuild};
 use service::{Service, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/order");
-pub static SCHEMA: Schema = Schema { service: "order", migrator: &MIGRATOR, append_only: &["order_event"] };
+pub static SCHEMA: Schema =
+    Schema { service: "order", migrator: &MIGRATOR, append_only: &["order_event"], consumes: on_event::TOPICS };
 
 /// The order service.
 #[derive(Debug, Clone, Args)]

@@ -12,7 +12,7 @@ use crate::ids::OrderId;
 use crate::order::{Line, Order};
 use crate::service::Service;
 
-/// Of 200 orders with 100 lines each, the answer would be longer than the 4 MiB that clients and the edge take. One order
+/// Of 200 orders with 100 lines each, the response would be longer than the 4 MiB that clients and the edge accept. One order
 /// always fits.
 const MAX_LINES: usize = 2_000;
 

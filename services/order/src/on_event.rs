@@ -49,12 +49,12 @@ impl Handler for Service {
         let mut orders: HashMap<_, _> = orders.into_iter().map(|order| (order.order_id, order)).collect();
         let mut changes = Changes::new(self);
         for (due, (order_id, event)) in due.iter().zip(parsed) {
-            let _part_of = due.span.enter();
+            let _span = due.span.enter();
             let order = orders.get_mut(&order_id).ok_or_else(|| poisoned(format!("there is no order {order_id}")))?;
             let event = event.for_total(order.total_minor);
             match decide(order.state, &event) {
                 Decision::Ignore => {}
-                Decision::Impossible => {
+                Decision::Contradiction => {
                     return Err(poisoned(format!(
                         "{event:?} is not possible for an order that is {}",
                         order.state.name()

@@ -24,6 +24,7 @@ pub(crate) struct Order {
     pub(crate) payment_id: Option<PaymentId>,
     pub(crate) captured: bool,
     pub(crate) refunded_minor: i64,
+    /// The reason of its terminal state. Empty otherwise.
     pub(crate) exit_reason: String,
     pub(crate) carrier: String,
     pub(crate) tracking_number: String,

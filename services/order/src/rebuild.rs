@@ -1,5 +1,5 @@
-//! The projection, built again from the events, beside the one that is in use and by the statements that write that one;
-//! and how the two differ.
+//! Builds the projection again from the events, in temporary tables and with the statements that write the live tables, and
+//! compares the two.
 
 use std::collections::BTreeMap;
 
@@ -19,16 +19,16 @@ use crate::ids::{OrderId, ProductId, UserId};
 use crate::order::{Line, Order};
 use crate::state::State;
 
-const BATCH: i64 = 500;
+const MAX_ORDERS: i64 = 500;
 
-/// Beside the live tables, and before them where a name is looked up: what saves an order here saves it there.
-const BESIDE: [&str; 3] = [
+/// Temporary tables hide the live ones of the same name, so that the same statements write to them.
+const TEMPORARY: [&str; 3] = [
     r#"create temporary table "order" (like public."order") on commit delete rows"#,
     "create temporary table order_line (like public.order_line) on commit delete rows",
     "create temporary table order_shipping_address (like public.order_shipping_address) on commit delete rows",
 ];
 
-/// Whole rows, so that no column is forgotten. Not checked when this is compiled, as only such a session has both.
+/// Compares whole rows, so that no column is forgotten. Not checked at compile time, because only such a session has both tables.
 const DIFFERENCES: &str = r#"
     with live as (
       select order_id, to_jsonb(it) || jsonb_build_object('lines',
@@ -49,24 +49,24 @@ const DIFFERENCES: &str = r#"
       end
     from live full join built using (order_id) where live.said is distinct from built.said"#;
 
-/// An order whose rows are not what its events say.
+/// An order whose rows differ from its events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
     pub order_id: Uuid,
     pub why: String,
 }
 
-/// Builds the projection again, beside the one in use, and counts the orders. `differ` is called for each difference.
+/// Builds the projection again, and returns the number of orders. `differ` is called for each difference.
 pub async fn rebuild(config: &Config, differ: impl FnMut(Difference)) -> Result<u64, String> {
     let db = config.foundation.pool(roster::ORDER)?;
     compare(&db, Range::ALL, differ).await.map_err(|error| error.to_string())
 }
 
-/// Builds the orders of a range again, and counts them. `differ` is called for each that differs from its row.
+/// Builds the orders of a range again, and returns their number. `differ` is called for each that differs from its row.
 pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Difference)) -> Result<u64, Unexpected> {
     // A session of its own, closed afterwards: in it, the names of tables mean the temporary ones.
     let mut session = PgConnection::connect_with(&db.connect_options()).await?;
-    for table in BESIDE {
+    for table in TEMPORARY {
         sqlx::query(table).execute(&mut session).await?;
     }
     let (mut count, mut after) = (0, range.after);
@@ -80,7 +80,7 @@ pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Di
                order by 1 limit $3"#,
             after,
             range.last,
-            BATCH,
+            MAX_ORDERS,
         );
         let ids = ids.fetch_all(db).await?;
         let Some(last) = ids.last() else { break };
@@ -94,8 +94,8 @@ pub(crate) async fn compare(db: &PgPool, range: Range, mut differ: impl FnMut(Di
 
 /// Builds some orders from their events and compares the live ones with them.
 async fn rebuild_batch(session: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Difference>, Unexpected> {
-    // One snapshot, or an order that moves on meanwhile would differ from itself. And read only, so that Postgres refuses
-    // to change anything but what is temporary.
+    // One snapshot: an order that changes meanwhile would differ from itself. Read only: Postgres allows changes of temporary
+    // tables only.
     let mut tx = session.begin_with("begin isolation level repeatable read read only").await?;
     let rows = sqlx::query!(
         "select order_id, version, payload, occurred_at from order_event where order_id = any($1)
@@ -163,7 +163,7 @@ fn fold(built: Option<Order>, order_id: Uuid, event: OrderEvent, at: OffsetDateT
             order.apply(&fact, at).map_err(|error| error.to_string())?;
             Ok(order)
         }
-        (None, _) => Err("its first event is not that it was placed".to_owned()),
+        (None, _) => Err("its first event is not OrderPlaced".to_owned()),
     }
 }
 

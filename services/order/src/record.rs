@@ -1,5 +1,5 @@
-//! How facts are recorded: in the table of orders, in the event store and in the outbox. Verbs, the deadline and the
-//! consumer all record here, with one statement for the orders and one for the events, however many they are.
+//! Records facts in the table of orders, in the event store and in the outbox, with one statement for the orders and one for the
+//! events, however many there are. The RPC handlers, the job `order.expire` and the event handler all record here.
 
 use std::collections::BTreeMap;
 

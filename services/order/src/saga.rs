@@ -57,8 +57,8 @@ pub(crate) enum Decision {
     Record(Fact),
     /// A repeat, or too late: inventory and payment release what they hold when they consume how the order ended.
     Ignore,
-    /// A peer that works never publishes this in this state: the event becomes a dead letter.
-    Impossible,
+    /// A correct peer never publishes this in this state: the event becomes a dead letter.
+    Contradiction,
 }
 
 pub(crate) fn decide(state: State, event: &PeerEvent) -> Decision {
@@ -100,7 +100,7 @@ pub(crate) fn decide(state: State, event: &PeerEvent) -> Decision {
         (PaymentFailed | Cancelled | Expired, PeerEvent::PaymentCaptureFailed { .. }) => Decision::Ignore,
         (PaymentFailed | Cancelled | Expired, PeerEvent::PaymentVoided) => Decision::Ignore,
 
-        _ => Decision::Impossible,
+        _ => Decision::Contradiction,
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
                 .map(|event| match decide(state, event) {
                     Decision::Record(_) => 'R',
                     Decision::Ignore => 'i',
-                    Decision::Impossible => 'x',
+                    Decision::Contradiction => 'x',
                 })
                 .collect();
             assert_eq!(decided, row, "{state:?}");

@@ -1,4 +1,4 @@
-//! What the service is made of, and what it serves, consumes and does without a request.
+//! The service, and its role: what it serves and consumes, and its jobs.
 
 use std::sync::Arc;
 use std::time::Duration;

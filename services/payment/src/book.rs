@@ -1,5 +1,5 @@
 //! What a fact about a payment changes: its row, the ledger, its refund, and the event that is published. Pure, but for the
-//! clock and the ids that it hands out; [`crate::record`] writes it.
+//! clock and its ids; [`crate::record`] writes the changes.
 
 use chassis::{Clock, Unexpected};
 use contracts::souk::payment::v1::payment_event::Event;
@@ -13,23 +13,23 @@ use crate::payment::Payment;
 use crate::refund::{NewRefund, Refund, RefundState};
 use crate::state::{Goal, State};
 
-/// The actor of what happened without a request.
+/// The actor of events without a request.
 pub(crate) const OURSELVES: &str = "service:payment";
-/// The actor of what happened at the provider without a call of ours.
+/// The actor of changes at the provider without a call of ours.
 const PROVIDER: &str = "provider";
-/// How many refunds of an ended order may fail before only operators refund it.
-const MOST_TRIES: i64 = 10;
+/// After how many failed refunds of an ended order only operators refund it.
+const MAX_FAILED_REFUNDS: i64 = 10;
 
-/// What is known now that was not known before.
+/// A new fact about a payment.
 #[derive(Debug, Clone)]
 pub(crate) enum Fact {
-    /// Nothing: it is where it should be.
+    /// Its goal is reached: nothing changes.
     AtRest,
     /// A call begins, and the state says which.
     Begun(State),
-    /// The provider does not know of the call that was under way.
-    NeverHappened,
-    /// The intent exists; nothing moved.
+    /// The call had no effect.
+    NoEffect,
+    /// The intent exists; no money moved.
     Created {
         intent_id: String,
     },
@@ -43,17 +43,17 @@ pub(crate) enum Fact {
     CaptureFailed {
         reason: &'static str,
     },
-    /// The held amount was released, or nothing was ever held.
+    /// The authorization was released, or there never was one.
     Voided,
-    /// The amount was held and released before we saw that it was held.
-    HeldAndReleased,
-    /// All that an ended order's payment keeps is about to be refunded.
-    RestReserved,
-    /// The provider is asked for this refund now.
+    /// The amount was authorized, and released before the authorization was recorded.
+    AuthorizedAndVoided,
+    /// A refund of all that remains is added, because the order ended.
+    RemainderReserved,
+    /// The request for this refund begins.
     RefundBegun {
         refund: Box<Refund>,
     },
-    /// The provider knows of the refund, and has not given anything back yet.
+    /// The provider accepted the refund, and has not completed it.
     RefundUnderWay {
         refund: Box<Refund>,
     },
@@ -64,7 +64,7 @@ pub(crate) enum Fact {
         refund: Box<Refund>,
         why: String,
     },
-    /// A refund that was done has failed since: the money is ours again.
+    /// A refund failed after it had succeeded: the money is ours again.
     RefundReversed {
         refund: Box<Refund>,
         why: String,
@@ -77,9 +77,9 @@ pub(crate) enum Fact {
 }
 
 impl Fact {
-    /// Whether it says how a call ended. A call that only begins, or had no effect, leaves the backoff as it is.
+    /// Whether it resets the backoff: a call that only begins, or had no effect, does not.
     fn is_progress(&self) -> bool {
-        !matches!(self, Self::Begun(_) | Self::NeverHappened | Self::RestReserved | Self::RefundBegun { .. })
+        !matches!(self, Self::Begun(_) | Self::NoEffect | Self::RemainderReserved | Self::RefundBegun { .. })
     }
 }
 
@@ -94,10 +94,10 @@ pub(crate) struct Changes {
     /// Who caused the event.
     pub(crate) actor: String,
     pub(crate) due_at: Option<OffsetDateTime>,
-    /// Whether the lease is released.
-    pub(crate) releases: bool,
+    /// Whether the lease ends.
+    pub(crate) ends_lease: bool,
     /// Whether the payment is compared with the provider at once.
-    pub(crate) is_compared: bool,
+    pub(crate) compare_now: bool,
     pub(crate) now: OffsetDateTime,
 }
 
@@ -105,11 +105,11 @@ pub(crate) struct Changes {
 #[derive(Debug)]
 pub(crate) struct RefundChange {
     pub(crate) refund: Refund,
-    /// In which state it was. None: it is new.
+    /// Its state before. None: it is new.
     pub(crate) before: Option<RefundState>,
 }
 
-/// A movement of money, which is both sides of it.
+/// A movement of money between two accounts.
 #[derive(Debug)]
 pub(crate) struct Transfer {
     pub(crate) kind: &'static str,
@@ -130,8 +130,8 @@ impl Changes {
             event: None,
             actor: OURSELVES.to_owned(),
             due_at: None,
-            releases: !matches!(then, Then::Call(_)),
-            is_compared: false,
+            ends_lease: !matches!(then, Then::Call(_)),
+            compare_now: false,
             now,
         };
         changes.apply(clock, claimed, fact)?;
@@ -141,11 +141,11 @@ impl Changes {
         changes.due_at = match then {
             Then::Call(_) => Some(now),
             _ if !wants_work(&changes.payment) => None,
-            Then::Release => Some(now),
-            Then::ReleaseUntil(until) => Some(claimed.next_refund_at.map_or(until, |next| next.clamp(now, until))),
+            Then::EndLease => Some(now),
+            Then::EndLeaseUntil(until) => Some(claimed.next_refund_at.map_or(until, |next| next.clamp(now, until))),
         };
         // A refund that the provider refused may have been made at the provider itself.
-        changes.is_compared = matches!((fact, then), (Fact::RefundFailed { .. }, Then::ReleaseUntil(_)));
+        changes.compare_now = matches!((fact, then), (Fact::RefundFailed { .. }, Then::EndLeaseUntil(_)));
         Ok(changes)
     }
 
@@ -154,11 +154,11 @@ impl Changes {
         match fact {
             Fact::AtRest => {}
             Fact::Begun(state) => self.payment.step_to(*state)?,
-            Fact::NeverHappened => self.payment.call += 1,
+            Fact::NoEffect => self.payment.call += 1,
             Fact::Created { intent_id } => self.payment.intent_id = Some(intent_id.clone()),
             Fact::Authorized => {
                 self.payment.step_to(State::Authorized)?;
-                self.hold(amount);
+                self.authorize(amount);
                 self.publish(Event::PaymentAuthorized(PaymentAuthorized { amount: self.money(amount) }));
             }
             Fact::Declined { reason } => self.decline(reason)?,
@@ -166,37 +166,37 @@ impl Changes {
                 self.payment.step_to(State::Captured)?;
                 self.payment.captured_minor = *minor;
                 self.transfer("CAPTURE", ("held", "revenue"), *minor);
-                // A part was captured at the provider itself, which released the rest.
+                // A partial capture, made at the provider, released the remainder.
                 if *minor < amount {
-                    self.release_hold(amount - minor);
+                    self.void(amount - minor);
                 }
                 self.publish(Event::PaymentCaptured(PaymentCaptured { amount: self.money(*minor) }));
             }
             Fact::CaptureFailed { reason } => {
                 self.payment.step_to(State::Failed)?;
                 self.payment.failure_reason = (*reason).to_owned();
-                // The provider releases what it does not capture.
-                self.release_hold(amount);
+                // The provider releases an authorization that it does not capture.
+                self.void(amount);
                 self.publish(Event::PaymentCaptureFailed(PaymentCaptureFailed { reason: (*reason).to_owned() }));
             }
             Fact::Voided => {
                 let held = self.payment.state == State::Voiding;
                 self.payment.step_to(State::Voided)?;
                 if held {
-                    self.release_hold(amount);
+                    self.void(amount);
                     self.publish(Event::PaymentVoided(PaymentVoided { amount: self.money(amount) }));
                 }
             }
-            Fact::HeldAndReleased => {
-                self.hold(amount);
-                self.release_hold(amount);
+            Fact::AuthorizedAndVoided => {
+                self.authorize(amount);
+                self.void(amount);
                 if self.payment.goal != Goal::Released {
                     return self.decline("PAYMENT_REFUSED");
                 }
                 self.payment.step_to(State::Voided)?;
                 self.publish(Event::PaymentVoided(PaymentVoided { amount: self.money(amount) }));
             }
-            Fact::RestReserved => {
+            Fact::RemainderReserved => {
                 let (payment_id, minor) = (self.payment.payment_id, self.payment.unrefunded());
                 let (actor, reason) = (OURSELVES, RefundReason::OrderEnded);
                 let refund = Refund::new(clock, NewRefund { payment_id, minor, actor, reason });
@@ -210,7 +210,7 @@ impl Changes {
             Fact::Refunded { refund } => {
                 self.payment.refund_pending_minor -= refund.minor;
                 self.change_refund(Refund { state: RefundState::Done, ..(**refund).clone() }, RefundState::Pending);
-                self.give_back(refund);
+                self.add_refunded(refund);
             }
             Fact::RefundFailed { refund, why } => {
                 self.payment.refund_pending_minor -= refund.minor;
@@ -231,7 +231,7 @@ impl Changes {
                 let (actor, reason) = (PROVIDER, RefundReason::AtProvider);
                 let mut refund = Refund::new(clock, NewRefund { payment_id, minor, actor, reason });
                 (refund.state, refund.reference) = (RefundState::Done, Some(reference.clone()));
-                self.give_back(&refund);
+                self.add_refunded(&refund);
                 self.refund = Some(RefundChange { refund, before: None });
             }
         }
@@ -245,7 +245,7 @@ impl Changes {
         Ok(())
     }
 
-    fn give_back(&mut self, refund: &Refund) {
+    fn add_refunded(&mut self, refund: &Refund) {
         self.payment.refunded_minor += refund.minor;
         self.payment.refund_refusal.clear();
         let reference = refund.reference.clone().unwrap_or_default();
@@ -255,18 +255,18 @@ impl Changes {
         self.actor.clone_from(&refund.actor);
     }
 
-    /// What was reserved or refunded can be refunded again. Before its order ended, a refund is an operator's, who
-    /// sees what came of it. Afterwards it is asked for again, unless that is of no use: then operators have to look at it.
+    /// The amount can be refunded again. A failed refund of an ended order is attempted again, unless the refusal is final: then
+    /// only operators refund. Before its order ends, only an operator refunds, and sees the failure.
     fn fail_refund(&mut self, claimed: &Claimed, refund: &Refund, code: &str) {
         let failed = Refund { state: RefundState::Failed, failure_reason: code.to_owned(), ..refund.clone() };
         self.change_refund(failed, refund.state);
-        let tries = claimed.failed_refunds + i64::from(refund.is_of_ended_order());
+        let failed_refunds = claimed.failed_refunds + i64::from(refund.is_of_ended_order());
         let refusal = match code {
             _ if self.payment.goal != Goal::Released => "",
             "charge_disputed" | "refund_disputed_payment" | "charge_for_pending_refund_disputed" => "DISPUTED",
             "charge_already_refunded" => "ALREADY_REFUNDED",
             "expired_or_canceled_card" | "lost_or_stolen_card" => "CARD_CLOSED",
-            _ if tries >= MOST_TRIES => "REFUSED_AGAIN_AND_AGAIN",
+            _ if failed_refunds >= MAX_FAILED_REFUNDS => "REFUSED_AGAIN_AND_AGAIN",
             _ => "",
         };
         self.payment.refund_refusal = refusal.to_owned();
@@ -277,11 +277,11 @@ impl Changes {
         self.refund = Some(RefundChange { refund, before: Some(before) });
     }
 
-    fn hold(&mut self, minor: i64) {
+    fn authorize(&mut self, minor: i64) {
         self.transfer("AUTHORIZATION", (&self.customer(), "held"), minor);
     }
 
-    fn release_hold(&mut self, minor: i64) {
+    fn void(&mut self, minor: i64) {
         self.transfer("VOID", ("held", &self.customer()), minor);
     }
 
@@ -308,7 +308,7 @@ impl Changes {
     }
 }
 
-/// Of an error of the provider, only its code is stored and published.
+/// Only the code of a provider's error is stored and published.
 fn code(why: &str) -> String {
     why.chars().filter(char::is_ascii_graphic).take(100).collect()
 }
@@ -319,17 +319,17 @@ mod tests {
     use crate::decide::CallStatus;
     use crate::decide::tests::claimed;
 
-    /// A provider that fails each call, and then does not know of it, is asked with a growing backoff.
+    /// A provider that fails each call without an effect is called with a growing backoff.
     #[test]
-    fn the_backoff_grows_until_the_provider_answers() {
+    fn the_backoff_grows_until_a_call_has_an_effect() {
         let clock = Clock::fixed(OffsetDateTime::UNIX_EPOCH);
         let mut before = claimed(State::Authorizing, Goal::Authorized, CallStatus::Unknown);
         before.payment.attempts = 7;
         let attempts = |fact| {
-            let changes = Changes::of(&clock, &before, &fact, Then::Call(CallStatus::NotMade)).expect("legal");
+            let changes = Changes::of(&clock, &before, &fact, Then::Call(CallStatus::NotSent)).expect("legal");
             changes.payment.attempts
         };
-        assert_eq!(attempts(Fact::NeverHappened), 7);
+        assert_eq!(attempts(Fact::NoEffect), 7);
         assert_eq!(attempts(Fact::Created { intent_id: "pi_2".to_owned() }), 0);
         assert_eq!(attempts(Fact::Authorized), 0);
     }

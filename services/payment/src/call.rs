@@ -2,7 +2,7 @@
 
 use crate::payment::Payment;
 use crate::refund::Refund;
-use crate::stripe::{self, Answer, CallError, Intent, Stripe};
+use crate::stripe::{self, CallError, Intent, Response, Stripe};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Call<'a> {
@@ -33,30 +33,38 @@ impl Call<'_> {
     }
 }
 
-/// The provider's answer, by what it is about.
+/// The provider's response, by what it is about.
 #[derive(Debug)]
-pub(crate) enum Reply {
-    Intent(Answer<Intent>),
-    Refund(Answer<stripe::Refund>),
-    Refunds(Answer<Vec<stripe::Refund>>),
+pub(crate) enum CallResponse {
+    Intent(Response<Intent>),
+    Refund(Response<stripe::Refund>),
+    Refunds(Response<Vec<stripe::Refund>>),
 }
 
 /// Keys are the payment's or the refund's, so that a call that is repeated moves no money twice.
-pub(crate) async fn make(call: Call<'_>, provider: &Stripe) -> Result<Reply, CallError> {
+pub(crate) async fn make(call: Call<'_>, provider: &Stripe) -> Result<CallResponse, CallError> {
     Ok(match call {
         Call::Create(payment) => {
             let (payment_id, order_id) = (payment.payment_id.to_string(), payment.order_id.to_string());
             let (key, amount) = (payment.key("create"), (payment.amount_minor, payment.currency.as_str()));
-            Reply::Intent(provider.create(&key, amount, &payment.payment_method, (&payment_id, &order_id)).await?)
+            CallResponse::Intent(
+                provider.create(&key, amount, &payment.payment_method, (&payment_id, &order_id)).await?,
+            )
         }
-        Call::Confirm(payment, intent_id) => Reply::Intent(provider.confirm(&payment.key("confirm"), intent_id).await?),
-        Call::Capture(payment, intent_id) => Reply::Intent(provider.capture(&payment.key("capture"), intent_id).await?),
-        Call::Cancel(payment, intent_id) => Reply::Intent(provider.cancel(&payment.key("cancel"), intent_id).await?),
+        Call::Confirm(payment, intent_id) => {
+            CallResponse::Intent(provider.confirm(&payment.key("confirm"), intent_id).await?)
+        }
+        Call::Capture(payment, intent_id) => {
+            CallResponse::Intent(provider.capture(&payment.key("capture"), intent_id).await?)
+        }
+        Call::Cancel(payment, intent_id) => {
+            CallResponse::Intent(provider.cancel(&payment.key("cancel"), intent_id).await?)
+        }
         Call::Refund { refund, intent_id } => {
-            Reply::Refund(provider.refund(&refund.key(), intent_id, refund.minor, refund.refund_id.0).await?)
+            CallResponse::Refund(provider.refund(&refund.key(), intent_id, refund.minor, refund.refund_id.0).await?)
         }
-        Call::Get { intent_id } => Reply::Intent(provider.get(intent_id).await?),
-        Call::GetRefund { reference, .. } => Reply::Refund(provider.get_refund(reference).await?),
-        Call::ListRefunds { intent_id, .. } => Reply::Refunds(provider.list_refunds(intent_id).await?),
+        Call::Get { intent_id } => CallResponse::Intent(provider.get(intent_id).await?),
+        Call::GetRefund { reference, .. } => CallResponse::Refund(provider.get_refund(reference).await?),
+        Call::ListRefunds { intent_id, .. } => CallResponse::Refunds(provider.list_refunds(intent_id).await?),
     })
 }

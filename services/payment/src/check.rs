@@ -17,23 +17,23 @@ pub use provider::{Movements, Page, Provider};
 /// How long the order service may take to consume a refund.
 const PATIENCE: time::Duration = time::Duration::seconds(60);
 
-/// One order's payment in our books, in minor units.
+/// One order's payment in our ledger, in minor units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Books {
     pub payment_id: Uuid,
-    /// The provider's name for it.
+    /// The provider's id of it.
     pub intent_id: Option<String>,
     pub authorized: i64,
     pub captured: i64,
     pub voided: i64,
     pub refunded: i64,
-    /// Whether nothing is under way.
+    /// Whether the payment is not due.
     pub at_rest: bool,
-    /// Whether the provider refuses for good to refund what is kept.
+    /// Whether the provider refuses for good to refund the remainder.
     pub refused: bool,
 }
 
-/// Of these orders, by order.
+/// The payments of these orders.
 pub async fn books(db: &PgPool, orders: &[Uuid]) -> Result<HashMap<Uuid, Books>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, payment_id, intent_id, due_at is null as "at_rest!", refund_refusal <> '' as "refused!",
@@ -62,7 +62,7 @@ pub async fn books(db: &PgPool, orders: &[Uuid]) -> Result<HashMap<Uuid, Books>,
     Ok(books.collect())
 }
 
-/// The orders of a range that have a payment, and the provider's names for these.
+/// The orders of a range that have a payment, and the provider's ids of these.
 pub async fn intents(db: &PgPool, range: Range) -> Result<Vec<(Uuid, Option<String>)>, Unexpected> {
     let rows = sqlx::query!(
         "select order_id, intent_id from payment where order_id > $1 and order_id <= $2",

@@ -1,4 +1,4 @@
-//! Leases: a payment that a worker has claimed is left alone by all others until the lease is released or expires.
+//! Leases: only the worker that claimed a payment processes it, until the lease ends or expires.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::decide::{BEGINS, CallStatus};
-use crate::payment::{CHECK_AFTER, Payment, payments};
+use crate::payment::{COMPARE_AFTER, Payment, payments};
 use crate::refund::Refund;
 use crate::service::Service;
 use crate::state::State;
 use crate::stripe::NotSent;
 
-const FASTEST_RETRY: Duration = Duration::from_millis(50);
-const SLOWEST_RETRY: Duration = Duration::from_secs(30);
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// A payment with a lease on it, and what is known of the call that is under way.
+/// A payment with a lease on it, and what is known of its call.
 #[derive(Debug, Clone)]
 pub(crate) struct Claimed {
     pub(crate) payment: Payment,
     pub(crate) call: CallStatus,
-    /// The pending refund that is worked on.
+    /// The pending refund that is processed.
     pub(crate) refund: Option<Refund>,
     /// When the first of the other pending refunds is due.
     pub(crate) next_refund_at: Option<OffsetDateTime>,
@@ -29,7 +29,7 @@ pub(crate) struct Claimed {
     pub(crate) failed_refunds: i64,
 }
 
-/// Takes the payment that is due longest. That a call begins is recorded by the same statement.
+/// Claims the payment that is due for longest. If a call begins, the same statement records it.
 pub(crate) async fn claim(service: &Service) -> Result<Option<Claimed>, Unexpected> {
     let now = service.clock.now();
     let payment = payments!(
@@ -44,18 +44,18 @@ pub(crate) async fn claim(service: &Service) -> Result<Option<Claimed>, Unexpect
            from due left join unnest($5::text[], $6::text[], $7::text[]) as begins (goal, state, next)
              on begins.goal = due.goal and begins.state = due.state
            where payment.payment_id = due.payment_id
-           returning payment.*, begins.next is not null as begins, due.unsent or begins.next is not null as not_made
+           returning payment.*, begins.next is not null as begins, due.unsent or begins.next is not null as not_sent
          ), history as (
            insert into payment_history (payment_id, state, at) select payment_id, state, $1 from claimed where begins
          )
-         select" .. "not_made" .. "exists (
+         select" .. "not_sent" .. "exists (
              select from payment as other
              where due_at <= $1 and (leased_until is null or leased_until < $1) and other.payment_id <> claimed.payment_id)"
            .. "from claimed",
         now,
         Uuid::now_v7(),
         now + service.lease,
-        now + CHECK_AFTER,
+        now + COMPARE_AFTER,
         &BEGINS.map(|(goal, ..)| goal.name()) as &[&str],
         &BEGINS.map(|(_, state, _)| state.name()) as &[&str],
         &BEGINS.map(|(.., next)| next.name()) as &[&str],
@@ -68,7 +68,7 @@ pub(crate) async fn claim(service: &Service) -> Result<Option<Claimed>, Unexpect
 
 impl Claimed {
     pub(crate) async fn load(service: &Service, payment: Payment) -> Result<Self, Unexpected> {
-        let call = if payment.unsent { CallStatus::NotMade } else { CallStatus::Unknown };
+        let call = if payment.not_sent { CallStatus::NotSent } else { CallStatus::Unknown };
         let claimed = Self { payment, call, refund: None, next_refund_at: None, failed_refunds: 0 };
         claimed.with_refunds(service).await
     }
@@ -90,46 +90,46 @@ impl Claimed {
         if self.refund.is_none() {
             self.refund = pending.first().cloned();
         }
-        let worked_on = self.refund.as_ref().map(|refund| refund.refund_id);
-        self.next_refund_at = pending.iter().find(|other| Some(other.refund_id) != worked_on).map(Refund::due_at);
+        let current = self.refund.as_ref().map(|refund| refund.refund_id);
+        self.next_refund_at = pending.iter().find(|other| Some(other.refund_id) != current).map(Refund::due_at);
         self.failed_refunds = Refund::count_failed(&service.db, payment_id).await?;
         Ok(self)
     }
 }
 
-/// Why a payment is left as it is until later.
+/// Why a payment is processed again later.
 #[derive(Debug)]
 pub(crate) struct Retry {
     pub(crate) why: String,
-    /// Whether the call that is under way is known to have had no effect.
-    pub(crate) unsent: bool,
-    /// How long the provider is left alone by all. None: this payment has a backoff of its own.
+    /// Whether the call was certainly not sent, or had no effect.
+    pub(crate) not_sent: bool,
+    /// How long all calls pause. None: only this payment waits, with a backoff.
     pub(crate) pause: Option<Duration>,
-    /// Whether the next call needs another key.
+    /// Whether the next call needs another idempotency key.
     pub(crate) new_key: bool,
 }
 
 impl Retry {
     pub(crate) fn because(why: String) -> Self {
-        Self { why, unsent: false, pause: None, new_key: false }
+        Self { why, not_sent: false, pause: None, new_key: false }
     }
 }
 
 impl From<NotSent> for Retry {
     fn from(not_sent: NotSent) -> Self {
-        Self { why: not_sent.to_string(), unsent: not_sent.writes, pause: not_sent.pause, new_key: false }
+        Self { why: not_sent.to_string(), not_sent: not_sent.writes, pause: not_sent.pause, new_key: false }
     }
 }
 
-/// Gives the lease back. The payment is due again after a backoff that grows, or after the provider's pause.
-pub(crate) async fn put_off(service: &Service, payment: &Payment, retry: &Retry) -> Result<(), Unexpected> {
-    let backoff = Backoff::new(FASTEST_RETRY, SLOWEST_RETRY).after(payment.attempts.unsigned_abs());
+/// Ends the lease. The payment is due again after a backoff, or after the pause.
+pub(crate) async fn retry_later(service: &Service, payment: &Payment, retry: &Retry) -> Result<(), Unexpected> {
+    let backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF).after(payment.attempts.unsigned_abs());
     // Payments that wait for the pause to end are not attempted all at once, and it counts as no attempt of theirs.
     let wait = retry.pause.map_or(backoff, |pause| pause + Duration::from_secs(1).mul_f64(rand::random()));
     let (payment_id, state, why) = (payment.payment_id, payment.state.name(), &retry.why);
     match retry.pause {
         None => tracing::warn!(%payment_id, state, why, ?wait, "the payment is processed again later"),
-        Some(_) => tracing::debug!(%payment_id, state, why, ?wait, "this payment waits for the provider's limits"),
+        Some(_) => tracing::debug!(%payment_id, state, why, ?wait, "the payment waits for the provider's rate limits"),
     }
     sqlx::query!(
         "update payment set lease = null, leased_until = null, due_at = $3, unsent = $4, attempts = attempts - $5,
@@ -138,7 +138,7 @@ pub(crate) async fn put_off(service: &Service, payment: &Payment, retry: &Retry)
         payment_id.0,
         payment.lease,
         service.clock.now() + wait,
-        retry.unsent,
+        retry.not_sent,
         i32::from(retry.pause.is_some() && payment.attempts > 0),
         i32::from(retry.new_key),
     )

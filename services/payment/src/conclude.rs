@@ -1,28 +1,28 @@
-//! What the provider's answer means for the payment whose call it was. Pure; tests walk every status of an intent.
+//! What the provider's response to a call means for the payment. Pure; tests walk every status of an intent.
 
 use time::{Duration, OffsetDateTime};
 
 use crate::book::Fact;
-use crate::call::{Call, Reply};
+use crate::call::{Call, CallResponse};
 use crate::claim::{Claimed, Retry};
 use crate::decide::CallStatus;
 use crate::payment::Payment;
 use crate::refund::Refund;
 use crate::state::{Goal, State};
-use crate::stripe::{self, Answer, CallError, Intent, OutcomeUnknown, RefundStatus, Status};
+use crate::stripe::{self, CallError, Intent, OutcomeUnknown, RefundStatus, Response, Status};
 
-/// How long a refund that was asked for may take to show at the provider.
+/// How long after its first request a refund may be missing in the provider's list.
 const SHOWS_WITHIN: Duration = Duration::seconds(60);
 /// How long after the provider refused a refund of an ended order it is attempted again.
-const REFUSED: Duration = Duration::seconds(600);
+const RETRY_REFUSED: Duration = Duration::seconds(600);
 
-/// What follows from a decision, or from an answer.
+/// What follows from a decision, or from a response.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// There is nothing to record, and more is known of the call that is under way.
+    /// Nothing is recorded: more is known of the call, and what comes next is decided again.
     GoOn(CallStatus),
     Record(Fact, Then),
-    /// The payment is left as it is until later.
+    /// The payment is processed again later.
     Retry(Retry),
     /// An invariant does not hold.
     Broken(String),
@@ -33,84 +33,88 @@ pub(crate) enum Outcome {
 pub(crate) enum Then {
     /// The next call, under the same lease.
     Call(CallStatus),
-    /// The lease is released; the payment is due again if its goal is not reached.
-    Release,
-    /// The lease is released, and the refund that was worked on is due again then.
-    ReleaseUntil(OffsetDateTime),
+    /// The lease ends; the payment is due again if its goal is not reached.
+    EndLease,
+    /// The lease ends, and the current refund is due again at this time.
+    EndLeaseUntil(OffsetDateTime),
 }
 
 pub(crate) fn conclude(
     claimed: &Claimed,
     call: Call<'_>,
-    answer: Result<Reply, CallError>,
+    response: Result<CallResponse, CallError>,
     now: OffsetDateTime,
 ) -> Outcome {
-    let reply = match answer {
-        Ok(reply) => reply,
-        Err(error) => return unanswered(call, error),
+    let response = match response {
+        Ok(response) => response,
+        Err(error) => return without_response(call, error),
     };
     let payment = &claimed.payment;
-    match (call, reply) {
-        (Call::Create(_), Reply::Intent(answer)) => created(payment, answer),
-        (Call::Confirm(..), Reply::Intent(answer)) => confirmed(payment, answer),
-        (Call::Capture(..), Reply::Intent(answer)) => captured(payment, answer),
-        (Call::Cancel(..), Reply::Intent(Answer::Done(intent) | Answer::Elsewhere(intent))) => {
+    match (call, response) {
+        (Call::Create(_), CallResponse::Intent(response)) => created(payment, response),
+        (Call::Confirm(..), CallResponse::Intent(response)) => confirmed(payment, response),
+        (Call::Capture(..), CallResponse::Intent(response)) => captured(payment, response),
+        (Call::Cancel(..), CallResponse::Intent(Response::Done(intent) | Response::OtherState(intent))) => {
             cancelled(claimed, &intent)
         }
-        (Call::Get { .. }, Reply::Intent(Answer::Done(intent))) => looked_up(claimed, &intent),
-        (Call::Refund { refund, .. }, Reply::Refund(answer)) => refunded(refund, answer, now),
-        (Call::GetRefund { refund, .. }, Reply::Refund(Answer::Done(theirs))) => judge_refund(refund, &theirs, now),
-        (Call::ListRefunds { refund, .. }, Reply::Refunds(Answer::Done(theirs))) => listed(refund, &theirs, now),
-        (call, reply) => Outcome::Broken(format!("{} was answered {reply:?}", call.name())),
+        (Call::Get { .. }, CallResponse::Intent(Response::Done(intent))) => looked_up(claimed, &intent),
+        (Call::Refund { refund, .. }, CallResponse::Refund(response)) => refunded(refund, response, now),
+        (Call::GetRefund { refund, .. }, CallResponse::Refund(Response::Done(theirs))) => {
+            outcome_of_refund(refund, &theirs, now)
+        }
+        (Call::ListRefunds { refund, .. }, CallResponse::Refunds(Response::Done(theirs))) => {
+            listed(refund, &theirs, now)
+        }
+        (call, response) => Outcome::Broken(format!("{} got {response:?}", call.name())),
     }
 }
 
-fn unanswered(call: Call<'_>, error: CallError) -> Outcome {
+fn without_response(call: Call<'_>, error: CallError) -> Outcome {
     Outcome::Retry(match error {
         CallError::NotSent(not_sent) => not_sent.into(),
         // The provider may keep its error under the key for a day. An intent that is never confirmed moves no money.
         CallError::OutcomeUnknown(unknown) => {
-            let new_key = unknown.answered && matches!(call, Call::Create(_));
+            let new_key = unknown.responded && matches!(call, Call::Create(_));
             Retry { new_key, ..Retry::because(unknown.to_string()) }
         }
     })
 }
 
-fn created(payment: &Payment, answer: Answer<Intent>) -> Outcome {
+fn created(payment: &Payment, response: Response<Intent>) -> Outcome {
     let payment_id = payment.payment_id;
-    match answer {
-        Answer::Done(intent) | Answer::Elsewhere(intent) => {
-            Outcome::Record(Fact::Created { intent_id: intent.id }, Then::Call(CallStatus::NotMade))
+    match response {
+        Response::Done(intent) | Response::OtherState(intent) => {
+            Outcome::Record(Fact::Created { intent_id: intent.id }, Then::Call(CallStatus::NotSent))
         }
-        Answer::Declined(reason) => Outcome::Record(Fact::Declined { reason }, Then::Release),
-        Answer::Refused(code) => {
-            tracing::warn!(%payment_id, code, "the provider does not take this payment");
-            Outcome::Record(Fact::Declined { reason: "PAYMENT_REFUSED" }, Then::Release)
+        Response::Declined(reason) => Outcome::Record(Fact::Declined { reason }, Then::EndLease),
+        Response::Refused(code) => {
+            tracing::warn!(%payment_id, code, "the provider refuses to create the payment intent");
+            Outcome::Record(Fact::Declined { reason: "PAYMENT_REFUSED" }, Then::EndLease)
         }
     }
 }
 
-fn confirmed(payment: &Payment, answer: Answer<Intent>) -> Outcome {
+fn confirmed(payment: &Payment, response: Response<Intent>) -> Outcome {
     let payment_id = payment.payment_id;
-    match answer {
-        Answer::Done(intent) => judge_end(payment, &intent),
-        Answer::Elsewhere(_) => Outcome::GoOn(CallStatus::Answered),
-        Answer::Declined(reason) => Outcome::Record(Fact::Declined { reason }, Then::Release),
-        Answer::Refused(code) => {
-            tracing::warn!(%payment_id, code, "the provider does not confirm this payment");
+    match response {
+        Response::Done(intent) => outcome_of(payment, &intent),
+        Response::OtherState(_) => Outcome::GoOn(CallStatus::Responded),
+        Response::Declined(reason) => Outcome::Record(Fact::Declined { reason }, Then::EndLease),
+        Response::Refused(code) => {
+            tracing::warn!(%payment_id, code, "the provider refuses to confirm the payment");
             Outcome::GoOn(CallStatus::Refused("PAYMENT_REFUSED"))
         }
     }
 }
 
-/// A refusal does not say whether the amount is still held, and only what is not held any more may be recorded so.
-fn captured(payment: &Payment, answer: Answer<Intent>) -> Outcome {
+/// A refusal does not say whether the amount is still authorized, so the intent is read before anything is recorded.
+fn captured(payment: &Payment, response: Response<Intent>) -> Outcome {
     let payment_id = payment.payment_id;
-    match answer {
-        Answer::Done(intent) | Answer::Elsewhere(intent) => judge_end(payment, &intent),
-        Answer::Declined(reason) => Outcome::GoOn(CallStatus::Refused(reason)),
-        Answer::Refused(code) => {
-            tracing::warn!(%payment_id, code, "the provider does not capture this payment");
+    match response {
+        Response::Done(intent) | Response::OtherState(intent) => outcome_of(payment, &intent),
+        Response::Declined(reason) => Outcome::GoOn(CallStatus::Refused(reason)),
+        Response::Refused(code) => {
+            tracing::warn!(%payment_id, code, "the provider refuses to capture the payment");
             Outcome::GoOn(CallStatus::Refused("CAPTURE_REFUSED"))
         }
     }
@@ -118,12 +122,12 @@ fn captured(payment: &Payment, answer: Answer<Intent>) -> Outcome {
 
 fn cancelled(claimed: &Claimed, intent: &Intent) -> Outcome {
     match (claimed.payment.state, claimed.call) {
-        // A confirmation that was sent earlier may have arrived first: the provider is asked for its outcome.
-        (State::Authorizing, _) => Outcome::GoOn(CallStatus::Answered),
+        // A confirmation that was sent earlier may have arrived first: its outcome is read from the intent.
+        (State::Authorizing, _) => Outcome::GoOn(CallStatus::Responded),
         (State::Capturing, CallStatus::RefusedAndOpen(reason)) => {
-            judge_refused_capture(&claimed.payment, intent, reason)
+            outcome_of_refused_capture(&claimed.payment, intent, reason)
         }
-        _ => judge_end(&claimed.payment, intent),
+        _ => outcome_of(&claimed.payment, intent),
     }
 }
 
@@ -135,129 +139,130 @@ fn looked_up(claimed: &Claimed, intent: &Intent) -> Outcome {
         | (State::Capturing, CallStatus::Refused(reason), Status::RequiresCapture) => {
             Outcome::GoOn(CallStatus::RefusedAndOpen(reason))
         }
-        (State::Capturing, CallStatus::Refused(reason), _) => judge_refused_capture(payment, intent, reason),
-        (_, CallStatus::Unknown, _) => match judge((payment.state, payment.goal), intent) {
-            // Whatever the provider keeps under the key of that call, the next one has another.
-            Judgement::NeverHappened => Outcome::Record(Fact::NeverHappened, Then::Call(CallStatus::NotMade)),
-            _ => judge_end(payment, intent),
+        (State::Capturing, CallStatus::Refused(reason), _) => outcome_of_refused_capture(payment, intent, reason),
+        (_, CallStatus::Unknown, _) => match interpret((payment.state, payment.goal), intent) {
+            // The provider may have stored an error under the key of that call, so the next one has another.
+            Meaning::NoEffect => Outcome::Record(Fact::NoEffect, Then::Call(CallStatus::NotSent)),
+            _ => outcome_of(payment, intent),
         },
-        _ => judge_end(payment, intent),
+        _ => outcome_of(payment, intent),
     }
 }
 
 /// What the status of an intent means for a payment whose call was begun.
 #[derive(Debug)]
-enum Judgement {
+enum Meaning {
     Ended(Fact),
-    NeverHappened,
-    /// The provider is still at work on it.
-    NotYet,
-    /// No call of ours leads there.
+    /// The call never arrived, or failed.
+    NoEffect,
+    /// The provider still processes the call.
+    InProgress,
+    /// No call of ours leads to this status.
     Contradiction,
 }
 
-fn judge((state, goal): (State, Goal), intent: &Intent) -> Judgement {
+fn interpret((state, goal): (State, Goal), intent: &Intent) -> Meaning {
     let reason = |otherwise| intent.last_payment_error.as_ref().map_or(otherwise, |failure| failure.reason());
-    Judgement::Ended(match (state, intent.status) {
-        (State::Authorizing | State::Capturing | State::Voiding, Status::Processing) => return Judgement::NotYet,
+    Meaning::Ended(match (state, intent.status) {
+        (State::Authorizing | State::Capturing | State::Voiding, Status::Processing) => return Meaning::InProgress,
         (State::Authorizing, Status::RequiresConfirmation)
         | (State::Capturing | State::Voiding, Status::RequiresCapture)
-        // The provider released the hold by itself, and the intent is still to be cancelled.
+        // The provider released the authorization, and the intent is still to be cancelled.
         | (State::Voiding, Status::RequiresPaymentMethod | Status::RequiresConfirmation | Status::RequiresAction) => {
-            return Judgement::NeverHappened;
+            return Meaning::NoEffect;
         }
-        // An amount that was captured at the provider itself is found by our own capture, or refunded.
+        // An operator may have captured it at the provider: our own capture finds that, or a refund follows.
         (State::Authorizing, Status::RequiresCapture | Status::Succeeded) => Fact::Authorized,
         (State::Authorizing, Status::RequiresAction) => Fact::Declined { reason: "AUTHENTICATION_REQUIRED" },
         (State::Authorizing, Status::RequiresPaymentMethod) => Fact::Declined { reason: reason("CARD_DECLINED") },
-        (State::Authorizing, Status::Canceled) if intent.was_held() => Fact::HeldAndReleased,
+        (State::Authorizing, Status::Canceled) if intent.was_authorized() => Fact::AuthorizedAndVoided,
         (State::Authorizing, Status::Canceled) if goal != Goal::Released => Fact::Declined { reason: "PAYMENT_REFUSED" },
         (State::Authorizing | State::Voiding, Status::Canceled) => Fact::Voided,
         (State::Capturing | State::Voiding, Status::Succeeded) => Fact::Captured { minor: intent.amount_received },
         (State::Capturing, Status::Canceled | Status::RequiresPaymentMethod) => {
             Fact::CaptureFailed { reason: reason("CAPTURE_REFUSED") }
         }
-        _ => return Judgement::Contradiction,
+        _ => return Meaning::Contradiction,
     })
 }
 
-/// What the intent says is how the call ended.
-fn judge_end(payment: &Payment, intent: &Intent) -> Outcome {
-    match judge((payment.state, payment.goal), intent) {
-        Judgement::Ended(fact) => Outcome::Record(fact, Then::Release),
-        Judgement::NotYet => unknown("look up", "the provider is still at work on it".to_owned()),
-        Judgement::NeverHappened | Judgement::Contradiction => {
+/// How the call ended, as its intent shows.
+fn outcome_of(payment: &Payment, intent: &Intent) -> Outcome {
+    match interpret((payment.state, payment.goal), intent) {
+        Meaning::Ended(fact) => Outcome::Record(fact, Then::EndLease),
+        Meaning::InProgress => unknown("look up", "the provider still processes it".to_owned()),
+        Meaning::NoEffect | Meaning::Contradiction => {
             Outcome::Broken(format!("it is {}, and its intent {:?}", payment.state.name(), intent.status))
         }
     }
 }
 
-fn judge_refused_capture(payment: &Payment, intent: &Intent, reason: &'static str) -> Outcome {
+fn outcome_of_refused_capture(payment: &Payment, intent: &Intent, reason: &'static str) -> Outcome {
     match intent.status {
         Status::Canceled | Status::RequiresPaymentMethod => {
-            Outcome::Record(Fact::CaptureFailed { reason }, Then::Release)
+            Outcome::Record(Fact::CaptureFailed { reason }, Then::EndLease)
         }
-        _ => judge_end(payment, intent),
+        _ => outcome_of(payment, intent),
     }
 }
 
-fn refunded(refund: &Refund, answer: Answer<stripe::Refund>, now: OffsetDateTime) -> Outcome {
-    match answer {
-        Answer::Done(theirs) => judge_refund(refund, &theirs, now),
-        Answer::Declined(reason) => refund_failed(refund.clone(), reason.to_owned(), now),
-        Answer::Refused(code) => refund_failed(refund.clone(), code, now),
-        Answer::Elsewhere(intent) => refund_failed(refund.clone(), format!("its intent is {:?}", intent.status), now),
+fn refunded(refund: &Refund, response: Response<stripe::Refund>, now: OffsetDateTime) -> Outcome {
+    match response {
+        Response::Done(theirs) => outcome_of_refund(refund, &theirs, now),
+        Response::Declined(reason) => refund_failed(refund.clone(), reason.to_owned(), now),
+        Response::Refused(code) => refund_failed(refund.clone(), code, now),
+        Response::OtherState(intent) => {
+            refund_failed(refund.clone(), format!("its intent is {:?}", intent.status), now)
+        }
     }
 }
 
-fn judge_refund(refund: &Refund, theirs: &stripe::Refund, now: OffsetDateTime) -> Outcome {
+fn outcome_of_refund(refund: &Refund, theirs: &stripe::Refund, now: OffsetDateTime) -> Outcome {
     let named = Refund { reference: Some(theirs.id.clone()), ..refund.clone() };
     match theirs.status {
         RefundStatus::Succeeded if theirs.amount == refund.minor => {
-            Outcome::Record(Fact::Refunded { refund: named.into() }, Then::Release)
+            Outcome::Record(Fact::Refunded { refund: named.into() }, Then::EndLease)
         }
         RefundStatus::Succeeded => {
-            Outcome::Broken(format!("refund {} gave back {} instead of {}", theirs.id, theirs.amount, refund.minor))
+            Outcome::Broken(format!("refund {} is of {} instead of {}", theirs.id, theirs.amount, refund.minor))
         }
         RefundStatus::Failed | RefundStatus::Canceled => refund_failed(named, theirs.why().to_owned(), now),
         RefundStatus::UnderWay => {
             let due_at = Refund { updated_at: now, ..named.clone() }.due_at();
-            Outcome::Record(Fact::RefundUnderWay { refund: named.into() }, Then::ReleaseUntil(due_at))
+            Outcome::Record(Fact::RefundUnderWay { refund: named.into() }, Then::EndLeaseUntil(due_at))
         }
     }
 }
 
-/// An order that ended still wants it back, so its payment is behind until that succeeds, or until it is clear that it will
-/// not.
+/// A refund of an ended order is attempted again, unless the provider refuses it for good.
 fn refund_failed(refund: Refund, why: String, now: OffsetDateTime) -> Outcome {
-    Outcome::Record(Fact::RefundFailed { refund: refund.into(), why }, Then::ReleaseUntil(now + REFUSED))
+    Outcome::Record(Fact::RefundFailed { refund: refund.into(), why }, Then::EndLeaseUntil(now + RETRY_REFUSED))
 }
 
-/// Only a refund that the provider does not know a minute after it was first asked is asked for under another key. Under the
-/// same one, what was done is not done again.
+/// A refund is requested under another key only if the provider does not list it a minute after the first request. Under the
+/// same key, a request that is repeated has no second effect.
 fn listed(refund: &Refund, theirs: &[stripe::Refund], now: OffsetDateTime) -> Outcome {
     if let Some(ours) = theirs.iter().find(|theirs| theirs.is(refund.refund_id.0)) {
-        return judge_refund(refund, ours, now);
+        return outcome_of_refund(refund, ours, now);
     }
     let may_show = refund.tried_at.is_some_and(|tried_at| now - tried_at < SHOWS_WITHIN);
     Outcome::GoOn(if may_show {
-        CallStatus::NotMade
+        CallStatus::NotSent
     } else {
         let others_minor = theirs.iter().filter(|theirs| theirs.counts()).map(|theirs| theirs.amount).sum();
         CallStatus::NotListed { others_minor }
     })
 }
 
-/// If the refunds that the list names make up for all that the intent says went back, the one that it does not name never
-/// happened.
+/// If the listed refunds add up to the refunded amount of the intent, the refund that is not listed was never made.
 fn not_listed(claimed: &Claimed, intent: &Intent, others_minor: i64) -> Outcome {
-    let given_back = intent.refunded();
+    let refunded = intent.refunded();
     match &claimed.refund {
-        Some(refund) if given_back == others_minor => {
+        Some(refund) if refunded == others_minor => {
             let begun = Refund { call: refund.call + 1, ..refund.clone() };
-            Outcome::Record(Fact::RefundBegun { refund: begun.into() }, Then::Call(CallStatus::NotMade))
+            Outcome::Record(Fact::RefundBegun { refund: begun.into() }, Then::Call(CallStatus::NotSent))
         }
-        _ => unknown("refund", format!("the provider gave back {given_back}, and names {others_minor} of it")),
+        _ => unknown("refund", format!("the provider refunded {refunded}, but lists refunds of {others_minor}")),
     }
 }
 
@@ -272,9 +277,9 @@ mod tests {
     use super::*;
 
     /// A row for each state whose call was begun, a column for each status of an intent in the order below: the fact's
-    /// first letter, - for a call that never happened, . for one that is not done yet, ? for what no call of ours leads to.
+    /// first letter, - for a call without effect, . for one in progress, ? for a status that no call of ours leads to.
     #[test]
-    fn every_status_of_an_intent_is_judged() {
+    fn every_status_of_an_intent_has_a_meaning() {
         let statuses = [
             "requires_payment_method",
             "requires_confirmation",
@@ -292,24 +297,24 @@ mod tests {
             (State::Voiding, Goal::Released, "---.-VC"),
         ];
         for (state, goal, row) in table {
-            let judged: String = statuses
+            let meanings: String = statuses
                 .iter()
                 .map(|status| {
                     let intent = serde_json::from_value(json!({"id": "pi_1", "status": status})).expect("an intent");
-                    match judge((state, goal), &intent) {
-                        Judgement::Ended(Fact::Authorized) => 'A',
-                        Judgement::Ended(Fact::Declined { .. }) => 'D',
-                        Judgement::Ended(Fact::Captured { .. }) => 'C',
-                        Judgement::Ended(Fact::CaptureFailed { .. }) => 'F',
-                        Judgement::Ended(Fact::Voided) => 'V',
-                        Judgement::Ended(other) => panic!("{other:?}"),
-                        Judgement::NeverHappened => '-',
-                        Judgement::NotYet => '.',
-                        Judgement::Contradiction => '?',
+                    match interpret((state, goal), &intent) {
+                        Meaning::Ended(Fact::Authorized) => 'A',
+                        Meaning::Ended(Fact::Declined { .. }) => 'D',
+                        Meaning::Ended(Fact::Captured { .. }) => 'C',
+                        Meaning::Ended(Fact::CaptureFailed { .. }) => 'F',
+                        Meaning::Ended(Fact::Voided) => 'V',
+                        Meaning::Ended(other) => panic!("{other:?}"),
+                        Meaning::NoEffect => '-',
+                        Meaning::InProgress => '.',
+                        Meaning::Contradiction => '?',
                     }
                 })
                 .collect();
-            assert_eq!(judged, row, "{state:?} {goal:?}");
+            assert_eq!(meanings, row, "{state:?} {goal:?}");
         }
     }
 }

@@ -12,17 +12,17 @@ use crate::state::{Goal, State};
 /// What is known of the call that a payment's state, or its refund, stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallStatus {
-    /// It had no effect: it is about to be made, was never sent, or never arrived.
-    NotMade,
+    /// It was certainly not sent, or had no effect: it may be sent now.
+    NotSent,
     /// It may have had its effect.
     Unknown,
-    /// It was answered, and the outcome is read from its intent.
-    Answered,
-    /// The provider refused it, for this reason. Whether the intent still stands is to be asked.
+    /// The provider responded, and the outcome is read from the intent.
+    Responded,
+    /// The provider refused it, for this reason. The intent is read next: it may have changed.
     Refused(&'static str),
-    /// The provider refused it, for this reason, and the intent still stands.
+    /// The provider refused it, for this reason, and the intent is unchanged: it is cancelled next.
     RefusedAndOpen(&'static str),
-    /// The provider's list does not name this refund. The refunds that it names gave back so much.
+    /// The provider's list does not have this refund. The refunds that it has add up to this amount.
     NotListed { others_minor: i64 },
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum CallStatus {
 #[derive(Debug)]
 pub(crate) enum Action<'a> {
     Call(Call<'a>),
-    /// Nothing is asked of the provider.
+    /// No call.
     Write(Outcome),
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn wants_work(payment: &Payment) -> bool {
     match payment.state {
         State::Authorizing | State::Capturing | State::Voiding => true,
         State::Pending | State::Authorized => payment.goal == Goal::Released || begins(payment).is_some(),
-        State::Captured => payment.refund_pending_minor > 0 || payment.keeps_too_much(),
+        State::Captured => payment.refund_pending_minor > 0 || payment.owes_refund(),
         State::Voided | State::Declined | State::Failed => false,
     }
 }
@@ -60,14 +60,14 @@ pub(crate) fn wants_work(payment: &Payment) -> bool {
 pub(crate) fn decide(claimed: &Claimed) -> Action<'_> {
     let payment = &claimed.payment;
     if let Some(next) = begins(payment) {
-        return Action::Write(Outcome::Record(Fact::Begun(next), Then::Call(CallStatus::NotMade)));
+        return Action::Write(Outcome::Record(Fact::Begun(next), Then::Call(CallStatus::NotSent)));
     }
     match (payment.state, &payment.intent_id) {
-        // Its order ended before anything was asked of the provider.
-        (State::Pending, _) => Action::Write(Outcome::Record(Fact::Voided, Then::Release)),
+        // Its order ended before the first call.
+        (State::Pending, _) => Action::Write(Outcome::Record(Fact::Voided, Then::EndLease)),
         // Not even the intent is known, so it was never confirmed. Creating it again finds the one that exists, or makes it.
         (State::Authorizing, None) if payment.goal == Goal::Released => {
-            Action::Write(Outcome::Record(Fact::Voided, Then::Release))
+            Action::Write(Outcome::Record(Fact::Voided, Then::EndLease))
         }
         (State::Authorizing, None) => Action::Call(Call::Create(payment)),
         (State::Authorizing | State::Capturing | State::Voiding, Some(intent_id)) => under_way(claimed, intent_id),
@@ -83,50 +83,52 @@ pub(crate) fn decide(claimed: &Claimed) -> Action<'_> {
 fn under_way<'a>(claimed: &'a Claimed, intent_id: &'a str) -> Action<'a> {
     let payment = &claimed.payment;
     Action::Call(match (payment.state, payment.goal, claimed.call) {
-        // The confirmation is not wanted any more: the intent goes too. One that was sent before may still be on its way, and
-        // must find nothing to confirm.
-        (State::Authorizing, Goal::Released, CallStatus::NotMade) => Call::Cancel(payment, intent_id),
-        (State::Authorizing, _, CallStatus::NotMade) => Call::Confirm(payment, intent_id),
-        // The capture is not wanted any more: what is held goes back.
-        (State::Capturing, Goal::Released, CallStatus::NotMade) => {
-            let voiding = Outcome::Record(Fact::Begun(State::Voiding), Then::Call(CallStatus::NotMade));
+        // The order ended, so the intent is cancelled: a confirmation that was sent before may still arrive, and must find
+        // nothing to confirm.
+        (State::Authorizing, Goal::Released, CallStatus::NotSent) => Call::Cancel(payment, intent_id),
+        (State::Authorizing, _, CallStatus::NotSent) => Call::Confirm(payment, intent_id),
+        // The order ended: the authorization is voided instead.
+        (State::Capturing, Goal::Released, CallStatus::NotSent) => {
+            let voiding = Outcome::Record(Fact::Begun(State::Voiding), Then::Call(CallStatus::NotSent));
             return Action::Write(voiding);
         }
-        (State::Capturing, _, CallStatus::NotMade) => Call::Capture(payment, intent_id),
-        (_, _, CallStatus::NotMade | CallStatus::RefusedAndOpen(_)) => Call::Cancel(payment, intent_id),
-        // The intent knows more than a refusal says.
+        (State::Capturing, _, CallStatus::NotSent) => Call::Capture(payment, intent_id),
+        (_, _, CallStatus::NotSent | CallStatus::RefusedAndOpen(_)) => Call::Cancel(payment, intent_id),
+        // A refusal says less than the intent.
         _ => Call::Get { intent_id },
     })
 }
 
-/// Refunds are made one after the other, and the rest of what an ended order paid is reserved for another one first. No state
-/// of the intent guards a refund, so it is looked up before it is repeated.
+/// Refunds are made one after the other; for an ended order, a refund of all that remains is reserved first. No state of the
+/// intent guards against a second refund, so a refund is looked up before it is repeated.
 fn captured<'a>(claimed: &'a Claimed, intent_id: &'a str) -> Action<'a> {
-    if claimed.payment.keeps_too_much() {
-        return Action::Write(Outcome::Record(Fact::RestReserved, Then::Call(claimed.call)));
+    if claimed.payment.owes_refund() {
+        return Action::Write(Outcome::Record(Fact::RemainderReserved, Then::Call(claimed.call)));
     }
     let Some(refund) = &claimed.refund else {
         return match claimed.payment.refund_pending_minor {
             0 => at_rest(),
-            _ => Action::Write(Outcome::Broken("what it reserved for refunds belongs to none".to_owned())),
+            _ => {
+                Action::Write(Outcome::Broken("an amount is reserved for refunds, but no refund is pending".to_owned()))
+            }
         };
     };
     match (refund, claimed.call) {
         (Refund { reference: Some(reference), .. }, _) => Action::Call(Call::GetRefund { refund, reference }),
         (Refund { tried_at: None, .. }, _) => {
             let begun = Fact::RefundBegun { refund: refund.clone().into() };
-            Action::Write(Outcome::Record(begun, Then::Call(CallStatus::NotMade)))
+            Action::Write(Outcome::Record(begun, Then::Call(CallStatus::NotSent)))
         }
-        (_, CallStatus::NotMade) => Action::Call(Call::Refund { refund, intent_id }),
-        // A list without it is no proof: an empty list does not say which intent it is about. The intent has an id, and knows how
-        // much went back.
+        (_, CallStatus::NotSent) => Action::Call(Call::Refund { refund, intent_id }),
+        // An empty list does not say which intent it is about, so it proves nothing. The intent has an id and the refunded
+        // amount.
         (_, CallStatus::NotListed { .. }) => Action::Call(Call::Get { intent_id }),
         _ => Action::Call(Call::ListRefunds { refund, intent_id }),
     }
 }
 
 fn at_rest<'a>() -> Action<'a> {
-    Action::Write(Outcome::Record(Fact::AtRest, Then::Release))
+    Action::Write(Outcome::Record(Fact::AtRest, Then::EndLease))
 }
 
 #[cfg(test)]
@@ -134,7 +136,7 @@ pub(crate) mod tests {
     use time::OffsetDateTime;
     use uuid::Uuid;
 
-    use super::CallStatus::{Answered, NotListed, NotMade, Refused, RefusedAndOpen, Unknown};
+    use super::CallStatus::{NotListed, NotSent, Refused, RefusedAndOpen, Responded, Unknown};
     use super::State::{Authorized, Authorizing, Captured, Capturing, Declined, Failed, Pending, Voided, Voiding};
     use super::*;
     use crate::ids::{OrderId, PaymentId, RefundId};
@@ -160,7 +162,7 @@ pub(crate) mod tests {
             cause_id: Uuid::nil(),
             lease: None,
             call: 1,
-            unsent: false,
+            not_sent: false,
             others_are_due: false,
             refund_refusal: String::new(),
             attempts: 0,
@@ -195,11 +197,11 @@ pub(crate) mod tests {
     fn name(claimed: &Claimed) -> &'static str {
         match decide(claimed) {
             Action::Call(call) => call.name(),
-            Action::Write(Outcome::Record(Fact::AtRest, Then::Release)) => "nothing",
-            Action::Write(Outcome::Record(Fact::Voided, Then::Release)) => "end",
-            Action::Write(Outcome::Record(Fact::Begun(state), Then::Call(NotMade))) => state.name(),
-            Action::Write(Outcome::Record(Fact::RestReserved, Then::Call(_))) => "reserve",
-            Action::Write(Outcome::Record(Fact::RefundBegun { .. }, Then::Call(NotMade))) => "begin",
+            Action::Write(Outcome::Record(Fact::AtRest, Then::EndLease)) => "nothing",
+            Action::Write(Outcome::Record(Fact::Voided, Then::EndLease)) => "end",
+            Action::Write(Outcome::Record(Fact::Begun(state), Then::Call(NotSent))) => state.name(),
+            Action::Write(Outcome::Record(Fact::RemainderReserved, Then::Call(_))) => "reserve",
+            Action::Write(Outcome::Record(Fact::RefundBegun { .. }, Then::Call(NotSent))) => "begin",
             Action::Write(Outcome::Broken(_)) => "broken",
             other => panic!("{other:?}"),
         }
@@ -210,17 +212,17 @@ pub(crate) mod tests {
     fn every_state_and_goal_has_an_action() {
         let table = [
             (Pending, Unknown, ["AUTHORIZING", "AUTHORIZING", "end"]),
-            (Authorizing, NotMade, ["confirm", "confirm", "cancel"]),
+            (Authorizing, NotSent, ["confirm", "confirm", "cancel"]),
             (Authorizing, Unknown, ["get", "get", "get"]),
-            (Authorizing, Answered, ["get", "get", "get"]),
+            (Authorizing, Responded, ["get", "get", "get"]),
             (Authorizing, Refused("CODE"), ["get", "get", "get"]),
             (Authorizing, RefusedAndOpen("CODE"), ["cancel", "cancel", "cancel"]),
             (Authorized, Unknown, ["nothing", "CAPTURING", "VOIDING"]),
-            (Capturing, NotMade, ["capture", "capture", "VOIDING"]),
+            (Capturing, NotSent, ["capture", "capture", "VOIDING"]),
             (Capturing, Unknown, ["get", "get", "get"]),
             (Capturing, Refused("CODE"), ["get", "get", "get"]),
             (Capturing, RefusedAndOpen("CODE"), ["cancel", "cancel", "cancel"]),
-            (Voiding, NotMade, ["cancel", "cancel", "cancel"]),
+            (Voiding, NotSent, ["cancel", "cancel", "cancel"]),
             (Voiding, Unknown, ["get", "get", "get"]),
             (Captured, Unknown, ["nothing", "nothing", "reserve"]),
             (Voided, Unknown, ["nothing", "nothing", "nothing"]),
@@ -243,7 +245,7 @@ pub(crate) mod tests {
     #[test]
     fn without_an_intent_there_is_one_to_create_or_nothing_to_undo() {
         for (state, call, actions) in [
-            (Authorizing, NotMade, ["create", "create", "end"]),
+            (Authorizing, NotSent, ["create", "create", "end"]),
             (Authorizing, Unknown, ["create", "create", "end"]),
             (Capturing, Unknown, ["broken", "broken", "broken"]),
             (Voided, Unknown, ["nothing", "nothing", "nothing"]),
@@ -256,13 +258,13 @@ pub(crate) mod tests {
         }
     }
 
-    /// Refunds are asked for whatever the goal is; of an order that ended, the rest is reserved first, unless that is of no use.
+    /// Refunds are made whatever the goal is; of an order that ended, the remainder is reserved first, unless it is refused.
     #[test]
     fn a_pending_refund_is_looked_up_before_it_is_repeated() {
         let table = [
             (Unknown, false, None, "begin"),
-            (NotMade, false, None, "begin"),
-            (NotMade, true, None, "refund"),
+            (NotSent, false, None, "begin"),
+            (NotSent, true, None, "refund"),
             (Unknown, true, None, "list refunds"),
             (NotListed { others_minor: 0 }, true, None, "get"),
             (Unknown, true, Some("re_1"), "get refund"),

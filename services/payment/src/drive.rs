@@ -1,7 +1,6 @@
 //! The step that drives payments to their goals: claim one that is due, decide what comes next, call the provider, conclude
-//! what its answer means, record that, and go on until the lease is released. No transaction is open during a call, and
-//! what begins is recorded before it. An outcome that is not known stays so, and the provider is asked when the payment is
-//! due again.
+//! what the response means, record that, and go on until the lease ends. No transaction is open during a call, and the begin of
+//! a call is recorded before it. An unknown outcome is read from the provider when the payment is due again.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -11,21 +10,21 @@ use chassis::{Did, Unexpected};
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::call::make;
-use crate::claim::{Claimed, Retry, claim, put_off};
+use crate::claim::{Claimed, Retry, claim, retry_later};
 use crate::conclude::{Outcome, conclude};
 use crate::decide::{Action, decide};
 use crate::record::record;
 use crate::service::Service;
 
 /// More than any payment needs under one lease.
-const MOST_TURNS: usize = 12;
+const MAX_TURNS: usize = 12;
 
 pub(crate) static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::register("payments_behind", "Payments that did not reach their goal within a minute", Gauge::default())
 });
 
-/// The unit of work. A claim that sees more payments that are due wakes the next worker, or leaves word for the first that
-/// is done: so none has to look for more by itself.
+/// Drives one payment. A claim that sees more due payments wakes the next worker, or the first that is done, so workers need
+/// not poll.
 pub(crate) async fn drive_when_woken(service: Arc<Service>) -> Result<Did, Unexpected> {
     drive(service).await?;
     Ok(Did::Nothing)
@@ -44,11 +43,11 @@ pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
 }
 
 pub(crate) async fn drive_claimed(service: &Service, mut claimed: Claimed) -> Result<(), Unexpected> {
-    for _ in 0..MOST_TURNS {
+    for _ in 0..MAX_TURNS {
         let outcome = match decide(&claimed) {
             Action::Call(call) => {
-                let answer = make(call, &service.provider).await;
-                conclude(&claimed, call, answer, service.clock.now())
+                let response = make(call, &service.provider).await;
+                conclude(&claimed, call, response, service.clock.now())
             }
             Action::Write(outcome) => outcome,
         };
@@ -60,16 +59,16 @@ pub(crate) async fn drive_claimed(service: &Service, mut claimed: Claimed) -> Re
                 Err(Unexpected::Broken(why)) => return give_up(service, &claimed, &why).await,
                 Err(unexpected) => return Err(unexpected),
             },
-            Outcome::Retry(retry) => return put_off(service, &claimed.payment, &retry).await,
+            Outcome::Retry(retry) => return retry_later(service, &claimed.payment, &retry).await,
             Outcome::Broken(why) => return give_up(service, &claimed, &why).await,
         };
     }
-    give_up(service, &claimed, &format!("{MOST_TURNS} turns did not bring it to an end")).await
+    give_up(service, &claimed, &format!("it did not end within {MAX_TURNS} steps")).await
 }
 
-/// An invariant does not hold: the step fails, and the payment is tried again later.
+/// An invariant does not hold: the job fails, and the payment is tried again later.
 async fn give_up(service: &Service, claimed: &Claimed, why: &str) -> Result<(), Unexpected> {
-    put_off(service, &claimed.payment, &Retry::because(why.to_owned())).await?;
+    retry_later(service, &claimed.payment, &Retry::because(why.to_owned())).await?;
     Err(Unexpected::Broken(format!("payment {}: {why}", claimed.payment.payment_id)))
 }
 
@@ -81,7 +80,7 @@ pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Did, Unexpec
     Ok(Did::Nothing)
 }
 
-/// Refunds that the provider has taken may be under way for days: that is not our delay.
+/// Payments that wait only for refunds that the provider accepted are not counted: those may take days.
 pub(crate) async fn count_behind(service: &Service) -> Result<i64, Unexpected> {
     let since = service.clock.now() - Duration::from_secs(60);
     let count = sqlx::query_scalar!(

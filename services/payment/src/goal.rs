@@ -1,4 +1,4 @@
-//! Sets the goals of payments. No call is made here.
+//! Sets the goals of payments. No calls to the provider here.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use uuid::Uuid;
 use crate::ids::OrderId;
 use crate::state::Goal;
 
-/// What one order wants of its payment, as of one of its versions.
+/// The goal that one version of an order sets for its payment.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) order_id: OrderId,
     pub(crate) version: i64,
     pub(crate) goal: Goal,
-    /// The event that says so; none if the order service was asked.
+    /// The event that sets it; nil if the state was read from the order service.
     pub(crate) cause: Uuid,
-    /// The payment that begins with it, if one does.
+    /// The payment that it creates, if it does.
     pub(crate) begins: Option<NewPayment>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct NewPayment {
     pub(crate) payment_method: String,
 }
 
-/// What each of these orders wants in the end. What is released stays so.
+/// The last goal of each order. RELEASED is never replaced.
 fn last_of_each(wanted: Vec<Wanted>) -> BTreeMap<OrderId, Wanted> {
     let mut last = BTreeMap::<OrderId, Wanted>::new();
     for next in wanted {
@@ -46,9 +46,8 @@ fn last_of_each(wanted: Vec<Wanted>) -> BTreeMap<OrderId, Wanted> {
     last
 }
 
-/// Sets the goals of payments, where that is not older than what is known. Those that begin are added; the goal of an order
-/// that has no payment is none. Rows are locked in the order of their orders' ids, so that no two who do this wait for each
-/// other in a circle.
+/// Sets the goals of payments, unless a later version of the order set one already. New payments are inserted; without a payment
+/// nothing is set. Rows are locked in the order of order ids, so that two transactions cannot deadlock.
 pub(crate) async fn set_goals(tx: &mut PgConnection, clock: &Clock, wanted: Vec<Wanted>) -> Result<(), Unexpected> {
     let wanted = last_of_each(wanted);
     let new: Vec<_> = wanted.values().filter_map(|it| Some((it, it.begins.as_ref()?))).collect();

@@ -1,10 +1,10 @@
 //! Money: what was authorized, captured and refunded, and the ledger of it.
 //!
-//! What an order wants of its payment is a goal; what the provider says is a state; a step drives the one to the other, one
-//! call at a time, outside any transaction: `drive.rs` reads top to bottom. That a call begins is recorded before it, and how
-//! it ended afterwards. If that is not known, the provider is asked. Calls carry a key that is the payment's, so that a
-//! repeated one moves no money twice. No other service talks to the provider, and no card number is ever seen here. What
-//! the provider reports by itself only makes a comparison happen sooner; payments at rest are compared once a day.
+//! The events of an order set the goal of its payment, the provider's responses its state. A job drives the state to the goal,
+//! one call at a time, outside any transaction: `drive.rs` reads top to bottom. The begin of a call is recorded before it, and
+//! its outcome afterwards. An unknown outcome is read from the provider. Calls carry an idempotency key of the payment, so a
+//! repeated one moves no money twice. No other service calls the provider, and no card number is ever seen here. A webhook only
+//! makes a comparison with the provider happen sooner; payments at rest are compared once a day.
 
 mod book;
 mod budget;
@@ -43,20 +43,24 @@ use chassis::{Context, Role};
 use clap::Args;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 
-use budget::{Budget, PATIENCE, Rates};
+use budget::{Budget, MAX_WAIT, Rates};
 use service::{Service, role};
 use stripe::Stripe;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/payment");
-pub static SCHEMA: Schema =
-    Schema { service: "payment", migrator: &MIGRATOR, append_only: &["ledger_transfer", "payment_history"] };
+pub static SCHEMA: Schema = Schema {
+    service: "payment",
+    migrator: &MIGRATOR,
+    append_only: &["ledger_transfer", "payment_history"],
+    consumes: on_event::TOPICS,
+};
 
 /// The payment service.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     #[command(flatten)]
     foundation: Foundation,
-    /// The payment provider: Stripe, or what speaks its API. By `http` on this machine only.
+    /// The payment provider: Stripe, or a server with its API. `http` only on this machine.
     #[arg(default_value = "http://127.0.0.1:9201", value_parser = parse_secure_url)]
     provider_url: String,
     /// A file that holds the provider's secret key, in its first line.
@@ -65,23 +69,23 @@ pub struct Config {
     /// The endpoint subscribes to payment_intent.amount_capturable_updated, payment_intent.canceled,
     /// payment_intent.succeeded, refund.created, refund.failed and refund.updated. Others are accepted, and add nothing.
     webhook_secret_file: Option<PathBuf>,
-    /// The order service, which is asked about payments that wait for their orders.
+    /// The order service. Payments that wait for an event of their order read the order's state from it.
     #[arg(default_value = "http://127.0.0.1:9005")]
     order_url: client::Url,
     /// How long a call to the provider may take.
     #[arg(default_value = "10s", value_parser = parse_duration)]
     provider_timeout: Duration,
-    /// How often the provider may be asked in any second, by all replicas together. Stripe allows an account 100 calls a
-    /// second (25 in a sandbox), and 25 to each kind of call (docs.stripe.com/rate-limits): the default keeps to all of
-    /// them, and is enough for some six orders a second.
+    /// How many calls to the provider all replicas together may make in a second. Stripe allows an account 100 calls per
+    /// second (25 in a sandbox), and 25 per endpoint (docs.stripe.com/rate-limits): the default is within all these limits,
+    /// and enough for six orders per second.
     #[arg(default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     provider_rate: u32,
-    /// How many payments at rest are compared with the provider in a second, by all replicas together, if nothing else needs
-    /// its calls. Each is compared once a day for thirty days: one a second is enough for 86,400 payments. At most
+    /// How many payments without a pending call all replicas together compare with the provider in a second, while no payment
+    /// needs the calls. Each is compared once a day for thirty days: 1 is enough for 86,400 payments. At most
     /// PAYMENT_PROVIDER_RATE.
     #[arg(default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     reconcile_rate: u32,
-    /// How many payments are worked on at once.
+    /// How many payments a replica processes at once.
     #[arg(default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
 }
@@ -104,10 +108,10 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         provider,
         webhook_secret: config.webhook_secret_file.as_deref().and_then(webhook::read_secret),
         orders: OrderServiceClient::new(client::connect("order", &config.order_url)),
-        lease: (config.provider_timeout + PATIENCE) * 3 + Duration::from_secs(5),
+        lease: (config.provider_timeout + MAX_WAIT) * 3 + Duration::from_secs(5),
         published: Wake::default(),
         work: Wake::default(),
-        looks: Wake::default(),
+        comparisons: Wake::default(),
     };
     Ok(role(&Arc::new(service), config.workers.into(), context).listen_on(config.foundation.listen))
 }

@@ -1,4 +1,4 @@
-//! A payment: its row, and how it looks to callers.
+//! A payment: its row, and its message in responses.
 
 use chassis::{Unexpected, timestamp};
 use contracts::souk::payment::v1 as proto;
@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::ids::{OrderId, PaymentId};
 use crate::state::{Goal, State};
 
-/// How long after a change a payment is compared with what the provider knows, and how often from then on.
-pub(crate) const CHECK_AFTER: Duration = Duration::days(1);
+/// How long after a change a payment is compared with the provider, and how often from then on.
+pub(crate) const COMPARE_AFTER: Duration = Duration::days(1);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Payment {
@@ -23,7 +23,7 @@ pub(crate) struct Payment {
     pub(crate) currency: String,
     pub(crate) amount_minor: i64,
     pub(crate) payment_method: String,
-    /// The provider's name for it.
+    /// The provider's id of it.
     pub(crate) intent_id: Option<String>,
     pub(crate) captured_minor: i64,
     pub(crate) refunded_minor: i64,
@@ -34,11 +34,11 @@ pub(crate) struct Payment {
     /// The order's event that set the goal.
     pub(crate) cause_id: Uuid,
     pub(crate) lease: Option<Uuid>,
-    /// Numbers the key of the call that is under way.
+    /// Numbers the idempotency key of the current call.
     pub(crate) call: i32,
-    /// Whether that call is known not to have been made: it begins now, was never sent, or was refused before it began.
-    pub(crate) unsent: bool,
-    /// Whether more payments are due, as the claim of this one saw.
+    /// Whether that call was certainly not sent, or was refused for rate limits.
+    pub(crate) not_sent: bool,
+    /// Whether more payments were due when this one was claimed.
     pub(crate) others_are_due: bool,
     /// Why no refund is requested any more for an order that ended, such as `DISPUTED`. Empty: refunds are possible.
     pub(crate) refund_refusal: String,
@@ -47,13 +47,13 @@ pub(crate) struct Payment {
     pub(crate) updated_at: OffsetDateTime,
 }
 
-/// A query whose rows are payments: what stands before their columns, what behind, and its parameters. In between, what is
-/// read as `unsent` and `others_are_due`, where a claim knows more of these than the row.
+/// A query whose rows are payments: the text before their columns, the text after them, and its parameters. A claim also gives
+/// expressions for `not_sent` and `others_are_due`.
 macro_rules! payments {
     ($head:tt .. $tail:tt $(, $parameter:expr)* $(,)?) => {
         $crate::payment::payments!($head .. "unsent" .. "false" .. $tail $(, $parameter)*)
     };
-    ($head:tt .. $unsent:tt .. $others:tt .. $tail:tt $(, $parameter:expr)* $(,)?) => {
+    ($head:tt .. $not_sent:tt .. $others:tt .. $tail:tt $(, $parameter:expr)* $(,)?) => {
         sqlx::query_as!(
             $crate::payment::Payment,
             $head
@@ -64,8 +64,8 @@ macro_rules! payments {
                       failure_reason as "failure_reason!", version as "version!", cause_id as "cause_id!", lease as "lease?",
                       call as "call!", refund_refusal as "refund_refusal!", attempts as "attempts!",
                       created_at as "created_at!", updated_at as "updated_at!", "#
-                + $unsent
-                + r#" as "unsent!", "#
+                + $not_sent
+                + r#" as "not_sent!", "#
                 + $others
                 + r#" as "others_are_due!" "#
                 + $tail,
@@ -90,17 +90,17 @@ impl Payment {
         Ok(())
     }
 
-    /// Whether its order ended, and a part of the captured amount is neither refunded nor about to be.
-    pub(crate) fn keeps_too_much(&self) -> bool {
+    /// Whether its order ended, and a part of the captured amount is neither refunded nor reserved for a refund.
+    pub(crate) fn owes_refund(&self) -> bool {
         self.goal == Goal::Released && self.unrefunded() > 0 && self.refund_refusal.is_empty()
     }
 
-    /// What was captured and is neither refunded nor about to be.
+    /// The captured amount that is neither refunded nor reserved for a refund.
     pub(crate) fn unrefunded(&self) -> i64 {
         self.captured_minor - self.refunded_minor - self.refund_pending_minor
     }
 
-    /// The key of the call that is under way.
+    /// The idempotency key of the current call.
     pub(crate) fn key(&self, verb: &str) -> String {
         match self.call {
             1 => format!("{}-{verb}", self.payment_id),

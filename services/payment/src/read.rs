@@ -16,9 +16,9 @@ use crate::refund::Refund;
 use crate::service::Service;
 
 /// How many refunds are shown with a payment.
-const MOST_REFUNDS: i64 = 100;
-/// How many movements are shown of a payment: those of some hundred refunds.
-const MOST_TRANSFERS: i64 = 1_000;
+const MAX_REFUNDS: i64 = 100;
+/// How many movements of a payment are shown: enough for some hundred refunds.
+const MAX_TRANSFERS: i64 = 1_000;
 
 pub(crate) async fn get(
     service: &Service,
@@ -31,7 +31,7 @@ pub(crate) async fn get(
         caller.owner()?.filter(),
     );
     let payment = payment.fetch_optional(&service.db).await?.ok_or(Error::PaymentNotFound)?;
-    let refunds = Refund::newest_of(&service.db, payment.payment_id, MOST_REFUNDS).await?;
+    let refunds = Refund::newest_of(&service.db, payment.payment_id, MAX_REFUNDS).await?;
     let refunds = refunds.iter().map(|refund| refund.to_proto(&payment.currency)).collect();
     Ok(GetPaymentResponse { payment: Some(payment.to_proto()), refunds })
 }
@@ -74,7 +74,7 @@ pub(crate) async fn get_ledger(service: &Service, request: GetLedgerRequest) -> 
         "select debit_account, credit_account, currency, minor, kind, ref as reference, created_at
          from ledger_transfer where payment_id = $1 order by id limit $2",
         payment_id,
-        MOST_TRANSFERS,
+        MAX_TRANSFERS,
     );
     let transfers = rows.fetch_all(&service.db).await?.into_iter().map(|row| LedgerTransfer {
         debit_account: row.debit_account,

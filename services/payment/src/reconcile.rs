@@ -1,7 +1,7 @@
-//! Payments at rest are compared with what the provider knows: at once where it reported something, and all of them once a
-//! day, at a pace that all replicas share, for as long as something may still happen to them. Differences that are safe to
-//! correct are corrected, all others are reported by a metric and a line in the log. What is under way asks the provider anyway, see
-//! [`crate::drive`]; a payment that rests after a refused refund is compared too, for that may be what was refused.
+//! Compares payments without a pending call with the provider: at once after a webhook, and once a day for thirty days after
+//! their last change, at a rate that all replicas share. Changes at the provider that can be recorded are recorded, and all
+//! other differences are reported by a metric and a line in the log. Payments with a pending call are left to [`crate::drive`]. A
+//! payment whose refund was refused is compared too: an operator may have refunded it at the provider.
 
 mod compare;
 mod lag;
@@ -18,12 +18,12 @@ use uuid::Uuid;
 use crate::claim::Claimed;
 use crate::conclude::Then;
 use crate::ids::PaymentId;
-use crate::payment::{CHECK_AFTER, Payment};
+use crate::payment::{COMPARE_AFTER, Payment};
 use crate::record::record;
 use crate::refund::Refund;
 use crate::service::Service;
 use crate::state::State;
-use crate::stripe::{Answer, CallError, Intent};
+use crate::stripe::{CallError, Intent, Response};
 use compare::{Ledger, Theirs, Verdict, compare};
 #[cfg(test)]
 pub(crate) use lag::Lag;
@@ -31,8 +31,8 @@ pub(crate) use lag::measure_lag;
 
 /// How long after its last change a payment is compared.
 const CHANGES_WITHIN: Duration = Duration::days(30);
-/// How long until a comparison that the provider did not answer is tried again.
-const UNANSWERED: Duration = Duration::seconds(30);
+/// How long until a comparison without a response is tried again.
+const RETRY_AFTER: Duration = Duration::seconds(30);
 
 static DIFFERENCES: LazyLock<Family<ByProblem, Gauge>> = LazyLock::new(|| {
     metrics::register(
@@ -42,8 +42,8 @@ static DIFFERENCES: LazyLock<Family<ByProblem, Gauge>> = LazyLock::new(|| {
     )
 });
 
-/// A query of one column of payments at rest: what stands before the condition, what behind, and its parameters, the first of
-/// which is the time. At rest is what is not due, unless it waits for a refund that the provider has not taken.
+/// A query of one column of payments at rest: the text before the condition, the text after it, and its parameters, the first of
+/// which is the time. A payment is at rest if it is not due, and has no refund that the provider has not accepted.
 macro_rules! at_rest {
     ($head:tt .. $tail:tt, $($parameter:expr),* $(,)?) => {
         sqlx::query_scalar!(
@@ -58,33 +58,33 @@ macro_rules! at_rest {
 }
 pub(crate) use at_rest;
 
-/// Compares one payment that the provider reported about.
-pub(crate) async fn look(service: Arc<Service>) -> Result<Did, Unexpected> {
-    check_one(&service, OffsetDateTime::UNIX_EPOCH).await
+/// Compares one payment that a webhook reported about.
+pub(crate) async fn compare_reported(service: Arc<Service>) -> Result<Did, Unexpected> {
+    compare_one(&service, OffsetDateTime::UNIX_EPOCH).await
 }
 
-/// Compares one payment whose day has passed, if one is due and the pace allows it.
-pub(crate) async fn sweep(service: Arc<Service>) -> Result<Did, Unexpected> {
+/// Compares one payment that was last compared a day ago, if the rate allows it.
+pub(crate) async fn compare_daily(service: Arc<Service>) -> Result<Did, Unexpected> {
     if lag::oldest_due(&service).await?.is_none() || !service.provider.budget.take_comparison().await? {
         return Ok(Did::Nothing);
     }
-    check_one(&service, service.clock.now()).await
+    compare_one(&service, service.clock.now()).await
 }
 
-/// Compares the payment that is to be compared since before `wanted`, the one for longest.
-async fn check_one(service: &Service, wanted: OffsetDateTime) -> Result<Did, Unexpected> {
-    let Some(payment) = claim_for_comparison(service, wanted).await? else { return Ok(Did::Nothing) };
+/// Compares the payment whose comparison is due for longest, among those due at this time.
+async fn compare_one(service: &Service, due: OffsetDateTime) -> Result<Did, Unexpected> {
+    let Some(payment) = claim_for_comparison(service, due).await? else { return Ok(Did::Nothing) };
     let payment_id = payment.payment_id;
     let ledger = Ledger::of(service, payment_id).await?;
-    let theirs = match ask(service, &payment, ledger).await {
+    let theirs = match read_provider(service, &payment, ledger).await {
         Ok(theirs) => theirs,
         Err(CallError::OutcomeUnknown(unknown)) => {
-            tracing::warn!(%payment_id, %unknown, "the provider did not answer; the payment is compared again");
+            tracing::warn!(%payment_id, %unknown, "the provider did not respond; the payment is compared again later");
             compare_later(service, &payment).await?;
             return Ok(Did::Something);
         }
         Err(CallError::NotSent(not_sent)) => {
-            tracing::debug!(%payment_id, %not_sent, "the provider was not asked; the payment is compared later");
+            tracing::debug!(%payment_id, %not_sent, "the comparison was not sent to the provider; the payment is compared later");
             compare_later(service, &payment).await?;
             return Ok(Did::Something);
         }
@@ -94,16 +94,16 @@ async fn check_one(service: &Service, wanted: OffsetDateTime) -> Result<Did, Une
         None => vec![],
     };
     match compare(&payment, ledger, &ours, theirs) {
-        Verdict::Mend(fact) => {
+        Verdict::Record(fact) => {
             tracing::warn!(%payment_id, ?fact, "the provider shows a change that was not recorded; it is recorded now");
             let claimed = Claimed::load(service, payment).await?;
-            // It is due again as soon as the lease would have ended, and shows then whether that was all.
-            record(service, &claimed, &fact, Then::Release).await.map_err(|error| named(payment_id, error))?;
+            // It is compared again when the lease would have expired, in case there are more changes.
+            record(service, &claimed, &fact, Then::EndLease).await.map_err(|error| named(payment_id, error))?;
         }
         Verdict::Same => finish(service, &payment, "").await?,
-        Verdict::Differs(kind) => {
-            tracing::error!(%payment_id, kind, "the provider's record of this payment differs from ours");
-            finish(service, &payment, kind).await?;
+        Verdict::Differs(problem) => {
+            tracing::error!(%payment_id, problem, "the provider's record of this payment differs from ours");
+            finish(service, &payment, problem).await?;
         }
         Verdict::Broken(why) => return Err(named(payment_id, Unexpected::Broken(why))),
     }
@@ -118,12 +118,12 @@ fn named(payment_id: PaymentId, error: Unexpected) -> Unexpected {
     }
 }
 
-/// What the provider knows of a payment.
-async fn ask(service: &Service, payment: &Payment, ledger: Ledger) -> Result<Theirs, CallError> {
+/// Reads a payment from the provider.
+async fn read_provider(service: &Service, payment: &Payment, ledger: Ledger) -> Result<Theirs, CallError> {
     let intent_id = payment.intent_id.as_deref().unwrap_or_default();
     let intent = service.provider.get(intent_id).await?;
     let refunds = match &intent {
-        Answer::Done(intent) if asks_for_refunds(payment, intent, ledger) => {
+        Response::Done(intent) if needs_refunds(payment, intent, ledger) => {
             Some(service.provider.list_refunds(intent_id).await?)
         }
         _ => None,
@@ -131,14 +131,14 @@ async fn ask(service: &Service, payment: &Payment, ledger: Ledger) -> Result<The
     Ok(Theirs { intent, refunds })
 }
 
-/// An intent does not show refunds that failed after they were done, nor which refunds are still under way.
-fn asks_for_refunds(payment: &Payment, intent: &Intent, ledger: Ledger) -> bool {
+/// An intent does not show refunds that failed after they had succeeded, nor which refunds are pending.
+fn needs_refunds(payment: &Payment, intent: &Intent, ledger: Ledger) -> bool {
     payment.state == State::Captured && (intent.refunded() != ledger.refunded || payment.refunded_minor > 0)
 }
 
-/// Takes the payment that is to be compared for longest, with the lease that every call to the provider needs. It counts as
-/// unanswered until the comparison has ended.
-async fn claim_for_comparison(service: &Service, wanted: OffsetDateTime) -> Result<Option<Payment>, Unexpected> {
+/// Claims the payment whose comparison is due for longest, with the lease that every call to the provider needs. The column
+/// `unanswered_since` is set until the comparison has ended.
+async fn claim_for_comparison(service: &Service, due: OffsetDateTime) -> Result<Option<Payment>, Unexpected> {
     let (now, lease) = (service.clock.now(), Uuid::now_v7());
     let claimed = at_rest!(
         r#"update payment set lease = $2, leased_until = $3, check_at = $3,
@@ -152,7 +152,7 @@ async fn claim_for_comparison(service: &Service, wanted: OffsetDateTime) -> Resu
         now,
         lease,
         now + service.lease,
-        wanted,
+        due,
     );
     match claimed.fetch_optional(&service.db).await? {
         Some(payment_id) => Payment::leased(&service.db, payment_id, Some(lease)).await,
@@ -160,9 +160,9 @@ async fn claim_for_comparison(service: &Service, wanted: OffsetDateTime) -> Resu
     }
 }
 
-/// Gives the lease back. The payment is compared again in a day, unless something was reported meanwhile.
+/// Ends the lease. The payment is compared again in a day, or at once if a webhook arrived meanwhile.
 async fn finish(service: &Service, payment: &Payment, difference: &str) -> Result<(), Unexpected> {
-    let next = Some(service.clock.now() + CHECK_AFTER).filter(|next| *next < payment.updated_at + CHANGES_WITHIN);
+    let next = Some(service.clock.now() + COMPARE_AFTER).filter(|next| *next < payment.updated_at + CHANGES_WITHIN);
     sqlx::query!(
         "update payment set lease = null, leased_until = null, difference = $3, unanswered_since = null,
            check_at = case when check_at = leased_until then $4 else check_at end
@@ -179,7 +179,7 @@ async fn finish(service: &Service, payment: &Payment, difference: &str) -> Resul
     Ok(())
 }
 
-/// Gives the lease back without an answer. Thirty days end with a comparison, not with a provider that is away.
+/// Ends the lease without a response. The comparison stays due, even after the thirty days.
 async fn compare_later(service: &Service, payment: &Payment) -> Result<(), Unexpected> {
     sqlx::query!(
         "update payment set lease = null, leased_until = null,
@@ -187,7 +187,7 @@ async fn compare_later(service: &Service, payment: &Payment) -> Result<(), Unexp
          where payment_id = $1 and lease = $2",
         payment.payment_id.0,
         payment.lease,
-        service.clock.now() + UNANSWERED,
+        service.clock.now() + RETRY_AFTER,
     )
     .execute(&service.db)
     .await?;
@@ -200,9 +200,9 @@ pub(crate) async fn count_differences(service: Arc<Service>) -> Result<Did, Unex
         r#"select difference, count(*) as "count!" from payment where difference <> '' group by difference"#,
     );
     let rows = rows.fetch_all(&service.db).await?;
-    for kind in compare::KINDS {
-        let count = rows.iter().find(|row| row.difference == kind).map_or(0, |row| row.count);
-        DIFFERENCES.get_or_create(&ByProblem::new(kind)).set(count);
+    for problem in compare::PROBLEMS {
+        let count = rows.iter().find(|row| row.difference == problem).map_or(0, |row| row.count);
+        DIFFERENCES.get_or_create(&ByProblem::new(problem)).set(count);
     }
     Ok(Did::Nothing)
 }

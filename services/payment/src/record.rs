@@ -1,4 +1,4 @@
-//! Writes what is known of a payment now: its row, its history, the ledger, its refund and the event, together or not at all.
+//! Records a fact about a payment: its row, its history, the ledger, its refund and the event, together or not at all.
 
 use std::sync::LazyLock;
 
@@ -18,15 +18,15 @@ use crate::book::{Changes, Fact, OURSELVES};
 use crate::claim::Claimed;
 use crate::conclude::Then;
 use crate::decide::CallStatus;
-use crate::payment::{CHECK_AFTER, Payment};
+use crate::payment::{COMPARE_AFTER, Payment};
 use crate::refund::Refund;
 use crate::service::Service;
 
 /// How often the goal or the refunds may change while one fact is recorded.
-const MOST_CHANGES: usize = 10;
+const MAX_CHANGES: usize = 10;
 
 static FAILED: LazyLock<Counter> = LazyLock::new(|| {
-    let help = "Refunds that the provider refused, or that failed after they were done";
+    let help = "Refunds that the provider refused, or that failed after they had succeeded";
     metrics::register("payment_refunds_failed", help, Counter::default())
 });
 
@@ -43,30 +43,30 @@ pub(crate) async fn record(
     then: Then,
 ) -> Result<Option<Claimed>, Unexpected> {
     let mut claimed = claimed.clone();
-    for _ in 0..MOST_CHANGES {
+    for _ in 0..MAX_CHANGES {
         let changes = Changes::of(&service.clock, &claimed, fact, then)?;
         if write(service, &claimed.payment, &changes).await? {
-            announce(service, &claimed.payment, &changes, fact);
+            wake_and_report(service, &claimed.payment, &changes, fact);
             return Ok(match then {
                 Then::Call(call) => Some(claimed.after(changes, call)),
-                Then::Release | Then::ReleaseUntil(_) => None,
+                Then::EndLease | Then::EndLeaseUntil(_) => None,
             });
         }
         let Some(fresh) = claimed.reload(service).await? else {
             let payment_id = claimed.payment.payment_id;
-            tracing::warn!(%payment_id, ?fact, "another worker has the payment now; the provider will be asked again");
+            tracing::warn!(%payment_id, ?fact, "the lease was lost to another worker, which reads the outcome from the provider");
             return Ok(None);
         };
         claimed = fresh;
     }
-    Err(Unexpected::Broken("it changes too often to record what is known of it".to_owned()))
+    Err(Unexpected::Broken("it changes too often to record a fact".to_owned()))
 }
 
 impl Claimed {
     fn after(self, changes: Changes, call: CallStatus) -> Self {
         let changed = changes.refund.map(|change| change.refund);
         let (refund, next_refund_at) = match (self.refund, changed) {
-            // A new one waits for the one that is worked on.
+            // A new refund waits for the current one.
             (Some(ours), Some(new)) if ours.refund_id != new.refund_id => {
                 let next = self.next_refund_at.map_or(new.due_at(), |next| next.min(new.due_at()));
                 (Some(ours), Some(next))
@@ -91,7 +91,7 @@ async fn write(service: &Service, before: &Payment, changes: &Changes) -> Result
     Ok(true)
 }
 
-/// Whether it was written: the lease is still ours, and what the changes follow from did not change meanwhile.
+/// Returns whether it was written: the lease is still ours, and the goal and the reserved refunds did not change meanwhile.
 async fn write_payment(
     service: &Service,
     db: impl PgExecutor<'_>,
@@ -99,11 +99,11 @@ async fn write_payment(
     changes: &Changes,
 ) -> Result<bool, Unexpected> {
     let (payment, transfers, now) = (&changes.payment, &changes.transfers, changes.now);
-    let leased_until = (!changes.releases).then(|| now + service.lease);
-    let check_at = if changes.is_compared { OffsetDateTime::UNIX_EPOCH } else { now + CHECK_AFTER };
+    let leased_until = (!changes.ends_lease).then(|| now + service.lease);
+    let check_at = if changes.compare_now { OffsetDateTime::UNIX_EPOCH } else { now + COMPARE_AFTER };
     let event =
         changes.event.as_ref().map(|event| (service.clock.new_id(), event.event_type(), payload(payment, event)));
-    // A refund that an operator asked for was not caused by the order's event.
+    // The order's event did not cause a refund that an operator requested.
     let cause = Some(payment.cause_id).filter(|cause| *cause != Uuid::nil() && changes.actor == OURSELVES);
     let written = sqlx::query_scalar!(
         r#"with changed as (
@@ -170,21 +170,21 @@ fn payload(payment: &Payment, event: &Event) -> Vec<u8> {
     PaymentEvent { payment_id, order_id, event: Some(event.clone()) }.encode_to_vec()
 }
 
-/// Wakes the relay and the steps that have work now, and reports failed refunds to operators, once it is written.
-fn announce(service: &Service, before: &Payment, changes: &Changes, fact: &Fact) {
+/// After the commit: wakes the relay and the jobs that have work now, and reports failed refunds to operators.
+fn wake_and_report(service: &Service, before: &Payment, changes: &Changes, fact: &Fact) {
     if changes.event.is_some() {
         service.published.wake();
     }
-    if changes.releases && changes.due_at.is_some() {
+    if changes.ends_lease && changes.due_at.is_some() {
         service.work.wake();
     }
-    if changes.is_compared {
-        service.looks.wake();
+    if changes.compare_now {
+        service.comparisons.wake();
     }
     let payment_id = before.payment_id;
     let (refund, why) = match (fact, &changes.refund) {
         (Fact::RefundFailed { .. }, Some(change)) => (&change.refund, "a refund failed"),
-        (Fact::RefundReversed { .. }, Some(change)) => (&change.refund, "a refund that was done failed"),
+        (Fact::RefundReversed { .. }, Some(change)) => (&change.refund, "a refund failed after it had succeeded"),
         _ => return,
     };
     FAILED.inc();

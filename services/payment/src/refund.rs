@@ -1,4 +1,4 @@
-//! A refund: its row, and how it looks to callers.
+//! A refund: its row, and its message in responses.
 
 use chassis::{Clock, Unexpected, timestamp};
 use contracts::souk::payment::v1::{self as proto, RefundReason};
@@ -8,11 +8,11 @@ use time::{Duration, OffsetDateTime};
 
 use crate::ids::{PaymentId, RefundId};
 
-/// How often a refund that the provider accepted is looked up, at first and at last.
-const UNDER_WAY: Duration = Duration::minutes(1);
-const LONG_UNDER_WAY: Duration = Duration::hours(1);
-/// Of how many pending refunds of one payment the next is chosen.
-const MOST_PENDING: i64 = 100;
+/// The interval at which a refund that the provider accepted is looked up: it grows with the refund's age.
+const MIN_INTERVAL: Duration = Duration::minutes(1);
+const MAX_INTERVAL: Duration = Duration::hours(1);
+/// How many pending refunds of one payment are read to choose the next.
+const MAX_PENDING: i64 = 100;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Refund {
@@ -20,15 +20,15 @@ pub(crate) struct Refund {
     pub(crate) payment_id: PaymentId,
     pub(crate) minor: i64,
     pub(crate) state: RefundState,
-    /// The provider's name for it, once it is known.
+    /// The provider's id of it, once it is known.
     pub(crate) reference: Option<String>,
-    /// Who asked for it.
+    /// Who requested it.
     pub(crate) actor: String,
     /// Such as `ORDER_ENDED`.
     pub(crate) reason: String,
-    /// Numbers the key under which the provider is asked.
+    /// Numbers the idempotency key of its request.
     pub(crate) call: i32,
-    /// When the provider was first asked under that key.
+    /// When it was first requested under that key.
     pub(crate) tried_at: Option<OffsetDateTime>,
     /// The provider's code for why it failed. Empty unless it did.
     pub(crate) failure_reason: String,
@@ -44,16 +44,16 @@ pub(crate) enum RefundState {
     Failed,
 }
 
-/// What a refund is made of.
+/// The fields of a new refund.
 pub(crate) struct NewRefund<'a> {
     pub(crate) payment_id: PaymentId,
     pub(crate) minor: i64,
-    /// Who asks for it.
+    /// Who requests it.
     pub(crate) actor: &'a str,
     pub(crate) reason: RefundReason,
 }
 
-/// A query whose rows are refunds: what stands behind their columns, and its parameters.
+/// A query whose rows are refunds: the text after their columns, and its parameters.
 macro_rules! refunds {
     ($tail:tt $(, $parameter:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -99,7 +99,7 @@ impl Refund {
         }
     }
 
-    /// Under which the provider is asked.
+    /// The idempotency key of its request.
     pub(crate) fn key(&self) -> String {
         match self.call {
             1 => format!("{}-refund-{}", self.payment_id, self.refund_id),
@@ -107,19 +107,18 @@ impl Refund {
         }
     }
 
-    /// Whether it is an ended order's, which asks again where it fails.
+    /// Whether its order ended: then it is attempted again if it fails.
     pub(crate) fn is_of_ended_order(&self) -> bool {
         self.reason == "ORDER_ENDED"
     }
 
-    /// When the provider is asked about one that is pending: at once, unless it has taken it; then the longer it takes, the more
-    /// seldom.
+    /// When one that is pending is due: at once, unless the provider accepted it; then at growing intervals.
     pub(crate) fn due_at(&self) -> OffsetDateTime {
         match self.reference {
             None => self.updated_at,
             Some(_) => {
                 let age = self.updated_at - self.created_at;
-                self.updated_at + (age / 10_i32).clamp(UNDER_WAY, LONG_UNDER_WAY)
+                self.updated_at + (age / 10_i32).clamp(MIN_INTERVAL, MAX_INTERVAL)
             }
         }
     }
@@ -171,7 +170,7 @@ impl Refund {
         let rows = refunds!(
             "where payment_id = $1 and state = 'PENDING' order by updated_at, refund_id limit $2",
             payment_id.0,
-            MOST_PENDING
+            MAX_PENDING
         );
         let mut refunds = rows.fetch_all(db).await?;
         refunds.sort_by_key(Self::due_at);

@@ -25,7 +25,7 @@ pub(crate) async fn refund_payment(
         Begun::Fresh(tx) => tx,
         Begun::Replay(response) => return Ok(response),
     };
-    // An answer that was stored by a release without `full_refund` is still replayed.
+    // After the replay: a response that was stored by a release without `full_refund` is still replayed.
     let wanted = Wanted::parse(&request)?;
     let payment = Payment::lock(&mut tx, payment_id).await?.ok_or(Error::PaymentNotFound)?;
     if payment.state != State::Captured {

@@ -1,5 +1,5 @@
-//! Payments that wait for their order: money is held, and the next event of the order should have been consumed. The order
-//! service is asked for the state of the order, and the answer sets the goal as the event would have.
+//! Payments that wait for their order: the amount is authorized, and the next event of the order is overdue. The state of the
+//! order is read from the order service, and sets the goal as the event would have.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,35 +16,38 @@ use crate::ids::OrderId;
 use crate::service::Service;
 use crate::state::Goal;
 
-const BATCH: i64 = 100;
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a payment waits before its order is asked about.
-const WAITED: Duration = Duration::from_secs(60);
+const MAX_ORDERS: i64 = 100;
+const PEER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a payment waits before the state of its order is read.
+const OVERDUE: Duration = Duration::from_secs(60);
 
-pub(crate) async fn settle_waiting(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Unexpected> {
     let orders = sqlx::query_scalar!(
         "select order_id from payment
          where goal = 'AUTHORIZED' and state = 'AUTHORIZED' and updated_at < $1
            and (order_asked_at is null or order_asked_at < $1)
          order by updated_at limit $2",
-        service.clock.now() - WAITED,
-        BATCH,
+        service.clock.now() - OVERDUE,
+        MAX_ORDERS,
     )
     .fetch_all(&service.db)
     .await?;
     if orders.is_empty() {
         return Ok(Did::Nothing);
     }
-    tracing::warn!(count = orders.len(), "payments wait for their orders: the order service is asked for their states");
-    let ask = BatchGetOrderStatesRequest { order_ids: orders.iter().map(Uuid::to_string).collect() };
-    let ask = client::request("payment", Instant::now() + PATIENCE, ask);
-    let answer = service.orders.clone().batch_get_order_states(ask).await;
-    let answer = answer.map_err(|status| match client::failed("order", status) {
+    tracing::warn!(
+        count = orders.len(),
+        "the events of some orders are overdue: payment reads the states of the orders from the order service"
+    );
+    let request = BatchGetOrderStatesRequest { order_ids: orders.iter().map(Uuid::to_string).collect() };
+    let request = client::request("payment", Instant::now() + PEER_TIMEOUT, request);
+    let response = service.orders.clone().batch_get_order_states(request).await;
+    let response = response.map_err(|status| match client::failed("order", status) {
         Error::Unexpected(unexpected) => unexpected,
         error => Unexpected::Peer { peer: "order", source: error.into() },
     })?;
     let mut wanted = Vec::new();
-    for order in answer.into_inner().orders {
+    for order in response.into_inner().orders {
         let goal = match order.state() {
             OrderState::Confirmed | OrderState::Fulfilled => Goal::Captured,
             OrderState::Rejected | OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired => {
@@ -58,8 +61,8 @@ pub(crate) async fn settle_waiting(service: Arc<Service>) -> Result<Did, Unexpec
     }
     set_goals(&mut *service.db.acquire().await?, &service.clock, wanted).await?;
     service.work.wake();
-    // Orders that are not settled, or not known, are asked for again later. This is written only now, so that payments stay due
-    // while the order service does not answer.
+    // The states of orders that are in progress, or not known, are read again later. This is written only now, so that payments
+    // stay due while the order service does not respond.
     sqlx::query!("update payment set order_asked_at = $2 where order_id = any($1)", &orders, service.clock.now())
         .execute(&service.db)
         .await?;

@@ -3,17 +3,17 @@
 use chassis::Unexpected;
 use contracts::souk::payment::v1::PaymentState;
 
-/// What the order wants of its payment.
+/// What the payment shall become, because of its order's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum Goal {
     Authorized,
     Captured,
-    /// Nothing held, nothing kept.
+    /// Nothing authorized any more, and everything that was captured is refunded.
     Released,
 }
 
-/// What the provider said last. A state that ends in ING: a call was begun, and its end is not recorded.
+/// The last recorded state at the provider. A state that ends in ING: a call was begun, and its outcome is not recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum State {
@@ -84,9 +84,9 @@ impl State {
             (self, next),
             (Pending, Authorizing | Voided)
                 | (Authorizing, Authorized | Declined | Voided)
-                // The provider released the hold.
+                // The provider released the authorization.
                 | (Authorized, Capturing | Voiding | Failed)
-                // The lookup found that the call never happened, and the goal is another one now.
+                // The capture had no effect, and the goal changed meanwhile.
                 | (Capturing, Captured | Failed | Voiding)
                 // It was captured before the void arrived.
                 | (Voiding, Voided | Captured)

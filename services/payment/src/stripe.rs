@@ -1,6 +1,6 @@
-//! The payment provider: Stripe's wire API. An answer is something the provider said; everything else (a timeout, a lost
-//! connection, an error of its own) leaves open whether the call had its effect, and is never taken for a no. A call that
-//! its limits turned away (429), or ours before it was sent, had none.
+//! The payment provider: Stripe's wire API. A [`Response`] tells the outcome of a call. After a timeout, a lost connection or
+//! an error of the provider itself the outcome is unknown, which is never taken for a refusal. A call that the provider's rate
+//! limits refused (429), or that was not sent because of ours, had no effect.
 
 mod list;
 mod wire;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::budget::{Budget, Deferred};
 use wire::{About, Page, Subject, WireError, read};
-pub(crate) use wire::{Answer, Intent, Refund, RefundStatus, Status};
+pub(crate) use wire::{Intent, Refund, RefundStatus, Response, Status};
 
 /// A form without fields, which is still one.
 const NOTHING: [(&str, &str); 0] = [];
@@ -36,14 +36,13 @@ static CALLS: LazyLock<Family<Call, Counter>> =
 
 pub(crate) struct Stripe {
     client: reqwest::Client,
-    /// The provider is left alone while it fails each time.
     breaker: Arc<Breaker>,
     url: String,
     key: SecretString,
     pub(crate) budget: Budget,
 }
 
-/// Why a call has no answer. Nothing is known of its effect, or that it had none.
+/// Why a call has no response: its effect is unknown, or it had none.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error(transparent)]
@@ -52,7 +51,7 @@ pub(crate) enum CallError {
     NotSent(#[from] NotSent),
 }
 
-/// The call was not made, or refused before it began: it had no effect.
+/// The call was not sent, or refused for rate limits: it had no effect.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {why}")]
 pub(crate) struct NotSent {
@@ -70,14 +69,14 @@ pub(crate) struct NotSent {
 pub(crate) struct OutcomeUnknown {
     operation: &'static str,
     why: String,
-    /// Whether the provider answered, with an error that it may keep under the key.
-    pub(crate) answered: bool,
+    /// Whether the provider responded, with an error that it may have stored under the key.
+    pub(crate) responded: bool,
 }
 
 impl OutcomeUnknown {
-    /// What is known only by what the provider did not say.
+    /// The provider responded, but the response leaves the outcome open.
     pub(crate) fn new(operation: &'static str, why: String) -> Self {
-        Self { operation, why, answered: false }
+        Self { operation, why, responded: false }
     }
 }
 
@@ -90,14 +89,14 @@ impl Stripe {
         Ok(Self { client, breaker: Breaker::new("provider"), url, key, budget })
     }
 
-    /// An intent that is not confirmed: it moves no money, and may be asked for as often as one likes.
+    /// Creates an intent without confirming it, which moves no money.
     pub(crate) async fn create(
         &self,
         key: &str,
         amount: (i64, &str),
         payment_method: &str,
         (payment_id, order_id): (&str, &str),
-    ) -> Result<Answer<Intent>, CallError> {
+    ) -> Result<Response<Intent>, CallError> {
         let (minor, currency) = amount;
         let form = [
             ("amount", minor.to_string()),
@@ -112,24 +111,24 @@ impl Stripe {
         self.send("create", request, About::Payment(payment_id)).await
     }
 
-    /// Holds the amount. A step that the cardholder would have to take is a decline: the cardholder is not present.
-    pub(crate) async fn confirm(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, CallError> {
+    /// Authorizes the amount. A step that the cardholder would have to take is a decline: the cardholder is not present.
+    pub(crate) async fn confirm(&self, key: &str, intent_id: &str) -> Result<Response<Intent>, CallError> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/confirm"), key);
         let request = request.form(&[("error_on_requires_action", "true")]);
         self.send("confirm", request, About::Intent(intent_id)).await
     }
 
-    pub(crate) async fn capture(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, CallError> {
+    pub(crate) async fn capture(&self, key: &str, intent_id: &str) -> Result<Response<Intent>, CallError> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/capture"), key).form(&NOTHING);
         self.send("capture", request, About::Intent(intent_id)).await
     }
 
-    pub(crate) async fn cancel(&self, key: &str, intent_id: &str) -> Result<Answer<Intent>, CallError> {
+    pub(crate) async fn cancel(&self, key: &str, intent_id: &str) -> Result<Response<Intent>, CallError> {
         let request = self.post(&format!("/v1/payment_intents/{intent_id}/cancel"), key).form(&NOTHING);
         self.send("cancel", request, About::Intent(intent_id)).await
     }
 
-    pub(crate) async fn get(&self, intent_id: &str) -> Result<Answer<Intent>, CallError> {
+    pub(crate) async fn get(&self, intent_id: &str) -> Result<Response<Intent>, CallError> {
         let path = format!("/v1/payment_intents/{intent_id}?expand%5B%5D=latest_charge");
         self.send("get", self.call(Method::GET, &path), About::Intent(intent_id)).await
     }
@@ -140,7 +139,7 @@ impl Stripe {
         intent_id: &str,
         minor: i64,
         refund_id: Uuid,
-    ) -> Result<Answer<Refund>, CallError> {
+    ) -> Result<Response<Refund>, CallError> {
         let form = [
             ("payment_intent", intent_id.to_owned()),
             ("amount", minor.to_string()),
@@ -150,28 +149,28 @@ impl Stripe {
         self.send("refund", request, About::Refund(refund_id, intent_id)).await
     }
 
-    pub(crate) async fn get_refund(&self, reference: &str) -> Result<Answer<Refund>, CallError> {
+    pub(crate) async fn get_refund(&self, reference: &str) -> Result<Response<Refund>, CallError> {
         let request = self.call(Method::GET, &format!("/v1/refunds/{reference}"));
         self.send("get_refund", request, About::RefundNamed(reference)).await
     }
 
     /// All refunds of an intent.
-    pub(crate) async fn list_refunds(&self, intent_id: &str) -> Result<Answer<Vec<Refund>>, CallError> {
+    pub(crate) async fn list_refunds(&self, intent_id: &str) -> Result<Response<Vec<Refund>>, CallError> {
         let mut refunds = Vec::<Refund>::new();
         loop {
             let after = refunds.last().map_or_else(String::new, |last| format!("&starting_after={}", last.id));
             let path = format!("/v1/refunds?payment_intent={intent_id}&limit=100{after}");
             let request = self.call(Method::GET, &path);
             let page: Page = match self.send("list_refunds", request, About::Intent(intent_id)).await? {
-                Answer::Done(page) => page,
-                Answer::Declined(reason) => return Ok(Answer::Declined(reason)),
-                Answer::Elsewhere(intent) => return Ok(Answer::Elsewhere(intent)),
-                Answer::Refused(code) => return Ok(Answer::Refused(code)),
+                Response::Done(page) => page,
+                Response::Declined(reason) => return Ok(Response::Declined(reason)),
+                Response::OtherState(intent) => return Ok(Response::OtherState(intent)),
+                Response::Refused(code) => return Ok(Response::Refused(code)),
             };
             let more = page.has_more && !page.data.is_empty();
             refunds.extend(page.data);
             if !more {
-                return Ok(Answer::Done(refunds));
+                return Ok(Response::Done(refunds));
             }
         }
     }
@@ -190,23 +189,23 @@ impl Stripe {
         operation: &'static str,
         request: RequestBuilder,
         about: About<'_>,
-    ) -> Result<Answer<T>, CallError> {
-        let answer = self.ask(request, about).await;
-        let outcome = match &answer {
-            Ok(Answer::Done(_)) => "done",
-            Ok(Answer::Declined(_)) => "declined",
-            Ok(Answer::Elsewhere(_)) => "elsewhere",
-            Ok(Answer::Refused(_)) => "refused",
+    ) -> Result<Response<T>, CallError> {
+        let response = self.ask(request, about).await;
+        let outcome = match &response {
+            Ok(Response::Done(_)) => "done",
+            Ok(Response::Declined(_)) => "declined",
+            Ok(Response::OtherState(_)) => "other_state",
+            Ok(Response::Refused(_)) => "refused",
             Err(WireError::NoResponse(_) | WireError::ErrorResponse(_)) => "unknown",
             Err(WireError::RateLimited { .. }) => "limited",
-            Err(WireError::NotSent(_)) => "unsent",
+            Err(WireError::NotSent(_)) => "not_sent",
         };
         CALLS.get_or_create(&Call { operation, outcome }).inc();
         let writes = !operation.starts_with("get") && !operation.starts_with("list");
-        match answer {
-            Ok(answer) => Ok(answer),
-            Err(WireError::NoResponse(why)) => Err(OutcomeUnknown { operation, why, answered: false }.into()),
-            Err(WireError::ErrorResponse(why)) => Err(OutcomeUnknown { operation, why, answered: true }.into()),
+        match response {
+            Ok(response) => Ok(response),
+            Err(WireError::NoResponse(why)) => Err(OutcomeUnknown { operation, why, responded: false }.into()),
+            Err(WireError::ErrorResponse(why)) => Err(OutcomeUnknown { operation, why, responded: true }.into()),
             Err(WireError::NotSent(Deferred { why, pause })) => Err(NotSent { operation, why, writes, pause }.into()),
             Err(WireError::RateLimited { why, all_calls, retry_after }) => {
                 let pause = if all_calls { self.budget.pause(retry_after).await.ok() } else { retry_after };
@@ -219,7 +218,7 @@ impl Stripe {
         &self,
         request: RequestBuilder,
         about: About<'_>,
-    ) -> Result<Answer<T>, WireError> {
+    ) -> Result<Response<T>, WireError> {
         let request = request.build().map_err(|error| WireError::no_response(error.without_url()))?;
         self.budget.take().await.map_err(WireError::NotSent)?;
         // No customer waits for this: what ends by the client's timeout is the provider's failure.

@@ -1,6 +1,6 @@
-//! The provider reports that something happened. A report is only a hint: its payment is soon compared with the provider, so
-//! duplicates, delays and reordering do not matter. Most reports are about the effects of our own calls: a read shows that
-//! nothing is new, and nothing is written.
+//! Receives the provider's webhooks. A webhook sets no state: it only schedules a comparison of its payment with the provider,
+//! so duplicates, delays and reordering do not matter. Most webhooks report the effects of our own calls, which are already
+//! recorded: these cost one read and no write.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -29,14 +29,16 @@ use crate::state::State;
 
 /// How far the time of a signature may be from ours.
 const TOLERANCE: Duration = Duration::seconds(300);
-/// How long the names of reports are remembered: longer than the provider repeats them.
-const REMEMBERED: Duration = Duration::days(30);
+/// How long the ids of webhooks are stored: longer than the provider repeats them.
+const KEPT: Duration = Duration::days(30);
 
-static WEBHOOKS: LazyLock<Family<ByOutcome, Counter>> = LazyLock::new(|| {
-    metrics::register("payment_webhooks", "Reports of the payment provider, by what they were", Family::default())
-});
+/// The outcome of a webhook that reports something that is not recorded yet.
+const CHANGED: &str = "changed";
 
-/// A report, as far as we read it.
+static WEBHOOKS: LazyLock<Family<ByOutcome, Counter>> =
+    LazyLock::new(|| metrics::register("payment_webhooks", "Webhooks of the payment provider", Family::default()));
+
+/// The body of a webhook, as far as we read it.
 #[derive(Deserialize)]
 struct Event {
     id: String,
@@ -73,29 +75,30 @@ struct Metadata {
 impl Object {
     fn intent_id(&self) -> Option<&str> {
         let id = if self.object.as_deref() == Some("payment_intent") { &self.id } else { &self.payment_intent };
-        id.as_deref().filter(|id| is_name(id))
+        id.as_deref().filter(|id| is_id(id))
     }
 }
 
-/// What is recorded of the payment that a report is about.
-struct Known {
+/// What is recorded of the payment that a webhook is about.
+struct Recorded {
     payment_id: PaymentId,
     state: State,
     /// Whether a worker has claimed it, and will read its state from the provider.
     is_leased: bool,
     captured: i64,
-    /// Given back, or about to be.
+    /// Pending refunds included.
     refunded: i64,
-    refund: Option<KnownRefund>,
+    refund: Option<RecordedRefund>,
 }
 
-/// Of the refund that it is about: its state, and whether the provider's name for it is known.
-struct KnownRefund {
+/// What is recorded of the refund that a webhook is about.
+struct RecordedRefund {
     state: RefundState,
-    is_named: bool,
+    /// Whether the provider's id of it is recorded.
+    has_reference: bool,
 }
 
-impl Known {
+impl Recorded {
     async fn of(db: &PgPool, object: &Object) -> Result<Option<Self>, Unexpected> {
         let Some(intent_id) = object.intent_id() else { return Ok(None) };
         let ours = object.metadata.as_ref().and_then(|it| it.refund_id.as_deref());
@@ -108,29 +111,29 @@ impl Known {
                where intent_id = $1
                order by refund.reference nulls last limit 1"#,
             intent_id,
-            object.id.as_deref().filter(|id| is_name(id)),
+            object.id.as_deref().filter(|id| is_id(id)),
             ours.and_then(|id| Uuid::parse_str(id).ok()),
         );
         let Some(row) = row.fetch_optional(db).await? else { return Ok(None) };
-        let is_named = row.reference.is_some();
+        let has_reference = row.reference.is_some();
         Ok(Some(Self {
             payment_id: row.payment_id,
             state: row.state,
             is_leased: row.is_leased,
             captured: row.captured_minor,
             refunded: row.refunded,
-            refund: row.refund_state.map(|state| KnownRefund { state, is_named }),
+            refund: row.refund_state.map(|state| RecordedRefund { state, has_reference }),
         }))
     }
 
-    /// Whether a report says no more than what is recorded, or is about to be: most are echoes of our own calls. A late one is an
-    /// echo, too: the payment has changed since.
-    fn is_echoed_by(&self, object: &Object) -> bool {
+    /// Whether a webhook reports nothing new: what it reports is recorded, or the call that is in progress will record it. A late
+    /// webhook reports nothing new, either: the payment has changed since.
+    fn covers(&self, object: &Object) -> bool {
         use State::{Authorized, Authorizing, Captured, Capturing, Declined, Failed, Voided, Voiding};
-        let under_way = self.is_leased && matches!(self.state, Authorizing | Capturing | Voiding);
+        let in_progress = self.is_leased && matches!(self.state, Authorizing | Capturing | Voiding);
         let status = object.status.as_deref().unwrap_or_default();
         match object.object.as_deref() {
-            Some("payment_intent") if under_way => true,
+            Some("payment_intent") if in_progress => true,
             Some("payment_intent") => match status {
                 "requires_confirmation" => true,
                 "requires_capture" => matches!(self.state, Authorized | Captured | Voided | Failed),
@@ -139,25 +142,26 @@ impl Known {
                 "requires_payment_method" => self.state == Declined,
                 _ => false,
             },
-            Some("charge") if under_way => true,
+            Some("charge") if in_progress => true,
             Some("charge") => match (status, object.captured, object.amount_refunded) {
                 ("failed", ..) => matches!(self.state, Declined | Failed),
                 ("succeeded", Some(false), Some(0)) => {
                     matches!(self.state, Authorized | Capturing | Captured | Voiding | Voided | Failed)
                 }
                 ("succeeded", Some(false), Some(_)) => matches!(self.state, Voided | Failed),
-                ("succeeded", Some(true), Some(back)) => {
-                    // What was not captured went back, and counts as refunded.
-                    let let_go = object.amount.zip(object.amount_captured).map(|(amount, captured)| amount - captured);
+                ("succeeded", Some(true), Some(amount_refunded)) => {
+                    // What was not captured was released, which the provider counts as refunded.
+                    let released =
+                        object.amount.zip(object.amount_captured).map(|(amount, captured)| amount - captured);
                     object.amount_captured == Some(self.captured)
-                        && let_go.is_some_and(|let_go| back - let_go <= self.refunded)
+                        && released.is_some_and(|released| amount_refunded - released <= self.refunded)
                 }
                 _ => false,
             },
             Some("refund") => self.refund.as_ref().is_some_and(|refund| match (refund.state, status) {
-                // Our own call may be answered by a success that is not true any more.
+                // The response to our own call may still say that it succeeded.
                 (RefundState::Pending, "failed" | "canceled") => false,
-                (RefundState::Pending, _) if !refund.is_named => self.is_leased,
+                (RefundState::Pending, _) if !refund.has_reference => self.is_leased,
                 (_, "pending" | "requires_action") => true,
                 (state, "succeeded") => state == RefundState::Done,
                 (state, "failed" | "canceled") => state == RefundState::Failed,
@@ -168,7 +172,7 @@ impl Known {
     }
 }
 
-/// `signature`: what the header of that name says.
+/// `signature`: the header `stripe-signature`.
 pub(crate) async fn receive(
     service: &Service,
     signature: Option<&str>,
@@ -180,47 +184,48 @@ pub(crate) async fn receive(
     let secret = service.webhook_secret.as_ref().ok_or(Error::WebhooksNotConfigured)?;
     let (body, now) = (request.body.unwrap_or_default().data, service.clock.now());
     if let Err(why) = verify(secret, signature, &body, now) {
-        WEBHOOKS.get_or_create(&ByOutcome::new("forged")).inc();
+        WEBHOOKS.get_or_create(&ByOutcome::new("invalid_signature")).inc();
         return Err(Error::WebhookSignatureInvalid(why));
     }
-    let event = serde_json::from_slice::<Event>(&body).ok().filter(|event| is_name(&event.id));
+    let event = serde_json::from_slice::<Event>(&body).ok().filter(|event| is_id(&event.id));
     let event = event.ok_or_else(|| Refused::field("body", "is not an event"))?;
     let object = &event.data.object;
 
-    // A report that changes nothing is not remembered: its repeat changes nothing either.
-    let what = match Known::of(&service.db, object).await? {
-        None => "unknown",
-        Some(known) if known.is_echoed_by(object) => "echo",
-        Some(known) => note(service, &event.id, known.payment_id).await?,
+    // The id of a webhook that changes nothing is not stored: its repeat changes nothing either.
+    let outcome = match Recorded::of(&service.db, object).await? {
+        None => "not_ours",
+        Some(recorded) if recorded.covers(object) => "known",
+        Some(recorded) if schedule_comparison(service, &event.id, recorded.payment_id).await? => CHANGED,
+        Some(_) => "repeated",
     };
-    WEBHOOKS.get_or_create(&ByOutcome::new(what)).inc();
-    if what == "news" {
+    WEBHOOKS.get_or_create(&ByOutcome::new(outcome)).inc();
+    if outcome == CHANGED {
         service.work.wake();
-        service.looks.wake();
+        service.comparisons.wake();
     }
     Ok(ReceiveWebhookResponse {})
 }
 
-/// Makes the payment be compared soon. A call that is under way is looked up at once; a backoff after a refusal is kept.
-async fn note(service: &Service, event_id: &str, payment_id: PaymentId) -> Result<&'static str, Unexpected> {
-    let noted = sqlx::query!(
-        "with news as (insert into webhook_event (event_id, received_at) values ($1, $2)
+/// Schedules a comparison of the payment, unless this webhook did so before. If the outcome of a call is unknown, it is read at
+/// once; a backoff after a refusal is kept.
+async fn schedule_comparison(service: &Service, event_id: &str, payment_id: PaymentId) -> Result<bool, Unexpected> {
+    let scheduled = sqlx::query!(
+        "with new as (insert into webhook_event (event_id, received_at) values ($1, $2)
            on conflict on constraint webhook_event_id do nothing returning event_id)
          update payment set check_at = 'epoch',
            due_at = case when lease is null and due_at > $2
                and (refund_pending_minor > 0 or state in ('AUTHORIZING', 'CAPTURING', 'VOIDING')) then $2
              else due_at end
-         where payment_id = $3 and exists (select from news)",
+         where payment_id = $3 and exists (select from new)",
         event_id,
         service.clock.now(),
         payment_id.0,
     );
-    let is_news = noted.execute(&service.db).await?.rows_affected() == 1;
-    Ok(if is_news { "news" } else { "repeated" })
+    Ok(scheduled.execute(&service.db).await?.rows_affected() == 1)
 }
 
-/// What the provider calls things.
-fn is_name(text: &str) -> bool {
+/// Whether it may be an id of the provider.
+fn is_id(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
@@ -231,10 +236,10 @@ fn verify(
     body: &[u8],
     now: OffsetDateTime,
 ) -> Result<(), &'static str> {
-    let signature = signature.ok_or("there is none")?;
+    let signature = signature.ok_or("there is no signature")?;
     let parts = || signature.split(',').filter_map(|part| part.trim().split_once('='));
     let (_, at) = parts().find(|(name, _)| *name == "t").ok_or("it has no time")?;
-    let seconds: i64 = at.parse().map_err(|_| "its time is none")?;
+    let seconds: i64 = at.parse().map_err(|_| "its time is not a number")?;
     let mut mac =
         Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()).map_err(|_| "the secret is no key")?;
     mac.update(at.as_bytes());
@@ -242,7 +247,7 @@ fn verify(
     mac.update(body);
     let ours = parts().filter(|(name, _)| *name == "v1").filter_map(|(_, hex)| <[u8; 32]>::from_hex(hex).ok());
     if !ours.into_iter().any(|claimed| mac.clone().verify_slice(&claimed).is_ok()) {
-        return Err("it signs something else");
+        return Err("it does not match the body");
     }
     if now.unix_timestamp().abs_diff(seconds) > TOLERANCE.whole_seconds().unsigned_abs() {
         return Err("its time is too far from ours");
@@ -250,17 +255,17 @@ fn verify(
     Ok(())
 }
 
-pub(crate) async fn forget_old(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn delete_old(service: Arc<Service>) -> Result<Did, Unexpected> {
     let done = sqlx::query!(
         "delete from webhook_event where event_id in
            (select event_id from webhook_event where received_at < $1 order by received_at limit 1000
             for update skip locked)",
-        service.clock.now() - REMEMBERED,
+        service.clock.now() - KEPT,
     );
     Ok(Did::any(done.execute(&service.db).await?.rows_affected()))
 }
 
-/// Without it webhooks are refused, and everything else goes on: outcomes are asked for anyway.
+/// Without the secret webhooks are refused, and everything else works: outcomes are read from the provider anyway.
 pub(crate) fn read_secret(file: &Path) -> Option<SecretString> {
     match first_line(file) {
         Ok(secret) if !secret.is_empty() => Some(secret.into()),

@@ -21,7 +21,7 @@ use clap::Args;
 use service::{Service, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/product");
-pub static SCHEMA: Schema = Schema { service: "product", migrator: &MIGRATOR, append_only: &[] };
+pub static SCHEMA: Schema = Schema { service: "product", migrator: &MIGRATOR, append_only: &[], consumes: &[] };
 
 /// The product service.
 #[derive(Debug, Clone, Args)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chassis::Backoff;
 use chassis::boot::config::Kafka;
-use chassis::boot::{Databases, Prefix, Prefixed, Schema};
+use chassis::boot::{Database, Databases, Prefix, Prefixed, Schema};
 use chassis::event::dead_letter;
 use clap::Args;
 use contracts::event::TOPICS;
@@ -26,9 +26,8 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// The databases and the Kafka cluster to migrate.
 #[derive(Debug, Args)]
 pub(crate) struct Config {
-    /// URL of a database administrator, who may create databases and roles.
-    #[arg(default_value = "postgres://postgres@127.0.0.1:15432/postgres", hide_env_values = true)]
-    migrate_database_url: SecretString,
+    #[command(flatten)]
+    admin: Prefixed<Admin>,
     #[command(flatten)]
     kafka: Prefixed<Kafka>,
     /// Replication factor of each topic: 3 in a cluster.
@@ -40,6 +39,21 @@ pub(crate) struct Config {
 
 impl Prefix for Config {
     const PREFIX: &'static str = "souk";
+}
+
+/// A database administrator, who may create databases and roles.
+#[derive(Debug, Clone, Args)]
+struct Admin {
+    #[command(flatten)]
+    database: Database,
+}
+
+impl Prefix for Admin {
+    const PREFIX: &'static str = "souk_migrate";
+
+    fn default_of(field: &str) -> Option<String> {
+        (field == "database_url").then(|| "postgres://postgres@127.0.0.1:15432/postgres".to_owned())
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,13 +72,14 @@ pub(crate) enum Error {
 
 pub(crate) async fn run(config: &Config) -> Result<(), Error> {
     // Everything is parsed before anything is changed.
-    let admin: PgConnectOptions = config.migrate_database_url.expose_secret().parse().map_err(|_| Error::Config {
-        variable: "SOUK_MIGRATE_DATABASE_URL".to_owned(),
-        why: "it is not a Postgres URL".to_owned(),
+    let admin = config.admin.database.options();
+    let admin = admin.map_err(|invalid| Error::Config {
+        variable: format!("SOUK_MIGRATE_{}", invalid.setting).to_uppercase(),
+        why: invalid.why,
     })?;
-    let targets = config.databases.iter().zip(SCHEMAS).map(|((role, url), schema)| {
+    let targets = config.databases.iter().zip(SCHEMAS).map(|((role, database), schema)| {
         debug_assert_eq!(role.name, schema.service, "one order everywhere");
-        Ok((schema, Target::parse(schema.service, url)?))
+        Ok((schema, Target::parse(*role, database)?))
     });
     for (schema, target) in targets.collect::<Result<Vec<_>, Error>>()? {
         migrate(&admin, schema, &target).await?;
@@ -79,17 +94,16 @@ pub(crate) async fn run(config: &Config) -> Result<(), Error> {
 /// The database role and the database of a service, from its URL.
 struct Target {
     role: String,
-    password: Option<String>,
+    password: Option<SecretString>,
     database: String,
 }
 
 impl Target {
-    fn parse(service: &str, url: &SecretString) -> Result<Self, Error> {
-        let refuse = |why: &str| Error::Config {
-            variable: format!("{}_DATABASE_URL", service.to_uppercase()),
-            why: why.to_owned(),
-        };
-        let url = Url::parse(url.expose_secret()).map_err(|_| refuse("it is not a URL"))?;
+    fn parse(service: roster::Role, login: &Database) -> Result<Self, Error> {
+        let refuse = |setting: &str, why: String| Error::Config { variable: service.variable(setting), why };
+        login.options().map_err(|invalid| refuse(invalid.setting, invalid.why))?;
+        let refuse = |why: &str| refuse("database_url", why.to_owned());
+        let url = Url::parse(login.database_url.expose_secret()).map_err(|_| refuse("it is not a URL"))?;
         let role = url.username().to_owned();
         let database = url.path().trim_start_matches('/').to_owned();
         let plain = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
@@ -102,8 +116,9 @@ impl Target {
         }
         // The service decodes it in the same way when it connects.
         let password = url.password().map(|text| percent_decode_str(text).decode_utf8().map(|it| it.into_owned()));
-        let password = password.transpose().map_err(|_| refuse("its password is not UTF-8"))?;
-        Ok(Self { role, password, database })
+        let password = password.transpose().map_err(|_| refuse("its password is not UTF-8"))?.map(SecretString::from);
+        let file = login.password().map_err(|invalid| refuse(&invalid.why))?;
+        Ok(Self { role, password: password.or(file), database })
     }
 }
 
@@ -127,7 +142,7 @@ async fn create(server: &mut PgConnection, target: &Target) -> sqlx::Result<()> 
         execute(server, format!("create role {role} login")).await?;
     }
     if let Some(password) = password {
-        execute(server, format!("alter role {role} password '{}'", scram::verifier(password))).await?;
+        execute(server, format!("alter role {role} password '{}'", scram::verifier(password.expose_secret()))).await?;
     }
     let exists =
         sqlx::query_scalar!(r#"select exists(select from pg_database where datname = $1) as "exists!""#, database);
@@ -231,15 +246,16 @@ mod tests {
     use super::*;
 
     fn parse(url: &str) -> Result<Target, Error> {
-        Target::parse("order", &url.into())
+        let login = Database { database_url: url.into(), database_password_file: None };
+        Target::parse(roster::ORDER, &login)
     }
 
     #[test]
     fn a_password_is_decoded_as_the_service_decodes_it() {
         let target = parse("postgres://souk_order:p%40ss%2Fw%C3%B6rd%25@127.0.0.1/souk_order").expect("a good URL");
-        assert_eq!(target.password.as_deref(), Some("p@ss/w\u{f6}rd%"));
+        assert_eq!(target.password.expect("it has one").expose_secret(), "p@ss/w\u{f6}rd%");
         assert_eq!((target.role.as_str(), target.database.as_str()), ("souk_order", "souk_order"));
-        assert_eq!(parse("postgres://souk_order@127.0.0.1/souk_order").expect("without one").password, None);
+        assert!(parse("postgres://souk_order@127.0.0.1/souk_order").expect("without one").password.is_none());
     }
 
     #[test]
@@ -288,7 +304,7 @@ mod tests {
         // Exists on every server: the test creates only the role.
         let database = "postgres".to_owned();
         for password in ["pencil and paper", "p@ss'w\u{f6}rd\u{2168}"] {
-            let target = Target { role: role.clone(), password: Some(password.to_owned()), database: database.clone() };
+            let target = Target { role: role.clone(), password: Some(password.into()), database: database.clone() };
             let kept = sqlx::query_scalar::<_, String>("select rolpassword from pg_authid where rolname = $1");
             create(&mut db, &target).await.expect("created");
             let ours = kept.bind(&role).fetch_one(&mut db).await.expect("it has a password");

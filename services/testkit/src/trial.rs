@@ -1,4 +1,4 @@
-//! Trials of a change, a verb's or a consumer's: it happens once or not at all, also if its session ends before the commit.
+//! Trials of a change, of an RPC or of a consumer: it happens once or not at all, also if its session ends before the commit.
 
 use std::fmt::Debug;
 
@@ -20,7 +20,7 @@ where
     F: Future<Output = Result<R, Status>> + Send + 'static,
 {
     let before = digest(db).await;
-    // The answer is the last that a transaction writes: here everything else is done, and nothing is committed.
+    // A transaction writes the stored response last: here everything else is done, and nothing is committed.
     let holdup = hold_up(db, "idempotency").await;
     let mut cut_off = tokio::spawn(call(request.clone()));
     end_session(db, held_up(db, &mut cut_off).await).await;
@@ -35,12 +35,12 @@ where
     assert_eq!(twin.code(), Code::Aborted, "{twin:?}");
     assert!(reason(&twin).starts_with("REQUEST_IN_PROGRESS@"), "{twin:?}");
     assert!(twin.get_details_retry_info().is_some(), "and when to come back");
-    holdup.rollback().await.expect("let go");
+    holdup.rollback().await.expect("rolled back");
     let first = first.await.expect("no panic").expect("nothing is in its way any more");
 
     let after = digest(db).await;
     assert_ne!(after, before, "now it happened");
-    assert_eq!(call(request).await.expect("the same request"), first, "the same answer");
+    assert_eq!(call(request).await.expect("the same request"), first, "the same response");
     let reused = call(other).await.expect_err("another request under this key");
     assert_eq!(reused.code(), Code::InvalidArgument, "{reused:?}");
     assert!(reason(&reused).starts_with("IDEMPOTENCY_KEY_REUSED@"), "{reused:?}");
@@ -61,7 +61,7 @@ pub async fn try_event(kit: &Kit, record: &Record) {
     end_session(db, held_up(db, &mut cut_off).await).await;
     cut_off.await.expect("no panic").expect_err("its session was ended before it committed");
     assert_eq!(digest(db).await, before, "what was cut off never happened");
-    holdup.rollback().await.expect("let go");
+    holdup.rollback().await.expect("rolled back");
     inbox::consume(consumer, clock, std::slice::from_ref(record)).await.expect("nothing is in its way any more");
     let after = digest(db).await;
     assert_ne!(after, before, "now it happened");

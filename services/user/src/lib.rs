@@ -47,7 +47,7 @@ use session::Limits;
 use signing::Signer;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/user");
-pub static SCHEMA: Schema = Schema { service: "user", migrator: &MIGRATOR, append_only: &[] };
+pub static SCHEMA: Schema = Schema { service: "user", migrator: &MIGRATOR, append_only: &[], consumes: &[] };
 
 /// The user service.
 #[derive(Debug, Clone, Args)]

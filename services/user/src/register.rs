@@ -1,5 +1,5 @@
 //! Open a customer's account. What is hashed for the idempotency key has no password in it; a retry with another password
-//! gets the first answer.
+//! gets the first response.
 
 use chassis::Caller;
 use chassis::rpc::error::on_constraint;

@@ -34,7 +34,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Uses the databases of a running stack.
 pub async fn run(layout: &Layout, product_id: &str) -> Result<()> {
-    let database = parts::database_url(layout, "product");
+    let database = layout.database("souk_product", "souk_product")?;
     let bare = start(Command::new(std::env::current_exe()?).args(["bare-product", BARE, &database]))?;
     let settings = [("PRODUCT_LISTEN", ROLE), ("SOUK_ADMIN_LISTEN", ROLE_ADMIN), ("SOUK_LOG", "error")];
     let role =

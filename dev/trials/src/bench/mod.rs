@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use stack::client::Client;
 use stack::controlled::Stack;
 use stack::layout::Build;
+use stack::postgres::ADMINISTRATOR;
 
 const STEADY_RATE: u32 = 50;
 const STEADY: Duration = Duration::from_secs(20);
@@ -122,8 +123,7 @@ async fn rush(stack: &Stack, products: &[String], lasts: Duration) -> Result<(us
 }
 
 async fn orders(stack: &Stack) -> Result<PgConnection> {
-    let url = format!("postgres://postgres@127.0.0.1:{}/souk_order", stack.ports().postgres());
-    Ok(PgConnection::connect(&url).await?)
+    Ok(PgConnection::connect(&stack.layout.database(ADMINISTRATOR, "souk_order")?).await?)
 }
 
 async fn wait_until_paid(stack: &Stack) -> Result<()> {

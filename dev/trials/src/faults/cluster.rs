@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use roster::Role;
 use rustix::process::Signal;
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use time::OffsetDateTime;
 
@@ -17,7 +16,8 @@ use super::backlog::Backlog;
 use super::proxy::{Mode, Proxy};
 use stack::client::{Client, random_password};
 use stack::layout::Layout;
-use stack::parts::{self, Fsync};
+use stack::parts;
+use stack::postgres::{ADMINISTRATOR, Access, Fsync};
 use stack::supervisor::{Command, Ready, Spec, Supervisor};
 use stack::up::create_operator;
 
@@ -73,7 +73,7 @@ impl Cluster {
             layout,
         };
         let (layout, settings) = (cluster.layout.clone(), cluster.settings.clone());
-        parts::start_dependencies(&layout, &mut cluster.supervisor, fsync, &settings, say).await?;
+        parts::start_dependencies(&layout, &mut cluster.supervisor, fsync, Access::Passwords, &settings, say).await?;
         say("starting Envoy, and two replicas of every role");
         let envoy = parts::envoy(&layout, &settings).await?;
         cluster.supervisor.start(envoy).await?;
@@ -248,9 +248,7 @@ impl Cluster {
 
     /// An administrator's session, past all proxies.
     pub(crate) async fn administrator(&self, database: &str) -> Result<PgConnection> {
-        let port = self.layout.ports.postgres();
-        let options = PgConnectOptions::new().host("127.0.0.1").port(port).username("postgres").database(database);
-        Ok(PgConnection::connect_with(&options).await?)
+        Ok(PgConnection::connect(&self.layout.database(ADMINISTRATOR, database)?).await?)
     }
 
     pub(crate) async fn execute(&self, database: &str, sql: &str) -> Result<()> {

@@ -53,7 +53,7 @@ async fn sell_out(mut site: Site<'_>) -> Result<()> {
                 (format!("{}@example.com", Uuid::now_v7().simple()), stack::client::random_password());
             let session = load::sign_up(&journal, &edge, &email, &password).await?;
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                load::send_until_answered(&journal, &session, &request).await?;
+                load::send_until_response(&journal, &session, &request).await?;
             }
             anyhow::Ok(())
         });

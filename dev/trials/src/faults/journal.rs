@@ -31,13 +31,13 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    fn of(answer: &Result<Response>, refusals: &[&str]) -> Self {
-        match answer {
-            Ok(answer) if answer.status.is_success() => Self::Ok,
+    fn of(response: &Result<Response>, refusals: &[&str]) -> Self {
+        match response {
+            Ok(response) if response.status.is_success() => Self::Ok,
             // The same request is still in progress.
-            Ok(answer) if answer.status.as_u16() == 409 => Self::Failed,
-            Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 499 => {
-                if refusals.contains(&answer.reason()) { Self::Refused } else { Self::Wrong }
+            Ok(response) if response.status.as_u16() == 409 => Self::Failed,
+            Ok(response) if response.status.is_client_error() && response.status.as_u16() != 499 => {
+                if refusals.contains(&response.reason()) { Self::Refused } else { Self::Wrong }
             }
             Ok(_) | Err(_) => Self::Failed,
         }
@@ -94,22 +94,22 @@ impl Journal {
         request: impl Future<Output = Result<Response>>,
     ) -> (Outcome, Result<Response>) {
         let mut recording = Recording { journal: self, at: self.begin(), outcome: Outcome::Abandoned };
-        let answer = match self.abandon_within.load(Ordering::Relaxed) {
+        let response = match self.abandon_within.load(Ordering::Relaxed) {
             within @ 1.. if rand::random_bool(0.5) => {
                 let moment = Duration::from_micros(rand::random_range(0..within));
                 tokio::time::timeout(moment, request).await
             }
             _ => Ok(request.await),
         };
-        let Ok(answer) = answer else {
+        let Ok(response) = response else {
             return (Outcome::Abandoned, Err(anyhow!("the customer abandoned the request")));
         };
-        recording.outcome = Outcome::of(&answer, refusals);
-        if let (Outcome::Wrong, Ok(answer)) = (recording.outcome, &answer) {
+        recording.outcome = Outcome::of(&response, refusals);
+        if let (Outcome::Wrong, Ok(response)) = (recording.outcome, &response) {
             let mut wrong = self.wrong.lock().expect("the lock is not poisoned");
-            wrong.get_or_insert_with(|| format!("{}: {}", answer.status, answer.body));
+            wrong.get_or_insert_with(|| format!("{}: {}", response.status, response.body));
         }
-        (recording.outcome, answer)
+        (recording.outcome, response)
     }
 
     fn begin(&self) -> usize {
@@ -124,14 +124,13 @@ impl Journal {
     }
 
     /// Writes a line of the file, about a request with an idempotency key.
-    pub(crate) fn write(&self, kind: &str, key: &str, outcome: Outcome, order_id: Option<&str>) -> Result<()> {
+    pub(crate) fn write(&self, operation: &str, key: &str, outcome: Outcome, order_id: Option<&str>) -> Result<()> {
         let at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
-        if kind == "create" && outcome == Outcome::Ok {
+        if operation == "create" && outcome == Outcome::Ok {
             self.bought.fetch_add(1, Ordering::Relaxed);
         }
         let (attempt, outcome) = (self.written.fetch_add(1, Ordering::Relaxed), outcome.name());
-        let line =
-            json!({"attempt": attempt, "at": at, "kind": kind, "key": key, "outcome": outcome, "order_id": order_id});
+        let line = json!({"attempt": attempt, "at": at, "kind": operation, "key": key, "outcome": outcome, "order_id": order_id});
         Ok(writeln!(self.file.lock().expect("the lock is not poisoned"), "{line}")?)
     }
 
@@ -155,8 +154,8 @@ impl Journal {
     /// How long each successful request since this time took.
     pub(crate) fn durations(&self, since: Instant) -> Vec<Duration> {
         let attempts = self.attempts.lock().expect("the lock is not poisoned");
-        let answered = attempts.iter().filter(|it| it.begun >= since && it.outcome == Outcome::Ok);
-        answered.filter_map(|it| Some(it.ended? - it.begun)).collect()
+        let succeeded = attempts.iter().filter(|it| it.begun >= since && it.outcome == Outcome::Ok);
+        succeeded.filter_map(|it| Some(it.ended? - it.begun)).collect()
     }
 
     /// The number of purchases.

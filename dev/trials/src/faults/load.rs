@@ -55,7 +55,7 @@ pub(crate) fn purchase(product: &str, quantity: u32, payment_method: &str) -> Va
 /// A request with an idempotency key, and the reasons for which it may be refused.
 #[derive(Clone)]
 pub(crate) struct KeyedRequest {
-    pub(crate) kind: &'static str,
+    pub(crate) operation: &'static str,
     pub(crate) path: String,
     pub(crate) body: Value,
     pub(crate) refusals: &'static [&'static str],
@@ -63,24 +63,24 @@ pub(crate) struct KeyedRequest {
 
 impl KeyedRequest {
     pub(crate) fn order(body: Value) -> Self {
-        Self { kind: "create", path: "/v1/orders".to_owned(), body, refusals: &[] }
+        Self { operation: "create", path: "/v1/orders".to_owned(), body, refusals: &[] }
     }
 
     fn cancellation(order: &str) -> Self {
         let path = format!("/v1/orders/{order}:cancel");
-        Self { kind: "cancel", path, body: json!({"reason": 1}), refusals: &["ORDER_NOT_CANCELLABLE"] }
+        Self { operation: "cancel", path, body: json!({"reason": 1}), refusals: &["ORDER_NOT_CANCELLABLE"] }
     }
 
     fn refund(payment: &str, minor: i64) -> Self {
         let path = format!("/v1/payments/{payment}:refund");
         let body = json!({"amountMinor": minor.to_string(), "reason": 1});
-        Self { kind: "refund", path, body, refusals: &["REFUND_EXCEEDS_CAPTURE", "PAYMENT_NOT_CAPTURED"] }
+        Self { operation: "refund", path, body, refusals: &["REFUND_EXCEEDS_CAPTURE", "PAYMENT_NOT_CAPTURED"] }
     }
 }
 
 /// Repeats a request under one key until there is a response. Returns the order that it names, if any. Half of the abandoned
 /// requests are not repeated.
-pub(crate) async fn send_until_answered(
+pub(crate) async fn send_until_response(
     journal: &Journal,
     session: &Client,
     request: &KeyedRequest,
@@ -88,15 +88,15 @@ pub(crate) async fn send_until_answered(
     let (key, first) = (Uuid::now_v7().to_string(), Instant::now());
     loop {
         let sending = session.send(Method::POST, &request.path, &key, Some(request.body.clone()));
-        let (outcome, answer) = journal.watch(request.refusals, sending).await;
-        let order = order_id(&answer).map(str::to_owned);
-        journal.write(request.kind, &key, outcome, order.as_deref())?;
+        let (outcome, response) = journal.watch(request.refusals, sending).await;
+        let order = order_id(&response).map(str::to_owned);
+        journal.write(request.operation, &key, outcome, order.as_deref())?;
         match outcome {
             Outcome::Ok => return Ok(order),
             Outcome::Refused | Outcome::Wrong => return Ok(None),
             Outcome::Abandoned if rand::random_bool(0.5) => return Ok(None),
             Outcome::Failed | Outcome::Abandoned if first.elapsed() > RETRY_FOR => {
-                bail!("{} {key}: no response within {RETRY_FOR:?}", request.kind)
+                bail!("{} {key}: no response within {RETRY_FOR:?}", request.operation)
             }
             Outcome::Failed => tokio::time::sleep(RETRY_AFTER_FAILURE).await,
             Outcome::Abandoned => tokio::time::sleep(RETRY_AFTER_ABANDONING).await,
@@ -206,11 +206,11 @@ impl Customer {
         let product = self.products.choose(&mut self.random).context("there are products")?.clone();
         let (method, _) = METHODS.choose_weighted(&mut self.random, |it| it.1)?;
         let request = KeyedRequest::order(purchase(&product, self.random.random_range(1..=3), method));
-        let Some(order) = send_until_answered(&self.journal, session, &request).await? else { return Ok(()) };
+        let Some(order) = send_until_response(&self.journal, session, &request).await? else { return Ok(()) };
         self.look_around(session, &product, &order).await;
         if self.random.random_bool(0.05) {
             tokio::time::sleep(Duration::from_millis(self.random.random_range(0..400))).await;
-            return send_until_answered(&self.journal, session, &KeyedRequest::cancellation(&order)).await.map(drop);
+            return send_until_response(&self.journal, session, &KeyedRequest::cancellation(&order)).await.map(drop);
         }
         let mut bought = self.bought.lock().expect("the lock is not poisoned");
         if bought.len() < REMEMBERED {
@@ -264,16 +264,16 @@ async fn refund_orders(
         if payment["state"] == "PAYMENT_STATE_CAPTURED" {
             let request = KeyedRequest::refund(payment["paymentId"].as_str().context("a payment has an id")?, 400);
             tokio::try_join!(
-                send_until_answered(&journal, &session, &request),
-                send_until_answered(&journal, &session, &request)
+                send_until_response(&journal, &session, &request),
+                send_until_response(&journal, &session, &request)
             )?;
         }
     }
     Ok(())
 }
 
-fn order_id(answer: &Result<Response>) -> Option<&str> {
-    answer.as_ref().ok()?.body["order"]["orderId"].as_str()
+fn order_id(response: &Result<Response>) -> Option<&str> {
+    response.as_ref().ok()?.body["order"]["orderId"].as_str()
 }
 
 /// Registers a customer and signs in.
@@ -306,9 +306,9 @@ async fn until_done<F: Future<Output = Result<Response>>>(journal: &Journal, req
     let first = Instant::now();
     loop {
         match journal.watch(&[], request()).await {
-            (Outcome::Ok, answer) => return answer?.ok(),
-            (Outcome::Wrong, answer) => bail!("registering or signing in fails: {answer:?}"),
-            (_, answer) if first.elapsed() > RETRY_FOR => bail!("registering or signing in fails: {answer:?}"),
+            (Outcome::Ok, response) => return response?.ok(),
+            (Outcome::Wrong, response) => bail!("registering or signing in fails: {response:?}"),
+            (_, response) if first.elapsed() > RETRY_FOR => bail!("registering or signing in fails: {response:?}"),
             _ => tokio::time::sleep(RETRY_AFTER_FAILURE).await,
         }
     }

@@ -39,7 +39,7 @@ use machine::Machine;
 use report::Row;
 use stack::install;
 use stack::layout::{Build, Layout};
-use stack::parts::Fsync;
+use stack::postgres::Fsync;
 use trial::Trials;
 
 #[derive(Debug, Args)]

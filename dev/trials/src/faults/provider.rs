@@ -76,7 +76,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     .settles_within(A_MINUTE),
     Fault::new(
         "provider-limits",
-        "the provider serves 5 calls per second for 15 s, and answers 429 to all others",
+        "the provider serves 5 calls per second for 15 s, and responds 429 to all others",
         Expect::NoFailure,
         |site| Box::pin(limit(site)),
     )
@@ -102,13 +102,13 @@ pub(crate) const FAULTS: &[Fault] = &[
 
 /// The first refused calls were sent before the limit was known. From then on, a few calls at half the pace follow each pause;
 /// without a budget, all calls for new purchases would be refused again and again.
-const MOST_REFUSED: u64 = 150;
+const MAX_REFUSED: u64 = 150;
 
 async fn limit(site: Site<'_>) -> Result<()> {
     site.cluster.set_limits(&[("per_second", "5"), ("reason", "global-rate")]).await?;
     site.lasts(15).await;
     let refused = site.cluster.refused_calls().await?;
-    ensure!((1..=MOST_REFUSED).contains(&refused), "{refused} calls were refused; at most {MOST_REFUSED} are expected");
+    ensure!((1..=MAX_REFUSED).contains(&refused), "{refused} calls were refused; at most {MAX_REFUSED} are expected");
     Ok(())
 }
 
@@ -149,14 +149,14 @@ fn misbehave(site: Site<'_>, mode: Mode) -> Injected<'_> {
 impl Cluster {
     /// Sets how the provider delivers webhooks.
     pub(super) async fn set_webhooks(&self, delivery: &[(&str, &str)]) -> Result<()> {
-        let answer = reqwest::Client::new().post(self.provider_page("_webhooks")).form(delivery).send().await?;
-        Ok(answer.error_for_status().map(drop)?)
+        let response = reqwest::Client::new().post(self.provider_page("_webhooks")).form(delivery).send().await?;
+        Ok(response.error_for_status().map(drop)?)
     }
 
     /// Sets the provider's rate limit.
     pub(super) async fn set_limits(&self, limits: &[(&str, &str)]) -> Result<()> {
-        let answer = reqwest::Client::new().post(self.provider_page("_limits")).form(limits).send().await?;
-        Ok(answer.error_for_status().map(drop)?)
+        let response = reqwest::Client::new().post(self.provider_page("_limits")).form(limits).send().await?;
+        Ok(response.error_for_status().map(drop)?)
     }
 
     /// How many calls the provider refused since its limit was set.

@@ -7,9 +7,12 @@ use stack::client::{Client, Response};
 
 use crate::{Market, new_sku, shared};
 
-fn expect(answer: &Response, status: u16, reason: &str, field: &str) -> Result<()> {
-    let named = field.is_empty() || answer.fields().contains(&field);
-    ensure!(answer.status.as_u16() == status && answer.reason() == reason && named, "{reason} {field}: {answer:?}");
+fn expect(response: &Response, status: u16, reason: &str, field: &str) -> Result<()> {
+    let named = field.is_empty() || response.fields().contains(&field);
+    ensure!(
+        response.status.as_u16() == status && response.reason() == reason && named,
+        "{reason} {field}: {response:?}"
+    );
     Ok(())
 }
 

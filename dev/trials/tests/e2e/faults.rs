@@ -10,6 +10,7 @@ use contracts::souk::order::v1::ListOrdersRequest;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use sqlx::{Connection, PgConnection};
 use stack::client::Client;
+use stack::postgres::ADMINISTRATOR;
 use tokio::task::JoinSet;
 use tonic::Request;
 use tonic::transport::Endpoint;
@@ -49,7 +50,7 @@ fn a_restarted_role_knows_the_keys_of_tokens_before_it_answers() -> Result<()> {
                 killed = stack.control("kill souk") => killed.map(drop)?,
                 error = asking => return Err(error),
             }
-            ensure!(ask_role(&role, &customer).await?, "it reported ready, but does not answer");
+            ensure!(ask_role(&role, &customer).await?, "it reported ready, but does not respond");
         }
         Ok(())
     })
@@ -83,7 +84,7 @@ const IDLE: &str = "select pid, state_change::text from pg_stat_activity where s
 fn abandoned_calls_leave_no_open_transaction() -> Result<()> {
     alone(async |stack| {
         let market = Market::open(stack, 3_000).await?;
-        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", stack.ports().postgres());
+        let url = stack.layout.database(ADMINISTRATOR, "postgres")?;
         let mut watch = PgConnection::connect(&url).await?;
         let (mut calls, answered) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
         for client in 0..10 {
@@ -129,7 +130,7 @@ fn abandoned_calls_leave_no_open_transaction() -> Result<()> {
             Ok(idle.is_empty())
         })
         .await?;
-        let orders = format!("postgres://postgres@127.0.0.1:{}/souk_order", stack.ports().postgres());
+        let orders = stack.layout.database(ADMINISTRATOR, "souk_order")?;
         wait("all orders to be settled", async || {
             let mut db = PgConnection::connect(&orders).await?;
             let open: i64 = sqlx::query_scalar(

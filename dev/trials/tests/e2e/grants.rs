@@ -6,7 +6,6 @@ use std::str::FromStr;
 use anyhow::{Context, Result, ensure};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
-use stack::parts::database_url;
 
 use crate::shared;
 
@@ -22,9 +21,9 @@ fn is_denied<T>(outcome: Result<T, sqlx::Error>) -> Result<()> {
 #[test]
 fn a_role_rewrites_no_history_and_sees_no_other_database() -> Result<()> {
     shared(async |stack| {
-        let own = |service| database_url(&stack.layout, service);
-        let mut order = PgConnection::connect(&own("order")).await?;
-        let mut payment = PgConnection::connect(&own("payment")).await?;
+        let own = |service: &str| stack.layout.database(&format!("souk_{service}"), &format!("souk_{service}"));
+        let mut order = PgConnection::connect(&own("order")?).await?;
+        let mut payment = PgConnection::connect(&own("payment")?).await?;
         for change in ["update order_event set type = 'x'", "delete from order_event", "create table x (y int)"] {
             is_denied(sqlx::query(change).execute(&mut order).await).context(change)?;
         }
@@ -32,7 +31,7 @@ fn a_role_rewrites_no_history_and_sees_no_other_database() -> Result<()> {
             is_denied(sqlx::query(change).execute(&mut payment).await).context(change)?;
         }
         for (service, other) in [("order", "souk_payment"), ("payment", "souk_order"), ("user", "souk_order")] {
-            let options = PgConnectOptions::from_str(&own(service))?.database(other);
+            let options = PgConnectOptions::from_str(&own(service)?)?.database(other);
             is_denied(PgConnection::connect_with(&options).await).with_context(|| format!("{service} in {other}"))?;
         }
         Ok(())

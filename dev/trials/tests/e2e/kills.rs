@@ -69,12 +69,14 @@ impl End {
 }
 
 /// Retries under the same key until there is a response.
-async fn send_until_answered(customer: &Client, path: &str, body: Value) -> Result<String> {
+async fn send_until_response(customer: &Client, path: &str, body: Value) -> Result<String> {
     let (key, begun) = (Uuid::now_v7().to_string(), Instant::now());
     loop {
         match customer.send(Method::POST, path, &key, Some(body.clone())).await {
-            Ok(answer) if answer.status.is_success() => return crate::order_id(&answer),
-            Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 409 => answer.ok().map(drop)?,
+            Ok(response) if response.status.is_success() => return crate::order_id(&response),
+            Ok(response) if response.status.is_client_error() && response.status.as_u16() != 409 => {
+                response.ok().map(drop)?
+            }
             Ok(_) | Err(_) => {}
         }
         ensure!(begun.elapsed() < Duration::from_secs(60), "no response within a minute");
@@ -103,10 +105,10 @@ async fn buy(
         let (method, end) = MIX[number % MIX.len()];
         let items = json!([{"productId": product_id, "quantity": 1}]);
         let order =
-            send_until_answered(customer, "/v1/orders", json!({"items": items, "paymentMethod": method})).await?;
+            send_until_response(customer, "/v1/orders", json!({"items": items, "paymentMethod": method})).await?;
         pause().await;
         if end == End::Cancelled {
-            send_until_answered(customer, &format!("/v1/orders/{order}:cancel"), json!({"reason": 1})).await?;
+            send_until_response(customer, &format!("/v1/orders/{order}:cancel"), json!({"reason": 1})).await?;
         }
         placed.push((order, end));
     }

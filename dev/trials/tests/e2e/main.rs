@@ -6,6 +6,7 @@ mod catalogue;
 mod faults;
 mod grants;
 mod kills;
+mod network;
 mod ops;
 mod orders;
 mod pressure;
@@ -123,8 +124,8 @@ impl Market {
     }
 }
 
-fn order_id(answer: &Response) -> Result<String> {
-    let body = answer.clone().ok()?;
+fn order_id(response: &Response) -> Result<String> {
+    let body = response.clone().ok()?;
     Ok(body["order"]["orderId"].as_str().context("an order has an id")?.to_owned())
 }
 

@@ -12,6 +12,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use sqlx::{Connection, PgConnection};
 use stack::controlled::Stack;
 use stack::parts::souk;
+use stack::postgres::ADMINISTRATOR;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
@@ -37,7 +38,7 @@ fn a_poison_message_parks_only_its_key_until_it_is_redriven() -> Result<()> {
     alone(async |stack| {
         let market = Market::open(stack, 10).await?;
         let ops = OpsServiceClient::connect(format!("http://127.0.0.1:{}", stack.ports().grpc(roster::ORDER))).await?;
-        let url = format!("postgres://postgres@127.0.0.1:{}/souk_inventory", stack.ports().postgres());
+        let url = stack.layout.database(ADMINISTRATOR, "souk_inventory")?;
         let mut inventory = PgConnection::connect(&url).await?;
 
         // An event that does not decode, of an existing reservation.
@@ -73,7 +74,7 @@ fn a_poison_message_parks_only_its_key_until_it_is_redriven() -> Result<()> {
         // Repaired by hand: an event about an order that is confirmed already, so it is ignored.
         let event = Some(inventory_event::Event::StockReserved(StockReserved {}));
         let fixed = InventoryEvent { order_id: order.clone(), event }.encode_to_vec();
-        let url = format!("postgres://postgres@127.0.0.1:{}/souk_order", stack.ports().postgres());
+        let url = stack.layout.database(ADMINISTRATOR, "souk_order")?;
         let mut orders = PgConnection::connect(&url).await?;
         let update = "update dead_letter set payload = $1 where key = $2::uuid";
         sqlx::query(update).bind(fixed).bind(&key).execute(&mut orders).await?;
@@ -120,7 +121,7 @@ async fn discard(stack: &Stack, market: &Market, ops: &OpsServiceClient<Channel>
     ensure!(done.discarded_count == 1 && letters(ops, market, &no_key).await?.is_empty());
     refused(ops.clone().discard_dead_letters(signed(market, request)?).await, "DEAD_LETTER_NOT_FOUND")?;
 
-    let url = format!("postgres://souk_order@127.0.0.1:{}/souk_order", stack.ports().postgres());
+    let url = stack.layout.database("souk_order", "souk_order")?;
     let mut orders = PgConnection::connect(&url).await?;
     let audit = sqlx::query_as::<_, (String, String)>("select reason, discarded_by from dead_letter_discard");
     let (reason, actor) = audit.fetch_one(&mut orders).await?;
@@ -142,8 +143,8 @@ async fn verdict(stack: &Stack) -> String {
     }
 }
 
-fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, reason: &str) -> Result<()> {
-    let status = answer.err().context("it is refused")?;
+fn refused<T: std::fmt::Debug>(response: Result<T, Status>, reason: &str) -> Result<()> {
+    let status = response.err().context("it is refused")?;
     let said = status.get_details_error_info().map(|info| info.reason);
     ensure!(said.as_deref() == Some(reason), "{status:?}");
     Ok(())

@@ -204,8 +204,8 @@ fn an_order_of_another_customer_is_not_found() -> Result<()> {
         let order = order_id(&market.customer.order(&market.product_id, 1, "pm_card_visa").await?)?;
         let stranger = stack.customer().await?;
         for path in [format!("/v1/orders/{order}"), format!("/v1/orders/{order}/events")] {
-            let answer = stranger.get(&path).await?;
-            ensure!((answer.status.as_u16(), answer.reason()) == (404, "ORDER_NOT_FOUND"), "{path}: {answer:?}");
+            let response = stranger.get(&path).await?;
+            ensure!((response.status.as_u16(), response.reason()) == (404, "ORDER_NOT_FOUND"), "{path}: {response:?}");
         }
         let cancel = stranger.cancel(&order).await?;
         ensure!((cancel.status.as_u16(), cancel.reason()) == (404, "ORDER_NOT_FOUND"), "{cancel:?}");

@@ -74,9 +74,9 @@ fn calls_with_short_deadlines_do_not_fail_those_of_other_customers() -> Result<(
         }
         let mut failed = Vec::new();
         for _ in 0..ORDERS {
-            let answer = market.customer.order(&market.product_id, 1, "pm_card_visa").await?;
-            if !answer.status.is_success() {
-                failed.push(answer);
+            let response = market.customer.order(&market.product_id, 1, "pm_card_visa").await?;
+            if !response.status.is_success() {
+                failed.push(response);
             }
         }
         done.store(true, Ordering::Relaxed);

@@ -16,8 +16,8 @@ async fn ask_v1(channel: Channel) -> Result<Vec<Vec<u8>>> {
     let message_request = Some(FileContainingSymbol(SERVICE.to_owned()));
     let ask = v1::ServerReflectionRequest { message_request, ..Default::default() };
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
-    let answers = client.server_reflection_info(tokio_stream::once(ask)).await?;
-    match answers.into_inner().message().await?.context("an answer")?.message_response {
+    let responses = client.server_reflection_info(tokio_stream::once(ask)).await?;
+    match responses.into_inner().message().await?.context("a response")?.message_response {
         Some(FileDescriptorResponse(files)) => Ok(files.file_descriptor_proto),
         other => bail!("{other:?}"),
     }
@@ -29,8 +29,8 @@ async fn ask_v1alpha(channel: Channel) -> Result<Vec<Vec<u8>>> {
     let message_request = Some(FileContainingSymbol(SERVICE.to_owned()));
     let ask = v1alpha::ServerReflectionRequest { message_request, ..Default::default() };
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
-    let answers = client.server_reflection_info(tokio_stream::once(ask)).await?;
-    match answers.into_inner().message().await?.context("an answer")?.message_response {
+    let responses = client.server_reflection_info(tokio_stream::once(ask)).await?;
+    match responses.into_inner().message().await?.context("a response")?.message_response {
         Some(FileDescriptorResponse(files)) => Ok(files.file_descriptor_proto),
         other => bail!("{other:?}"),
     }

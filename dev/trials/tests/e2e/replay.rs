@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use stack::controlled::Stack;
+use stack::postgres::ADMINISTRATOR;
 use tokio::task::JoinSet;
 use trials::topics::delete_groups;
 
@@ -14,7 +15,7 @@ const CONSUMERS: [&str; 3] = ["inventory", "order", "payment"];
 const ORDERS: usize = 40;
 
 async fn database(stack: &Stack, service: &str) -> Result<PgConnection> {
-    let url = format!("postgres://postgres@127.0.0.1:{}/souk_{service}", stack.ports().postgres());
+    let url = stack.layout.database(ADMINISTRATOR, &format!("souk_{service}"))?;
     Ok(PgConnection::connect(&url).await?)
 }
 

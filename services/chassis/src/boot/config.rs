@@ -5,10 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use secrecy::SecretString;
 use sqlx::PgPool;
 
-use crate::boot::db;
+use crate::boot::db::{self, Database};
 use crate::boot::settings::{Prefix, Prefixed};
 
 /// The settings of every role.
@@ -88,9 +87,8 @@ pub struct Foundation {
     /// The address on which it serves gRPC.
     #[arg(value_parser = parse_loopback)]
     pub listen: SocketAddr,
-    /// The URL of its database, with its database role.
-    #[arg(hide_env_values = true)]
-    pub database_url: SecretString,
+    #[command(flatten)]
+    pub database: Database,
     /// The most connections to its database.
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub database_connections: u32,
@@ -99,8 +97,8 @@ pub struct Foundation {
 impl Foundation {
     /// The pool, which connects when first used. `role` has these settings.
     pub fn pool(&self, role: roster::Role) -> Result<PgPool, String> {
-        let pool = db::pool(&self.database_url, self.database_connections);
-        pool.map_err(|why| format!("{}: {why}", role.variable("database_url")))
+        let pool = db::pool(&self.database, self.database_connections);
+        pool.map_err(|invalid| format!("{}: {}", role.variable(invalid.setting), invalid.why))
     }
 }
 

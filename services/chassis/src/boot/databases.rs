@@ -1,33 +1,42 @@
-//! The URLs of all services' databases, for commands that work on all of them.
+//! How to reach all services' databases, for commands that work on all of them.
 
-use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
 use roster::Role;
 use secrecy::SecretString;
 
-/// The settings `USER_DATABASE_URL` and the like, one for each service.
+use crate::boot::db::Database;
+
+/// The settings `USER_DATABASE_URL` and `USER_DATABASE_PASSWORD_FILE`, and the same of each other service.
 #[derive(Debug, Clone)]
-pub struct Databases(Vec<(Role, SecretString)>);
+pub struct Databases(Vec<(Role, Database)>);
 
 impl Databases {
-    pub fn iter(&self) -> impl Iterator<Item = (Role, &SecretString)> {
-        self.0.iter().map(|(role, url)| (*role, url))
+    pub fn iter(&self) -> impl Iterator<Item = &(Role, Database)> {
+        self.0.iter()
     }
 
-    /// The URL of a service of the roster.
-    pub fn url(&self, role: Role) -> &SecretString {
+    /// Of a service of the roster.
+    pub fn of(&self, role: Role) -> &Database {
         let found = self.iter().find(|(it, _)| *it == role);
-        found.expect("every service of the roster has a database here").1
+        &found.expect("every service of the roster has a database here").1
     }
 }
 
 impl Args for Databases {
     fn augment_args(command: Command) -> Command {
         roster::services().fold(command, |command, role| {
-            let variable = role.variable("database_url");
-            let arg = Arg::new(&variable).long(format!("{}-database-url", role.name)).env(&variable);
-            let arg = arg.value_name(&variable).hide_env_values(true).default_value(role.database_url());
-            let help = format!("The URL of the {} service's database, with its database role", role.name);
-            command.arg(arg.help(help).value_parser(clap::value_parser!(SecretString)))
+            let arg = |setting: &str, help: &str| {
+                let variable = role.variable(setting);
+                let flag = variable.to_lowercase().replace('_', "-");
+                let arg = Arg::new(&variable).long(flag).env(&variable).value_name(&variable);
+                arg.help(format!("The {help} of the {} service", role.name))
+            };
+            let url = arg("database_url", "URL of the database").hide_env_values(true);
+            let url = url.default_value(role.database_url()).value_parser(value_parser!(SecretString));
+            let file = arg("database_password_file", "file with the password of the database role");
+            command.arg(url).arg(file.value_parser(value_parser!(PathBuf)))
         })
     }
 
@@ -38,8 +47,12 @@ impl Args for Databases {
 
 impl FromArgMatches for Databases {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let url = |role: Role| Some((role, matches.get_one::<SecretString>(&role.variable("database_url"))?.clone()));
-        Ok(Self(roster::services().filter_map(url).collect()))
+        let database = |role: Role| {
+            let database_url = matches.get_one::<SecretString>(&role.variable("database_url"))?.clone();
+            let database_password_file = matches.get_one(&role.variable("database_password_file")).cloned();
+            Some((role, Database { database_url, database_password_file }))
+        };
+        Ok(Self(roster::services().filter_map(database).collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {

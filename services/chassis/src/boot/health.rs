@@ -1,5 +1,5 @@
 //! Health checks. A role is SERVING while its database is reachable and writable: a replica that cannot reach it, or reaches a
-//! standby, would fail calls that another replica can answer.
+//! standby, would fail calls that another replica can serve.
 
 use std::convert::Infallible;
 use std::sync::LazyLock;
@@ -108,8 +108,8 @@ mod tests {
         let (begun, service) = (Instant::now(), HealthService::from_health_reporter(health.clone()));
         loop {
             let request = Request::new(HealthCheckRequest { service: "souk.test".into() });
-            let answer = service.check(request).await.expect("it is known").into_inner();
-            if answer.status == status as i32 {
+            let response = service.check(request).await.expect("it is known").into_inner();
+            if response.status == status as i32 {
                 return;
             }
             assert!(begun.elapsed() < Duration::from_secs(20), "it never was {status:?}");
@@ -182,7 +182,8 @@ mod tests {
             PgConnection::connect_with(&options.as_ref().clone().database("postgres")).await.expect("up");
         let mut tell = async |sql: String| elsewhere.execute(AssertSqlSafe(sql)).await.map(drop).expect("it is done");
         let url = options.to_url_lossy().to_string().into();
-        let pool = db::pool(&url, 1).expect("a URL");
+        let database = db::Database { database_url: url, database_password_file: None };
+        let pool = db::pool(&database, 1).expect("a URL");
         pool.execute("create table noted (at timestamptz not null)").await.expect("it may be written");
         let write = async || pool.execute("insert into noted values (now())").await.map(drop).map_err(Unexpected::from);
 

@@ -26,8 +26,8 @@ impl Did {
 
 type Unit = Pin<Box<dyn Future<Output = Result<Did, Unexpected>> + Send>>;
 
-const FASTEST_RETRY: Duration = Duration::from_millis(50);
-const SLOWEST_RETRY: Duration = Duration::from_secs(5);
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct Job {
@@ -70,7 +70,7 @@ impl Job {
 
     /// One worker's loop. A unit that has started is finished before the loop stops.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let (backoff, mut failures) = (Backoff::new(FASTEST_RETRY, SLOWEST_RETRY), 0);
+        let (backoff, mut failures) = (Backoff::new(MIN_BACKOFF, MAX_BACKOFF), 0);
         while !stop.is_cancelled() {
             let pause = match (self.unit)().await {
                 Ok(Did::Something) => {

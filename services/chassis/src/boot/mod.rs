@@ -15,6 +15,6 @@ pub mod telemetry;
 
 pub use config::Foundation;
 pub use databases::Databases;
-pub use db::Schema;
+pub use db::{Database, Schema};
 pub use run::{BootError, run};
 pub use settings::{Prefix, Prefixed, Settings};

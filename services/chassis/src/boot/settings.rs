@@ -174,7 +174,10 @@ mod tests {
     fn settings_have_the_name_of_their_role_and_defaults() {
         let shop = parse(&[]).expect("all have defaults");
         assert_eq!(shop.foundation.listen, SocketAddr::from(([127, 0, 0, 1], 9_005)));
-        assert_eq!(shop.foundation.database_url.expose_secret(), "postgres://souk_order@127.0.0.1:15432/souk_order");
+        assert_eq!(
+            shop.foundation.database.database_url.expose_secret(),
+            "postgres://souk_order@127.0.0.1:15432/souk_order"
+        );
         assert_eq!((shop.foundation.database_connections, shop.patience), (20, Duration::from_secs(900)));
         assert_eq!((shop.wares, shop.peer), (vec![], None));
         let shop = parse(&["--order-wares", "mugs,tea", "--order-peer=a=b", "--order-patience", "1s"]).expect("good");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 /// How many violations of one subject are kept: those with the lowest ids. More do not change the result.
-pub const MOST_VIOLATIONS: usize = 1_000;
+pub const MAX_VIOLATIONS: usize = 1_000;
 
 /// Ids whose violations an operator caused on purpose.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Finding {
     /// Adds a violation of a subject that is counted elsewhere.
     pub fn violate(&mut self, id: impl ToString, violation: String) {
         self.violations.insert(id.to_string(), violation);
-        if self.violations.len() > MOST_VIOLATIONS {
+        if self.violations.len() > MAX_VIOLATIONS {
             self.violations.pop_last();
         }
     }

@@ -3,5 +3,5 @@
 mod finding;
 mod range;
 
-pub use finding::{Exemptions, Finding, MOST_VIOLATIONS};
+pub use finding::{Exemptions, Finding, MAX_VIOLATIONS};
 pub use range::Range;

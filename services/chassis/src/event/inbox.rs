@@ -1,5 +1,5 @@
-//! Consumes events. Each is delivered at least once and takes effect once: the inbox has the last version that a consumer has
-//! consumed of each key, and is updated in the transaction of the effect, or of the dead letter.
+//! Consumes events. Each is delivered at least once and takes effect once: for each consumer and key, the inbox has the last
+//! consumed version, and is updated in the transaction of the effect, or of the dead letter.
 //!
 //! Records that wait together share a transaction, so the inbox costs two statements for all of them. If it fails, they are
 //! consumed one by one; a poison message becomes a dead letter and parks its key, and other keys go on.
@@ -23,7 +23,7 @@ use crate::event::dead_letter;
 use crate::rpc::error::Unexpected;
 
 /// How many records share a transaction at most.
-const GROUP: usize = 32;
+pub const MAX_PER_TRANSACTION: usize = 32;
 /// The error of a dead letter whose key was parked already.
 const PARKED: &str = "parked";
 
@@ -41,7 +41,7 @@ static REPEATED: LazyLock<Family<ByConsumer, Counter>> =
 /// took effect are skipped.
 pub async fn consume(consumer: &Consumer, clock: &Clock, records: &[Record]) -> Result<(), Unexpected> {
     let wanted: Vec<_> = records.iter().filter(|record| consumer.handler.wants(&record.event_type)).collect();
-    for group in wanted.chunks(GROUP) {
+    for group in wanted.chunks(MAX_PER_TRANSACTION) {
         if group.len() > 1 && consume_group(consumer, clock, group).await.is_ok() {
             continue;
         }
@@ -63,7 +63,7 @@ async fn consume_one(consumer: &Consumer, clock: &Clock, record: &Record) -> Res
 /// Makes a poison message a dead letter, which parks its key.
 async fn add_dead_letter(consumer: &Consumer, clock: &Clock, record: &Record, error: &str) -> Result<(), Unexpected> {
     let mut tx = consumer.db.begin().await?;
-    let disposition = admit(&mut tx, consumer.name, &[record]).await?;
+    let disposition = advance(&mut tx, consumer.name, &[record]).await?;
     let error = match disposition[..] {
         // Another replica has consumed it meanwhile.
         [Disposition::Repeated] => return Ok(()),
@@ -90,7 +90,7 @@ fn log_dead_letter(consumer: &Consumer, record: &Record, error: &str) {
 
 async fn consume_group(consumer: &Consumer, clock: &Clock, records: &[&Record]) -> Result<(), HandleError> {
     let mut tx = consumer.db.begin().await?;
-    let dispositions = admit(&mut tx, consumer.name, records).await?;
+    let dispositions = advance(&mut tx, consumer.name, records).await?;
     let (mut due, mut parked, mut repeated) = (Vec::new(), Vec::new(), 0);
     for (record, disposition) in records.iter().zip(dispositions) {
         match disposition {
@@ -144,7 +144,7 @@ enum Disposition {
 
 /// Advances the inbox to the versions of these records, and returns what to do with each. The inbox rows stay locked until the
 /// commit, so that no other replica handles the same events at the same time.
-async fn admit(tx: &mut PgConnection, consumer: &str, records: &[&Record]) -> Result<Vec<Disposition>, Unexpected> {
+async fn advance(tx: &mut PgConnection, consumer: &str, records: &[&Record]) -> Result<Vec<Disposition>, Unexpected> {
     let mut keys = read(tx, consumer, records).await?;
     for (key, state) in keys.iter_mut().filter(|(_, state)| state.parked) {
         state.parked = dead_letter::is_parked(tx, consumer, *key).await?;
@@ -164,7 +164,7 @@ async fn admit(tx: &mut PgConnection, consumer: &str, records: &[&Record]) -> Re
         let before = keys.get(&key).map_or(0, |state| state.version);
         (key, before, after)
     });
-    advance(tx, consumer, moves.collect()).await?;
+    write_versions(tx, consumer, moves.collect()).await?;
     Ok(dispositions)
 }
 
@@ -197,7 +197,11 @@ async fn read(
 
 /// Updates the inbox from the versions that were read. If another replica consumes the same records at the same time, such as
 /// one that does not know yet that it lost the partition in a rebalance, this waits for it and then fails.
-async fn advance(tx: &mut PgConnection, consumer: &str, mut moves: Vec<(Uuid, i64, i64)>) -> Result<(), Unexpected> {
+async fn write_versions(
+    tx: &mut PgConnection,
+    consumer: &str,
+    mut moves: Vec<(Uuid, i64, i64)>,
+) -> Result<(), Unexpected> {
     if moves.is_empty() {
         return Ok(());
     }

@@ -283,7 +283,7 @@ mod tests {
         assert!(matches!(failed("test", status), Error::Unexpected(Unexpected::Peer { .. })));
     }
 
-    /// A peer that answers each call with DEADLINE_EXCEEDED.
+    /// A peer that responds to each call with DEADLINE_EXCEEDED.
     struct Late;
 
     #[tonic::async_trait]
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_without_time_is_not_made() {
+    async fn a_call_without_time_is_not_sent() {
         // No server listens there.
         let peer = connect("test", &"http://127.0.0.1:1".parse().expect("a URL"));
         let status = ask(&peer, Duration::ZERO).await.expect_err("it is not made");

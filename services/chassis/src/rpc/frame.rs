@@ -152,16 +152,16 @@ mod tests {
 
     #[tokio::test]
     async fn long_responses_are_gzipped_and_keep_their_trailers() {
-        let answer = |message: &[u8]| {
+        let encode = |message: &[u8]| {
             let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))]);
             let body = Full::new(frame(0, message).expect("short"));
             Response::new(Body::new(body.with_trailers(std::future::ready(Some(Ok(trailers))))))
         };
         for (length, gzipped) in [(10, false), (100_000, true)] {
             let message = vec![b'a'; length];
-            let response = compress(answer(&message)).await.expect("compressed");
+            let response = compress(encode(&message)).await.expect("compressed");
             assert_eq!(response.headers().contains_key(ENCODING), gzipped);
-            let body = response.into_body().collect().await.expect("an answer");
+            let body = response.into_body().collect().await.expect("a body");
             assert_eq!(
                 body.trailers().and_then(|it| it.get(Status::GRPC_STATUS)),
                 Some(&HeaderValue::from_static("0"))

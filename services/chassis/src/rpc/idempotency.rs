@@ -11,7 +11,7 @@ use prost::{Message, Name};
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
-use crate::boot::db::SLOWEST_STATEMENT;
+use crate::boot::db::STATEMENT_TIMEOUT;
 use crate::rpc::caller::{Caller, Identity};
 use crate::rpc::error::{Error, Unexpected};
 use crate::rpc::run_to_end;
@@ -176,7 +176,7 @@ fn anonymous(subject: &str) -> String {
 
 /// Locks the key, and sets the statement timeout of the transaction to the caller's time left.
 async fn try_lock(db: &mut PgConnection, slot: &Slot, time_left: Duration) -> sqlx::Result<bool> {
-    let timeout = time_left.min(SLOWEST_STATEMENT).as_millis().max(1);
+    let timeout = time_left.min(STATEMENT_TIMEOUT).as_millis().max(1);
     let row = sqlx::query!(
         r#"select pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2 || ' ' || $3, 0)) as "locked!",
              set_config('statement_timeout', $4, true)"#,

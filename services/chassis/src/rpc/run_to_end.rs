@@ -269,13 +269,13 @@ mod tests {
             }
         });
         let service = RunToEnd::new(TaskTracker::new(), "souk.test").layer(handler);
-        let mut answer = tokio::spawn(service.oneshot(send(&b"\0\0\0\0\0"[..])));
+        let mut call = tokio::spawn(service.oneshot(send(&b"\0\0\0\0\0"[..])));
         for _ in 0..100 {
             tokio::task::yield_now().await;
-            assert!(!answer.is_finished(), "it is not done");
+            assert!(!call.is_finished(), "it is not done");
         }
         done.send(()).expect("it waits");
-        let Ok(response) = (&mut answer).await.expect("no panic");
+        let Ok(response) = (&mut call).await.expect("no panic");
         assert!(Status::from_header_map(response.headers()).is_none());
     }
 }

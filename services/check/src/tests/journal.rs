@@ -9,7 +9,7 @@ use super::assert_each_found;
 use crate::journal::{self, Attempt, Outcome};
 
 fn attempt(key: &str, outcome: Outcome, order_id: Option<Uuid>) -> Attempt {
-    Attempt { attempt: Value::from(1), key: key.to_owned(), kind: "create".to_owned(), outcome, order_id }
+    Attempt { attempt: Value::from(1), key: key.to_owned(), operation: "create".to_owned(), outcome, order_id }
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn orders_that_are_not_what_clients_saw() {
             journal::check_durable(&[attempt("k1", Outcome::Ok, None)], &orders),
         ),
         ("two orders under one key", sound(), once(&fine(), &twice, &[order, other])),
-        ("another answer under the same key", sound(), once(&elsewhere, &made, &[order])),
+        ("another response under the same key", sound(), once(&elsewhere, &made, &[order])),
         ("an order that was refused and is there", sound(), once(&refused, &made, &[order])),
         ("an order without an attempt", sound(), once(&fine(), &made, &[order, other])),
     ]);

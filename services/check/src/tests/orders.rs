@@ -43,7 +43,7 @@ pub(super) fn placed(order_id: Uuid) -> [String; 3] {
             bytes(&event),
             at.unix_timestamp(),
         ),
-        answered("first", order_id),
+        stored_response("first", order_id),
     ]
 }
 
@@ -52,7 +52,7 @@ fn bytes(message: &impl Message) -> String {
 }
 
 /// The stored response to a request that created this order, under a key with this prefix.
-fn answered(key: &str, order_id: Uuid) -> String {
+fn stored_response(key: &str, order_id: Uuid) -> String {
     let order = Some(Order { order_id: order_id.to_string(), ..Default::default() });
     let (method, response) = (CreateOrderRequest::full_name(), bytes(&CreateOrderResponse { order }));
     format!(
@@ -115,22 +115,22 @@ async fn a_history_that_lacks_an_event(db: PgPool) {
     plant_in_events(db, |it| [format!("update order_event set version = 2 where order_id = '{it}'")]).await;
 }
 
-async fn plant_in_answers(db: PgPool, violation: fn(Uuid) -> [String; 1]) {
-    let check = async || order::check::check_answers(&db, OffsetDateTime::now_utc(), RANGE).await;
+async fn plant_in_responses(db: PgPool, violation: fn(Uuid) -> [String; 1]) {
+    let check = async || order::check::check_responses(&db, OffsetDateTime::now_utc(), RANGE).await;
     assert_found(&db, for_each(1..=ROWS, placed), for_each(WRONG, violation), WRONG.len(), check).await;
 }
 
 #[sqlx::test(migrator = "order::MIGRATOR")]
 async fn an_order_that_was_created_without_a_key(db: PgPool) {
-    plant_in_answers(db, |it| [format!("delete from idempotency where key = 'first {it}'")]).await;
+    plant_in_responses(db, |it| [format!("delete from idempotency where key = 'first {it}'")]).await;
 }
 
 #[sqlx::test(migrator = "order::MIGRATOR")]
 async fn one_order_under_two_keys(db: PgPool) {
-    plant_in_answers(db, |it| [answered("second", it)]).await;
+    plant_in_responses(db, |it| [stored_response("second", it)]).await;
 }
 
 #[sqlx::test(migrator = "order::MIGRATOR")]
-async fn an_answer_that_names_an_order_which_is_not_there(db: PgPool) {
-    plant_in_answers(db, |it| [format!(r#"delete from "order" where order_id = '{it}'"#)]).await;
+async fn a_stored_response_with_an_order_that_does_not_exist(db: PgPool) {
+    plant_in_responses(db, |it| [format!(r#"delete from "order" where order_id = '{it}'"#)]).await;
 }

@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 
 use crate::service::{Service, role};
 
-/// The inventory service, and a client of it. What tests do with it stands beside the tests of each verb.
+/// The inventory service, and a client of it. Helpers of single tests are beside these tests.
 pub(super) struct Store {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,

@@ -8,22 +8,22 @@ use uuid::Uuid;
 
 use super::Store;
 use super::reservation::{cancelled, confirmed, placed};
-use crate::stale::settle_stale;
+use crate::stale::apply_order_states;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_old_hold_is_settled_by_what_became_of_its_order(db: PgPool) {
+async fn an_old_hold_follows_the_state_of_its_order(db: PgPool) {
     let store = Store::open_with(db, serve_orders(OrderState::Cancelled, 4).await, None).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
     store.kit.deliver(placed(order, &[("MUG", 4)])).await;
 
-    assert_eq!(settle_stale(store.service.clone()).await.expect("asked"), Did::Nothing, "it is not old");
+    assert_eq!(apply_order_states(store.service.clone()).await.expect("applied"), Did::Nothing, "it is not old");
     store.kit.context.clock.advance(Duration::from_secs(1_501));
-    assert_eq!(settle_stale(store.service.clone()).await.expect("asked"), Did::Something);
+    assert_eq!(apply_order_states(store.service.clone()).await.expect("applied"), Did::Something);
     assert_eq!(store.level("MUG").await, (10, 0, 0));
     assert_eq!(store.kit.published(order).await, ["StockReserved", "StockReleased"]);
 
-    // Its events come after all. They tell what the answer was ahead of, and neither change anything nor park the order.
+    // Its events arrive later than the state: they change nothing, and do not park the order.
     store.kit.deliver(confirmed(order)).await;
     store.kit.deliver(cancelled(order)).await;
     assert_eq!((store.level("MUG").await, store.kit.parked().await), ((10, 0, 0), 0));
@@ -31,17 +31,17 @@ async fn an_old_hold_is_settled_by_what_became_of_its_order(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_order_that_goes_on_keeps_its_hold_and_is_asked_about_later(db: PgPool) {
+async fn an_order_in_progress_keeps_its_hold_and_is_checked_later(db: PgPool) {
     let store = Store::open_with(db, serve_orders(OrderState::Reserved, 2).await, None).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
     store.kit.deliver(placed(order, &[("MUG", 4)])).await;
     store.kit.context.clock.advance(Duration::from_secs(1_501));
-    assert_eq!(settle_stale(store.service.clone()).await.expect("asked"), Did::Something);
-    assert_eq!(settle_stale(store.service.clone()).await.expect("asked"), Did::Nothing, "it was just asked");
+    assert_eq!(apply_order_states(store.service.clone()).await.expect("applied"), Did::Something);
+    assert_eq!(apply_order_states(store.service.clone()).await.expect("applied"), Did::Nothing, "it was just checked");
     assert_eq!(store.level("MUG").await, (6, 4, 0));
     store.kit.context.clock.advance(Duration::from_secs(1_501));
-    assert_eq!(settle_stale(store.service.clone()).await.expect("asked"), Did::Something);
+    assert_eq!(apply_order_states(store.service.clone()).await.expect("applied"), Did::Something);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -51,7 +51,7 @@ async fn a_confirmed_order_sells_its_old_hold(db: PgPool) {
     let order = Uuid::now_v7();
     store.kit.deliver(placed(order, &[("MUG", 4)])).await;
     store.kit.context.clock.advance(Duration::from_secs(1_501));
-    settle_stale(store.service.clone()).await.expect("asked");
+    apply_order_states(store.service.clone()).await.expect("applied");
     assert_eq!(store.level("MUG").await, (6, 0, 4));
     store.kit.deliver(confirmed(order)).await;
     store.kit.deliver(cancelled(order)).await;
@@ -60,13 +60,13 @@ async fn a_confirmed_order_sells_its_old_hold(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn while_orders_cannot_be_asked_a_hold_stays(db: PgPool) {
+async fn while_the_order_service_is_away_a_hold_stays(db: PgPool) {
     let store = Store::open(db).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     store.kit.deliver(placed(Uuid::now_v7(), &[("MUG", 4)])).await;
     store.kit.context.clock.advance(Duration::from_secs(1_501));
-    let failed = settle_stale(store.service.clone()).await.expect_err("the order service cannot be reached");
+    let failed = apply_order_states(store.service.clone()).await.expect_err("the order service cannot be reached");
     assert!(failed.will_pass(), "{failed}");
-    settle_stale(store.service.clone()).await.expect_err("it stays due until the order service answers");
+    apply_order_states(store.service.clone()).await.expect_err("it stays due until the order service responds");
     assert_eq!(store.level("MUG").await, (6, 4, 0));
 }

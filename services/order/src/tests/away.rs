@@ -34,7 +34,7 @@ async fn the_breaker_of_a_failing_catalogue_opens_and_closes_again(db: PgPool) {
 async fn a_quote_that_got_lost_is_retried_twice(db: PgPool) {
     let shop = Shop::open(db).await;
     shop.catalogue.fail(2);
-    shop.create(shop.wanted("k1")).await.expect("the third call is answered");
+    shop.create(shop.wanted("k1")).await.expect("the third call gets a response");
     assert_eq!(shop.catalogue.calls(), 3);
     shop.catalogue.fail(3);
     let refused = shop.create(shop.wanted("k2")).await.expect_err("that is enough");

@@ -47,7 +47,7 @@ async fn an_order_is_placed_at_the_catalogues_prices(db: PgPool) {
     );
     assert_eq!(order.items[0].unit_price, Some(Money::new("EUR", 1_250)));
     let order_id = Uuid::parse_str(&order.order_id).expect("a UUID");
-    assert_eq!(shop.order(order_id).await, order, "what is read is what was answered");
+    assert_eq!(shop.order(order_id).await, order, "what is read is what the response had");
     assert_eq!(shop.published(order_id).await, ["OrderPlaced"]);
 }
 
@@ -169,7 +169,7 @@ async fn the_expected_total_belongs_to_the_request_that_a_key_stands_for(db: PgP
     let request = CreateOrderRequest { expected_total: Some(Money::new("EUR", 2_500)), ..shop.wanted("k1") };
     let first = shop.create(request.clone()).await.expect("placed");
     shop.catalogue.price_all(Money::new("EUR", 5_000));
-    assert_eq!(shop.create(request.clone()).await.expect("a repeat is answered as it was"), first);
+    assert_eq!(shop.create(request.clone()).await.expect("a repeat gets the same response"), first);
     for expected_total in [None, Some(Money::new("EUR", 10_000))] {
         let reused = shop.create(CreateOrderRequest { expected_total, ..request.clone() }).await;
         assert_eq!(reason(&reused.expect_err("another request")), "IDEMPOTENCY_KEY_REUSED@souk.order");

@@ -1,4 +1,4 @@
-//! Customers that do not wait for an answer do no harm to others.
+//! Customers that do not wait for a response do no harm to others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl Shop {
         self.client.clone().create_order(request).await.map(drop)
     }
 
-    /// Waits for what goes on after its caller has left.
+    /// Waits for the handlers that run on after their callers have left.
     async fn all_ended(&self) {
         self.kit.context.tasks.close();
         self.kit.context.tasks.wait().await;
@@ -40,7 +40,7 @@ async fn a_customer_that_does_not_wait_for_prices_keeps_no_other_from_ordering(d
             spam.spawn(async move {
                 for _ in 0..15 {
                     let left =
-                        shop.create_within(patience, check.clone()).await.expect_err("there is no time to answer it");
+                        shop.create_within(patience, check.clone()).await.expect_err("there is no time to respond");
                     assert!(matches!(left.code(), Code::DeadlineExceeded | Code::Cancelled), "{left:?}");
                 }
             });

@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 
 use crate::service::{Service, role};
 
-/// The order service over a catalogue, and a client of it. What tests do with it stands beside the tests of each verb.
+/// The order service over a catalogue, and a client of it. Helpers of single tests are beside these tests.
 pub(super) struct Shop {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,

@@ -83,7 +83,7 @@ async fn a_page_ends_early_when_its_orders_have_many_lines(db: PgPool) {
     assert_eq!((listed, sizes), (placed, vec![20, 2]));
 }
 
-/// However often a part of its money goes back, one answer has a bound.
+/// However many refunds an order has, one response has a bound.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_events_of_an_order_are_listed_page_by_page(db: PgPool) {
     let shop = Shop::open(db).await;

@@ -46,7 +46,7 @@ async fn whenever_a_client_leaves_nothing_is_left_half_done(_: PgPoolOptions, ne
     let mut watch = PgConnection::connect_with(&near).await.expect("Postgres is there");
     for moment in 0..60_u64 {
         let request = shop.wanted(&format!("s{moment}"));
-        // Whether it was answered in time does not matter here.
+        // Whether it got a response in time does not matter here.
         let _ = tokio::time::timeout(Duration::from_micros(500 * moment), shop.create(request)).await;
         shop.kit.context.tasks.close();
         shop.kit.context.tasks.wait().await;

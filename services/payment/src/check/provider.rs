@@ -1,4 +1,4 @@
-//! What moved at the provider, as it says itself.
+//! The movements of money at the provider, in its own record.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::budget::{Budget, Rates};
-use crate::stripe::{Answer, CallError, Intent, RefundStatus, Status, Stripe};
+use crate::stripe::{CallError, Intent, RefundStatus, Response, Status, Stripe};
 
 /// A page of intents takes longer than a call about one.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a question is repeated that was not answered, and how soon where the budget of calls does not say.
+/// How often a read without a response is repeated, and after which time if the budget of calls does not say.
 const TRIES: u32 = 20;
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The provider, for questions that change nothing.
+/// The provider, for reading only.
 pub struct Provider {
     stripe: Stripe,
 }
@@ -25,27 +25,27 @@ pub struct Provider {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Movements {
     pub intent_id: String,
-    /// None: it names no order of ours.
+    /// None: it is not of an order of ours.
     pub order_id: Option<Uuid>,
     pub authorized: i64,
     pub captured: i64,
     pub voided: i64,
     pub refunded: i64,
-    /// In refunds that have not arrived yet.
+    /// In refunds that are pending.
     pub refunding: i64,
 }
 
 /// Some of all payment intents.
 pub struct Page {
     pub intents: Vec<Movements>,
-    /// Behind which intent the next page begins, if there is one.
+    /// The intent after which the next page begins, if there is one.
     pub next: Option<String>,
 }
 
 impl Provider {
-    /// `calls` is how many it takes in a second of us and all replicas together, see `PAYMENT_PROVIDER_RATE`.
+    /// `calls`: the rate that this process and all replicas share, see `PAYMENT_PROVIDER_RATE`.
     pub fn new(url: &str, key: &str, calls: u32, db: PgPool) -> Result<Self, String> {
-        // Nothing here compares payments as the service does.
+        // The rate of comparisons is not used here.
         let budget = Budget::new(db, Rates { calls, comparisons: 1 });
         Ok(Self { stripe: Stripe::new(url, key, TIMEOUT, budget)? })
     }
@@ -53,7 +53,7 @@ impl Provider {
     /// Intents that were created in these seconds of Unix time, newest first: a page of them, behind the intent `after`.
     pub async fn list(&self, created: &Range<u64>, after: Option<&str>) -> Result<Page, String> {
         let intents = match self.with_retries(async || self.stripe.list_intents(created, after).await).await? {
-            Answer::Done(intents) => intents,
+            Response::Done(intents) => intents,
             refusal => return Err(format!("the list of payment intents: {refusal:?}")),
         };
         let (next, mut page) = (intents.next().map(str::to_owned), Vec::new());
@@ -63,20 +63,20 @@ impl Provider {
         Ok(Page { intents: page, next })
     }
 
-    /// One intent. None: it does not know it.
+    /// One intent. None: the provider does not know it.
     pub async fn get(&self, intent_id: &str) -> Result<Option<Movements>, String> {
         match self.with_retries(async || self.stripe.get(intent_id).await).await? {
-            Answer::Done(intent) => Ok(Some(self.movements(intent).await?)),
-            Answer::Refused(code) if code == "resource_missing" => Ok(None),
+            Response::Done(intent) => Ok(Some(self.movements(intent).await?)),
+            Response::Refused(code) if code == "resource_missing" => Ok(None),
             refusal => Err(format!("{intent_id}: {refusal:?}")),
         }
     }
 
     async fn movements(&self, intent: Intent) -> Result<Movements, String> {
-        let authorized = if intent.was_held() { intent.amount } else { 0 };
+        let authorized = if intent.was_authorized() { intent.amount } else { 0 };
         let voided = match intent.status {
             Status::Canceled => authorized,
-            // What a capture of a part left of it.
+            // A partial capture releases the remainder.
             Status::Succeeded => authorized - intent.amount_received,
             _ => 0,
         };
@@ -85,7 +85,7 @@ impl Provider {
         Ok(Movements { intent_id: intent.id, order_id, authorized, captured, voided, refunded, refunding })
     }
 
-    /// What went back, and what is about to. A charge has one sum of both, so the refunds themselves are read.
+    /// The refunded and the pending amount. A charge has only their sum, so the refunds themselves are read.
     async fn refunds(&self, intent: &Intent) -> Result<(i64, i64), String> {
         if intent.refunded() == 0 {
             return Ok((0, 0));
@@ -93,7 +93,7 @@ impl Provider {
         let refunds = match intent.listed_refunds() {
             Some(refunds) => refunds.to_vec(),
             None => match self.with_retries(async || self.stripe.list_refunds(&intent.id).await).await? {
-                Answer::Done(refunds) => refunds,
+                Response::Done(refunds) => refunds,
                 refusal => return Err(format!("the refunds of {}: {refusal:?}", intent.id)),
             },
         };
@@ -101,21 +101,24 @@ impl Provider {
         Ok((sum(RefundStatus::Succeeded), sum(RefundStatus::UnderWay)))
     }
 
-    /// A question changes nothing, so it can be repeated; and no payment waits for it.
-    async fn with_retries<T>(&self, ask: impl AsyncFn() -> Result<Answer<T>, CallError>) -> Result<Answer<T>, String> {
-        let (mut tries, retry) = (0, Backoff::new(ASK_AGAIN, ASK_AGAIN * 8));
+    /// Reads can be repeated, and give way to payments.
+    async fn with_retries<T>(
+        &self,
+        read: impl AsyncFn() -> Result<Response<T>, CallError>,
+    ) -> Result<Response<T>, String> {
+        let (mut tries, backoff) = (0, Backoff::new(RETRY_AFTER, RETRY_AFTER * 8));
         loop {
-            self.stripe.budget.stand_back().await.map_err(|error| format!("the budget of calls: {error}"))?;
-            let error = match ask().await {
-                Ok(answer) => return Ok(answer),
+            self.stripe.budget.wait_for_payments().await.map_err(|error| format!("the budget of calls: {error}"))?;
+            let error = match read().await {
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             tries += 1;
             if tries == TRIES {
                 return Err(format!("{error}, {TRIES} times"));
             }
-            let rest = if let CallError::NotSent(not_sent) = &error { not_sent.pause } else { None };
-            tokio::time::sleep(rest.unwrap_or_else(|| retry.after(tries))).await;
+            let pause = if let CallError::NotSent(not_sent) = &error { not_sent.pause } else { None };
+            tokio::time::sleep(pause.unwrap_or_else(|| backoff.after(tries))).await;
         }
     }
 }

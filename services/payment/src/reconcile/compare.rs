@@ -1,4 +1,4 @@
-//! Our books beside the provider's. Pure, but for reading ours.
+//! Compares our ledger with the provider's record. Pure, but for reading the ledger.
 
 use chassis::Unexpected;
 
@@ -8,21 +8,21 @@ use crate::payment::Payment;
 use crate::refund::{Refund, RefundState};
 use crate::service::Service;
 use crate::state::{Goal, State};
-use crate::stripe::{self, Answer, Intent, RefundStatus, Status};
+use crate::stripe::{self, Intent, RefundStatus, Response, Status};
 
-/// What may differ: a kind of movement, or that the provider does not know the intent.
-pub(super) const KINDS: [&str; 5] = ["authorized", "captured", "voided", "refunded", "missing"];
+/// What may differ: an amount, or the provider does not know the intent.
+pub(super) const PROBLEMS: [&str; 5] = ["authorized", "captured", "voided", "refunded", "missing"];
 
 pub(super) enum Verdict {
     Same,
-    /// One of [`KINDS`].
+    /// One of [`PROBLEMS`].
     Differs(&'static str),
     /// The provider shows a change that is not recorded, and can be.
-    Mend(Fact),
+    Record(Fact),
     Broken(String),
 }
 
-/// What moved, in minor units.
+/// The sums of movements, in minor units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ledger {
     pub(super) authorized: i64,
@@ -31,10 +31,10 @@ pub(super) struct Ledger {
     pub(super) refunded: i64,
 }
 
-/// What the provider says. Refunds only where they were asked for.
+/// The provider's record of a payment. Refunds only where they were read.
 pub(super) struct Theirs {
-    pub(super) intent: Answer<Intent>,
-    pub(super) refunds: Option<Answer<Vec<stripe::Refund>>>,
+    pub(super) intent: Response<Intent>,
+    pub(super) refunds: Option<Response<Vec<stripe::Refund>>>,
 }
 
 impl Ledger {
@@ -52,12 +52,12 @@ impl Ledger {
         Ok(row.fetch_one(&service.db).await?)
     }
 
-    /// The provider's.
+    /// The same sums of the provider.
     fn at_provider(payment: &Payment, intent: &Intent) -> Self {
-        let authorized = if intent.was_held() { payment.amount_minor } else { 0 };
+        let authorized = if intent.was_authorized() { payment.amount_minor } else { 0 };
         let voided = match intent.status {
             Status::Canceled => authorized,
-            // What a capture of a part left of it.
+            // A partial capture releases the remainder.
             Status::Succeeded => authorized - intent.amount_received,
             _ => 0,
         };
@@ -71,35 +71,35 @@ impl Ledger {
 
 pub(super) fn compare(payment: &Payment, ledger: Ledger, refunds: &[Refund], theirs: Theirs) -> Verdict {
     let intent = match theirs.intent {
-        Answer::Done(intent) => intent,
-        Answer::Refused(_) => return Verdict::Differs("missing"),
-        answer => return Verdict::Broken(format!("looking its intent up was refused: {answer:?}")),
+        Response::Done(intent) => intent,
+        Response::Refused(_) => return Verdict::Differs("missing"),
+        response => return Verdict::Broken(format!("reading its intent was refused: {response:?}")),
     };
-    // The order would wait for its capture for ever. It stands by now: a cancelled order's payment has another goal.
+    // The provider released the authorization of an order in progress, which would wait for its capture for ever.
     if (payment.goal, payment.state, intent.status) == (Goal::Authorized, State::Authorized, Status::Canceled) {
-        return Verdict::Mend(Fact::CaptureFailed { reason: "AUTHORIZATION_LOST" });
+        return Verdict::Record(Fact::CaptureFailed { reason: "AUTHORIZATION_LOST" });
     }
     let mut provider = Ledger::at_provider(payment, &intent);
     match theirs.refunds {
         None => {}
-        Some(Answer::Done(listed)) => match unknown_of(payment, &intent.id, refunds, &listed) {
-            Some(fact) => return Verdict::Mend(fact),
+        Some(Response::Done(listed)) => match unrecorded(payment, &intent.id, refunds, &listed) {
+            Some(fact) => return Verdict::Record(fact),
             None => provider.refunded = succeeded(&listed),
         },
-        Some(answer) => return Verdict::Broken(format!("the list of its refunds was refused: {answer:?}")),
+        Some(response) => return Verdict::Broken(format!("listing its refunds was refused: {response:?}")),
     }
-    let differs = KINDS.into_iter().zip(ledger.amounts().into_iter().zip(provider.amounts()));
+    let differs = PROBLEMS.into_iter().zip(ledger.amounts().into_iter().zip(provider.amounts()));
     let differs = differs.into_iter().find(|(_, (ours, theirs))| ours != theirs);
-    differs.map_or(Verdict::Same, |(kind, _)| Verdict::Differs(kind))
+    differs.map_or(Verdict::Same, |(problem, _)| Verdict::Differs(problem))
 }
 
-/// The first refund that was made at the provider itself, that came to its end there, or that failed after it was done.
-fn unknown_of(payment: &Payment, intent_id: &str, refunds: &[Refund], listed: &[stripe::Refund]) -> Option<Fact> {
+/// The first refund with a change that is not recorded: made at the provider, ended there, or failed after it had succeeded.
+fn unrecorded(payment: &Payment, intent_id: &str, refunds: &[Refund], listed: &[stripe::Refund]) -> Option<Fact> {
     listed.iter().find_map(|refund| {
         let known = refunds.iter().find(|known| known.reference.as_deref() == Some(refund.id.as_str()));
         match (refund.status, known) {
             (RefundStatus::Succeeded, None)
-                // What does not fit into what was captured, or does not say that it belongs here, is not booked; it differs.
+                // A refund of more than was captured, or without this intent's id, is not recorded: it is a difference.
                 if refund.names(intent_id) && refund.amount <= payment.unrefunded() =>
             {
                 Some(Fact::RefundedElsewhere { reference: refund.id.clone(), minor: refund.amount })

@@ -16,12 +16,12 @@ const TOLERATED: Duration = Duration::hours(1);
 static LAG: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::register(
         "payment_comparison_lag_seconds",
-        "How long ago the payment was due that waits longest to be compared with the provider",
+        "How late the oldest comparison of a payment with the provider is",
         Gauge::default(),
     )
 });
 
-/// Since when the payment is due that waits longest for its daily comparison to begin.
+/// When the oldest daily comparison that has not begun was due.
 pub(super) async fn oldest_due(service: &Service) -> Result<Option<OffsetDateTime>, Unexpected> {
     let oldest = at_rest!(
         r#"select check_at as "at!" from payment where"#
@@ -33,8 +33,8 @@ pub(super) async fn oldest_due(service: &Service) -> Result<Option<OffsetDateTim
     Ok(oldest.fetch_optional(&service.db).await?)
 }
 
-/// Since when the comparison was due that waits longest for an answer of the provider.
-async fn oldest_unanswered(service: &Service) -> Result<Option<OffsetDateTime>, Unexpected> {
+/// When the oldest comparison that has no response of the provider was due.
+async fn oldest_without_response(service: &Service) -> Result<Option<OffsetDateTime>, Unexpected> {
     let oldest = at_rest!(
         r#"select unanswered_since as "since!" from payment where"#
             .."and unanswered_since is not null
@@ -44,32 +44,35 @@ async fn oldest_unanswered(service: &Service) -> Result<Option<OffsetDateTime>, 
     Ok(oldest.fetch_optional(&service.db).await?)
 }
 
-/// How late the payments are that wait longest.
+/// How late the oldest comparison is.
 pub(crate) struct Lag {
-    /// For a comparison to begin.
-    due: Duration,
-    /// For an answer of the provider: one that it did not answer is as late as one that did not begin.
-    unanswered: Duration,
+    /// That has not begun.
+    not_begun: Duration,
+    /// That began, but has no response of the provider.
+    without_response: Duration,
 }
 
 impl Lag {
     pub(crate) async fn measure(service: &Service) -> Result<Self, Unexpected> {
         let now = service.clock.now();
         let late = |since: Option<OffsetDateTime>| since.map_or(Duration::ZERO, |since| now - since);
-        let (due, unanswered) = (oldest_due(service).await?, oldest_unanswered(service).await?);
-        Ok(Self { due: late(due), unanswered: late(unanswered) })
+        let (not_begun, without_response) = (oldest_due(service).await?, oldest_without_response(service).await?);
+        Ok(Self { not_begun: late(not_begun), without_response: late(without_response) })
     }
 
     pub(crate) fn longest(&self) -> Duration {
-        self.due.max(self.unanswered)
+        self.not_begun.max(self.without_response)
     }
 
     pub(crate) fn why(&self) -> &'static str {
-        if self.unanswered < self.due { "PAYMENT_RECONCILE_RATE is too low" } else { "the provider does not answer" }
+        if self.without_response < self.not_begun {
+            "PAYMENT_RECONCILE_RATE is too low"
+        } else {
+            "the provider does not respond"
+        }
     }
 }
 
-/// How late comparisons are.
 pub(crate) async fn measure_lag(service: Arc<Service>) -> Result<Did, Unexpected> {
     let found = Lag::measure(&service).await?;
     let lag = found.longest();

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::wire::{About, Subject};
-use super::{Answer, CallError, Intent, Stripe};
+use super::{CallError, Intent, Response, Stripe};
 
 /// A page of intents, newest first.
 #[derive(Debug, Deserialize)]
@@ -46,7 +46,7 @@ impl Stripe {
         &self,
         created: &Range<u64>,
         after: Option<&str>,
-    ) -> Result<Answer<Intents>, CallError> {
+    ) -> Result<Response<Intents>, CallError> {
         let before = if created.end < u64::MAX { format!("&created%5Blt%5D={}", created.end) } else { String::new() };
         let after = after.map_or_else(String::new, |after| format!("&starting_after={after}"));
         let path = format!(

@@ -1,4 +1,4 @@
-//! Answers of the provider, as far as we read them, and whether they are about the request.
+//! Responses of the provider, as far as we read them, and whether they are about the request.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::budget::Deferred;
 
-/// A hundred intents with their charges, and some refunds of each, have half of it.
-const MAX_ANSWER: usize = 2 << 20;
+/// Twice the size of a hundred intents with their charges and some refunds of each.
+const MAX_BODY: usize = 2 << 20;
 
 /// A payment intent, as far as we read it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -62,13 +62,13 @@ impl Intent {
         }
     }
 
-    /// Whether the card was ever charged, if only to hold the amount. Known from [`Stripe::get`].
-    pub(crate) fn was_held(&self) -> bool {
+    /// Whether the amount was ever authorized. Known from [`Stripe::get`].
+    pub(crate) fn was_authorized(&self) -> bool {
         matches!(&self.latest_charge, Some(Charge::Expanded { status, .. }) if status == "succeeded")
     }
 
-    /// What went back of what was captured, pending refunds included. The provider counts what a capture of a part let go as
-    /// refunded, too.
+    /// The refunded amount, pending refunds included. The provider also counts what a partial capture released as refunded, which
+    /// is subtracted.
     pub(crate) fn refunded(&self) -> i64 {
         match &self.latest_charge {
             Some(Charge::Expanded { amount_refunded, .. }) if self.status == Status::Succeeded => {
@@ -147,8 +147,8 @@ pub(super) struct Page {
     pub(super) has_more: bool,
 }
 
-/// What a call was about. An answer about something else counts as none: a proxy may deliver one twice, and the second then
-/// arrives as the answer to the next request of the connection.
+/// What a call was about. A response about something else counts as none: a proxy may deliver one twice, and the second
+/// then arrives as the response to the next request of the connection.
 #[derive(Clone, Copy)]
 pub(super) enum About<'a> {
     /// An intent that has no name yet.
@@ -218,23 +218,23 @@ impl Failure {
     }
 }
 
-/// What the provider said.
+/// The provider's response to a call.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Answer<T> {
+pub(crate) enum Response<T> {
     Done(T),
-    /// The card, or the method, was refused: a definite no.
+    /// The card, or the payment method, was refused.
     Declined(&'static str),
-    /// The intent is in a state that does not allow the call: it says which.
-    Elsewhere(Intent),
+    /// The intent is in a state that does not allow the call.
+    OtherState(Intent),
     /// The request was refused, with a code such as `amount_too_small`. Nothing was done.
     Refused(String),
 }
 
-/// Why a call has no answer.
+/// Why a call has no response.
 pub(super) enum WireError {
-    /// The provider did not answer.
+    /// No response arrived.
     NoResponse(String),
-    /// The provider answered, with an error that it may keep under the key.
+    /// The provider responded with an error of its own, which it may have stored under the key.
     ErrorResponse(String),
     /// The provider refused to begin, for its limits; `all_calls`: the next call would be refused, too.
     RateLimited {
@@ -251,14 +251,14 @@ impl WireError {
     }
 
     fn about_something_else() -> Self {
-        Self::no_response("the answer is about something else")
+        Self::no_response("the response is about something else")
     }
 
     fn error_response(why: impl ToString) -> Self {
         Self::ErrorResponse(why.to_string())
     }
 
-    /// A limiter says so in a header. A lock that was not had in time is about the one object that was asked for.
+    /// A rate limit is named in a header. A lock timeout concerns only the object of the call.
     fn rate_limited(status: StatusCode, headers: &HeaderMap, code: &str) -> Option<Self> {
         if status != StatusCode::TOO_MANY_REQUESTS && !(status.is_client_error() && code == "rate_limit") {
             return None;
@@ -275,18 +275,18 @@ impl WireError {
 pub(super) async fn read<T: Subject + DeserializeOwned>(
     mut response: reqwest::Response,
     about: About<'_>,
-) -> Result<Answer<T>, WireError> {
+) -> Result<Response<T>, WireError> {
     let (status, headers, mut body) = (response.status(), response.headers().clone(), Vec::new());
     while let Some(chunk) = response.chunk().await.map_err(|error| WireError::no_response(error.without_url()))? {
         body.extend_from_slice(&chunk);
-        if body.len() > MAX_ANSWER {
-            return Err(WireError::error_response("the answer is too large"));
+        if body.len() > MAX_BODY {
+            return Err(WireError::error_response("the response is too large"));
         }
     }
     if status.is_success() {
-        let answer: T = serde_json::from_slice(&body)
-            .map_err(|error| WireError::error_response(format!("an odd answer: {error}")))?;
-        return if answer.is(about) { Ok(Answer::Done(answer)) } else { Err(WireError::about_something_else()) };
+        let subject: T = serde_json::from_slice(&body)
+            .map_err(|error| WireError::error_response(format!("the response cannot be parsed: {error}")))?;
+        return if subject.is(about) { Ok(Response::Done(subject)) } else { Err(WireError::about_something_else()) };
     }
     let failure = serde_json::from_slice::<ErrorBody>(&body);
     let code = failure.as_ref().ok().and_then(|body| body.error.code.as_deref()).unwrap_or_default();
@@ -297,18 +297,19 @@ pub(super) async fn read<T: Subject + DeserializeOwned>(
     if failure.payment_intent.as_ref().is_some_and(|intent| !intent.is(about)) {
         return Err(WireError::about_something_else());
     }
-    let (kind, code) = (failure.r#type.as_deref().unwrap_or_default(), failure.code.clone().unwrap_or_default());
-    if status == StatusCode::PAYMENT_REQUIRED && kind == "card_error" {
-        return Ok(Answer::Declined(failure.reason()));
+    let (error_type, code) = (failure.r#type.as_deref().unwrap_or_default(), failure.code.clone().unwrap_or_default());
+    if status == StatusCode::PAYMENT_REQUIRED && error_type == "card_error" {
+        return Ok(Response::Declined(failure.reason()));
     }
     if failure.param.as_deref() == Some("payment_method") && status.is_client_error() {
-        return Ok(Answer::Declined("PAYMENT_METHOD_INVALID"));
+        return Ok(Response::Declined("PAYMENT_METHOD_INVALID"));
     }
-    let about_us = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && kind == "invalid_request_error";
+    let about_us =
+        matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && error_type == "invalid_request_error";
     match failure.payment_intent {
         // What stands in the way may be something else than its state, such as that nothing is left to refund.
-        Some(intent) if about_us && code == "payment_intent_unexpected_state" => Ok(Answer::Elsewhere(*intent)),
-        _ if about_us => Ok(Answer::Refused(code)),
-        _ => Err(WireError::error_response(format!("HTTP {status}, {kind} {code}"))),
+        Some(intent) if about_us && code == "payment_intent_unexpected_state" => Ok(Response::OtherState(*intent)),
+        _ if about_us => Ok(Response::Refused(code)),
+        _ => Err(WireError::error_response(format!("HTTP {status}, {error_type} {code}"))),
     }
 }

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::Till;
 use crate::check::{Movements, Provider, books};
-use crate::stripe::Answer;
+use crate::stripe::Response;
 
 impl Till {
     fn provider_of_checks(&self) -> Provider {
@@ -20,7 +20,7 @@ impl Till {
             let (key, payment_id) = (format!("k{at}"), format!("p{at}"));
             let created =
                 self.service.provider.create(&key, (100, "EUR"), "pm_card_visa", (&payment_id, "nobody")).await;
-            assert!(matches!(created, Ok(Answer::Done(_))), "{created:?}");
+            assert!(matches!(created, Ok(Response::Done(_))), "{created:?}");
         }
     }
 }
@@ -28,7 +28,7 @@ impl Till {
 async fn all(provider: &Provider, created: &Range<u64>) -> Vec<Movements> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let page = provider.list(created, after.as_deref()).await.expect("an answer");
+        let page = provider.list(created, after.as_deref()).await.expect("a response");
         all.extend(page.intents);
         after = page.next;
         if after.is_none() {
@@ -64,7 +64,11 @@ async fn the_provider_lists_what_the_books_say(db: PgPool) {
         assert_eq!(ours.intent_id.as_ref(), Some(&moved.intent_id));
         let theirs = (moved.authorized, moved.captured, moved.voided, moved.refunded, moved.refunding);
         assert_eq!(theirs, (ours.authorized, ours.captured, ours.voided, ours.refunded, 0));
-        assert_eq!(provider.get(&moved.intent_id).await.expect("an answer").as_ref(), Some(moved), "asked by its name");
+        assert_eq!(
+            provider.get(&moved.intent_id).await.expect("a response").as_ref(),
+            Some(moved),
+            "asked by its name"
+        );
     }
     let sums = orders.map(|order| (listed[&order].captured, listed[&order].voided, listed[&order].refunded));
     assert_eq!(sums, [(2_500, 0, 0), (2_500, 0, 1_000), (2_500, 0, 2_500), (0, 2_500, 0), (0, 0, 0)]);
@@ -80,7 +84,7 @@ async fn a_refund_counts_once_it_arrived(db: PgPool) {
         till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", amount)]).await;
     }
     let refunds = till.service.provider.list_refunds(&till.intent_id(order).await).await;
-    let Ok(Answer::Done(refunds)) = refunds else { panic!("{refunds:?}") };
+    let Ok(Response::Done(refunds)) = refunds else { panic!("{refunds:?}") };
     for (refund, status) in refunds.iter().zip(["succeeded", "failed"]) {
         till.at_provider(order, &format!("/_refunds/{}", refund.id), &[("status", status)]).await;
     }

@@ -156,7 +156,7 @@ async fn a_capture_that_is_refused_keeps_nothing(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_answer_that_never_comes_is_looked_up_and_nothing_is_done_twice(db: PgPool) {
+async fn a_call_without_a_response_is_looked_up_and_nothing_is_done_twice(db: PgPool) {
     for method in ["pm_souk_timeout_after_success", "pm_souk_error_after_success"] {
         let till = Till::open_with(db.clone(), Duration::from_millis(300), |_| {}).await;
         let order = till.reserved(method).await;
@@ -197,7 +197,7 @@ async fn an_order_that_ended_keeps_nothing_however_and_whenever_it_ended(db: PgP
     }
 }
 
-/// The worker that began it is gone, and with it what the provider answered, if anything.
+/// The worker that began it is gone, and with it the provider's response, if there was one.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn nothing_is_held_for_an_order_that_ended_before_its_intent_was_known(db: PgPool) {
     let till = Till::open(db).await;
@@ -278,7 +278,7 @@ async fn what_a_killed_worker_began_is_settled_by_asking(db: PgPool) {
     till.work().await;
     till.confirmed(order).await;
     till.work().await;
-    // As if the process had died between the provider's answer and writing it down.
+    // As if the process had died between the provider's response and recording it.
     let until = till.kit.context.clock.now() + Duration::from_secs(25);
     let mut tx = till.service.db.begin().await.expect("the database is there");
     for change in [
@@ -357,7 +357,7 @@ async fn the_ledger_is_only_ever_added_to(db: PgPool) {
     }
 }
 
-/// The order ends after the payment was begun and before anything was asked of the provider.
+/// The order ends after the payment was claimed and before the first call.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_intent_of_an_order_that_ended_meanwhile_is_withdrawn_and_holds_nothing(db: PgPool) {
     let till = Till::open(db).await;
@@ -368,6 +368,6 @@ async fn an_intent_of_an_order_that_ended_meanwhile_is_withdrawn_and_holds_nothi
     till.work().await;
     assert_eq!(till.state(order).await, "VOIDED");
     assert_eq!(till.intent(order).await["status"], "canceled");
-    // A hold that comes and goes would show on the card for days.
+    // An authorization that is voided at once would show on the card for days.
     assert_eq!((till.ours(order).await, till.theirs(order).await), (vec![], vec![]));
 }

@@ -47,7 +47,7 @@ impl Till {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_the_provider_refuses_for_its_limits_never_happened_and_is_not_asked_about(db: PgPool) {
+async fn a_call_refused_for_rate_limits_had_no_effect_and_is_not_looked_up(db: PgPool) {
     let till = Till::open(db).await;
     for how in [&[][..], &[("reason", "lock_timeout")], &[("reason", "endpoint-rate"), ("retry_after", "0")]] {
         let order = till.reserved("pm_card_visa").await;
@@ -91,7 +91,7 @@ async fn a_lookup_that_was_refused_leaves_the_outcome_unknown(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.reserved("pm_souk_error_after_success").await;
     drive(till.service.clone()).await.expect("driven");
-    assert_eq!(till.state(order).await, "AUTHORIZING", "the confirmation was answered with an error");
+    assert_eq!(till.state(order).await, "AUTHORIZING", "the response to the confirmation was an error");
     till.kit.context.clock.advance(Duration::from_secs(90));
     till.limit(Some(0), &[]).await;
     drive(till.service.clone()).await.expect("driven");
@@ -176,7 +176,7 @@ async fn comparisons_share_one_pace_and_yield_to_calls(db: PgPool) {
     .expect("calls wait");
     assert!(!here.take_comparison().await.expect("asked"));
     assert!(here.take().await.is_err_and(|deferred| deferred.pause.is_some()), "nor does a call wait for an hour");
-    let mut check = std::pin::pin!(here.stand_back());
+    let mut check = std::pin::pin!(here.wait_for_payments());
     assert!(
         tokio::time::timeout(Duration::from_millis(300), &mut check).await.is_err(),
         "nor does a check take its place"

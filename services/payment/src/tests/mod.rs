@@ -71,7 +71,7 @@ impl Till {
             orders: OrderServiceClient::new(unreachable("order")),
             published: Wake::default(),
             work: Wake::default(),
-            looks: Wake::default(),
+            comparisons: Wake::default(),
         };
         change(&mut service);
         let service = Arc::new(service);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Till;
 use crate::drive::drive;
-use crate::reconcile::{Lag, count_differences, look, measure_lag, sweep};
+use crate::reconcile::{Lag, compare_daily, compare_reported, count_differences, measure_lag};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600 + 1);
 
@@ -43,7 +43,7 @@ impl Till {
     pub(super) async fn compare(&self) {
         self.kit.context.clock.advance(DAY);
         loop {
-            sweep(self.service.clone()).await.expect("compared");
+            compare_daily(self.service.clone()).await.expect("compared");
             let now = self.kit.context.clock.now();
             let open = sqlx::query_scalar!(r#"select count(*) as "n!" from payment where check_at <= $1"#, now);
             if open.fetch_one(&self.service.db).await.expect("a count") == 0 {
@@ -74,7 +74,7 @@ async fn what_agrees_is_compared_once_a_day_for_thirty_days(db: PgPool) {
     till.refund(paid, "k1", Some(700)).await.expect("reserved");
     till.cancelled(gone).await;
     till.work().await;
-    assert_eq!(sweep(till.service.clone()).await.expect("compared"), Did::Nothing);
+    assert_eq!(compare_daily(till.service.clone()).await.expect("compared"), Did::Nothing);
     assert!(!till.is_due_within(paid, Duration::from_secs(3_600)).await, "it was changed just now");
     till.compare().await;
     for order in [paid, held, refused, gone] {
@@ -87,7 +87,7 @@ async fn what_agrees_is_compared_once_a_day_for_thirty_days(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn refunds_made_at_the_provider_are_booked_once(db: PgPool) {
+async fn refunds_made_at_the_provider_are_recorded_once(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_card_visa").await;
     till.refund(order, "k1", Some(500)).await.expect("reserved");
@@ -95,7 +95,7 @@ async fn refunds_made_at_the_provider_are_booked_once(db: PgPool) {
     for amount in ["300", "300"] {
         till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", amount)]).await;
     }
-    // One look for each, and one that finds nothing more.
+    // One comparison for each, and one that finds nothing more.
     for _ in 0..3 {
         till.compare().await;
     }
@@ -119,7 +119,7 @@ async fn an_order_that_ended_does_not_give_back_what_was_refunded_at_the_provide
     till.cancelled(order).await;
     assert_eq!(drive(till.service.clone()).await.expect("driven"), Did::Something);
     assert_eq!(till.refunds(order).await, [(2_500, "FAILED".to_owned())], "nothing is left there");
-    assert_eq!(look(till.service.clone()).await.expect("looked"), Did::Something);
+    assert_eq!(compare_reported(till.service.clone()).await.expect("looked"), Did::Something);
     till.work().await;
     let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
     till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
@@ -127,7 +127,7 @@ async fn an_order_that_ended_does_not_give_back_what_was_refunded_at_the_provide
 
 /// Holds end by themselves after some days, or one is cancelled at the provider.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_hold_that_the_provider_let_go_ends_the_payment(db: PgPool) {
+async fn an_authorization_that_the_provider_released_ends_the_payment(db: PgPool) {
     let till = Till::open(db).await;
     let waits = till.reserved("pm_card_visa").await;
     till.work().await;
@@ -166,7 +166,7 @@ async fn what_was_captured_at_the_provider_is_booked_when_it_is_wanted_and_told_
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_cannot_be_mended_is_told(db: PgPool) {
+async fn a_difference_that_cannot_be_recorded_is_reported(db: PgPool) {
     let till = Till::open(db).await;
     let (lost, short) = (till.captured("pm_card_visa").await, till.captured("pm_card_visa").await);
     for change in [
@@ -191,9 +191,9 @@ async fn what_cannot_be_mended_is_told(db: PgPool) {
     }
 }
 
-/// Several sweepers, as two replicas have them: each payment is compared once, and nothing more is asked.
+/// Several workers, as in two replicas: each payment is compared once.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn sweepers_share_the_sweep_and_its_lag_is_told(db: PgPool) {
+async fn workers_share_the_comparisons_and_their_lag_is_reported(db: PgPool) {
     let till = Till::open(db).await;
     for _ in 0..6 {
         till.captured("pm_card_visa").await;
@@ -209,7 +209,7 @@ async fn sweepers_share_the_sweep_and_its_lag_is_told(db: PgPool) {
     till.kit.context.clock.advance(DAY + Duration::from_secs(7_200));
     assert!((7_200..7_300).contains(&lag().await), "the first of them is two hours late");
     till.limit(None, &[]).await;
-    let all = async || while sweep(till.service.clone()).await.expect("compared") == Did::Something {};
+    let all = async || while compare_daily(till.service.clone()).await.expect("compared") == Did::Something {};
     while lag().await > 0 {
         tokio::join!(all(), all(), all(), all());
     }
@@ -218,15 +218,15 @@ async fn sweepers_share_the_sweep_and_its_lag_is_told(db: PgPool) {
 
 /// A provider that is away leaves payments uncompared, however often it is asked.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_the_provider_does_not_answer_is_late(db: PgPool) {
+async fn a_comparison_without_a_response_is_late(db: PgPool) {
     let till = Till::open(db).await;
     let reported = till.captured("pm_card_visa").await;
     till.captured("pm_card_visa").await;
     let clock = &till.kit.context.clock;
     let lag = async || Lag::measure(&till.service).await.expect("measured");
     let ask = async || {
-        while look(till.service.clone()).await.expect("tried") == Did::Something {}
-        while sweep(till.service.clone()).await.expect("tried") == Did::Something {}
+        while compare_reported(till.service.clone()).await.expect("tried") == Did::Something {}
+        while compare_daily(till.service.clone()).await.expect("tried") == Did::Something {}
     };
     clock.advance(DAY + Duration::from_secs(600));
     till.limit(Some(0), &[("reason", "lock_timeout")]).await;
@@ -239,7 +239,7 @@ async fn what_the_provider_does_not_answer_is_late(db: PgPool) {
         clock.advance(Duration::from_secs(60));
         let (found, late) = (lag().await, 600 + minutes * 60);
         assert!((late..late + 60).contains(&found.longest().whole_seconds()), "{} {late}", found.longest());
-        assert_eq!(found.why(), "the provider does not answer");
+        assert_eq!(found.why(), "the provider does not respond");
     }
     till.limit(None, &[]).await;
     while lag().await.longest().is_positive() {
@@ -278,7 +278,7 @@ async fn a_part_that_was_captured_at_the_provider_is_booked_as_a_part_and_goes_b
     till.compare().await;
     assert_eq!(till.difference(order).await, "");
 
-    // What the provider let go of the rest is no refund: after a part went back, another is asked for as usual.
+    // The remainder that the provider released is no refund: after a partial refund, another one is made as usual.
     till.refund(order, "k1", Some(300)).await.expect("reserved");
     till.work().await;
     till.compare().await;

@@ -45,13 +45,17 @@ impl Till {
 async fn a_part_goes_back_then_the_rest_and_never_more(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_card_visa").await;
-    let answer = till.refund(order, "k1", Some(1_000)).await.expect("reserved");
-    let (payment, refund) = (answer.payment.clone().expect("it"), answer.refund.clone().expect("it"));
+    let response = till.refund(order, "k1", Some(1_000)).await.expect("reserved");
+    let (payment, refund) = (response.payment.clone().expect("it"), response.refund.clone().expect("it"));
     assert_eq!((payment.refund_pending_minor, payment.refunded_minor), (1_000, 0), "the provider is asked afterwards");
     assert_eq!((refund.state(), refund.reason()), (RefundState::Pending, RefundReason::CustomerRequest));
-    assert_eq!(till.refund(order, "k1", Some(1_000)).await.expect("the same"), answer, "the same key, the same answer");
+    assert_eq!(
+        till.refund(order, "k1", Some(1_000)).await.expect("the same"),
+        response,
+        "the same key, the same response"
+    );
     till.work().await;
-    assert_eq!(till.refund(order, "k1", Some(1_000)).await.expect("the same"), answer, "also afterwards");
+    assert_eq!(till.refund(order, "k1", Some(1_000)).await.expect("the same"), response, "also afterwards");
 
     let refused = till.refund(order, "k2", Some(1_501)).await.expect_err("more than is left");
     assert_eq!(reason(&refused), "REFUND_EXCEEDS_CAPTURE@souk.payment");
@@ -82,9 +86,9 @@ async fn refunds_at_the_same_time_give_back_what_was_captured_and_no_more(db: Pg
         let (mut client, ask) = (till.client.clone(), till.ask(payment_id.clone(), &format!("k{key}"), Some(400)));
         crowd.spawn(async move { client.refund_payment(ask).await });
     }
-    let answers = crowd.join_all().await;
-    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 6, "6 x 400 of 2500");
-    for refused in answers.into_iter().filter_map(Result::err) {
+    let responses = crowd.join_all().await;
+    assert_eq!(responses.iter().filter(|response| response.is_ok()).count(), 6, "6 x 400 of 2500");
+    for refused in responses.into_iter().filter_map(Result::err) {
         assert_eq!(reason(&refused), "REFUND_EXCEEDS_CAPTURE@souk.payment");
     }
     till.work().await;
@@ -124,7 +128,7 @@ async fn an_amount_or_a_full_refund_is_said_and_not_both(db: PgPool) {
     let refund = async |amount_minor: Option<i64>, full_refund: bool| {
         let mut ask = till.ask(payment_id.clone(), "k1", amount_minor);
         ask.get_mut().full_refund = full_refund;
-        till.client.clone().refund_payment(ask).await.map(|answer| answer.into_inner().refund)
+        till.client.clone().refund_payment(ask).await.map(|response| response.into_inner().refund)
     };
     for (amount_minor, full_refund) in [(None, false), (Some(400), true)] {
         let refused = refund(amount_minor, full_refund).await.expect_err("neither, or both");
@@ -154,7 +158,7 @@ async fn an_order_that_ends_refunds_what_was_not_requested_yet(db: PgPool) {
 
 /// What is recorded of one call must not undo what was reserved while it was under way.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_refund_that_is_asked_for_during_the_call_of_another_is_made_too(db: PgPool) {
+async fn a_refund_requested_during_the_call_of_another_is_made_too(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_card_visa").await;
     till.refund(order, "k1", Some(700)).await.expect("reserved");
@@ -170,7 +174,7 @@ async fn a_refund_that_is_asked_for_during_the_call_of_another_is_made_too(db: P
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_refund_that_is_refused_for_good_is_asked_for_by_operators_only(db: PgPool) {
+async fn a_refund_that_is_refused_for_good_is_requested_by_operators_only(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_card_createDispute").await;
     till.cancelled(order).await;
@@ -192,7 +196,7 @@ async fn a_refund_that_is_refused_for_good_is_asked_for_by_operators_only(db: Pg
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_refund_is_not_asked_for_without_end(db: PgPool) {
+async fn a_refund_is_not_requested_without_end(db: PgPool) {
     let till = Till::open(db).await;
     let (once, often) = (till.captured("pm_souk_refund_fails").await, till.captured("pm_souk_refund_fails").await);
     let sql = "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)

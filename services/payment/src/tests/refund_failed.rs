@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{SECRET, Till};
 use crate::drive::{count_behind, drive};
-use crate::reconcile::{look, sweep};
+use crate::reconcile::{compare_daily, compare_reported};
 
 impl Till {
     /// What the bank, or the customer, did about one of an order's refunds.
@@ -91,7 +91,7 @@ async fn an_order_that_ended_gives_again_what_came_back_unless_the_card_is_close
 
 /// Some refunds take days, and may come to nothing: no metric reports a delay of ours, and what they reserved is free again.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_refund_that_is_under_way_for_days_is_asked_about_ever_more_seldom(db: PgPool) {
+async fn a_refund_that_is_pending_for_days_is_looked_up_at_growing_intervals(db: PgPool) {
     let till = Till::open(db).await;
     for (end, why, reason) in [("failed", "insufficient_funds", "insufficient_funds"), ("canceled", "", "canceled")] {
         let order = till.captured("pm_souk_refund_waits").await;
@@ -122,41 +122,41 @@ async fn a_refund_that_is_under_way_for_days_is_asked_about_ever_more_seldom(db:
 
 /// The webhook of a failed refund is acted upon at once; the other webhooks about it add nothing.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_report_of_a_refund_that_failed_is_looked_at_once(db: PgPool) {
+async fn a_webhook_about_a_failed_refund_causes_a_comparison_at_once(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_card_visa").await;
     till.refund(order, "k1", Some(1_000)).await.expect("reserved");
     till.work().await;
     let mut deliveries = till.listen().await;
     till.set_refund(order, 0, "failed", "unknown").await;
-    let mut news = BTreeMap::new();
+    let mut reported = BTreeMap::new();
     for _ in 0..3 {
         let (_, body) = deliveries.recv().await.expect("a webhook");
         till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
         let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-        let is_news = look(till.service.clone()).await.expect("looked") == Did::Something;
-        news.insert(event["type"].as_str().expect("a type").to_owned(), is_news);
-        // What was mended is looked at once more, to see whether that was all.
-        while look(till.service.clone()).await.expect("looked") == Did::Something {}
+        let is_compared = compare_reported(till.service.clone()).await.expect("looked") == Did::Something;
+        reported.insert(event["type"].as_str().expect("a type").to_owned(), is_compared);
+        // After a change it is compared once more, in case there are more changes.
+        while compare_reported(till.service.clone()).await.expect("looked") == Did::Something {}
     }
-    assert_eq!(news.keys().collect::<Vec<_>>(), ["charge.refund.updated", "refund.failed", "refund.updated"]);
-    assert_eq!(news.values().filter(|is_news| **is_news).count(), 1, "{news:?}");
+    assert_eq!(reported.keys().collect::<Vec<_>>(), ["charge.refund.updated", "refund.failed", "refund.updated"]);
+    assert_eq!(reported.values().filter(|is_compared| **is_compared).count(), 1, "{reported:?}");
     assert_eq!(till.refunds(order).await, [(1_000, "FAILED".to_owned())]);
     assert_eq!(till.ours(order).await, till.theirs(order).await);
 }
 
-/// While one refund is under way for days, nothing else of its payment waits: neither what the provider says of another one, nor
-/// what an order that ended wants back, nor the next one that an operator asks for.
+/// While one refund is pending for days, nothing else of its payment waits: neither the outcome of another one, nor the refund of
+/// an order that ended, nor the next one that an operator requests.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_refund_that_is_under_way_holds_up_no_other(db: PgPool) {
+async fn a_pending_refund_delays_no_other(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_souk_refund_waits").await;
     let drive_all = async || while drive(till.service.clone()).await.expect("driven") == Did::Something {};
-    // A day later, as replicas do it: what is due is driven, and what rests is compared.
+    // A day later, as replicas do it: due payments are driven, and the others are compared.
     let compare = async || {
         till.kit.context.clock.advance(Duration::from_secs(24 * 3_600 + 1));
         drive_all().await;
-        while sweep(till.service.clone()).await.expect("compared") == Did::Something {
+        while compare_daily(till.service.clone()).await.expect("compared") == Did::Something {
             drive_all().await;
         }
     };
@@ -170,7 +170,7 @@ async fn a_refund_that_is_under_way_holds_up_no_other(db: PgPool) {
     assert_eq!(states().await, ["DONE", "PENDING"]);
     till.set_refund(order, 0, "failed", "unknown").await;
     compare().await;
-    assert_eq!(states().await, ["FAILED", "PENDING"], "the second is under way still");
+    assert_eq!(states().await, ["FAILED", "PENDING"], "the second is still pending");
     assert_eq!(till.difference(order).await, "");
 
     till.kit.context.clock.advance(Duration::from_secs(24 * 3_600));
@@ -181,9 +181,9 @@ async fn a_refund_that_is_under_way_holds_up_no_other(db: PgPool) {
     till.cancelled(order).await;
     drive_all().await;
     let named = sqlx::query_scalar!(r#"select count(*) as "n!" from refund where reference is not null"#);
-    assert_eq!(named.fetch_one(&till.service.db).await.expect("a count"), 5, "the provider has taken each of them");
+    assert_eq!(named.fetch_one(&till.service.db).await.expect("a count"), 5, "the provider accepted each of them");
     let pending = |minor| (minor, "PENDING".to_owned());
-    assert_eq!(till.refunds(order).await[1..], [200, 300, 400, 1_600].map(pending), "and the rest for the order");
+    assert_eq!(till.refunds(order).await[1..], [200, 300, 400, 1_600].map(pending), "and the remainder for the order");
     for at in 1..5 {
         till.set_refund(order, at, "succeeded", "").await;
     }

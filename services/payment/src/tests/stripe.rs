@@ -1,5 +1,5 @@
-//! Stripe's own mock says whether Stripe would understand us. It checks requests against Stripe's schema and answers
-//! fixtures, so only our requests are under test. Odd answers come from a parrot.
+//! Stripe's own mock says whether Stripe would understand us. It checks requests against Stripe's schema and responds
+//! with fixtures, so only our requests are under test. Unusual responses come from a server that returns one fixed response.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use tokio::net::TcpListener;
 
 use super::RATES;
 use crate::budget::Budget;
-use crate::stripe::{Answer, CallError, RefundStatus, Stripe};
+use crate::stripe::{CallError, RefundStatus, Response, Stripe};
 
-fn done<T, E>(what: &str, answer: Result<Answer<T>, E>) -> T
+fn done<T, E>(what: &str, response: Result<Response<T>, E>) -> T
 where
     T: std::fmt::Debug,
     E: std::fmt::Display,
 {
-    match answer {
-        Ok(Answer::Done(it)) => it,
-        Ok(answer) => panic!("{what}: {answer:?}"),
+    match response {
+        Ok(Response::Done(it)) => it,
+        Ok(response) => panic!("{what}: {response:?}"),
         Err(error) => panic!("{what}: {error}"),
     }
 }
 
-/// The mock answers fixtures, which are about nothing of ours. What it does not understand it refuses.
-fn understood<T>(what: &str, answer: Result<Answer<T>, CallError>)
+/// The mock responds with fixtures, which are about nothing of ours, and refuses requests that break the schema.
+fn understood<T>(what: &str, response: Result<Response<T>, CallError>)
 where
     T: std::fmt::Debug,
 {
-    match answer {
-        Ok(Answer::Done(_)) => {}
-        Err(error) if error.to_string().ends_with("the answer is about something else") => {}
-        answer => panic!("{what}: {answer:?}"),
+    match response {
+        Ok(Response::Done(_)) => {}
+        Err(error) if error.to_string().ends_with("the response is about something else") => {}
+        response => panic!("{what}: {response:?}"),
     }
 }
 
@@ -51,30 +51,30 @@ async fn every_request_is_one_that_stripe_understands(db: PgPool) {
     understood("list", stripe.list_intents(&(1..u64::MAX), None).await);
     understood("list", stripe.list_intents(&(1..2), Some("pi_1")).await);
     let nonsense = stripe.confirm("k6", "pi_1/nonsense").await;
-    assert!(matches!(nonsense, Ok(Answer::Refused(_))), "the mock looks at what it is asked: {nonsense:?}");
+    assert!(matches!(nonsense, Ok(Response::Refused(_))), "the mock looks at what it is asked: {nonsense:?}");
 }
 
-/// Something that gives one answer, whatever it is asked.
-async fn parrot(db: &PgPool, status: &str, body: String) -> Stripe {
+/// A server that gives the same response to every request.
+async fn fixed_response(db: &PgPool, status: &str, body: String) -> Stripe {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let length = body.len();
-    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+    let response = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             // Requests are small and come in one piece.
             assert!(client.read(&mut [0; 4_096]).await.is_ok_and(|count| count > 0), "a request");
-            client.write_all(answer.as_bytes()).await.expect("it is waited for");
+            client.write_all(response.as_bytes()).await.expect("it is waited for");
         }
     });
     Stripe::new(&url, "sk_test_123", Duration::from_secs(10), Budget::new(db.clone(), RATES)).expect("a URL")
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_answer_about_something_else_leaves_the_outcome_unknown(db: PgPool) {
+async fn a_response_about_something_else_leaves_the_outcome_unknown(db: PgPool) {
     let ours = uuid::Uuid::now_v7();
     let intent = json!({"id": "pi_theirs", "status": "requires_capture", "metadata": {"payment_id": "theirs"}});
-    let stripe = parrot(&db, "200 OK", intent.to_string()).await;
+    let stripe = fixed_response(&db, "200 OK", intent.to_string()).await;
     let create = stripe.create("k1", (2_500, "EUR"), "pm_card_visa", ("ours", "o")).await;
     let calls = [
         create.map(drop),
@@ -86,24 +86,24 @@ async fn an_answer_about_something_else_leaves_the_outcome_unknown(db: PgPool) {
     assert!(
         calls.iter().all(|call| call
             .as_ref()
-            .is_err_and(|it| matches!(it, CallError::OutcomeUnknown(unknown) if !unknown.answered))),
+            .is_err_and(|it| matches!(it, CallError::OutcomeUnknown(unknown) if !unknown.responded))),
         "{calls:?}"
     );
     done("theirs", stripe.get("pi_theirs").await);
 
     let refund = json!({"id": "re_theirs", "amount": 5, "status": "succeeded", "payment_intent": "pi_theirs"});
-    let stripe = parrot(&db, "200 OK", refund.to_string()).await;
+    let stripe = fixed_response(&db, "200 OK", refund.to_string()).await;
     assert!(stripe.refund("k1", "pi_ours", 5, ours).await.is_err());
     assert!(stripe.get_refund("re_ours").await.is_err());
     done("theirs", stripe.get_refund("re_theirs").await);
-    let stripe = parrot(&db, "200 OK", json!({"data": [refund], "has_more": false}).to_string()).await;
+    let stripe = fixed_response(&db, "200 OK", json!({"data": [refund], "has_more": false}).to_string()).await;
     assert!(stripe.list_refunds("pi_ours").await.is_err());
     done("theirs", stripe.list_refunds("pi_theirs").await);
 
     let error = json!({"error": {"type": "card_error", "code": "card_declined", "payment_intent": intent}});
-    let stripe = parrot(&db, "402 Payment Required", error.to_string()).await;
+    let stripe = fixed_response(&db, "402 Payment Required", error.to_string()).await;
     assert!(stripe.confirm("k2", "pi_ours").await.is_err(), "somebody else's card was declined");
-    assert!(matches!(stripe.confirm("k2", "pi_theirs").await, Ok(Answer::Declined(_))));
+    assert!(matches!(stripe.confirm("k2", "pi_theirs").await, Ok(Response::Declined(_))));
 }
 
 /// What Stripe's API description (the one in its mock, 2026-08-26.dahlia, `components.schemas`) says may be null in the objects
@@ -134,7 +134,7 @@ const NULLABLE_OF_INTENT: [&str; 26] = [
     "statement_descriptor_suffix",
     "transfer_data",
     "transfer_group",
-    // Not by the schema, but for the whole of an answer that costs nothing.
+    // Not by the schema, but for a complete response at no cost.
     "metadata",
 ];
 const NULLABLE_OF_REFUND: [&str; 13] = [
@@ -161,18 +161,18 @@ fn without(object: &Value, field: &str) -> [Value; 2] {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_may_be_null_makes_no_answer_unreadable(db: PgPool) {
+async fn null_values_make_no_response_unreadable(db: PgPool) {
     let refund = json!({
         "id": "re_1", "object": "refund", "amount": 5, "currency": "eur", "charge": "ch_1", "payment_intent": "pi_1",
         "status": "succeeded", "metadata": {"refund_id": "r"},
     });
     for field in NULLABLE_OF_REFUND {
         for refund in without(&refund, field) {
-            let stripe = parrot(&db, "200 OK", json!({"data": [refund], "has_more": false}).to_string()).await;
+            let stripe = fixed_response(&db, "200 OK", json!({"data": [refund], "has_more": false}).to_string()).await;
             let listed = done(field, stripe.list_refunds("pi_1").await);
             let expected = if field == "status" { RefundStatus::UnderWay } else { RefundStatus::Succeeded };
             assert_eq!((listed.len(), listed[0].status), (1, expected), "{field}");
-            let stripe = parrot(&db, "200 OK", refund.to_string()).await;
+            let stripe = fixed_response(&db, "200 OK", refund.to_string()).await;
             assert_eq!(done(field, stripe.get_refund("re_1").await).amount, 5, "{field}");
         }
     }
@@ -183,9 +183,9 @@ async fn what_may_be_null_makes_no_answer_unreadable(db: PgPool) {
     });
     for field in NULLABLE_OF_INTENT {
         for intent in without(&intent, field) {
-            let stripe = parrot(&db, "200 OK", intent.to_string()).await;
+            let stripe = fixed_response(&db, "200 OK", intent.to_string()).await;
             let found = done(field, stripe.get("pi_1").await);
-            assert_eq!(found.was_held(), field != "latest_charge", "{field}");
+            assert_eq!(found.was_authorized(), field != "latest_charge", "{field}");
         }
     }
 }

@@ -9,26 +9,26 @@ use sqlx::PgPool;
 use super::Till;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_error_that_is_kept_and_had_no_effect_is_passed_by_under_another_key(db: PgPool) {
+async fn a_call_whose_stored_error_had_no_effect_gets_another_key(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_souk_error_without_effect").await;
     till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_amount_that_the_provider_does_not_take_is_a_decline(db: PgPool) {
+async fn an_amount_that_the_provider_refuses_is_a_decline(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.reserved("pm_card_visa").await;
-    sqlx::query("update payment set amount_minor = 1").execute(&till.service.db).await.expect("less than it takes");
+    sqlx::query("update payment set amount_minor = 1").execute(&till.service.db).await.expect("below the minimum");
     till.work().await;
     till.expect(order, "DECLINED", &[], &["PaymentDeclined"]).await;
     let why = sqlx::query_scalar!("select failure_reason from payment where order_id = $1", order);
     assert_eq!(why.fetch_one(&till.service.db).await.expect("a payment"), "PAYMENT_REFUSED");
 }
 
-/// Left as it is, the intent could still be confirmed by a call that was on its way.
+/// Without the cancellation, a call that still arrives could confirm the intent.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_the_provider_refuses_to_confirm_is_withdrawn(db: PgPool) {
+async fn an_intent_whose_confirmation_is_refused_is_cancelled(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.reserved("pm_souk_confirm_refused").await;
     till.work().await;
@@ -36,17 +36,17 @@ async fn what_the_provider_refuses_to_confirm_is_withdrawn(db: PgPool) {
     assert_eq!(till.intent(order).await["status"], "canceled");
 }
 
-/// The provider refused the capture and went on holding the amount.
+/// The provider refused the capture, and the amount is still authorized.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_a_refused_capture_still_holds_is_let_go_before_that_is_written_down(db: PgPool) {
+async fn an_authorization_whose_capture_is_refused_is_voided_before_the_failure_is_recorded(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_souk_capture_declined").await;
     till.expect(order, "FAILED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentCaptureFailed"]).await;
 }
 
-/// The confirmation times out, does not show when it is asked for, and takes effect just before the cancellation.
+/// The confirmation times out, has no effect yet when the intent is read, and takes effect just before the cancellation.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_hold_that_came_and_went_unseen_is_in_the_books(db: PgPool) {
+async fn an_authorization_that_was_voided_before_it_was_recorded_is_in_the_ledger(db: PgPool) {
     let till = Till::open_with(db, Duration::from_millis(300), |_| {}).await;
     let order = till.reserved("pm_souk_late_confirm").await;
     crate::drive::drive(till.service.clone()).await.expect("driven");
@@ -57,7 +57,7 @@ async fn a_hold_that_came_and_went_unseen_is_in_the_books(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_refund_whose_outcome_is_unknown_is_looked_up_and_never_given_twice(db: PgPool) {
+async fn a_refund_whose_outcome_is_unknown_is_looked_up_and_never_made_twice(db: PgPool) {
     for method in ["pm_souk_refund_timeout", "pm_souk_refund_error"] {
         let till = Till::open_with(db.clone(), Duration::from_millis(300), |_| {}).await;
         let order = till.captured(method).await;
@@ -69,7 +69,7 @@ async fn a_refund_whose_outcome_is_unknown_is_looked_up_and_never_given_twice(db
     }
 }
 
-/// It does not show while it is under way, so it is asked for again, which is harmless under the same key alone.
+/// The provider does not list it while it processes it, so it is requested again, which is harmless only under the same key.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
     let till = Till::open_with(db, Duration::from_millis(300), |_| {}).await;
@@ -80,7 +80,7 @@ async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
         assert_eq!(till.refunds(order).await, [(1_000, "PENDING".to_owned())], "the outcome is unknown");
         till.kit.context.clock.advance(Duration::from_secs(1));
     }
-    // Just as slow, and begun later: when this one is answered, all that came of the others shows.
+    // Just as slow, and begun later: when this one has a response, the effects of the others are visible.
     till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", "1")]).await;
     assert_eq!(till.theirs(order).await[2..], [("REFUND".to_owned(), 1_000), ("REFUND".to_owned(), 1)]);
     till.work().await;
@@ -90,7 +90,7 @@ async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
 
 /// Its amount would be refunded twice.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_list_that_does_not_name_a_refund_is_no_proof_against_it(db: PgPool) {
+async fn a_list_without_a_refund_does_not_prove_that_it_was_not_made(db: PgPool) {
     let till = Till::open_with(db, Duration::from_millis(300), |_| {}).await;
     let order = till.captured("pm_souk_refund_unlisted").await;
     till.refund(order, "k1", Some(1_000)).await.expect("reserved");
@@ -102,9 +102,9 @@ async fn a_list_that_does_not_name_a_refund_is_no_proof_against_it(db: PgPool) {
     assert_eq!(till.theirs(order).await[2..], [("REFUND".to_owned(), 1_000)], "refunded once");
 }
 
-/// Ours was asked for and never arrived; what was refunded was refunded at the provider itself.
+/// Our request never arrived; the refunded amount was refunded at the provider.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_refund_made_elsewhere_does_not_stand_in_the_way_of_ours(db: PgPool) {
+async fn a_refund_made_at_the_provider_does_not_prevent_ours(db: PgPool) {
     let till = Till::open(db).await;
     for (elsewhere, state) in [("700", "DONE"), ("2500", "FAILED")] {
         let order = till.captured("pm_card_visa").await;
@@ -144,9 +144,9 @@ async fn a_pending_refund_is_booked_when_it_has_arrived(db: PgPool) {
     till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
 }
 
-/// What was reserved is free again; an order that ended goes on asking.
+/// The reserved amount is free again; the refund of an ended order is attempted again.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_refund_that_failed_is_asked_for_again_by_an_order_that_ended(db: PgPool) {
+async fn a_failed_refund_of_an_ended_order_is_requested_again(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_souk_refund_fails").await;
     till.cancelled(order).await;

@@ -20,8 +20,8 @@ use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
 use super::{SECRET, Till};
-use crate::reconcile::look;
-use crate::webhook::{forget_old, read_secret};
+use crate::reconcile::compare_reported;
+use crate::webhook::{delete_old, read_secret};
 
 /// A webhook as it arrived: its signature and its body.
 pub(super) type Delivery = (String, Vec<u8>);
@@ -44,13 +44,13 @@ impl Till {
         self.kit.context.clock.now().unix_timestamp().unsigned_abs()
     }
 
-    /// Whether anybody is to look at the order's payment at once.
-    async fn is_looked_for(&self, order_id: Uuid) -> bool {
-        let looked = sqlx::query_scalar!(
+    /// Whether a comparison of the order's payment is due at once.
+    async fn is_comparison_due(&self, order_id: Uuid) -> bool {
+        let due = sqlx::query_scalar!(
             r#"select check_at is not distinct from 'epoch' as "it!" from payment where order_id = $1"#,
             order_id,
         );
-        looked.fetch_one(&self.service.db).await.expect("a payment")
+        due.fetch_one(&self.service.db).await.expect("a payment")
     }
 
     async fn intent_of(&self, order_id: Uuid) -> String {
@@ -58,12 +58,12 @@ impl Till {
         id.fetch_one(&self.service.db).await.expect("a payment").expect("its intent is known")
     }
 
-    async fn remembered(&self) -> i64 {
+    async fn stored_ids(&self) -> i64 {
         let count = sqlx::query_scalar!(r#"select count(*) as "n!" from webhook_event"#);
         count.fetch_one(&self.service.db).await.expect("a count")
     }
 
-    /// What the simulator sends from now on.
+    /// The webhooks that the simulator sends from now on.
     pub(super) async fn listen(&self) -> mpsc::UnboundedReceiver<Delivery> {
         async fn take(
             State(taken): State<mpsc::UnboundedSender<Delivery>>,
@@ -93,7 +93,7 @@ fn refunded(event_id: &str, intent_id: &str) -> Vec<u8> {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn what_is_not_signed_by_the_provider_changes_nothing(db: PgPool) {
+async fn a_webhook_that_the_provider_did_not_sign_changes_nothing(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_card_visa").await;
     let body = refunded("evt_1", &till.intent_of(order).await);
@@ -116,14 +116,14 @@ async fn what_is_not_signed_by_the_provider_changes_nothing(db: PgPool) {
         assert_eq!(refused.code(), Code::Unauthenticated, "{signature}");
         assert_eq!(reason(&refused), "WEBHOOK_SIGNATURE_INVALID@souk.payment");
     }
-    let elsewhere = till.report_from("paypal", &good, &body).await.expect_err("nobody there");
+    let elsewhere = till.report_from("paypal", &good, &body).await.expect_err("an unknown provider");
     assert_eq!(reason(&elsewhere), "PROVIDER_NOT_FOUND@souk.payment");
-    assert!(!till.is_looked_for(order).await);
-    assert_eq!(till.remembered().await, 0);
+    assert!(!till.is_comparison_due(order).await);
+    assert_eq!(till.stored_ids().await, 0);
 
-    // One secret is replaced by another: both sign for a while.
+    // While a secret is rotated, both sign.
     till.report(&format!("{time},v1={},{hash}", "00".repeat(32)), &body).await.expect("one of them is right");
-    assert!(till.is_looked_for(order).await);
+    assert!(till.is_comparison_due(order).await);
     for late in [-300, 300] {
         let at = till.now().checked_add_signed(late).expect("a time");
         till.report(&sign(SECRET, at, &body), &body).await.expect("within the tolerance");
@@ -139,35 +139,35 @@ async fn a_body_that_is_no_event_is_refused_and_an_unknown_object_is_not(db: PgP
         let refused = till.report(&sign(SECRET, till.now(), body.as_bytes()), body.as_bytes()).await;
         assert_eq!(refused.expect_err(body).code(), Code::InvalidArgument);
     }
-    assert_eq!(till.remembered().await, 0);
+    assert_eq!(till.stored_ids().await, 0);
     for body in [
         refunded("evt_1", "pi_nobody_knows"),
         br#"{"id": "evt_2", "type": "account.updated\u0000", "data": {"object": {"id": "acct_1\u0000"}}}"#.to_vec(),
     ] {
-        till.report(&sign(SECRET, till.now(), &body), &body).await.expect("it is not about us");
+        till.report(&sign(SECRET, till.now(), &body), &body).await.expect("it is not about our payments");
     }
-    assert_eq!(till.remembered().await, 0, "what changes nothing needs no memory");
+    assert_eq!(till.stored_ids().await, 0, "the id of a webhook that changes nothing is not stored");
     let order = till.captured("pm_card_visa").await;
     let body = refunded("evt_1", &till.intent_of(order).await);
     till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
-    assert_eq!(till.remembered().await, 1);
+    assert_eq!(till.stored_ids().await, 1);
     till.kit.context.clock.advance(Duration::from_secs(31 * 24 * 3_600));
-    assert_eq!(forget_old(till.service.clone()).await.expect("forgotten"), Did::Something);
-    assert_eq!(till.remembered().await, 0);
+    assert_eq!(delete_old(till.service.clone()).await.expect("deleted"), Did::Something);
+    assert_eq!(till.stored_ids().await, 0);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_report_is_new_once(db: PgPool) {
+async fn a_repeated_webhook_causes_no_second_comparison(db: PgPool) {
     let till = Till::open(db).await;
     let order = till.captured("pm_card_visa").await;
     let body = refunded("evt_1", &till.intent_of(order).await);
-    for news in [true, false, false] {
+    for causes_comparison in [true, false, false] {
         till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
-        assert_eq!(look(till.service.clone()).await.expect("looked") == Did::Something, news);
+        assert_eq!(compare_reported(till.service.clone()).await.expect("looked") == Did::Something, causes_comparison);
     }
 }
 
-/// What Stripe reports of a payment that is held, captured and refunded in part.
+/// The webhooks of a payment that is authorized, captured and refunded in part.
 const REPORTED: [&str; 10] = [
     "charge.captured",
     "charge.refund.updated",
@@ -181,9 +181,9 @@ const REPORTED: [&str; 10] = [
     "refund.updated",
 ];
 
-/// Late, twice and backwards: what the provider says when it is asked is what counts.
+/// Webhooks arrive late, twice and in reverse order; only what is read from the provider counts.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn reports_come_in_any_order_and_only_make_us_ask(db: PgPool) {
+async fn webhooks_in_any_order_only_cause_comparisons(db: PgPool) {
     let till = Till::open(db).await;
     let mut deliveries = till.listen().await;
     let manner = format!("{}/_webhooks", till.provider);
@@ -195,13 +195,13 @@ async fn reports_come_in_any_order_and_only_make_us_ask(db: PgPool) {
     let mut kinds = BTreeMap::new();
     for _ in 0..2 * REPORTED.len() {
         let (signature, body) = deliveries.recv().await.expect("a webhook");
-        // It was signed by the clock on the wall.
-        let own = sign(SECRET, till.now(), &body);
-        assert_ne!(signature, own);
-        till.report(&own, &body).await.expect("taken");
+        // The simulator signs with the system clock, so it is signed again.
+        let ours = sign(SECRET, till.now(), &body);
+        assert_ne!(signature, ours);
+        till.report(&ours, &body).await.expect("taken");
         let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         *kinds.entry(event["type"].as_str().expect("a type").to_owned()).or_insert(0) += 1;
-        while look(till.service.clone()).await.expect("looked") == Did::Something {}
+        while compare_reported(till.service.clone()).await.expect("looked") == Did::Something {}
     }
     assert_eq!(kinds, REPORTED.map(|kind| (kind.to_owned(), 2)).into());
     till.work().await;
@@ -210,9 +210,9 @@ async fn reports_come_in_any_order_and_only_make_us_ask(db: PgPool) {
     assert_eq!(till.published(order).await, ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"]);
 }
 
-/// A pending refund has arrived: it is recorded before its next attempt is due.
+/// A webhook reports that a pending refund succeeded: it is recorded before its next attempt is due.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_report_about_what_is_under_way_makes_the_step_ask_at_once(db: PgPool) {
+async fn a_webhook_about_a_pending_refund_makes_it_due_at_once(db: PgPool) {
     let till = Till::open(db).await;
     let mut deliveries = till.listen().await;
     let order = till.captured("pm_card_pendingRefund").await;
@@ -232,19 +232,19 @@ async fn a_report_about_what_is_under_way_makes_the_step_ask_at_once(db: PgPool)
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn without_a_secret_nothing_is_taken_and_everything_else_goes_on(db: PgPool) {
+async fn without_a_secret_webhooks_are_refused_and_everything_else_works(db: PgPool) {
     assert!(read_secret(std::path::Path::new("/nobody/wrote/it")).is_none());
     let till = Till::open_with(db, Duration::from_secs(10), |service| service.webhook_secret = None).await;
     let body = refunded("evt_1", "pi_1");
-    let refused = till.report(&sign(SECRET, till.now(), &body), &body).await.expect_err("nobody can tell");
+    let refused = till.report(&sign(SECRET, till.now(), &body), &body).await.expect_err("no signature can be verified");
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "WEBHOOKS_NOT_CONFIGURED@souk.payment".into()));
     till.reserved("pm_card_visa").await;
 }
 
-/// Everything that Stripe reports of our own calls is known already, whenever it comes: it causes no comparison, and is taken by a
-/// database that nothing can be written to.
+/// Every webhook about our own calls reports what is recorded already, whenever it arrives: it causes no comparison, and is
+/// accepted with a read-only database.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn an_echo_of_our_own_calls_writes_nothing(db: PgPool) {
+async fn a_webhook_about_our_own_call_writes_nothing(db: PgPool) {
     let till = Till::open(db.clone()).await;
     let mut deliveries = till.listen().await;
     let paid = till.captured("pm_card_visa").await;
@@ -277,13 +277,13 @@ async fn an_echo_of_our_own_calls_writes_nothing(db: PgPool) {
     {
         assert!(kinds.contains(kind), "{kind}: {kinds:?}");
     }
-    assert_eq!(look(till.service.clone()).await.expect("looked"), Did::Nothing);
-    // Something else than what we know is written down.
-    let news = refunded("evt_1", &till.intent_of(paid).await);
-    assert!(reader.report(&sign(SECRET, till.now(), &news), &news).await.is_err(), "it is read-only indeed");
+    assert_eq!(compare_reported(till.service.clone()).await.expect("looked"), Did::Nothing);
+    // A webhook that reports a change is written.
+    let changed = refunded("evt_1", &till.intent_of(paid).await);
+    assert!(reader.report(&sign(SECRET, till.now(), &changed), &changed).await.is_err(), "the database is read-only");
 }
 
-/// What the help of the role says, and what the simulator sends on a laptop.
+/// The events in the role's help, and those that the simulator sends.
 #[test]
 fn the_events_to_subscribe_to_are_documented() {
     let help = crate::Config::augment_args(clap::Command::new("payment")).render_long_help().to_string();
@@ -292,9 +292,9 @@ fn the_events_to_subscribe_to_are_documented() {
     }
 }
 
-/// Replicas forget at the same time: none waits for what another has at hand.
+/// Replicas delete at the same time, and none waits for rows that another has locked.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn replicas_forget_without_waiting_for_each_other(db: PgPool) {
+async fn replicas_delete_old_webhooks_without_waiting_for_each_other(db: PgPool) {
     let till = Till::open(db).await;
     for event in ["evt_1", "evt_2"] {
         sqlx::query!("insert into webhook_event (event_id, received_at) values ($1, 'epoch')", event)
@@ -303,9 +303,9 @@ async fn replicas_forget_without_waiting_for_each_other(db: PgPool) {
             .expect("planted");
     }
     let mut other = till.service.db.begin().await.expect("another replica");
-    sqlx::query!("delete from webhook_event where event_id = 'evt_1'").execute(&mut *other).await.expect("at hand");
-    forget_old(till.service.clone()).await.expect("it does not wait");
-    other.rollback().await.expect("it came to nothing");
+    sqlx::query!("delete from webhook_event where event_id = 'evt_1'").execute(&mut *other).await.expect("locked");
+    delete_old(till.service.clone()).await.expect("it does not wait");
+    other.rollback().await.expect("rolled back");
     let left =
         sqlx::query_scalar!("select event_id from webhook_event").fetch_all(&till.service.db).await.expect("rows");
     assert_eq!(left, ["evt_1"]);

@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 
 use crate::service::{Service, role};
 
-/// The product service, and a client of it. What tests do with it stands beside the tests of each verb.
+/// The product service, and a client of it. Helpers of single tests are beside these tests.
 pub(super) struct Shelf {
     pub(super) kit: Kit,
     pub(super) client: ProductServiceClient<Channel>,

@@ -1,4 +1,4 @@
-//! Compressed messages, and what is answered to calls that reach no handler.
+//! Compressed messages, and the responses to calls that reach no handler.
 
 use std::io::{Read, Write};
 
@@ -34,7 +34,7 @@ fn gzip(message: &[u8]) -> Vec<u8> {
     encoder.finish().expect("into memory")
 }
 
-/// The headers of the answer, and its body.
+/// The headers of the response, and its body.
 async fn post(shelf: &Shelf, path: &str, headers: &[(&'static str, &'static str)], body: Bytes) -> (HeaderMap, Bytes) {
     let mut request = Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
     for (name, value) in headers {
@@ -58,7 +58,7 @@ async fn a_gzipped_message_is_read_and_an_answer_is_gzipped_if_that_is_asked_for
     let ask = ListProductsRequest { page_size: 2, page_token: String::new() }.encode_to_vec();
     let (headers, plain) = post(&shelf, LIST, &[("grpc-encoding", "gzip")], frame(1, &gzip(&ask))).await;
     assert!(!headers.contains_key("grpc-encoding"), "the client did not ask for it: {headers:?}");
-    let listed = ListProductsResponse::decode(&plain[5..]).expect("an answer");
+    let listed = ListProductsResponse::decode(&plain[5..]).expect("a response");
     assert_eq!((plain[0], listed.products.len()), (0, 2));
 
     let (headers, gzipped) = post(&shelf, LIST, &[("grpc-accept-encoding", "identity,gzip")], frame(0, &ask)).await;
@@ -106,9 +106,9 @@ async fn reflection_describes_health_beside_the_services(db: PgPool) {
         ask(MessageRequest::FileContainingSymbol("grpc.health.v1.Health.Check".to_owned())),
     ];
     let mut client = ServerReflectionClient::new(shelf.channel.clone());
-    let answers = client.server_reflection_info(tokio_stream::iter(asked)).await.expect("it needs no token");
-    let mut answers = answers.into_inner();
-    let mut next = async || answers.message().await.expect("an answer").expect("one for each").message_response;
+    let responses = client.server_reflection_info(tokio_stream::iter(asked)).await.expect("it needs no token");
+    let mut responses = responses.into_inner();
+    let mut next = async || responses.message().await.expect("a response").expect("one for each").message_response;
     let Some(MessageResponse::ListServicesResponse(list)) = next().await else { panic!("no list") };
     let mut names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
     names.retain(|name| !name.starts_with("grpc.reflection."));

@@ -22,7 +22,7 @@ pub struct Catalogue {
 #[derive(Default)]
 struct Shelves {
     quotes: Vec<ItemQuote>,
-    /// The product of calls that are never answered.
+    /// The product whose calls never get a response.
     stalled: Option<String>,
     /// How many of the next calls fail.
     failures: u32,
@@ -63,12 +63,12 @@ impl Catalogue {
         }
     }
 
-    /// Never answers calls about this product.
+    /// Never responds to calls about this product.
     pub fn stall(&self, product_id: &str) {
         self.shelves().stalled = Some(product_id.to_owned());
     }
 
-    /// Answers so many of the next calls with UNAVAILABLE.
+    /// Responds UNAVAILABLE to this many of the next calls.
     pub fn fail(&self, calls: u32) {
         self.shelves().failures = calls;
     }

@@ -32,7 +32,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
 pub(super) const LIMITS: Limits =
     Limits { idle: DAY.saturating_mul(30), lifetime: DAY.saturating_mul(90), per_user: 3 };
 
-/// The user service with a key of its own, and clients of it. What tests do with it stands beside the tests of each verb.
+/// The user service with a key of its own, and clients of it. Helpers of single tests are beside these tests.
 pub(super) struct Desk {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,

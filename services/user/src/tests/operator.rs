@@ -1,7 +1,7 @@
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 
-use chassis::boot::config::Foundation;
+use chassis::boot::{Database, Foundation};
 
 use super::register::PASSWORD;
 use super::session::login;
@@ -13,7 +13,7 @@ fn config(url: &str) -> Config {
     Config {
         foundation: Foundation {
             listen: ([127, 0, 0, 1], 0).into(),
-            database_url: url.into(),
+            database: Database { database_url: url.into(), database_password_file: None },
             database_connections: 2,
         },
         signing_key_folder: None,

@@ -52,7 +52,7 @@ async fn what_is_over_is_deleted_and_nothing_else(db: PgPool) {
     assert_eq!(rows(&desk).await, (0, 0, 0));
 }
 
-/// It does not wait for what another replica has at hand.
+/// It does not wait for rows that another replica has locked.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn replicas_prune_at_the_same_time(db: PgPool) {
     let desk = Desk::open(db).await;
@@ -61,9 +61,9 @@ async fn replicas_prune_at_the_same_time(db: PgPool) {
     desk.wait(LIMITS.idle);
     let mut other = desk.service.db.begin().await.expect("another replica");
     let first = "delete from session where session_id = (select session_id from session order by session_id limit 1)";
-    sqlx::query(first).execute(&mut *other).await.expect("at hand");
+    sqlx::query(first).execute(&mut *other).await.expect("locked");
     assert_eq!(prune(desk.service.clone()).await.expect("it does not wait"), Did::Something);
-    other.rollback().await.expect("it came to nothing");
+    other.rollback().await.expect("rolled back");
     assert_eq!(rows(&desk).await.0, 1);
     prune_all(&desk).await;
     assert_eq!(rows(&desk).await.0, 0);

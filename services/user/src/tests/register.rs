@@ -115,10 +115,10 @@ async fn no_password_is_stored_as_it_is(db: PgPool) {
     let hash =
         sqlx::query_scalar!("select password_hash from account").fetch_one(&desk.service.db).await.expect("one row");
     assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-    let answers =
+    let responses =
         sqlx::query_scalar!("select response from idempotency").fetch_all(&desk.service.db).await.expect("rows");
     let leaks = |bytes: &Vec<u8>| bytes.windows(PASSWORD.len()).any(|it| it == PASSWORD.as_bytes());
-    assert!(!answers.iter().any(leaks));
+    assert!(!responses.iter().any(leaks));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

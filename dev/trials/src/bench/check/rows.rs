@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::story::{CANCELLED, Event, MILLIS, PRICE, PRODUCT, SKUS, Story, USER};
 use stack::layout::Layout;
+use stack::postgres::ADMINISTRATOR;
 
 pub(super) async fn write(layout: &Layout, story: &Story) -> Result<()> {
     tokio::try_join!(
@@ -16,8 +17,7 @@ pub(super) async fn write(layout: &Layout, story: &Story) -> Result<()> {
 }
 
 async fn run(layout: &Layout, database: &str, story: &Story, statements: Vec<String>) -> Result<()> {
-    let url = format!("postgres://postgres@127.0.0.1:{}/{database}", layout.ports.postgres());
-    let mut db = PgConnection::connect(&url).await?;
+    let mut db = PgConnection::connect(&layout.database(ADMINISTRATOR, database)?).await?;
     for statement in made(story).into_iter().chain(statements).chain(["vacuum analyze".to_owned()]) {
         let done = db.execute(AssertSqlSafe(statement.clone())).await;
         done.with_context(|| format!("{database}: {statement}"))?;

@@ -29,14 +29,14 @@ use leader::in_time;
 use low_water::LowWater;
 
 /// How many events are in flight at once.
-const BATCH: usize = 500;
+const MAX_IN_FLIGHT: usize = 500;
 /// How long acknowledged events wait to be deleted with the next read. If the process is killed meanwhile, the next leader
 /// publishes them again.
 const DELETE_WITHIN: Duration = Duration::from_millis(50);
 /// How often the outbox is read without a wake-up. It also keeps the session from being idle.
 const TICK: Duration = Duration::from_secs(1);
-const FASTEST_RETRY: Duration = Duration::from_millis(50);
-const SLOWEST_RETRY: Duration = Duration::from_secs(4);
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(4);
 /// How old what was read may be when it is sent: younger than the silence after which the lock is lost.
 const FRESH: Duration = Duration::from_secs(2);
 /// How many ticks a relay that stops waits for a broker that does not respond. The outbox keeps what is left.
@@ -86,7 +86,7 @@ enum RelayError {
     #[error("the broker acknowledged none of {0} events")]
     Refused(usize),
     #[error("the broker does not respond; {0} events stay in the outbox")]
-    Unsent(usize),
+    NotSent(usize),
     #[error("too long passed between reading and sending")]
     Stale,
     #[error(transparent)]
@@ -95,7 +95,7 @@ enum RelayError {
 
 /// Publishes while this process leads, until `stop` is cancelled.
 pub async fn publish(outbox: Outbox, service: &'static str, send: Sender, stop: CancellationToken) {
-    let (backoff, mut failures) = (Backoff::new(FASTEST_RETRY, SLOWEST_RETRY), 0);
+    let (backoff, mut failures) = (Backoff::new(MIN_BACKOFF, MAX_BACKOFF), 0);
     while !stop.is_cancelled() {
         let begun = Instant::now();
         let Err(error) = lead(&outbox, service, &send, &stop).await else { continue };
@@ -156,7 +156,7 @@ impl Relay<'_> {
             if self.observed.is_none_or(|at| at.elapsed() >= TICK) {
                 self.observe(&acknowledged).await?;
             }
-            let more = count == BATCH || acknowledged.len() < count;
+            let more = count == MAX_IN_FLIGHT || acknowledged.len() < count;
             if stop.is_cancelled() && !more {
                 // What this process committed has been read by now; other replicas have their own relays.
                 self.read(&acknowledged).await?;
@@ -166,7 +166,7 @@ impl Relay<'_> {
                 continue;
             }
             if more && stop.is_cancelled() {
-                return Err(RelayError::Unsent(count));
+                return Err(RelayError::NotSent(count));
             }
             let pause = if acknowledged.is_empty() { TICK } else { DELETE_WITHIN };
             tokio::select! {
@@ -185,7 +185,7 @@ impl Relay<'_> {
              from outbox where id > $2 and id <> all($1) order by id limit $3",
             acknowledged,
             self.water.mark(),
-            BATCH as i64,
+            MAX_IN_FLIGHT as i64,
         );
         let rows = in_time(rows.fetch_all(&mut self.session)).await?;
         let records = rows.into_iter().map(|row| Record {
@@ -266,7 +266,7 @@ impl Relay<'_> {
             }
             last_ticks += u32::from(stop.is_cancelled());
             if last_ticks >= LAST_TICKS {
-                return Err(RelayError::Unsent(count));
+                return Err(RelayError::NotSent(count));
             }
         }
     }
