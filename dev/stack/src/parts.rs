@@ -103,6 +103,9 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_REVOKED_URLS".to_owned(), format!("http://{}/internal/revoked", local(ports.admin()))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
+        ("USER_MAIL_KEY_FILE".to_owned(), keys.join("mail.key").to_string_lossy().into_owned()),
+        // There is no mail yet.
+        ("USER_PRINT_LINKS".to_owned(), "true".to_owned()),
         ("USER_SIGNING_KEY_FOLDER".to_owned(), keys.join("access").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
         ("PAYMENT_WEBHOOK_SECRET_FILE".to_owned(), keys.join("webhook.key").to_string_lossy().into_owned()),
@@ -164,6 +167,11 @@ async fn make_keys(layout: &Layout) -> Result<()> {
         if !file.exists() {
             std::fs::write(&file, format!("{}\n", hex::encode(rand::random::<[u8; 24]>())))?;
         }
+    }
+    let mail = keys.join("mail.key");
+    if !mail.exists() {
+        let secret: [u8; 32] = rand::random();
+        std::fs::write(&mail, format!("{}\n", hex::encode(secret)))?;
     }
     let webhook = keys.join("webhook.key");
     if !webhook.exists() {

@@ -177,6 +177,28 @@ impl UserService for Services {
         Ok(Response::new(EnableUserResponse::default()))
     }
 
+    async fn request_password_reset(
+        &self,
+        _: Request<RequestPasswordResetRequest>,
+    ) -> Result<Response<RequestPasswordResetResponse>, Status> {
+        Ok(Response::new(RequestPasswordResetResponse::default()))
+    }
+
+    async fn reset_password(
+        &self,
+        _: Request<ResetPasswordRequest>,
+    ) -> Result<Response<ResetPasswordResponse>, Status> {
+        Ok(Response::new(ResetPasswordResponse::default()))
+    }
+
+    async fn verify_email(&self, _: Request<VerifyEmailRequest>) -> Result<Response<VerifyEmailResponse>, Status> {
+        Ok(Response::new(VerifyEmailResponse::default()))
+    }
+
+    async fn get_mail_link(&self, _: Request<GetMailLinkRequest>) -> Result<Response<GetMailLinkResponse>, Status> {
+        Ok(Response::new(GetMailLinkResponse::default()))
+    }
+
     async fn erase_user(&self, _: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
         Ok(Response::new(EraseUserResponse::default()))
     }

@@ -19,6 +19,8 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["user"], "USER_DATABASE_CONNECTIONS", "0"),
     (&["user"], "USER_PASSWORD_SLOTS", "0"),
     (&["user"], "USER_PASSWORD_SLOTS", "65"),
+    (&["user"], "USER_RESET_PAGE", "nonsense"),
+    (&["user"], "USER_PRINT_LINKS", "perhaps"),
     (&["user"], "USER_SESSION_IDLE", "5s"),
     (&["user"], "USER_SESSION_LIFETIME", "4000d"),
     (&["user"], "USER_SESSIONS_PER_USER", "0"),

@@ -21,8 +21,8 @@ pub(crate) struct Account {
     pub(crate) disabled_at: Option<OffsetDateTime>,
     /// How often its password was replaced.
     pub(crate) password_version: i64,
-    /// How many events it has published.
-    pub(crate) event_version: i64,
+    /// When its owner proved that the address is theirs.
+    pub(crate) verified_at: Option<OffsetDateTime>,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
 }
@@ -99,7 +99,7 @@ impl Account {
             version: 1,
             disabled_at: None,
             password_version: 1,
-            event_version: 0,
+            verified_at: None,
             created_at: now,
             updated_at: now,
         }
@@ -129,7 +129,7 @@ impl Account {
         let account = sqlx::query_as!(
             Self,
             r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, disabled_at,
-                 password_version, event_version, created_at, updated_at
+                 password_version, verified_at, created_at, updated_at
                from account where user_id = $1 and ($2::uuid is null or user_id = $2)"#,
             user_id as UserId,
             owner.filter(),
@@ -141,7 +141,7 @@ impl Account {
         let account = sqlx::query_as!(
             Self,
             r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, disabled_at,
-                 password_version, event_version, created_at, updated_at
+                 password_version, verified_at, created_at, updated_at
                from account where user_id = $1 and ($2::uuid is null or user_id = $2) for update"#,
             user_id as UserId,
             owner.filter(),
@@ -153,13 +153,13 @@ impl Account {
         self.version += 1;
         self.updated_at = now;
         sqlx::query!(
-            "update account set display_name = $2, version = $3, disabled_at = $4, event_version = $5, updated_at = $6
+            "update account set display_name = $2, version = $3, disabled_at = $4, verified_at = $5, updated_at = $6
              where user_id = $1",
             self.user_id as UserId,
             self.display_name,
             self.version,
             self.disabled_at,
-            self.event_version,
+            self.verified_at,
             self.updated_at,
         )
         .execute(db)
@@ -181,13 +181,27 @@ impl Account {
         Ok(())
     }
 
+    /// Records that the address is its owner's.
+    pub(crate) async fn verify(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), Unexpected> {
+        if self.verified_at.is_none() {
+            self.verified_at = Some(now);
+            self.save(db, now).await?;
+        }
+        Ok(())
+    }
+
     /// Deletes the row and all that belongs to it; what stays is how many events there are.
-    pub(crate) async fn erase(&self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), Unexpected> {
+    pub(crate) async fn erase(
+        &self,
+        db: &mut PgConnection,
+        event_version: i64,
+        now: OffsetDateTime,
+    ) -> Result<(), Unexpected> {
         sqlx::query!(
             "with gone as (delete from account where user_id = $1)
              insert into erased_account (user_id, event_version, erased_at) values ($1, $2, $3)",
             self.user_id as UserId,
-            self.event_version,
+            event_version,
             now,
         )
         .execute(db)
@@ -205,6 +219,7 @@ impl Account {
             update_time: Some(timestamp(self.updated_at)),
             etag: etag(self.version),
             disable_time: self.disabled_at.map(timestamp),
+            email_verify_time: self.verified_at.map(timestamp),
         }
     }
 }

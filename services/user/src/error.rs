@@ -15,6 +15,10 @@ pub(crate) enum Error {
     PasswordWrong,
     #[error("must not be so easy to guess: use words that do not belong together")]
     PasswordCommon { field: &'static str },
+    #[error("the link was used or has expired, or was not made here")]
+    MailTokenInvalid,
+    #[error("there is no such mail to send any more")]
+    MailRequestNotFound,
     #[error("the account is disabled")]
     UserDisabled,
     #[error("the refresh token is unknown, or its session has ended")]
@@ -40,6 +44,8 @@ impl Explain for Error {
             Self::CredentialsInvalid => Refusal::new(Code::Unauthenticated, "CREDENTIALS_INVALID", text),
             Self::PasswordWrong => Refusal::invalid("PASSWORD_WRONG", ["current_password"], text),
             Self::PasswordCommon { field } => Refusal::invalid("PASSWORD_COMMON", [field], text),
+            Self::MailTokenInvalid => Refusal::invalid("MAIL_TOKEN_INVALID", ["token"], text),
+            Self::MailRequestNotFound => Refusal::new(Code::NotFound, "MAIL_REQUEST_NOT_FOUND", text),
             Self::UserDisabled => Refusal::new(Code::PermissionDenied, "USER_DISABLED", text),
             Self::RefreshTokenInvalid => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_INVALID", text),
             Self::RefreshTokenReused => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_REUSED", text),

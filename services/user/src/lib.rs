@@ -16,31 +16,37 @@ mod error;
 mod event;
 mod get;
 mod list_sessions;
+mod mail;
+mod mail_link;
 mod operator;
 mod password;
 mod prune;
 mod refresh_session;
 mod refresh_token;
 mod register;
+mod reset_password;
 mod revocation;
 mod rpc;
 mod service;
 mod session;
 mod signing;
 mod update;
+mod verify_email;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::boot::config::parse_duration;
+use chassis::boot::config::{first_line, parse_duration, parse_http_url};
 use chassis::boot::{Foundation, Schema, Settings};
 use chassis::event::Wake;
 use chassis::{Context, Role};
-use clap::Args;
+use clap::{ArgAction, Args};
+use secrecy::SecretString;
 
 pub use operator::{CreateOperatorError, create_operator};
 
+use mail::Links;
 use password::Passwords;
 use service::{Service, role};
 use session::Limits;
@@ -72,6 +78,29 @@ pub struct Config {
     /// How many sessions a user has at most: signing in once more ends the one that was not used for longest.
     #[arg(default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     sessions_per_user: u16,
+    /// A file with the secret of which the tokens of links in mails are made, in its first line: at least 32 random characters,
+    /// the same for all replicas. With another secret, links that were sent before still work, and no new mail has them.
+    mail_key_file: Option<PathBuf>,
+    /// The page of the shop that sets a new password. `#token=` and the token are added.
+    #[arg(default_value = "http://127.0.0.1:8080/reset-password", value_parser = parse_http_url)]
+    reset_page: String,
+    /// The page of the shop that verifies an e-mail address. `#token=` and the token are added.
+    #[arg(default_value = "http://127.0.0.1:8080/verify-email", value_parser = parse_http_url)]
+    verify_page: String,
+    /// Log the links of mails, with their tokens: for a machine that sends no mail. Whoever reads the log can use them.
+    #[arg(default_value_t = false, action = ArgAction::Set)]
+    print_links: bool,
+}
+
+/// The secret of links.
+fn mail_key(file: Option<&Path>) -> Result<SecretString, String> {
+    let key = first_line(file.ok_or("USER_MAIL_KEY_FILE is required")?);
+    let key = key.map_err(|why| format!("USER_MAIL_KEY_FILE: {why}"))?;
+    if key.len() < 32 {
+        Err("USER_MAIL_KEY_FILE: its first line has less than 32 characters".to_owned())
+    } else {
+        Ok(key.into())
+    }
 }
 
 /// From a minute to ten years.
@@ -96,7 +125,14 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         clock: context.clock.of_database(),
         passwords: Passwords::new(config.password_slots.into()),
         signer,
+        links: Links {
+            key: mail_key(config.mail_key_file.as_deref())?,
+            reset_page: config.reset_page.clone(),
+            verify_page: config.verify_page.clone(),
+            print: config.print_links,
+        },
         published: Wake::default(),
+        reset_requested: Wake::default(),
         sessions: Limits {
             idle: config.session_idle,
             lifetime: config.session_lifetime,

@@ -1,5 +1,5 @@
 //! Deletes what is over: sessions that expired, used refresh tokens that are not answered any more, revocations of sessions
-//! whose access tokens have expired. Each run deletes one batch of each, except rows that another replica is deleting.
+//! whose access tokens have expired, links in mails that have expired. Each run deletes one batch of each, except rows that another replica is deleting.
 
 use std::sync::Arc;
 
@@ -34,8 +34,14 @@ pub(crate) async fn prune(service: Arc<Service>) -> Result<Did, Unexpected> {
         now - LISTED,
         BATCH,
     );
+    let mails = sqlx::query!(
+        "delete from mail_request where mail_request_id in
+           (select mail_request_id from mail_request where expires_at <= $1 limit $2 for update skip locked)",
+        now,
+        BATCH,
+    );
     let mut deleted = 0;
-    for batch in [sessions, used, revocations] {
+    for batch in [sessions, used, revocations, mails] {
         deleted += batch.execute(&service.db).await?.rows_affected();
     }
     Ok(Did::any(deleted))

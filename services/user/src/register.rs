@@ -9,6 +9,7 @@ use contracts::souk::user::v1::{RegisterUserRequest, RegisterUserResponse};
 
 use crate::account::{Account, Role, UserId};
 use crate::error::Error;
+use crate::mail::{self, Purpose};
 use crate::password::NewPassword;
 use crate::service::Service;
 
@@ -40,7 +41,10 @@ pub(crate) async fn register(
     let inserted = account.insert(&mut tx, &password_hash).await;
     inserted.map_err(on_constraint("account_email", Error::EmailTaken))?;
 
+    let mail = mail::request(service, &mut tx, account.user_id, Purpose::VerifyEmail, caller.actor()).await?;
     let response = RegisterUserResponse { user: Some(account.to_proto()) };
     tx.commit(&response).await?;
+    service.published.wake();
+    service.links.print(mail, Purpose::VerifyEmail);
     Ok(response)
 }

@@ -6,8 +6,8 @@ use tonic::Request;
 
 use crate::service::Service;
 use crate::{
-    change_password, create_session, delete_session, disable, erase, get, list_sessions, refresh_session, register,
-    update,
+    change_password, create_session, delete_session, disable, erase, get, list_sessions, mail_link, refresh_session,
+    register, reset_password, update, verify_email,
 };
 
 #[tonic::async_trait]
@@ -40,6 +40,29 @@ impl UserService for Service {
     async fn enable_user(&self, request: Request<EnableUserRequest>) -> RpcResult<EnableUserResponse> {
         let (caller, request) = accept(request);
         respond(disable::enable(self, &caller, request).await)
+    }
+
+    async fn request_password_reset(
+        &self,
+        request: Request<RequestPasswordResetRequest>,
+    ) -> RpcResult<RequestPasswordResetResponse> {
+        let (_, request) = accept(request);
+        respond(reset_password::request(self, request).await)
+    }
+
+    async fn reset_password(&self, request: Request<ResetPasswordRequest>) -> RpcResult<ResetPasswordResponse> {
+        let (caller, request) = accept(request);
+        respond(reset_password::reset(self, &caller, request).await)
+    }
+
+    async fn verify_email(&self, request: Request<VerifyEmailRequest>) -> RpcResult<VerifyEmailResponse> {
+        let (_, request) = accept(request);
+        respond(verify_email::verify(self, request).await)
+    }
+
+    async fn get_mail_link(&self, request: Request<GetMailLinkRequest>) -> RpcResult<GetMailLinkResponse> {
+        let (_, request) = accept(request);
+        respond(mail_link::get(self, request).await)
     }
 
     async fn erase_user(&self, request: Request<EraseUserRequest>) -> RpcResult<EraseUserResponse> {

@@ -11,8 +11,10 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use crate::account;
+use crate::mail::Links;
 use crate::password::Passwords;
 use crate::prune::prune;
+use crate::reset_password;
 use crate::revocation;
 use crate::session::{Limits, Session};
 use crate::signing::{self, Signer};
@@ -23,8 +25,11 @@ pub(crate) struct Service {
     pub(crate) passwords: Passwords,
     pub(crate) signer: Signer,
     pub(crate) sessions: Limits,
+    pub(crate) links: Links,
     /// Wakes the relay of the outbox.
     pub(crate) published: Wake,
+    /// Wakes the job that handles requests to reset a password.
+    pub(crate) reset_requested: Wake,
 }
 
 impl Service {
@@ -43,6 +48,7 @@ impl Service {
 }
 
 pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
+    let resets = Job::new("user.reset_requests", Duration::from_secs(1), service, reset_password::handle_request);
     Role::new(roster::USER, context)
         .database(&service.db, &service.clock)
         .serve(UserServiceServer::from_arc(service.clone()))
@@ -51,5 +57,6 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .admin(signing::pages(service))
         .admin(revocation::pages(service))
         .job(Job::new("user.signing_keys", signing::READ_EVERY, service, signing::refresh))
+        .job(resets.woken_by(service.reset_requested.clone()))
         .job(Job::new("user.prune", Duration::from_secs(60), service, prune))
 }

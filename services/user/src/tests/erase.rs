@@ -1,5 +1,5 @@
 use contracts::souk::user::v1::user_event::Event;
-use contracts::souk::user::v1::{EraseUserRequest, GetUserRequest, UserEvent};
+use contracts::souk::user::v1::{EraseUserRequest, GetUserRequest, RequestPasswordResetRequest, UserEvent};
 use prost::Message;
 use sqlx::{AssertSqlSafe, PgPool};
 use testkit::{published, reason};
@@ -11,7 +11,7 @@ use super::register::PASSWORD;
 use super::session::login;
 
 /// All rows of all tables, as text.
-async fn dump(db: &PgPool) -> String {
+pub(super) async fn dump(db: &PgPool) -> String {
     let tables = "select quote_ident(table_name) from information_schema.tables where table_schema = 'public'";
     let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(db).await.expect("tables");
     let mut text = String::new();
@@ -41,6 +41,8 @@ async fn nothing_personal_is_left(db: PgPool) {
     let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     let traces =
         ["ada@example.com".to_owned(), hex("ada@example.com"), "Ada".to_owned(), hex("Ada"), "Firefox".to_owned()];
+    let request = RequestPasswordResetRequest { email: "ada@example.com".to_owned() };
+    desk.users.clone().request_password_reset(request).await.expect("requested");
     let before = dump(&db).await;
     for trace in &traces {
         assert!(before.contains(trace), "{trace} is stored somewhere");

@@ -2,6 +2,7 @@ mod change_password;
 mod disable;
 mod erase;
 mod keys;
+mod mail;
 mod operator;
 mod prune;
 mod refresh;
@@ -23,6 +24,7 @@ use sqlx::PgPool;
 use testkit::Kit;
 use tonic::transport::Channel;
 
+use crate::mail::Links;
 use crate::password::Passwords;
 use crate::service::{Service, role};
 use crate::session::Limits;
@@ -41,6 +43,15 @@ pub(super) struct Desk {
     pub(super) sessions: SessionServiceClient<Channel>,
 }
 
+fn links() -> Links {
+    Links {
+        key: "a secret of at least 32 characters".into(),
+        reset_page: "https://shop.test/reset".to_owned(),
+        verify_page: "https://shop.test/verify".to_owned(),
+        print: false,
+    }
+}
+
 impl Desk {
     pub(super) async fn open(db: PgPool) -> Self {
         Self::open_with(db, None, 2).await
@@ -57,7 +68,9 @@ impl Desk {
             clock,
             passwords: Passwords::new(slots),
             signer,
+            links: links(),
             published: Wake::default(),
+            reset_requested: Wake::default(),
             sessions: LIMITS,
         });
         let channel = kit.serve(role(&service, &kit.context)).await;

@@ -22,6 +22,10 @@ fn config(url: &str) -> Config {
         session_idle: LIMITS.idle,
         session_lifetime: LIMITS.lifetime,
         sessions_per_user: LIMITS.per_user,
+        mail_key_file: None,
+        reset_page: String::new(),
+        verify_page: String::new(),
+        print_links: false,
     }
 }
 

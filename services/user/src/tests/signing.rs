@@ -132,7 +132,9 @@ impl Desk {
             clock: self.service.clock.clone(),
             passwords: Passwords::new(1),
             signer: keys.signer(),
+            links: super::links(),
             published: Wake::default(),
+            reset_requested: Wake::default(),
             sessions: LIMITS,
         })
     }
