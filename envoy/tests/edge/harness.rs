@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use chassis::tls::{Certificate, Certificates, Mode, Tls};
 use clap::Parser;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -88,14 +90,29 @@ fn write(folder: &Path, yaml: &str) -> PathBuf {
 impl Edge {
     /// All roles are the same upstream, unless the settings have other endpoints.
     pub(crate) async fn start(settings: &[&str]) -> Edge {
+        let mesh = ["--souk-tls-mode=mesh"];
+        Self::start_with(&[&mesh, settings].concat(), None).await
+    }
+
+    /// Roles have the certificate of `party` in the folder `pki`, and the edge has its own there.
+    pub(crate) async fn start_mutual(pki: &Path, party: &'static str) -> Edge {
+        let tls = Tls { mode: Mode::Mutual, directory: pki.to_owned() };
+        let secrets = pki.join("secrets");
+        std::fs::create_dir(&secrets).expect("the folder is ours");
+        for (name, secret) in [("edge", edge::Secret::Edge), ("authority", edge::Secret::Authority)] {
+            let yaml = edge::render_secret(secret, &tls).expect("a path");
+            std::fs::write(secrets.join(format!("{name}.yaml")), yaml).expect("the folder is ours");
+        }
+        let certificate = Certificates::new(&tls).of(party).expect("the certificate is good");
+        Self::start_with(&[&format!("--edge-secrets-directory={}", secrets.display())], certificate).await
+    }
+
+    async fn start_with(settings: &[&str], certificate: Option<Arc<Certificate>>) -> Edge {
         let key = make_key();
-        let upstream = upstream::start(publish(&key)).await;
+        let upstream = upstream::start(publish(&key), certificate).await;
         let (grpc, keys) = (upstream.grpc.to_string(), upstream.keys.to_string());
         let mut all = vec!["--edge-listen=127.0.0.1:0".to_owned(), "--edge-admin-listen=127.0.0.1:0".to_owned()];
         all.push(format!("--edge-cors-origins={SHOP}"));
-        if !settings.iter().any(|setting| setting.starts_with("--souk-tls-mode=")) {
-            all.push("--souk-tls-mode=mesh".to_owned());
-        }
         let roles = roster::ROLES.map(|role| (role.name, &grpc));
         for (role, address) in roles.into_iter().chain([("jwks", &keys)]) {
             let name = format!("--edge-{role}-endpoints=");
