@@ -3,6 +3,7 @@
 mod harness;
 mod headers;
 mod limits;
+mod mutual;
 mod property;
 mod protocol;
 mod refusals;

@@ -38,6 +38,8 @@ fn envoy_accepts_what_can_be_configured() {
             "--edge-max-body=1",
         ],
     ] {
+        // With certificates, their files must exist: see `mutual`.
+        let settings = [&["--souk-tls-mode=mesh"], settings.as_slice()].concat();
         assert_eq!(validate(&render(&settings)), Ok(()), "{settings:?}");
     }
 }
