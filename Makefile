@@ -16,12 +16,13 @@ help:
 	@echo "make fmt           format the code"
 
 # Compilers are installed here, before our own installer can be built. Without root, the message names all packages at once.
-NEEDS := build-essential protobuf-compiler libprotobuf-dev postgresql redis-server default-jre-headless maven openssl python3-venv
+NEEDS := build-essential pkg-config libssl-dev protobuf-compiler libprotobuf-dev postgresql redis-server default-jre-headless maven openssl python3-venv
 define ensure_compilers
-	@for program in cc c++ protoc; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	@for program in cc c++ pkg-config protoc; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	pkg-config --exists openssl 2>/dev/null || missing="$$missing libssl-dev"; \
 	[ -z "$$missing" ] || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing$$missing"; \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends build-essential protobuf-compiler libprotobuf-dev; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends build-essential pkg-config libssl-dev protobuf-compiler libprotobuf-dev; \
 	else \
 	  echo "missing:$$missing. On Debian or Ubuntu, this is everything: sudo apt-get install $(NEEDS)"; exit 1; \
 	fi

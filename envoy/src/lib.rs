@@ -14,7 +14,7 @@ mod listeners;
 mod routes;
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
@@ -22,7 +22,8 @@ use base64::engine::general_purpose::STANDARD;
 use chassis::boot::config::{Tokens, parse_duration};
 use chassis::boot::{Prefix, Prefixed};
 use chassis::rpc::DEFAULT_DEADLINE;
-use clap::Args;
+use chassis::tls::{Mode, Tls};
+use clap::{Args, ValueEnum};
 use endpoints::Endpoints;
 use gateway::Limits;
 use listeners::{Admin, Switch};
@@ -38,10 +39,9 @@ pub struct Config {
     listen: SocketAddr,
     /// The address to which clients connect with TLS, for HTTP/2 and HTTP/1.1. Unset: none.
     tls_listen: Option<SocketAddr>,
-    /// The file that names the certificate and key of EDGE_TLS_LISTEN, as a response of Envoy's secret discovery service. Envoy
-    /// reads them again when this file is replaced.
-    #[arg(default_value = "/etc/souk/edge/server.yaml")]
-    tls_secret_file: PathBuf,
+    /// The file with the certificate that clients see, named `server`, as a response of Envoy's secret discovery service; it is read
+    /// again when it is replaced. Unset: the edge's own certificate, which only those trust that have Souk's authority.
+    tls_secret_file: Option<PathBuf>,
     /// Envoy's admin interface: an address on loopback, or the path of a Unix socket.
     #[arg(default_value = "127.0.0.1:19901", value_parser = listeners::parse_admin)]
     admin_listen: Admin,
@@ -67,6 +67,11 @@ pub struct Config {
     /// Origins whose pages may call the API from a browser, such as https://shop.example.
     #[arg(value_delimiter = ',')]
     cors_origins: Vec<String>,
+    #[command(flatten)]
+    tls: Prefixed<Tls>,
+    /// The folder of `edge.yaml` and `authority.yaml`, as `souk envoy-secret` prints them: where Envoy finds certificates.
+    #[arg(default_value = ".dev/up/secrets")]
+    secrets_directory: PathBuf,
     #[command(flatten)]
     token: Prefixed<Tokens>,
     #[command(flatten)]
@@ -110,6 +115,8 @@ pub enum Error {
     Endpoint { variable: String, value: String },
     #[error("{0}: the edge cannot read its google.api.http")]
     Binding(String),
+    #[error("{variable}: `{}` is not a path: {error}", path.display())]
+    Path { variable: &'static str, path: PathBuf, error: std::io::Error },
     #[error("the template: {0}")]
     Template(#[from] minijinja::Error),
 }
@@ -122,7 +129,7 @@ struct Cluster {
     /// `STATIC` if all endpoints are IP addresses.
     r#type: &'static str,
     http2: Protocol,
-    /// The gRPC service whose health is checked.
+    /// The gRPC service whose health is checked. Only roles have one, and certificates.
     health: Option<String>,
 }
 
@@ -145,41 +152,76 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
     let clusters = clusters(config, &rpcs)?;
     let mut services: Vec<_> = rpcs.iter().map(|rpc| rpc.service.as_str()).collect();
     services.dedup();
+    let secrets = match config.tls.mode {
+        Mode::Mutual => Some(absolute("EDGE_SECRETS_DIRECTORY", &config.secrets_directory)?),
+        Mode::Mesh => None,
+    };
+    let yaml = environment().render_str(
+        include_str!("../envoy.yaml.j2"),
+        context! {
+            listeners => listeners::of(config),
+            admin => config.admin_listen.to_string(),
+            tls_secret => listeners::secret(config)?,
+            trusted_hops => config.trusted_hops,
+            proxy_protocol => config.proxy_protocol == Switch::On,
+            max_connections => config.max_connections,
+            max_heap => config.max_heap,
+            security_headers => listeners::SECURITY_HEADERS,
+            descriptors => STANDARD.encode(descriptors),
+            services,
+            rpcs,
+            clusters,
+            head => HEAD,
+            headers => [&deadlines(config.timeout), HEADERS].concat(),
+            strict_bodies => BODY,
+            strict_requests => [&bindings::write_lua(descriptors)?, JSON, REQUESTS].concat(),
+            mappers => errors::mappers(config.max_body),
+            otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
+            cors_origins => config.cors_origins,
+            issuer => config.token.issuer,
+            audience => config.token.audience,
+            limits => limits::buckets(&config.limits),
+            limits_timeout => seconds(config.limits_timeout),
+            timeout => seconds(config.timeout),
+            max_body => config.max_body,
+            buffer => config.max_body.max(BUFFER),
+            secrets,
+        },
+    )?;
+    Ok(yaml)
+}
+
+/// What Envoy reads from a file again when it changes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Secret {
+    /// The certificate that the edge shows to roles, and its key.
+    Edge,
+    /// The authority of the certificates of roles.
+    Authority,
+}
+
+/// A file of `EDGE_SECRETS_DIRECTORY`: a response of Envoy's secret discovery service.
+pub fn render_secret(secret: Secret, tls: &Tls) -> Result<String, Error> {
+    let name = match secret {
+        Secret::Edge => "edge",
+        Secret::Authority => "authority",
+    };
+    let folder = absolute("SOUK_TLS_DIRECTORY", &tls.directory)?;
+    Ok(environment().render_str(include_str!("../secret.yaml.j2"), context! { name, folder })?)
+}
+
+fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.add_template("envoy", include_str!("../envoy.yaml.j2"))?;
-    let yaml = environment.get_template("envoy")?.render(context! {
-        listeners => listeners::of(config),
-        admin => config.admin_listen.to_string(),
-        tls_secret => config.tls_secret_file,
-        trusted_hops => config.trusted_hops,
-        proxy_protocol => config.proxy_protocol == Switch::On,
-        max_connections => config.max_connections,
-        max_heap => config.max_heap,
-        security_headers => listeners::SECURITY_HEADERS,
-        descriptors => STANDARD.encode(descriptors),
-        services,
-        rpcs,
-        clusters,
-        head => HEAD,
-        headers => [&deadlines(config.timeout), HEADERS].concat(),
-        strict_bodies => BODY,
-        strict_requests => [&bindings::write_lua(descriptors)?, JSON, REQUESTS].concat(),
-        mappers => errors::mappers(config.max_body),
-        otlp => config.otlp_endpoint.as_deref().map(|it| endpoint("EDGE_OTLP_ENDPOINT", it)).transpose()?,
-        cors_origins => config.cors_origins,
-        issuer => config.token.issuer,
-        audience => config.token.audience,
-        limits => limits::buckets(&config.limits),
-        limits_timeout => seconds(config.limits_timeout),
-        timeout => seconds(config.timeout),
-        max_body => config.max_body,
-        buffer => config.max_body.max(BUFFER),
-    })?;
-    Ok(yaml)
+    environment
+}
+
+/// Envoy may run in another folder than we.
+fn absolute(variable: &'static str, path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|error| Error::Path { variable, path: path.to_owned(), error })
 }
 
 fn clusters(config: &Config, rpcs: &[routes::Rpc]) -> Result<Vec<Cluster>, Error> {

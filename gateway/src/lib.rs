@@ -7,7 +7,6 @@ mod reflection;
 
 use std::net::SocketAddr;
 
-use chassis::boot::config::parse_loopback;
 use chassis::boot::{Prefixed, Settings};
 use chassis::redis::{self, Redis};
 use chassis::{Context, Role};
@@ -20,7 +19,7 @@ pub use rate_limit::{Server, rate_limits};
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     /// The address on which it serves gRPC.
-    #[arg(value_parser = parse_loopback)]
+    #[arg()]
     listen: SocketAddr,
     #[command(flatten)]
     redis: Prefixed<redis::Config>,

@@ -29,6 +29,10 @@ impl Ports {
         8_080 + self.offset
     }
 
+    pub fn edge_tls(self) -> u16 {
+        8_443 + self.offset
+    }
+
     pub fn grpc(self, role: Role) -> u16 {
         role.port() + self.offset
     }
@@ -63,6 +67,11 @@ impl Ports {
         19_092 + self.offset
     }
 
+    /// For clients with a password instead of a certificate.
+    pub fn kafka_sasl(self) -> u16 {
+        19_094 + self.offset
+    }
+
     pub fn kafka_controller(self) -> u16 {
         19_093 + self.offset
     }
@@ -77,13 +86,15 @@ impl Ports {
     }
 
     pub fn all(self) -> Vec<(u16, &'static str)> {
-        let mut all = vec![(self.edge(), "the edge"), (self.admin(), "souk's admin page")];
+        let mut all =
+            vec![(self.edge(), "the edge"), (self.edge_tls(), "the edge's TLS"), (self.admin(), "souk's admin page")];
         all.extend(roster::ROLES.map(|role| (self.grpc(role), role.name)));
         all.extend([
             (self.provider(), "the payment provider"),
             (self.postgres(), "Postgres"),
             (self.redis(), "Redis"),
             (self.kafka(), "Kafka"),
+            (self.kafka_sasl(), "Kafka, with passwords"),
             (self.kafka_controller(), "Kafka's controller"),
             (self.envoy_admin(), "Envoy's admin page"),
         ]);
@@ -187,6 +198,11 @@ impl Layout {
         let (password, port, ca) = (self.password(role)?, self.ports.postgres(), self.pki.join("ca.crt"));
         let ca = ca.display();
         Ok(format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}?sslmode=verify-full&sslrootcert={ca}"))
+    }
+
+    /// Where the edge finds its certificates.
+    pub fn secrets(&self) -> PathBuf {
+        self.home.join("secrets")
     }
 
     pub fn log(&self, name: &str) -> PathBuf {

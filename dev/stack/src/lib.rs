@@ -4,6 +4,7 @@
 pub mod client;
 pub mod controlled;
 pub mod install;
+pub mod kafka;
 pub mod layout;
 pub mod parts;
 pub mod pki;

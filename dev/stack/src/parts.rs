@@ -11,7 +11,8 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::install::{self, run};
-use crate::layout::{Layout, root};
+use crate::kafka;
+use crate::layout::Layout;
 use crate::pki;
 use crate::postgres::{self, Access, Fsync};
 use crate::supervisor::{Ready, Spec, Supervisor};
@@ -44,39 +45,6 @@ pub fn redis(layout: &Layout) -> Spec {
         stop: Signal::TERM,
         lock: None,
     }
-}
-
-/// One node that is broker and controller.
-pub async fn kafka(layout: &Layout) -> Result<Spec> {
-    let (home, ports) = (layout.home.join("kafka"), layout.ports);
-    std::fs::create_dir_all(&home)?;
-    let classes = format!("{}/*", layout.tools.join("kafka/libs").display());
-    let properties = std::fs::read_to_string(root().join("dev/stack/kafka/server.properties"))?
-        .replace("BROKER_PORT", &ports.kafka().to_string())
-        .replace("CONTROLLER_PORT", &ports.kafka_controller().to_string())
-        .replace("DIR", &home.join("data").to_string_lossy());
-    let file = home.join("server.properties");
-    std::fs::write(&file, properties)?;
-    let file = file.to_string_lossy().into_owned();
-    if !home.join("data/meta.properties").exists() {
-        let format =
-            ["-cp", &classes, "kafka.tools.StorageTool", "format", "-t", "c291ay1rYWZrYS1sYXB0b3", "-c", &file];
-        run("java", &format, &home).await?;
-    }
-    let logging = format!("-Dlog4j2.configurationFile={}", root().join("dev/stack/kafka/log4j2.properties").display());
-    let arguments = ["-Xmx384m", "-XX:+UseSerialGC", &logging, "-cp", &classes, "kafka.Kafka", &file];
-    Ok(Spec {
-        name: "kafka",
-        program: "java".into(),
-        arguments: arguments.map(str::to_owned).to_vec(),
-        environment: vec![],
-        user: None,
-        port: ports.kafka(),
-        ready: Ready::Listening,
-        log: layout.log("kafka"),
-        stop: Signal::TERM,
-        lock: None,
-    })
 }
 
 fn provider(layout: &Layout) -> Result<Spec> {
@@ -129,6 +97,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.admin()))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
         ("SOUK_REDIS_URL".to_owned(), redis_url(layout)),
+        ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
         ("USER_SIGNING_KEY_FILES".to_owned(), keys.join("access.pem").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
@@ -137,10 +106,12 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         // The simulator has no limit, unless a test sets one.
         ("PAYMENT_PROVIDER_RATE".to_owned(), "2000".to_owned()),
         ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
-        ("ORDER_PRODUCT_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::PRODUCT)))),
-        ("INVENTORY_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::ORDER)))),
-        ("PAYMENT_ORDER_URL".to_owned(), format!("http://{}", local(ports.grpc(roster::ORDER)))),
+        ("EDGE_SECRETS_DIRECTORY".to_owned(), layout.secrets().to_string_lossy().into_owned()),
+        ("ORDER_PRODUCT_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::PRODUCT)))),
+        ("INVENTORY_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
+        ("PAYMENT_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
         ("EDGE_LISTEN".to_owned(), local(ports.edge())),
+        ("EDGE_TLS_LISTEN".to_owned(), local(ports.edge_tls())),
         ("EDGE_ADMIN_LISTEN".to_owned(), local(ports.envoy_admin())),
         ("EDGE_JWKS_ENDPOINTS".to_owned(), local(ports.admin())),
     ];
@@ -198,8 +169,9 @@ async fn make_keys(layout: &Layout) -> Result<()> {
     }
     std::fs::write(keys.join("provider.key"), "sk_test_souk\n")?;
     let services = roster::services().map(|role| format!("souk_{}", role.name));
-    for role in services.chain([postgres::ADMINISTRATOR.to_owned()]) {
-        let file = layout.password_file(&role);
+    let others = kafka::users().chain([postgres::ADMINISTRATOR]).map(str::to_owned);
+    for user in services.chain(others) {
+        let file = layout.password_file(&user);
         if !file.exists() {
             std::fs::write(&file, format!("{}\n", hex::encode(rand::random::<[u8; 24]>())))?;
         }
@@ -224,7 +196,7 @@ pub async fn start_dependencies(
     make_keys(layout).await?;
     pki::ensure(&layout.pki)?;
     say("starting Postgres, Redis, Kafka and the payment provider");
-    let (postgres, kafka) = tokio::try_join!(postgres::of_stack(layout, fsync, access), kafka(layout))?;
+    let (postgres, kafka) = tokio::try_join!(postgres::of_stack(layout, fsync, access), kafka::secured(layout))?;
     supervisor.start(postgres).await?;
     supervisor.start(redis(layout)).await?;
     supervisor.start(kafka).await?;
@@ -264,6 +236,11 @@ pub async fn start_all(
 pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spec> {
     let yaml = layout.home.join("envoy.yaml");
     std::fs::write(&yaml, souk(layout, settings, &["envoy"]).await?)?;
+    std::fs::create_dir_all(layout.secrets())?;
+    for secret in ["edge", "authority"] {
+        let yaml = souk(layout, settings, &["envoy-secret", secret]).await?;
+        std::fs::write(layout.secrets().join(format!("{secret}.yaml")), yaml)?;
+    }
     // Hot restart would use an id that is unique on this machine, which two stacks would share.
     let arguments =
         ["--disable-hot-restart", "-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 
 use crate::install;
+use crate::kafka;
 use crate::layout::{Build, Layout, root};
 use crate::parts;
 use crate::pki;
@@ -73,7 +74,7 @@ pub async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str
     if !parts::answers(unit.ports.kafka()) {
         // Removes the data of earlier runs.
         std::fs::remove_dir_all(unit.home.join("kafka")).ok();
-        supervisor.start(parts::kafka(&unit).await?).await?;
+        supervisor.start(kafka::plain(&unit).await?).await?;
     }
     if !parts::answers(unit.ports.redis()) {
         supervisor.start(parts::redis(&unit)).await?;

@@ -4,4 +4,5 @@
 pub mod bench;
 pub mod bugs;
 pub mod faults;
+pub mod roles;
 pub mod topics;

@@ -11,6 +11,8 @@ use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use stack::kafka;
+use stack::layout::Layout;
 use tokio_util::sync::CancellationToken;
 
 /// The prefix of topics with events.
@@ -21,15 +23,14 @@ const DUPLICATE: &str = "souk-duplicate";
 const DELETED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-fn config(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("log.connection.close", "false");
-    config
+/// Of a client that may do everything.
+pub fn administrator(layout: &Layout) -> ClientConfig {
+    kafka::administrator(layout).collect()
 }
 
 /// Deletes consumer groups and their offsets. They must have no members any more.
-pub async fn delete_groups(brokers: &str, groups: &[&str]) -> Result<()> {
-    let admin: AdminClient<DefaultClientContext> = config(brokers).create()?;
+pub async fn delete_groups(layout: &Layout, groups: &[&str]) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = administrator(layout).create()?;
     let is_gone = |code: RDKafkaErrorCode| code == RDKafkaErrorCode::GroupIdNotFound;
     let begun = Instant::now();
     loop {
@@ -43,9 +44,9 @@ pub async fn delete_groups(brokers: &str, groups: &[&str]) -> Result<()> {
 }
 
 /// Writes each new event twice more, until `stop` is cancelled.
-pub async fn repeat_events(brokers: &str, stop: CancellationToken) -> Result<()> {
+pub async fn repeat_events(layout: &Layout, stop: CancellationToken) -> Result<()> {
     let consumer: StreamConsumer =
-        config(brokers).set("group.id", "souk-duplicate").set("enable.auto.commit", "false").create()?;
+        administrator(layout).set("group.id", "souk-duplicate").set("enable.auto.commit", "false").create()?;
     let mut ends = TopicPartitionList::new();
     let all = consumer.fetch_metadata(None, METADATA_TIMEOUT)?;
     for topic in all.topics().iter().filter(|topic| topic.name().starts_with(PREFIX)) {
@@ -54,7 +55,7 @@ pub async fn repeat_events(brokers: &str, stop: CancellationToken) -> Result<()>
         }
     }
     consumer.assign(&ends)?;
-    let producer: FutureProducer = config(brokers).set("acks", "all").set("linger.ms", "0").create()?;
+    let producer: FutureProducer = administrator(layout).set("acks", "all").set("linger.ms", "0").create()?;
     let mut written = Vec::new();
     loop {
         let message = tokio::select! {

@@ -112,6 +112,9 @@ impl Edge {
         let (grpc, keys) = (upstream.grpc.to_string(), upstream.keys.to_string());
         let mut all = vec!["--edge-listen=127.0.0.1:0".to_owned(), "--edge-admin-listen=127.0.0.1:0".to_owned()];
         all.push(format!("--edge-cors-origins={SHOP}"));
+        if !settings.iter().any(|setting| setting.starts_with("--souk-tls-mode=")) {
+            all.push("--souk-tls-mode=mesh".to_owned());
+        }
         let roles = roster::ROLES.map(|role| (role.name, &grpc));
         for (role, address) in roles.into_iter().chain([("jwks", &keys)]) {
             let name = format!("--edge-{role}-endpoints=");

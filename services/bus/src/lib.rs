@@ -3,6 +3,8 @@
 //!
 //! The events of one key are never reordered. Some may be repeated after a crash; the consumer's inbox drops duplicates.
 
+pub mod access;
+mod brokers;
 mod consumer;
 mod partition;
 mod replay;
@@ -10,15 +12,16 @@ mod send;
 pub mod topics;
 mod wire;
 
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use chassis::boot::config::Common;
+use chassis::boot::config::{Common, Kafka};
 use chassis::event::relay;
 use chassis::{Context, Role};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::FutureProducer;
 
+pub use brokers::{Brokers, Invalid};
 pub use consumer::consume;
 pub use replay::{Replayed, replay, scan};
 pub use send::sender;
@@ -30,64 +33,70 @@ pub enum Error {
     Kafka(#[from] KafkaError),
     #[error("{topic}: {why}")]
     Topic { topic: String, why: String },
+    #[error("access to topics: {0}")]
+    Access(String),
     #[error("the broker did not respond with the topics in time")]
     Slow,
 }
 
-/// What the roles of one process share: one producer, and how to reach the brokers.
+/// How the roles of one process reach the brokers, each as itself.
 pub struct Bus {
-    producer: FutureProducer,
-    consumers: Arc<ClientConfig>,
+    kafka: Kafka,
+    certificates: PathBuf,
+    instance: Option<String>,
 }
 
 impl Bus {
-    pub fn new(config: &Common) -> Result<Self, Error> {
-        let mut consumers = consumer_config(&config.kafka.brokers);
-        if let Some(instance) = &config.instance {
-            consumers.set("group.instance.id", instance);
-        }
-        Ok(Self { producer: producer(&config.kafka.brokers)?, consumers: Arc::new(consumers) })
+    pub fn new(config: &Common) -> Self {
+        let (kafka, certificates) = (Kafka::clone(&config.kafka), config.tls.directory.clone());
+        Self { kafka, certificates, instance: config.instance.clone() }
     }
 
-    /// Adds what a role needs to publish and to consume.
-    pub fn attach(&self, mut role: Role, context: &Context) -> Role {
+    /// Adds what a role needs to publish and to consume. The error names the setting.
+    pub fn attach(&self, mut role: Role, context: &Context) -> Result<Role, String> {
+        if role.outbox.is_none() && role.consumers.is_empty() {
+            return Ok(role);
+        }
+        let brokers =
+            Brokers::new(&self.kafka, &self.certificates, role.name).map_err(|invalid| invalid.to_string())?;
         if let Some(outbox) = role.outbox.clone() {
-            let (service, send) = (role.name, sender(self.producer.clone(), role.name));
+            let producer = producer(&brokers).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
+            let (service, send) = (role.name, sender(producer, role.name));
             role = role.background("the outbox relay", move |stop| relay::publish(outbox, service, send, stop));
         }
+        let mut config = consumer_config(&brokers);
+        if let Some(instance) = &self.instance {
+            config.set("group.instance.id", instance);
+        }
         for consumer in role.consumers.clone() {
-            let (config, clock) = (self.consumers.clone(), context.clock.clone());
+            let (config, clock) = (config.clone(), context.clock.clone());
             role = role.background("a consumer", move |stop| async move {
                 consume(&config, consumer, clock, stop).await;
             });
         }
-        role
+        Ok(role)
     }
 }
 
 /// It waits for all replicas to acknowledge, keeps the order, sends nothing twice by itself, and never times out: while the
 /// brokers are away, events wait in the outbox.
-pub fn producer(brokers: &str) -> Result<FutureProducer, Error> {
-    let mut config = ClientConfig::new();
+pub fn producer(brokers: &Brokers) -> Result<FutureProducer, Error> {
+    let mut config = brokers.config();
     config
-        .set("bootstrap.servers", brokers)
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("linger.ms", "0")
         .set("message.timeout.ms", "0")
         .set("partitioner", "murmur2_random")
-        .set("queue.buffering.max.messages", "20000")
-        .set("reconnect.backoff.max.ms", "1000")
-        .set("log.connection.close", "false");
+        .set("queue.buffering.max.messages", "20000");
     Ok(config.create()?)
 }
 
 /// Each consumer sets its own group. It is the classic protocol with cooperative rebalancing: with the newer one, brokers
 /// set the session timeout, which is 45 seconds by default.
-pub fn consumer_config(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
+pub fn consumer_config(brokers: &Brokers) -> ClientConfig {
+    let mut config = brokers.config();
     config
-        .set("bootstrap.servers", brokers)
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
         .set("enable.auto.offset.store", "false")
@@ -101,8 +110,6 @@ pub fn consumer_config(brokers: &str) -> ClientConfig {
         .set("queued.max.messages.kbytes", "8192")
         // Topics may be created after a consumer started.
         .set("topic.metadata.refresh.interval.ms", "10000")
-        .set("statistics.interval.ms", "5000")
-        .set("reconnect.backoff.max.ms", "1000")
-        .set("log.connection.close", "false");
+        .set("statistics.interval.ms", "5000");
     config
 }

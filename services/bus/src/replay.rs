@@ -9,7 +9,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use uuid::Uuid;
 
 use crate::wire::Unreadable;
-use crate::{Error, consumer_config, wire};
+use crate::{Brokers, Error, consumer_config, wire};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -20,7 +20,7 @@ pub enum Replayed {
 }
 
 /// Calls `each` for every record of a topic, in the order of its partition. Blocks.
-pub fn replay(brokers: &str, topic: &str, mut each: impl FnMut(Replayed)) -> Result<(), Error> {
+pub fn replay(brokers: &Brokers, topic: &str, mut each: impl FnMut(Replayed)) -> Result<(), Error> {
     read(brokers, topic, |message| {
         each(match wire::parse(message) {
             Ok(record) => Replayed::Event { key: record.key, version: record.version },
@@ -30,7 +30,7 @@ pub fn replay(brokers: &str, topic: &str, mut each: impl FnMut(Replayed)) -> Res
 }
 
 /// Calls `look` for the bytes of every key, value, and header value in a topic. Blocks.
-pub fn scan(brokers: &str, topic: &str, mut look: impl FnMut(&[u8])) -> Result<(), Error> {
+pub fn scan(brokers: &Brokers, topic: &str, mut look: impl FnMut(&[u8])) -> Result<(), Error> {
     read(brokers, topic, |message| {
         let headers =
             message.headers().into_iter().flat_map(|headers| headers.iter()).filter_map(|header| header.value);
@@ -38,7 +38,7 @@ pub fn scan(brokers: &str, topic: &str, mut look: impl FnMut(&[u8])) -> Result<(
     })
 }
 
-fn read(brokers: &str, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) -> Result<(), Error> {
+fn read(brokers: &Brokers, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) -> Result<(), Error> {
     let mut config = consumer_config(brokers);
     let consumer: BaseConsumer = config
         .set("group.id", "souk-check")

@@ -2,20 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::Error;
+use crate::{Brokers, Error};
 
 const PARTITIONS: i32 = 12;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Creates the missing ones, and waits until each partition of all has a leader.
-pub async fn create(brokers: &str, topics: &[&str], replication: i32, patience: Duration) -> Result<(), Error> {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).set("log.connection.close", "false").create()?;
+pub async fn create(brokers: &Brokers, topics: &[&str], replication: i32, patience: Duration) -> Result<(), Error> {
+    let admin: AdminClient<DefaultClientContext> = brokers.config().create()?;
     let in_sync = if replication >= 3 { "2" } else { "1" };
     let wanted: Vec<_> = topics
         .iter()

@@ -5,6 +5,7 @@
 //! | `rpc` | RPC handlers: callers and policies, idempotency, errors with details, pages, clients of peers |
 //! | `event` | events: the outbox and its relay, the inbox, consumers, dead letters |
 //! | `boot` | `start` functions: roles, configuration, databases, jobs, health, telemetry, drain |
+//! | `tls` | who is at the other end of a connection: certificates, and connections that use them |
 //! | `check` | `souk check`: findings and ranges |
 //! | `redis` | limits that all replicas share: scripts in Redis |
 //! | `backoff` | all of them: how long to wait before a retry |
@@ -18,6 +19,7 @@ pub mod event;
 mod id;
 pub mod redis;
 pub mod rpc;
+pub mod tls;
 
 pub use backoff::Backoff;
 pub use boot::clock::{Clock, timestamp};

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use bytes::Bytes;
+use chassis::tls::{Connection, Origin};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
 use http::Request;
@@ -26,6 +27,7 @@ async fn a_client_that_cancels_a_burst_of_calls_does_not_end_those_of_others() {
     let kit = Kit::new();
     let mut role = chassis::Role::new(TEST, &kit.context);
     let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let theirs = Connection::new(theirs, Origin::Unverified);
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
     let server = chassis::boot::server::serve(&mut role, &kit.context, incoming, CancellationToken::new());
     let (_health, server) = server.await.expect("the role can be served");

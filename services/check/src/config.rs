@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use chassis::boot::config::{Kafka, first_line, parse_duration, parse_secure_url};
 use chassis::boot::{Prefix, Prefixed};
+use chassis::tls::Tls;
 use clap::Args;
 
 /// What it reads, beside the databases.
 #[derive(Debug, Args)]
 pub struct Config {
+    #[command(flatten)]
+    pub(crate) tls: Prefixed<Tls>,
     #[command(flatten)]
     pub(crate) kafka: Prefixed<Kafka>,
     /// URL of the payment provider, to compare its intents and refunds with the ledger. Unset: I2 is not checked.

@@ -33,6 +33,7 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bus::Brokers;
 use chassis::boot::Databases;
 use chassis::boot::db;
 use chassis::check::Finding;
@@ -86,7 +87,7 @@ struct Sources {
     inventory: PgPool,
     order: PgPool,
     payment: PgPool,
-    kafka_brokers: String,
+    kafka: Brokers,
     provider: Option<Provider>,
     journal: Option<Journal>,
     at_rest: bool,
@@ -111,6 +112,8 @@ impl Sources {
                 .map_err(|why| invalid("SOUK_CHECK_PROVIDER_URL", why))
         });
         let provider = provider.transpose()?;
+        let kafka = Brokers::new(&config.kafka, &config.tls.directory, "check");
+        let kafka = kafka.map_err(|error| invalid(error.variable, error.why))?;
         let coverage = if options.journal_is_complete { Coverage::Complete } else { Coverage::Partial };
         let attempts = options.journal.as_deref().map(journal::read).transpose()?;
         Ok(Self {
@@ -118,7 +121,7 @@ impl Sources {
             inventory,
             order,
             payment,
-            kafka_brokers: config.kafka.brokers.clone(),
+            kafka,
             provider,
             journal: attempts.map(|attempts| Journal { attempts, coverage }),
             at_rest: options.at_rest,
@@ -200,7 +203,7 @@ async fn scan(sources: &Sources) -> Result<Scan, Error> {
         scan.database(role.name, db).await?;
     }
     for topic in TOPICS {
-        scan = scan.topic(&sources.kafka_brokers, topic).await?;
+        scan = scan.topic(&sources.kafka, topic).await?;
     }
     Ok(scan)
 }

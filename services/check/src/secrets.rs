@@ -5,6 +5,7 @@ mod pattern;
 
 use std::collections::{BTreeMap, HashSet};
 
+use bus::Brokers;
 use chassis::Unexpected;
 use chassis::check::Finding;
 use futures_util::TryStreamExt;
@@ -70,12 +71,12 @@ impl Scan {
     }
 
     /// Keys, values and headers of a topic.
-    pub(crate) async fn topic(mut self, brokers: &str, topic: &'static str) -> Result<Self, Error> {
+    pub(crate) async fn topic(mut self, kafka: &Brokers, topic: &'static str) -> Result<Self, Error> {
         progress::set(format!("I11, secrets: {topic}"));
-        let brokers = brokers.to_owned();
+        let kafka = kafka.clone();
         let read = tokio::task::spawn_blocking(move || {
             self.scanned.entry("topics".to_owned()).or_default().entry(topic.to_owned()).or_default();
-            let read = bus::scan(&brokers, topic, |value| self.scan("topics", topic, "record", value));
+            let read = bus::scan(&kafka, topic, |value| self.scan("topics", topic, "record", value));
             read.map(|()| self)
         });
         Ok(read.await.map_err(|error| Unexpected::Broken(format!("reading {topic}: {error}")))??)

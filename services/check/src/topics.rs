@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bus::{Replayed, Unreadable};
+use bus::{Brokers, Replayed, Unreadable};
 use chassis::Unexpected;
 use chassis::check::{Exemptions, Finding, MAX_VIOLATIONS};
 use futures_util::TryStreamExt;
@@ -31,14 +31,14 @@ impl Sources {
         exemptions: &Arc<Exemptions>,
     ) -> Result<Vec<Finding>, Error> {
         let most = self.sizes.keys_in_memory;
-        self.recheck(|| single(check(&self.kafka_brokers, topic, db, &recorded, most, exemptions))).await
+        self.recheck(|| single(check(&self.kafka, topic, db, &recorded, most, exemptions))).await
     }
 }
 
 /// `page` reads the recorded versions of the keys after a key, in order; it is empty at the end. `most`: how many keys are kept
 /// in memory at once.
 async fn check(
-    brokers: &str,
+    kafka: &Brokers,
     topic: &'static str,
     db: &PgPool,
     page: impl AsyncFn(Uuid) -> Result<Vec<(Uuid, i64)>, Unexpected>,
@@ -53,7 +53,7 @@ async fn check(
         let mut keys = Keys::new(topic, from, exemptions.clone());
         after = keys.load(&page, most).await?;
         keys.load_waiting(db).await?;
-        let (brokers, mut read) = (brokers.to_owned(), 0_u64);
+        let (kafka, mut read) = (kafka.clone(), 0_u64);
         let replayed = tokio::task::spawn_blocking(move || {
             let add = |record| {
                 keys.add(record);
@@ -62,7 +62,7 @@ async fn check(
                     progress::set(format!("I5, {topic}: {read} records were read"));
                 }
             };
-            bus::replay(&brokers, topic, add).map(|()| keys)
+            bus::replay(&kafka, topic, add).map(|()| keys)
         });
         keys = replayed.await.map_err(|error| Unexpected::Broken(format!("reading {topic}: {error}")))??;
         keys.compare_all(&page).await?;

@@ -45,7 +45,7 @@ pub struct Config {
     #[command(flatten)]
     foundation: Foundation,
     /// The order service. Old holds read the state of their orders from it.
-    #[arg(default_value = "http://127.0.0.1:9005")]
+    #[arg(default_value = "https://127.0.0.1:9005")]
     order_url: client::Url,
     /// How old a hold is when the state of its order is read, and the interval at which it is read again: longer than an order
     /// normally takes.
@@ -66,7 +66,12 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let service = Service {
         db: config.foundation.pool(roster::INVENTORY)?,
         clock: context.clock.of_database(),
-        orders: OrderServiceClient::new(client::connect("order", &config.order_url)),
+        orders: OrderServiceClient::new(client::connect(
+            &context.certificates,
+            roster::INVENTORY,
+            roster::ORDER,
+            &config.order_url,
+        )?),
         hold_limit: config.hold_limit,
         max_units: Some(config.max_units_per_customer.into()).filter(|cap| *cap > 0),
         published: Wake::default(),

@@ -49,14 +49,16 @@ pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Une
         "holds are old: inventory reads the states of their orders from the order service"
     );
     let request = BatchGetOrderStatesRequest { order_ids: orders.iter().map(Uuid::to_string).collect() };
-    let request = client::request("inventory", Instant::now() + PEER_TIMEOUT, request);
-    let response = service.orders.clone().batch_get_order_states(request).await;
-    let response = response.map_err(|status| match client::failed("order", status) {
+    let response = client::read(Instant::now() + PEER_TIMEOUT, request, |request| {
+        let mut orders = service.orders.clone();
+        async move { orders.batch_get_order_states(request).await }
+    });
+    let response = response.await.map_err(|status| match client::failed("order", status) {
         Error::Unexpected(unexpected) => unexpected,
         error => Unexpected::Peer { peer: "order", source: error.into() },
     })?;
     let mut broken = None;
-    for order in response.into_inner().orders {
+    for order in response.orders {
         match apply_order_state(&service, &order).await {
             Ok(()) => {}
             Err(error) if error.will_pass() => return Err(error),

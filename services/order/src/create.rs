@@ -105,8 +105,7 @@ async fn quote(
     expected: Option<&Money>,
 ) -> Result<(Vec<Line>, Money), Error> {
     let ask = QuoteItemsRequest { product_ids: product_ids.iter().map(ProductId::to_string).collect() };
-    let quotes = client::read(|| {
-        let ask = client::request("order", caller.deadline, ask.clone());
+    let quotes = client::read(caller.deadline, ask, |ask| {
         let mut products = service.products.clone();
         async move { products.quote_items(ask).await }
     });

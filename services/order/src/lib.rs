@@ -54,7 +54,7 @@ pub struct Config {
     #[command(flatten)]
     foundation: Foundation,
     /// The product service, which prices orders.
-    #[arg(default_value = "http://127.0.0.1:9003")]
+    #[arg(default_value = "https://127.0.0.1:9003")]
     product_url: client::Url,
     /// How long an order may stay unsettled before it expires.
     #[arg(default_value = "15m", value_parser = parse_duration)]
@@ -69,7 +69,12 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let service = Service {
         db: config.foundation.pool(roster::ORDER)?,
         clock: context.clock.of_database(),
-        products: ProductServiceClient::new(client::connect("product", &config.product_url)),
+        products: ProductServiceClient::new(client::connect(
+            &context.certificates,
+            roster::ORDER,
+            roster::PRODUCT,
+            &config.product_url,
+        )?),
         payment_deadline: config.payment_deadline,
         published: Wake::default(),
     };

@@ -70,7 +70,7 @@ pub struct Config {
     /// payment_intent.succeeded, refund.created, refund.failed and refund.updated. Others are accepted, and add nothing.
     webhook_secret_file: Option<PathBuf>,
     /// The order service. Payments that wait for an event of their order read the order's state from it.
-    #[arg(default_value = "http://127.0.0.1:9005")]
+    #[arg(default_value = "https://127.0.0.1:9005")]
     order_url: client::Url,
     /// How long a call to the provider may take.
     #[arg(default_value = "10s", value_parser = parse_duration)]
@@ -107,7 +107,12 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         clock: context.clock.of_database(),
         provider,
         webhook_secret: config.webhook_secret_file.as_deref().and_then(webhook::read_secret),
-        orders: OrderServiceClient::new(client::connect("order", &config.order_url)),
+        orders: OrderServiceClient::new(client::connect(
+            &context.certificates,
+            roster::PAYMENT,
+            roster::ORDER,
+            &config.order_url,
+        )?),
         lease: (config.provider_timeout + MAX_WAIT) * 3 + Duration::from_secs(5),
         published: Wake::default(),
         work: Wake::default(),

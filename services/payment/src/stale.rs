@@ -40,14 +40,16 @@ pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Une
         "the events of some orders are overdue: payment reads the states of the orders from the order service"
     );
     let request = BatchGetOrderStatesRequest { order_ids: orders.iter().map(Uuid::to_string).collect() };
-    let request = client::request("payment", Instant::now() + PEER_TIMEOUT, request);
-    let response = service.orders.clone().batch_get_order_states(request).await;
-    let response = response.map_err(|status| match client::failed("order", status) {
+    let response = client::read(Instant::now() + PEER_TIMEOUT, request, |request| {
+        let mut orders = service.orders.clone();
+        async move { orders.batch_get_order_states(request).await }
+    });
+    let response = response.await.map_err(|status| match client::failed("order", status) {
         Error::Unexpected(unexpected) => unexpected,
         error => Unexpected::Peer { peer: "order", source: error.into() },
     })?;
     let mut wanted = Vec::new();
-    for order in response.into_inner().orders {
+    for order in response.orders {
         let goal = match order.state() {
             OrderState::Confirmed | OrderState::Fulfilled => Goal::Captured,
             OrderState::Rejected | OrderState::PaymentFailed | OrderState::Cancelled | OrderState::Expired => {

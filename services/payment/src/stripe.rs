@@ -86,7 +86,7 @@ impl Stripe {
         let client = builder.pool_max_idle_per_host(64).build().map_err(|error| error.to_string())?;
         let url = reqwest::Url::parse(url).map_err(|error| format!("it is not a URL: {error}"))?;
         let (url, key) = (url.as_str().trim_end_matches('/').to_owned(), key.trim().into());
-        Ok(Self { client, breaker: Breaker::new("provider"), url, key, budget })
+        Ok(Self { client, breaker: Breaker::new("provider", &url), url, key, budget })
     }
 
     /// Creates an intent without confirming it, which moves no money.

@@ -2,6 +2,7 @@
 //! documents it.
 
 use chassis::boot::{Databases, Prefixed};
+use chassis::tls::Tls;
 use clap::{Args, Parser, Subcommand};
 
 use crate::migrate;
@@ -26,8 +27,17 @@ pub(crate) enum Command {
     Check(Box<Check>),
     /// Prints the edge's Envoy configuration.
     Envoy(Box<Prefixed<edge::Config>>),
+    /// Prints a file of EDGE_SECRETS_DIRECTORY: where Envoy finds certificates.
+    EnvoySecret(EnvoySecret),
     /// Prints the contracts as a FileDescriptorSet.
     Descriptors,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnvoySecret {
+    pub(crate) secret: edge::Secret,
+    #[command(flatten)]
+    pub(crate) tls: Prefixed<Tls>,
 }
 
 #[derive(Debug, Args)]

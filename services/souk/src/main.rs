@@ -52,7 +52,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Role(command) => roles::run(*command).await,
         Command::Migrate(config) => match migrate::run(&config).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error @ migrate::Error::Config { .. }) => print_error(&error, USAGE),
+            Err(error @ (migrate::Error::Config { .. } | migrate::Error::Kafka(_))) => print_error(&error, USAGE),
             Err(error) => print_error(&error, 1),
         },
         Command::Check(check) => match check::run(&check.config, &check.options, &check.databases).await {
@@ -62,6 +62,10 @@ async fn run(command: Command) -> ExitCode {
             Err(error) => print_error(&error, 1),
         },
         Command::Envoy(config) => match edge::render(&config, contracts::DESCRIPTORS) {
+            Ok(yaml) => print(yaml.as_bytes()),
+            Err(error) => print_error(&error, USAGE),
+        },
+        Command::EnvoySecret(it) => match edge::render_secret(it.secret, &it.tls) {
             Ok(yaml) => print(yaml.as_bytes()),
             Err(error) => print_error(&error, USAGE),
         },

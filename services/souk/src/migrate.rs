@@ -4,11 +4,14 @@
 
 use std::time::Duration;
 
+use bus::Brokers;
+use bus::access::Right;
 use chassis::Backoff;
-use chassis::boot::config::Kafka;
+use chassis::boot::config::{Kafka, KafkaSecurity};
 use chassis::boot::{Database, Databases, Prefix, Prefixed, Schema};
 use chassis::event::dead_letter;
-use clap::Args;
+use chassis::tls::Tls;
+use clap::{ArgAction, Args};
 use contracts::event::TOPICS;
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
@@ -22,6 +25,7 @@ use crate::scram;
 
 /// SQLSTATE for a lock that was not acquired within `lock_timeout`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The databases and the Kafka cluster to migrate.
 #[derive(Debug, Args)]
@@ -29,10 +33,16 @@ pub(crate) struct Config {
     #[command(flatten)]
     admin: Prefixed<Admin>,
     #[command(flatten)]
+    tls: Prefixed<Tls>,
+    #[command(flatten)]
     kafka: Prefixed<Kafka>,
     /// Replication factor of each topic: 3 in a cluster.
     #[arg(default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
     kafka_replication: i32,
+    /// Whether to give each service the right to write its topic and to read those that it consumes, and `check` to read all.
+    /// Brokers refuse that to principals that are no administrators.
+    #[arg(default_value_t = true, action = ArgAction::Set)]
+    kafka_acls: bool,
     #[command(flatten)]
     databases: Databases,
 }
@@ -68,6 +78,8 @@ pub(crate) enum Error {
     LockedOut { service: &'static str, tries: u32, source: MigrateError, oldest: String },
     #[error("the topics: {0}")]
     Topics(#[from] bus::Error),
+    #[error(transparent)]
+    Kafka(#[from] bus::Invalid),
 }
 
 pub(crate) async fn run(config: &Config) -> Result<(), Error> {
@@ -81,14 +93,37 @@ pub(crate) async fn run(config: &Config) -> Result<(), Error> {
         debug_assert_eq!(role.name, schema.service, "one order everywhere");
         Ok((schema, Target::parse(*role, database)?))
     });
+    let brokers = Brokers::new(&config.kafka, &config.tls.directory, "migrate")?;
     for (schema, target) in targets.collect::<Result<Vec<_>, Error>>()? {
         migrate(&admin, schema, &target).await?;
         println!("{}: up to date", schema.service);
     }
-    let (brokers, replication) = (&config.kafka.brokers, config.kafka_replication);
-    bus::topics::create(brokers, TOPICS, replication, Duration::from_secs(30)).await?;
+    bus::topics::create(&brokers, TOPICS, config.kafka_replication, KAFKA_TIMEOUT).await?;
     println!("topics: up to date");
+    if config.kafka_acls && config.kafka.security != KafkaSecurity::Plain {
+        let granted = tokio::task::spawn_blocking(move || bus::access::grant(&brokers, &rights(), KAFKA_TIMEOUT));
+        granted.await.expect("it does not panic")?;
+        println!("access to topics: up to date");
+    }
     Ok(())
+}
+
+/// Only its owner writes a topic, and only those that consume it read it. `souk check` reads all.
+fn rights() -> Vec<(&'static str, Right<'static>)> {
+    let mut rights = Vec::new();
+    for schema in SCHEMAS {
+        let own = TOPICS
+            .iter()
+            .find(|topic| topic.strip_prefix("souk.").and_then(|it| it.strip_suffix(".v1")) == Some(schema.service));
+        rights.extend(own.map(|topic| (schema.service, Right::Write { topic })));
+        rights.extend(schema.consumes.iter().map(|topic| (schema.service, Right::Read { topic })));
+        if !schema.consumes.is_empty() {
+            rights.push((schema.service, Right::Join { group: schema.service }));
+        }
+    }
+    rights.extend(TOPICS.iter().map(|topic| ("check", Right::Read { topic })));
+    rights.push(("check", Right::Join { group: "souk-check" }));
+    rights
 }
 
 /// The database role and the database of a service, from its URL.

@@ -38,7 +38,10 @@ fn prepare(
     let context = Context::new(common, contracts::DESCRIPTORS).map_err(|error| error.to_string())?;
     // All settings are parsed before the first socket opens.
     let roles = build(&context)?;
-    let bus = Bus::new(common).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
-    let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context)).collect();
-    Ok((attached, context))
+    for role in &roles {
+        context.certificates.of(role.name)?;
+    }
+    let bus = Bus::new(common);
+    let attached = roles.into_iter().map(|role| bus.attach(Ops::serve(role, &context), &context));
+    Ok((attached.collect::<Result<_, _>>()?, context))
 }

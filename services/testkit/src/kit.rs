@@ -1,24 +1,28 @@
 //! The service under test: the real server over an in-memory pipe, a fixed clock, minted tokens.
 
 use std::io::{Error, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use chassis::event::Consumer;
-use chassis::rpc::SERVICE_HEADER;
 use chassis::rpc::policy::Policies;
 use chassis::rpc::token::{Claims, RoleClaim, Verifier};
+use chassis::tls::{Certificates, Connection, Mode, Origin, Party, Tls};
 use chassis::{Clock, Context, Role};
 use hyper_util::rt::TokioIo;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use stack::layout::Layout;
+use stack::pki;
 use time::OffsetDateTime;
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Request;
-use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
@@ -27,12 +31,25 @@ const AUDIENCE: &str = "souk";
 /// As whom operators act in tests.
 pub const OPERATOR: Uuid = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001);
 
+static CERTIFICATES: LazyLock<Arc<Certificates>> = LazyLock::new(|| {
+    let directory = Layout::unit().pki;
+    pki::ensure(&directory).expect("certificates can be made");
+    Arc::new(Certificates::new(&Tls { mode: Mode::Mutual, directory }))
+});
+
+/// Those of this checkout.
+pub fn certificates() -> Arc<Certificates> {
+    CERTIFICATES.clone()
+}
+
 /// What surrounds the service under test.
 pub struct Kit {
     pub context: Context,
     key: EncodingKey,
     /// The consumer of the role that is served.
     pub(crate) consumer: Option<Consumer>,
+    /// New connections to it.
+    open: Option<mpsc::Sender<Connection<DuplexStream>>>,
 }
 
 impl Default for Kit {
@@ -56,21 +73,32 @@ impl Kit {
             clock: Clock::fixed(start),
             verifier: Arc::new(verifier),
             policies: Policies::read(contracts::DESCRIPTORS).expect("every RPC has a policy"),
+            certificates: certificates(),
             descriptors: contracts::DESCRIPTORS,
             tasks: TaskTracker::new(),
         };
-        Self { context, key, consumer: None }
+        Self { context, key, consumer: None, open: None }
     }
 
-    /// The real server, all its layers included, at the other end of a pipe.
+    /// The real server, all its layers included, at the other end of a pipe from the edge.
     pub async fn serve(&mut self, mut role: Role) -> Channel {
         self.consumer = role.consumers.first().cloned();
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
-        // A server closes its connections when its listener ends.
-        let incoming = tokio_stream::once(Ok::<_, Error>(theirs)).chain(tokio_stream::pending());
+        let (open, opened) = mpsc::channel(1);
+        let incoming = ReceiverStream::new(opened).map(Ok::<_, Error>);
         let server = chassis::boot::server::serve(&mut role, &self.context, incoming, CancellationToken::new());
         let (_health, server) = server.await.expect("the role can be served");
         tokio::spawn(server);
+        // A server closes its connections when its listener ends.
+        self.open = Some(open);
+        self.connect("edge").await
+    }
+
+    /// A pipe to the server from another party, such as a service.
+    pub async fn connect(&self, party: &str) -> Channel {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let theirs = Connection::new(theirs, Origin::Certificate(Party::new(party)));
+        let open = self.open.as_ref().expect("a role is served");
+        open.send(theirs).await.ok().expect("the server accepts");
         let mut ours = Some(TokioIo::new(ours));
         let connector = tower::service_fn(move |_| {
             let pipe = ours.take().ok_or(Error::from(ErrorKind::NotConnected));
@@ -87,13 +115,6 @@ impl Kit {
     /// A request of an operator.
     pub fn operator<T>(&self, message: T) -> Request<T> {
         self.signed(OPERATOR, RoleClaim::Operator, message)
-    }
-
-    /// A request of another service.
-    pub fn service<T>(&self, name: &'static str, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert(SERVICE_HEADER, MetadataValue::from_static(name));
-        request
     }
 
     fn signed<T>(&self, sub: Uuid, role: RoleClaim, message: T) -> Request<T> {

@@ -20,7 +20,7 @@ mod trial;
 
 pub use database::deadlocks;
 pub use events::{deliver, published, record};
-pub use kit::{Kit, OPERATOR};
+pub use kit::{Kit, OPERATOR, certificates};
 pub use log::Log;
 pub use peers::catalogue::Catalogue;
 pub use peers::events::{

@@ -1,7 +1,7 @@
 //! The cost of our layers: compares the CPU per request of GetProduct with that of a bare tonic service, which reads the same row
 //! with the same pool. Each is a process; they are called in turns.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -16,30 +16,33 @@ use sqlx::{PgPool, Row};
 use time::OffsetDateTime;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Server};
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{Process, median};
+use crate::roles;
 use stack::layout::Layout;
 use stack::parts;
 
 const ROUNDS: usize = 5;
 const REQUESTS: u32 = 12_000;
 const AT_ONCE: u32 = 16;
-const BARE: &str = "127.0.0.1:14901";
-const ROLE: &str = "127.0.0.1:14903";
+const BARE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 14_901);
+const ROLE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 14_903);
 const ROLE_ADMIN: &str = "127.0.0.1:14913";
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Uses the databases of a running stack.
 pub async fn run(layout: &Layout, product_id: &str) -> Result<()> {
     let database = layout.database("souk_product", "souk_product")?;
-    let bare = start(Command::new(std::env::current_exe()?).args(["bare-product", BARE, &database]))?;
-    let settings = [("PRODUCT_LISTEN", ROLE), ("SOUK_ADMIN_LISTEN", ROLE_ADMIN), ("SOUK_LOG", "error")];
+    let [bare, role] = [BARE, ROLE].map(|address| address.to_string());
+    let settings = [("PRODUCT_LISTEN", role.as_str()), ("SOUK_ADMIN_LISTEN", ROLE_ADMIN), ("SOUK_LOG", "error")];
+    let bare = start(Command::new(std::env::current_exe()?).args(["bare-product", &bare, &database]))?;
     let role =
         start(Command::new(layout.program("souk")).arg("product").envs(parts::environment(layout)).envs(settings))?;
-    let (bare_client, role_client) = (connect(BARE).await?, connect(ROLE).await?);
+    let bare_client = connect(&plain(BARE)?).await?;
+    let role_client = connect(&roles::endpoint(layout, ROLE.port())?).await?;
     // Opens connections and fills caches.
     ask(&bare_client, product_id).await?;
     ask(&role_client, product_id).await?;
@@ -60,12 +63,17 @@ fn start(command: &mut Command) -> Result<Child> {
     Ok(command.kill_on_drop(true).stdin(Stdio::null()).spawn()?)
 }
 
-pub(super) async fn connect(address: &str) -> Result<ProductServiceClient<Channel>> {
+/// A server without TLS.
+pub(super) fn plain(address: SocketAddr) -> Result<Endpoint> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))?)
+}
+
+pub(super) async fn connect(server: &Endpoint) -> Result<ProductServiceClient<Channel>> {
     let begun = Instant::now();
     loop {
-        match ProductServiceClient::connect(format!("http://{address}")).await {
-            Ok(client) => return Ok(client),
-            Err(error) if begun.elapsed() > STARTS_WITHIN => bail!("no server answers at {address}: {error}"),
+        match server.connect().await {
+            Ok(channel) => return Ok(ProductServiceClient::new(channel)),
+            Err(error) if begun.elapsed() > STARTS_WITHIN => bail!("no server answers at {}: {error}", server.uri()),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

@@ -10,8 +10,9 @@ use contracts::souk::product::v1::{GetProductRequest, ListProductsRequest};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
-use super::layers::connect;
+use super::layers::{connect, plain};
 use super::{percentile, with_stack};
+use crate::roles;
 use stack::client::Client;
 use stack::controlled::Stack;
 
@@ -86,8 +87,8 @@ async fn compare(stack: &Stack, read: &Read, connections: usize) -> Result<()> {
     for _ in 0..connections {
         let [rest, through, straight] = &mut readers;
         rest.push(Reader::Rest(Client::new(edge)));
-        through.push(Reader::Grpc(connect(&format!("127.0.0.1:{edge}")).await?));
-        straight.push(Reader::Grpc(connect(&format!("127.0.0.1:{role}")).await?));
+        through.push(Reader::Grpc(connect(&plain(([127, 0, 0, 1], edge).into())?).await?));
+        straight.push(Reader::Grpc(connect(&roles::endpoint(&stack.layout, role)?).await?));
     }
     // Opens connections and fills caches.
     for reader in readers.iter_mut().flatten() {

@@ -98,13 +98,13 @@ impl Cluster {
         set(role.variable("listen"), local(ports.grpc_of(role, replica)));
         set("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin_of(role, replica)));
         set("SOUK_INSTANCE".to_owned(), name.to_owned());
-        for (variable, proxy) in [
-            ("ORDER_PRODUCT_URL", &self.product),
-            ("INVENTORY_ORDER_URL", &self.order),
-            ("PAYMENT_ORDER_URL", &self.order),
-            ("PAYMENT_PROVIDER_URL", &self.provider),
+        for (variable, scheme, proxy) in [
+            ("ORDER_PRODUCT_URL", "https", &self.product),
+            ("INVENTORY_ORDER_URL", "https", &self.order),
+            ("PAYMENT_ORDER_URL", "https", &self.order),
+            ("PAYMENT_PROVIDER_URL", "http", &self.provider),
         ] {
-            set(variable.to_owned(), format!("http://127.0.0.1:{}", proxy.port));
+            set(variable.to_owned(), format!("{scheme}://127.0.0.1:{}", proxy.port));
         }
         if role.has_database {
             let proxy = Proxy::open(vec![ports.postgres()]).await?;
@@ -181,8 +181,8 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn brokers(&self) -> String {
-        format!("127.0.0.1:{}", self.layout.ports.kafka())
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The URL of one of the simulator's own pages, past the proxy.

@@ -27,8 +27,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         Expect::NoFailure,
         |site| {
             Box::pin(async move {
-                let (brokers, stop) = (site.cluster.brokers(), CancellationToken::new());
-                let repeating = topics::repeat_events(&brokers, stop.clone());
+                let stop = CancellationToken::new();
+                let repeating = topics::repeat_events(site.cluster.layout(), stop.clone());
                 let lasting = async {
                     site.lasts(20).await;
                     stop.cancel();
@@ -49,7 +49,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                     for replica in replicas(role) {
                         site.cluster.send(replica, Stop).await?;
                     }
-                    let deleted = topics::delete_groups(&site.cluster.brokers(), &[role.name]).await;
+                    let deleted = topics::delete_groups(site.cluster.layout(), &[role.name]).await;
                     let mut started = Result::Ok(());
                     for replica in replicas(role) {
                         started = started.and(site.cluster.send(replica, Start).await);

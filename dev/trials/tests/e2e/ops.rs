@@ -7,7 +7,6 @@ use contracts::souk::inventory::v1::{InventoryEvent, StockReserved, inventory_ev
 use contracts::souk::ops::v1::ops_service_client::OpsServiceClient;
 use contracts::souk::ops::v1::*;
 use prost::Message;
-use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use sqlx::{Connection, PgConnection};
 use stack::controlled::Stack;
@@ -16,6 +15,8 @@ use stack::postgres::ADMINISTRATOR;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
+use trials::roles;
+use trials::topics::administrator;
 use uuid::Uuid;
 
 use crate::{Market, alone, wait};
@@ -37,7 +38,8 @@ async fn letters(ops: &OpsServiceClient<Channel>, market: &Market, key: &str) ->
 fn a_poison_message_parks_only_its_key_until_it_is_redriven() -> Result<()> {
     alone(async |stack| {
         let market = Market::open(stack, 10).await?;
-        let ops = OpsServiceClient::connect(format!("http://127.0.0.1:{}", stack.ports().grpc(roster::ORDER))).await?;
+        let role = roles::endpoint(&stack.layout, stack.ports().grpc(roster::ORDER))?;
+        let ops = OpsServiceClient::new(role.connect().await?);
         let url = stack.layout.database(ADMINISTRATOR, "souk_inventory")?;
         let mut inventory = PgConnection::connect(&url).await?;
 
@@ -97,8 +99,7 @@ fn a_poison_message_parks_only_its_key_until_it_is_redriven() -> Result<()> {
 /// A record that does not decode as an event is never redriven: an operator discards it, and `souk check` reads that.
 async fn discard(stack: &Stack, market: &Market, ops: &OpsServiceClient<Channel>) -> Result<()> {
     let no_key = Uuid::nil().to_string();
-    let brokers = format!("127.0.0.1:{}", stack.ports().kafka());
-    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let producer: FutureProducer = administrator(&stack.layout).create()?;
     let unreadable = FutureRecord::<str, _>::to("souk.inventory.v1").payload("babble");
     producer.send(unreadable, Duration::from_secs(30)).await.map_err(|(error, _)| error)?;
     wait("the record to become a dead letter", async || Ok(letters(ops, market, &no_key).await?.len() == 1)).await?;

@@ -5,6 +5,7 @@ use prost::Message;
 use prost_types::FileDescriptorProto;
 use tonic::transport::Channel;
 use tonic_reflection::pb::{v1, v1alpha};
+use trials::roles;
 
 use crate::shared;
 
@@ -47,18 +48,21 @@ fn methods(files: &[Vec<u8>]) -> Result<Vec<String>> {
     Ok(methods)
 }
 
-async fn channel(port: u16) -> Result<Channel> {
-    Ok(Channel::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?)
-}
-
 #[test]
 fn a_role_and_the_edge_describe_the_order_service_in_both_versions() -> Result<()> {
     shared(async |stack| {
-        for port in [stack.ports().grpc(roster::ORDER), stack.ports().edge()] {
-            for files in [ask_v1(channel(port).await?).await?, ask_v1alpha(channel(port).await?).await?] {
+        let role = roles::endpoint(&stack.layout, stack.ports().grpc(roster::ORDER))?;
+        let edge = Channel::from_shared(format!("http://127.0.0.1:{}", stack.ports().edge()))?;
+        for server in [role, edge] {
+            let channel = server.connect().await?;
+            for files in [ask_v1(channel.clone()).await?, ask_v1alpha(channel).await?] {
                 let methods = methods(&files)?;
                 for method in ["CreateOrder", "GetOrder", "ListOrders", "CancelOrder", "FulfillOrder"] {
-                    ensure!(methods.iter().any(|found| found == method), "{port} does not know {method}: {methods:?}");
+                    ensure!(
+                        methods.iter().any(|found| found == method),
+                        "{} does not know {method}: {methods:?}",
+                        server.uri()
+                    );
                 }
             }
         }

@@ -90,7 +90,7 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
 
         let before = all_rows(stack).await?;
         stack.control("stop souk").await?;
-        delete_groups(&format!("127.0.0.1:{}", stack.ports().kafka()), &CONSUMERS).await?;
+        delete_groups(&stack.layout, &CONSUMERS).await?;
         stack.control("start souk").await?;
         wait("everything to be read again", async || {
             let seen = repeats(stack).await?;

@@ -11,7 +11,7 @@ use rdkafka::client::DefaultClientContext;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::harness::{Harness, brokers, consumer_metric, eventually};
+use crate::harness::{Harness, address, brokers, consumer_metric, eventually};
 
 fn keys(count: u128) -> Vec<Uuid> {
     (1..=count).map(Uuid::from_u128).collect()
@@ -52,7 +52,7 @@ async fn reading_everything_again_changes_nothing(db: PgPool) {
     running.stop().await;
 
     let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers()).create().expect("the settings are right");
+        ClientConfig::new().set("bootstrap.servers", address()).create().expect("the settings are right");
     let deleted = admin.delete_groups(&[test.consumer.name], &AdminOptions::new()).await.expect("a response");
     assert!(deleted[0].is_ok(), "{deleted:?}");
 

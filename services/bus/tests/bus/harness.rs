@@ -22,8 +22,12 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SAID: &str = "souk.test.v1.Said";
 
-pub(crate) fn brokers() -> String {
+pub(crate) fn address() -> String {
     std::env::var("SOUK_TEST_KAFKA").unwrap_or_else(|_| "127.0.0.1:29092".to_owned())
+}
+
+pub(crate) fn brokers() -> bus::Brokers {
+    bus::Brokers::plain(&address())
 }
 
 /// Polls until `look` returns something.
@@ -66,7 +70,7 @@ impl Harness {
         let topic: &'static str = format!("souk.test.{}", Uuid::now_v7()).leak();
         let made = bus::topics::create(&brokers(), &[topic], 1, Duration::from_secs(15)).await;
         if let Err(error) = made {
-            panic!("these tests need a Kafka at {} (set SOUK_TEST_KAFKA): {error}", brokers());
+            panic!("these tests need a Kafka at {} (set SOUK_TEST_KAFKA): {error}", address());
         }
         for table in [
             "create table aggregate (key uuid primary key, version bigint not null)",

@@ -111,7 +111,7 @@ async fn a_commit_of_another_replica_wakes_the_leader(db: PgPool) {
 async fn a_relay_whose_broker_is_away_stops_in_time_and_keeps_its_events(db: PgPool) {
     let harness = Harness::new(db).await;
     // Nothing listens there.
-    let producer = bus::producer("127.0.0.1:1").expect("the settings are right");
+    let producer = bus::producer(&bus::Brokers::plain("127.0.0.1:1")).expect("the settings are right");
     let outbox = harness.outbox.clone();
     let relay = Running::start(|stop| relay::publish(outbox, "away", bus::sender(producer, "away"), stop));
     harness.commit(Uuid::from_u128(1)).await;

@@ -8,7 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::harness::{Harness, brokers, consumer_metric, eventually};
+use crate::harness::{Harness, address, brokers, consumer_metric, eventually};
 
 #[sqlx::test(migrations = "../../migrations/order")]
 async fn topics_keep_events_for_ever_and_are_created_once(db: PgPool) {
@@ -17,7 +17,7 @@ async fn topics_keep_events_for_ever_and_are_created_once(db: PgPool) {
     again.expect("an existing topic is left as it is");
 
     let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers()).create().expect("the settings are right");
+        ClientConfig::new().set("bootstrap.servers", address()).create().expect("the settings are right");
     let about = [ResourceSpecifier::Topic(harness.topic)];
     let described = admin.describe_configs(&about, &AdminOptions::new()).await.expect("a response");
     let settings = described[0].as_ref().expect("the topic is there").entry_map();

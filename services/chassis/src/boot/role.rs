@@ -24,6 +24,7 @@ use crate::rpc::idempotency;
 use crate::rpc::policy::{Access, Policies, Policy, RateClass, Unreadable};
 use crate::rpc::run_to_end::RunToEnd;
 use crate::rpc::token::Verifier;
+use crate::tls::Certificates;
 
 /// Shared by all roles of a process.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ pub struct Context {
     pub clock: Clock,
     pub verifier: Arc<Verifier>,
     pub policies: Policies,
+    pub certificates: Arc<Certificates>,
     pub descriptors: &'static [u8],
     /// Running handlers.
     pub tasks: TaskTracker,
@@ -42,6 +44,7 @@ impl Context {
             clock: Clock::System,
             verifier: Arc::new(Verifier::new(&config.token.issuer, &config.token.audience)),
             policies: Policies::read(descriptors)?,
+            certificates: Arc::new(Certificates::new(&config.tls)),
             descriptors,
             tasks: TaskTracker::new(),
         })

@@ -22,6 +22,7 @@ use crate::boot::health::{self, set_serving};
 use crate::boot::metrics;
 use crate::boot::role::{Context, Role};
 use crate::boot::server::{self, ServeError};
+use crate::tls;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -29,6 +30,8 @@ pub enum BootError {
     Listen { what: String, address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error("{0}")]
+    Certificate(String),
     #[error("signals cannot be handled: {0}")]
     Signals(io::Error),
     #[error("{0} ended unexpectedly")]
@@ -62,12 +65,18 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
         verifier.await;
         "the polling of keys"
     });
+    let certificates = context.certificates.clone().follow(stop_working.clone());
+    workers.spawn(async move {
+        certificates.await;
+        "the reading of certificates"
+    });
     // Calls wait in the listeners' queues meanwhile, instead of failing with KEYS_UNAVAILABLE.
     if tokio::time::timeout(KEYS_WITHIN, context.verifier.ready()).await.is_err() {
         tracing::warn!("the keys of access tokens are not known yet; only public methods are served until they are");
     }
     for (mut role, listener) in roles.into_iter().zip(listeners) {
-        let incoming = calls_on(listener);
+        let certificate = context.certificates.of(role.name).map_err(BootError::Certificate)?;
+        let incoming = tls::accept(calls_on(listener), certificate);
         let (reporter, server) = server::serve(&mut role, &context, incoming, stop_serving.clone()).await?;
         let name = role.name;
         servers.spawn(async move { (name, server.await) });

@@ -15,6 +15,7 @@ use crate::boot::role::{Context, Role};
 use crate::rpc::admit::Admit;
 use crate::rpc::explain::explain;
 use crate::rpc::observe::Observe;
+use crate::tls::Origin;
 
 /// Concurrent HTTP/2 streams per connection.
 const MAX_STREAMS: u32 = 1_024;
@@ -45,7 +46,7 @@ pub async fn serve<I, IO, E>(
 ) -> Result<(HealthReporter, impl Future<Output = Result<(), tonic::transport::Error>> + use<I, IO, E>), ServeError>
 where
     I: Stream<Item = Result<IO, E>>,
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Connected<ConnectInfo = Origin> + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (health, health_service) = tonic_health::server::health_reporter();

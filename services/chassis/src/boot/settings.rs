@@ -201,8 +201,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_variable() {
-        for args in
-            [["--order-patience", "soon"], ["--order-listen", "0.0.0.0:1"], ["--order-database-connections", "0"]]
+        for args in [["--order-patience", "soon"], ["--order-listen", "order:1"], ["--order-database-connections", "0"]]
         {
             let refused = parse(&args).expect_err("no such value").to_string();
             let variable = args[0].trim_start_matches('-').replace('-', "_").to_uppercase();

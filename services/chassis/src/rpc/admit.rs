@@ -1,5 +1,5 @@
-//! Authorization: checks the policy of the RPC against the caller's access token or, for RPCs between services, the caller's
-//! name. This layer is around every handler, so that a handler never checks it.
+//! Authorization: checks the policy of the RPC against the caller's access token or, for RPCs between services, against the role
+//! at the other end of the connection. This layer is around every handler, so that a handler never checks it.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -15,10 +15,7 @@ use crate::rpc::caller::Identity;
 use crate::rpc::error::Error;
 use crate::rpc::policy::{Access, Policies};
 use crate::rpc::token::Verifier;
-
-/// The name of a calling service. Roles listen on loopback only (`config::parse_loopback`), and the edge removes the header from
-/// clients' requests.
-pub const SERVICE_HEADER: &str = "x-souk-service";
+use crate::tls::Origin;
 
 #[derive(Clone)]
 pub(crate) struct Admit {
@@ -61,25 +58,26 @@ where
         let Some(policy) = self.admit.policies.get(path) else {
             return Either::Right(ready(Ok(Error::MethodNotFound.into_status("souk").into_http())));
         };
-        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         let identify = || -> Result<Identity, Error> {
-            let token = header("authorization").and_then(bearer_token);
+            let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+            let token = header.and_then(bearer_token);
             self.admit.verifier.verify(token.ok_or(Error::TokenRequired)?)
         };
-        let identity = match policy.access {
-            Access::Public => Ok(Identity::Anonymous),
-            Access::Customer => identify(),
-            Access::Operator => match identify() {
+        let origin = request.extensions().get::<Origin>();
+        let party = origin.and_then(|origin| origin.party(request.headers()));
+        let identity = match (policy.access, party) {
+            (_, None) => Err(Error::PermissionDenied),
+            (Access::Public, _) => Ok(Identity::Anonymous),
+            (Access::Customer, _) => identify(),
+            (Access::Operator, _) => match identify() {
                 Ok(Identity::Operator { user_id, session_id }) => Ok(Identity::Operator { user_id, session_id }),
                 Ok(_) => Err(Error::PermissionDenied),
                 Err(error) => Err(error),
             },
-            Access::Service => match header(SERVICE_HEADER) {
-                Some(name) if policy.callers.iter().any(|caller| caller == name) => {
-                    Ok(Identity::Service { name: name.to_owned() })
-                }
-                _ => Err(Error::PermissionDenied),
-            },
+            (Access::Service, Some(party)) if policy.callers.iter().any(|caller| caller == party.name()) => {
+                Ok(Identity::Service { name: party.name().to_owned() })
+            }
+            (Access::Service, Some(_)) => Err(Error::PermissionDenied),
         };
         match identity {
             Ok(identity) => {

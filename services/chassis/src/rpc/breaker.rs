@@ -23,7 +23,7 @@ const OPEN_FOR: Duration = Duration::from_secs(1);
 pub(crate) const FAIR_TIME: Duration = Duration::from_millis(500);
 
 static OPEN: LazyLock<Family<ByPeer, Gauge>> =
-    LazyLock::new(|| metrics::register("breaker_open", "Whether the circuit of a peer is open", Family::default()));
+    LazyLock::new(|| metrics::register("breaker_open", "Replicas of a peer whose circuit is open", Family::default()));
 static REFUSED: LazyLock<Family<ByPeer, Counter>> = LazyLock::new(|| {
     metrics::register("breaker_refused", "Calls that were not made, as the circuit was open", Family::default())
 });
@@ -32,10 +32,19 @@ static REFUSED: LazyLock<Family<ByPeer, Counter>> = LazyLock::new(|| {
 #[error("the circuit is open, as calls failed repeatedly")]
 pub struct CircuitOpen;
 
-/// The circuit breaker of one peer.
+impl CircuitOpen {
+    /// Counts a call that no replica's circuit admitted.
+    pub(crate) fn refuse(peer: &str) -> Self {
+        REFUSED.get_or_create(&ByPeer::new(peer)).inc();
+        Self
+    }
+}
+
+/// The circuit breaker of a peer, or of one of its replicas.
 #[derive(Debug)]
 pub struct Breaker {
     peer: &'static str,
+    address: String,
     state: Mutex<State>,
 }
 
@@ -51,13 +60,19 @@ enum State {
 }
 
 impl Breaker {
-    pub fn new(peer: &'static str) -> Arc<Self> {
-        Arc::new(Self { peer, state: Mutex::new(State::Closed { failures: 0 }) })
+    pub fn new(peer: &'static str, address: impl ToString) -> Arc<Self> {
+        let address = address.to_string();
+        Arc::new(Self { peer, address, state: Mutex::new(State::Closed { failures: 0 }) })
     }
 
     /// Admits a call whose caller waits for `timeout`. While the circuit is open, a call with a fair timeout may be the next
     /// probe; one with a shorter timeout only if there was no probe for another second.
     pub fn begin(self: &Arc<Self>, timeout: Duration) -> Result<Attempt, CircuitOpen> {
+        self.try_begin(timeout).map_err(|_| CircuitOpen::refuse(self.peer))
+    }
+
+    /// The same; another replica may admit a call that is refused.
+    pub(crate) fn try_begin(self: &Arc<Self>, timeout: Duration) -> Result<Attempt, CircuitOpen> {
         self.begin_at(Instant::now(), timeout)
     }
 
@@ -71,10 +86,7 @@ impl Breaker {
                 *until = now + OPEN_FOR - delay;
                 true
             }
-            State::Open { .. } => {
-                REFUSED.get_or_create(&ByPeer::new(self.peer)).inc();
-                return Err(CircuitOpen);
-            }
+            State::Open { .. } => return Err(CircuitOpen),
         };
         Ok(Attempt { breaker: self.clone(), is_probe, timeout })
     }
@@ -89,8 +101,12 @@ impl Breaker {
             State::Closed { failures } => *failures = 0,
             State::Open { .. } if is_probe => {
                 *state = State::Closed { failures: 0 };
-                OPEN.get_or_create(&ByPeer::new(self.peer)).set(0);
-                tracing::info!(peer = self.peer, "the peer is back; its circuit is closed");
+                OPEN.get_or_create(&ByPeer::new(self.peer)).dec();
+                tracing::info!(
+                    peer = self.peer,
+                    address = self.address,
+                    "a replica of a peer is back; its circuit is closed"
+                );
             }
             // The call began before the circuit opened.
             State::Open { .. } => {}
@@ -104,11 +120,24 @@ impl Breaker {
             State::Closed { failures } if *failures + 1 < FAILURES => *failures += 1,
             State::Closed { .. } => {
                 *state = State::Open { until };
-                OPEN.get_or_create(&ByPeer::new(self.peer)).set(1);
-                tracing::warn!(peer = self.peer, "calls to the peer failed repeatedly; its circuit is open");
+                OPEN.get_or_create(&ByPeer::new(self.peer)).inc();
+                tracing::warn!(
+                    peer = self.peer,
+                    address = self.address,
+                    "calls to a replica of a peer failed repeatedly; its circuit is open"
+                );
             }
             State::Open { until: next } if is_probe => *next = until,
             State::Open { .. } => {}
+        }
+    }
+}
+
+impl Drop for Breaker {
+    fn drop(&mut self) {
+        // The replica is gone.
+        if matches!(*self.state(), State::Open { .. }) {
+            OPEN.get_or_create(&ByPeer::new(self.peer)).dec();
         }
     }
 }
@@ -147,6 +176,10 @@ mod tests {
 
     const TOO_SHORT: Duration = FAIR_TIME.saturating_sub(Duration::from_millis(1));
 
+    fn breaker() -> Arc<Breaker> {
+        Breaker::new("test", "127.0.0.1:1")
+    }
+
     fn begin(breaker: &Arc<Breaker>, now: Instant) -> Attempt {
         breaker.begin_at(now, FAIR_TIME).expect("the circuit is closed")
     }
@@ -161,7 +194,7 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_open_the_circuit_and_one_probe_a_second_may_close_it() {
-        let (breaker, now) = (Breaker::new("test"), Instant::now());
+        let (breaker, now) = (breaker(), Instant::now());
         for _ in 0..FAILURES * 3 {
             fail(&breaker, now);
             begin(&breaker, now).succeeded();
@@ -189,7 +222,7 @@ mod tests {
 
     #[test]
     fn dropped_calls_and_short_timeouts_do_not_count() {
-        let (breaker, now) = (Breaker::new("test"), Instant::now());
+        let (breaker, now) = (breaker(), Instant::now());
         for _ in 1..FAILURES {
             fail(&breaker, now);
         }
@@ -203,7 +236,7 @@ mod tests {
 
     #[test]
     fn short_calls_do_not_replace_a_probe_and_no_probe_is_waited_for() {
-        let (breaker, now) = (Breaker::new("test"), Instant::now());
+        let (breaker, now) = (breaker(), Instant::now());
         for _ in 0..FAILURES {
             fail(&breaker, now);
         }

@@ -15,6 +15,5 @@ pub(crate) mod run_to_end;
 pub mod token;
 pub mod update;
 
-pub use admit::SERVICE_HEADER;
 pub use caller::Identity;
 pub use run_to_end::DEFAULT_DEADLINE;

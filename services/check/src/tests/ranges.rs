@@ -85,7 +85,7 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
         inventory: inventory.clone(),
         order: order.clone(),
         payment: payment.clone(),
-        kafka_brokers: String::new(),
+        kafka: bus::Brokers::plain("127.0.0.1:1"),
         provider: Some(Provider::new(&url, "sk_test_souk", 100_000, payment.clone()).expect("a URL")),
         journal: None,
         at_rest: false,

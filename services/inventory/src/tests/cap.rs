@@ -21,7 +21,7 @@ fn placed_by(user_id: &str, order: Uuid, lines: &[(&str, i32)]) -> Record {
 
 /// A customer may hold 5 units of a SKU.
 async fn open_capped(db: PgPool) -> Store {
-    Store::open_with(db, OrderServiceClient::new(unreachable("order")), Some(5)).await
+    Store::open_with(db, OrderServiceClient::new(unreachable(roster::INVENTORY, roster::ORDER)), Some(5)).await
 }
 
 impl Store {

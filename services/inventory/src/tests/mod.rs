@@ -27,7 +27,7 @@ pub(super) struct Store {
 impl Store {
     /// Most tests never ask the order service.
     pub(super) async fn open(db: PgPool) -> Self {
-        Self::open_with(db, OrderServiceClient::new(unreachable("order")), None).await
+        Self::open_with(db, OrderServiceClient::new(unreachable(roster::INVENTORY, roster::ORDER)), None).await
     }
 
     /// `max_units`: how many units of a SKU a customer may hold.

@@ -12,7 +12,7 @@ use crate::stale::apply_order_states;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_old_hold_follows_the_state_of_its_order(db: PgPool) {
-    let store = Store::open_with(db, serve_orders(OrderState::Cancelled, 4).await, None).await;
+    let store = Store::open_with(db, serve_orders(roster::INVENTORY, OrderState::Cancelled, 4).await, None).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
     store.kit.deliver(placed(order, &[("MUG", 4)])).await;
@@ -32,7 +32,7 @@ async fn an_old_hold_follows_the_state_of_its_order(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_in_progress_keeps_its_hold_and_is_checked_later(db: PgPool) {
-    let store = Store::open_with(db, serve_orders(OrderState::Reserved, 2).await, None).await;
+    let store = Store::open_with(db, serve_orders(roster::INVENTORY, OrderState::Reserved, 2).await, None).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
     store.kit.deliver(placed(order, &[("MUG", 4)])).await;
@@ -46,7 +46,7 @@ async fn an_order_in_progress_keeps_its_hold_and_is_checked_later(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_confirmed_order_sells_its_old_hold(db: PgPool) {
-    let store = Store::open_with(db, serve_orders(OrderState::Confirmed, 3).await, None).await;
+    let store = Store::open_with(db, serve_orders(roster::INVENTORY, OrderState::Confirmed, 3).await, None).await;
     store.receive("k1", "MUG", 10).await.expect("received");
     let order = Uuid::now_v7();
     store.kit.deliver(placed(order, &[("MUG", 4)])).await;

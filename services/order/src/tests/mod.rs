@@ -31,7 +31,7 @@ pub(super) struct Shop {
 
 impl Shop {
     pub(super) async fn open(db: PgPool) -> Self {
-        let (mut kit, (catalogue, products)) = (Kit::new(), Catalogue::serve("order").await);
+        let (mut kit, (catalogue, products)) = (Kit::new(), Catalogue::serve(roster::ORDER).await);
         let clock = kit.context.clock.clone();
         let payment_deadline = Duration::from_secs(900);
         let service = Arc::new(Service { db, clock, products, payment_deadline, published: Wake::default() });

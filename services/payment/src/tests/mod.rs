@@ -68,7 +68,7 @@ impl Till {
             clock: kit.context.clock.clone(),
             lease: Duration::from_secs(25),
             webhook_secret: Some(SECRET.into()),
-            orders: OrderServiceClient::new(unreachable("order")),
+            orders: OrderServiceClient::new(unreachable(roster::PAYMENT, roster::ORDER)),
             published: Wake::default(),
             work: Wake::default(),
             comparisons: Wake::default(),

@@ -9,7 +9,7 @@ use super::Till;
 use crate::stale::apply_order_states;
 
 async fn open(db: PgPool, state: OrderState, version: i64) -> Till {
-    let orders = serve_orders(state, version).await;
+    let orders = serve_orders(roster::PAYMENT, state, version).await;
     Till::open_with(db, Duration::from_secs(10), |service| service.orders = orders).await
 }
 

@@ -29,4 +29,9 @@ impl Shelf {
         let channel = kit.serve(role(&service, &kit.context)).await;
         Self { kit, client: ProductServiceClient::new(channel.clone()), channel }
     }
+
+    /// A client with a connection of another party than the edge.
+    pub(super) async fn client_of(&self, party: &str) -> ProductServiceClient<Channel> {
+        ProductServiceClient::new(self.kit.connect(party).await)
+    }
 }

@@ -3,19 +3,19 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chassis::RpcResult;
-use chassis::rpc::SERVICE_HEADER;
 use chassis::rpc::client::Peer;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use contracts::souk::product::v1::product_service_server::{ProductService, ProductServiceServer};
 use contracts::souk::product::v1::*;
 use contracts::souk::r#type::v1::Money;
+use roster::Role;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 /// A product service that quotes the products that a test gives it, and fails when the test says so.
 #[derive(Clone)]
 pub struct Catalogue {
-    caller: &'static str,
+    caller: Role,
     shelves: Arc<Mutex<Shelves>>,
 }
 
@@ -30,10 +30,10 @@ struct Shelves {
 }
 
 impl Catalogue {
-    /// The catalogue, and a client of it for the service `caller`, which must name itself.
-    pub async fn serve(caller: &'static str) -> (Self, ProductServiceClient<Peer>) {
+    /// The catalogue, and a client of it for the service `caller`, which must use its own certificate.
+    pub async fn serve(caller: Role) -> (Self, ProductServiceClient<Peer>) {
         let catalogue = Self { caller, shelves: Arc::default() };
-        let peer = super::serve("product", ProductServiceServer::new(catalogue.clone())).await;
+        let peer = super::serve(caller, roster::PRODUCT, ProductServiceServer::new(catalogue.clone())).await;
         (catalogue, ProductServiceClient::new(peer))
     }
 
@@ -86,8 +86,7 @@ impl Catalogue {
 #[tonic::async_trait]
 impl ProductService for Catalogue {
     async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> RpcResult<QuoteItemsResponse> {
-        let caller = request.metadata().get(SERVICE_HEADER).map(|name| name.as_bytes());
-        assert_eq!(caller, Some(self.caller.as_bytes()), "a service names itself");
+        super::assert_from(self.caller, &request);
         let stalled = self.shelves().stalled.clone();
         if stalled.is_some_and(|stalled| request.get_ref().product_ids.contains(&stalled)) {
             return std::future::pending().await;

@@ -5,17 +5,20 @@ use chassis::rpc::client::Peer;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;
+use roster::Role;
 use tonic::{Request, Response, Status};
 
 struct AllAlike {
+    caller: Role,
     state: OrderState,
     version: i64,
 }
 
-/// A client of an order service in which every order is in this state, at this version.
-pub async fn serve_orders(state: OrderState, version: i64) -> OrderServiceClient<Peer> {
-    let orders = OrderServiceServer::new(AllAlike { state, version });
-    OrderServiceClient::new(super::serve("order", orders).await)
+/// A client of an order service in which every order is in this state, at this version, for the service `caller`, which must use
+/// its own certificate.
+pub async fn serve_orders(caller: Role, state: OrderState, version: i64) -> OrderServiceClient<Peer> {
+    let orders = OrderServiceServer::new(AllAlike { caller, state, version });
+    OrderServiceClient::new(super::serve(caller, roster::ORDER, orders).await)
 }
 
 #[tonic::async_trait]
@@ -24,6 +27,7 @@ impl OrderService for AllAlike {
         &self,
         request: Request<BatchGetOrderStatesRequest>,
     ) -> RpcResult<BatchGetOrderStatesResponse> {
+        super::assert_from(self.caller, &request);
         let (state, version) = (self.state.into(), self.version);
         let orders = request.into_inner().order_ids.into_iter();
         let orders = orders.map(|order_id| OrderStatus { order_id, state, version }).collect();

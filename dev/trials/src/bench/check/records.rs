@@ -7,7 +7,6 @@ use contracts::event::Event as _;
 use contracts::souk::inventory::v1::inventory_event;
 use contracts::souk::order::v1::order_event;
 use contracts::souk::payment::v1::payment_event;
-use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -15,15 +14,15 @@ use rdkafka::types::RDKafkaErrorCode;
 use uuid::Uuid;
 
 use super::story::{Event, Order, Story};
+use crate::topics::administrator;
 use stack::layout::Layout;
 
 const WITHIN: Duration = Duration::from_secs(120);
 
 pub(super) fn write(layout: &Layout, story: &Story) -> Result<()> {
-    let brokers = format!("127.0.0.1:{}", layout.ports.kafka());
-    let mut config = ClientConfig::new();
     // The queue bounds how many are in memory.
-    config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("linger.ms", "20");
+    let mut config = administrator(layout);
+    config.set("enable.idempotence", "true").set("linger.ms", "20");
     let producer: BaseProducer = config.create()?;
     for order in story.orders() {
         publish(&producer, order_event::Event::TOPIC, order.order_id(), order, &story.order_events)?;

@@ -1,0 +1,152 @@
+//! Calls to other services, with the caller's deadline and trace, over all replicas of a service.
+
+mod peer;
+mod replicas;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error as _;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::Uri;
+use roster::Role;
+use tokio::time::Instant;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::{Code, Request, Response, Status, TimeoutExpired};
+
+use crate::boot::telemetry;
+use crate::rpc::error::{Error, Unexpected};
+use crate::rpc::run_to_end::time_left;
+use crate::tls::Certificates;
+use crate::tls::connect::Connector;
+use peer::{RETRIES, Route};
+use replicas::{Replicas, lookup};
+
+pub use peer::{Peer, PeerError};
+
+/// Where a peer is. All addresses of the host are its replicas.
+#[derive(Debug, Clone)]
+pub struct Url {
+    uri: Uri,
+    host: String,
+    port: u16,
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text.parse().map_err(|error| format!("`{text}` is not a URL: {error}"))?;
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        match (uri.scheme_str(), uri.port_u16()) {
+            (Some("http" | "https"), Some(port)) if !host.is_empty() && uri.path() == "/" => {
+                Ok(Self { uri, host, port })
+            }
+            _ => Err(format!("`{text}` is not a URL such as https://product:9003")),
+        }
+    }
+}
+
+/// The service `peer`, for calls of `role`, which has its URL in a setting such as `ORDER_PRODUCT_URL`. It connects when first
+/// used, and reconnects when needed.
+pub fn connect(certificates: &Certificates, role: Role, peer: Role, url: &Url) -> Result<Peer, String> {
+    let refuse = |why: String| format!("{}: `{}` {why}", role.variable(&format!("{}_url", peer.name)), url.uri);
+    let certificate = certificates.of(role.name)?;
+    let scheme = if certificate.is_some() { "https" } else { "http" };
+    if url.uri.scheme_str() != Some(scheme) {
+        return Err(refuse(format!("does not begin with {scheme}://, see SOUK_TLS_MODE")));
+    }
+    let host = ServerName::try_from(url.host.clone()).map_err(|error| refuse(error.to_string()))?;
+    let connector = Connector { peer: peer.name, host, certificate };
+    Ok(Peer::new(Replicas::follow(url, connector, lookup())))
+}
+
+/// The pauses before the retries of a lost call: a short one, and one after which the channel surely knows that its connection
+/// is closed.
+const RETRY_AFTER: [Duration; RETRIES] = [Duration::from_millis(5), Duration::from_millis(50)];
+
+/// Makes a call that only reads. If it is lost, as when a replica stops or hangs during the call, another replica is called. The
+/// edge cannot retry it: it sees only our caller's call.
+pub async fn read<M, T, F>(deadline: Instant, message: M, call: impl Fn(Request<M>) -> F) -> Result<T, Status>
+where
+    M: Clone,
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    let route = Route::default();
+    for (retries_before, pause) in RETRY_AFTER.into_iter().enumerate() {
+        match call(request(deadline, message.clone(), route.with_retries(RETRIES - retries_before))).await {
+            Err(status) if is_lost(&status) || (is_late(&status) && time_left(deadline).is_ok()) => {
+                tokio::time::sleep(pause).await;
+            }
+            outcome => return outcome.map(Response::into_inner),
+        }
+    }
+    call(request(deadline, message, route.clone())).await.map(Response::into_inner)
+}
+
+/// A request of one attempt.
+fn request<M>(deadline: Instant, message: M, route: Route) -> Request<M> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+    request.extensions_mut().insert(route);
+    if let Some(value) = telemetry::traceparent().and_then(|text| text.parse().ok()) {
+        request.metadata_mut().insert("traceparent", value);
+    }
+    request
+}
+
+/// Whether a call got no response, and another replica may respond.
+fn is_lost(status: &Status) -> bool {
+    let circuit_open = matches!(peer_error(status), Some(PeerError::CircuitOpen(_)));
+    let is_unavailable = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+    (is_unavailable || is_local(status)) && !circuit_open && !is_out_of_time(status)
+}
+
+/// Whether a replica did not respond in time, which was only a part of the caller's if there are others.
+fn is_late(status: &Status) -> bool {
+    status.code() == Code::DeadlineExceeded || is_out_of_time(status)
+}
+
+fn peer_error(status: &Status) -> Option<&PeerError> {
+    status.source()?.downcast_ref()
+}
+
+/// Whether our client made this status, and not the peer: a status from a response has no source. The code does not tell: it is
+/// INTERNAL for a connection that a stopping peer has closed with GOAWAY.
+fn is_local(status: &Status) -> bool {
+    status.source().is_some()
+}
+
+/// Whether the deadline of a call passed before there was a response.
+fn is_out_of_time(status: &Status) -> bool {
+    match peer_error(status) {
+        Some(PeerError::NoTimeLeft | PeerError::TimedOut) => true,
+        Some(PeerError::Transport(error)) => is_our_timer(error),
+        Some(PeerError::CircuitOpen(_) | PeerError::Unresolved) | None => false,
+    }
+}
+
+/// Whether tonic's client timed out, which has its own timer for the deadline.
+fn is_our_timer(error: &tonic::transport::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if error.is::<TimeoutExpired>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Converts a failed call to a peer into the error for our own caller.
+pub fn failed(peer: &'static str, status: Status) -> Error {
+    let lost = |status| Unexpected::Peer { peer, source: Box::new(status) }.into();
+    match status.code() {
+        Code::DeadlineExceeded => Error::DeadlineExceeded,
+        _ if is_out_of_time(&status) => Error::DeadlineExceeded,
+        Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::Unknown | Code::Cancelled => lost(status),
+        _ if is_local(&status) => lost(status),
+        _ => Unexpected::Broken(format!("{peer} refused our request: {status}")).into(),
+    }
+}

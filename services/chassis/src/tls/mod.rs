@@ -1,0 +1,89 @@
+//! Mutual TLS between roles, and from the edge to them: each side has a certificate that names it, and knows the other by its.
+//! In a mesh, sidecars do this, and roles talk to theirs in plain text.
+
+pub(crate) mod accept;
+pub(crate) mod certificate;
+pub(crate) mod connect;
+mod files;
+pub(crate) mod origin;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::boot::settings::Prefix;
+use certificate::Certificate;
+
+pub use accept::{Connection, accept};
+pub use origin::{Origin, Party};
+
+/// How roles and the edge know each other.
+#[derive(Debug, Clone, Args)]
+pub struct Tls {
+    /// `mutual`: by certificates. `mesh`: a service mesh does it. Roles then talk in plain text to their sidecar on loopback,
+    /// which names the caller in `x-forwarded-client-cert`.
+    #[arg(default_value = "mutual")]
+    pub mode: Mode,
+    /// The folder of `ca.crt`, and of the certificate and key of each role: `order.crt` and `order.key`. They are read again
+    /// when they change.
+    #[arg(default_value = ".dev/pki")]
+    pub directory: PathBuf,
+}
+
+impl Prefix for Tls {
+    const PREFIX: &'static str = "souk_tls";
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    Mutual,
+    Mesh,
+}
+
+/// The certificates of the roles of this process.
+#[derive(Debug)]
+pub struct Certificates {
+    settings: Tls,
+    loaded: Mutex<HashMap<&'static str, Arc<Certificate>>>,
+}
+
+impl Certificates {
+    pub fn new(settings: &Tls) -> Self {
+        Self { settings: settings.clone(), loaded: Mutex::default() }
+    }
+
+    /// The certificate of a role, which is read when it is first used. None in a mesh. The error names the setting.
+    pub fn of(&self, role: &'static str) -> Result<Option<Arc<Certificate>>, String> {
+        if self.settings.mode == Mode::Mesh {
+            return Ok(None);
+        }
+        let mut loaded = self.loaded.lock().expect("nothing panics while it holds this lock");
+        if let Some(certificate) = loaded.get(role) {
+            return Ok(Some(certificate.clone()));
+        }
+        let certificate = Certificate::load(&self.settings.directory, role);
+        let certificate = Arc::new(certificate.map_err(|why| format!("SOUK_TLS_DIRECTORY: {why}"))?);
+        loaded.insert(role, certificate.clone());
+        Ok(Some(certificate))
+    }
+
+    /// Reads changed files until `stop` is cancelled.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let pause = tokio::time::sleep(certificate::READ_EVERY);
+            if stop.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+            let loaded: Vec<_> = {
+                let loaded = self.loaded.lock().expect("nothing panics while it holds this lock");
+                loaded.values().cloned().collect()
+            };
+            for certificate in loaded {
+                certificate.read_again().await;
+            }
+        }
+    }
+}
