@@ -39,10 +39,9 @@ pub struct Config {
     listen: SocketAddr,
     /// The address to which clients connect with TLS, for HTTP/2 and HTTP/1.1. Unset: none.
     tls_listen: Option<SocketAddr>,
-    /// The file that names the certificate and key of EDGE_TLS_LISTEN, as a response of Envoy's secret discovery service. Envoy
-    /// reads them again when this file is replaced.
-    #[arg(default_value = "/etc/souk/edge/server.yaml")]
-    tls_secret_file: PathBuf,
+    /// The file with the certificate that clients see, named `server`, as a response of Envoy's secret discovery service; it is read
+    /// again when it is replaced. Unset: the edge's own certificate, which only those trust that have Souk's authority.
+    tls_secret_file: Option<PathBuf>,
     /// Envoy's admin interface: an address on loopback, or the path of a Unix socket.
     #[arg(default_value = "127.0.0.1:19901", value_parser = listeners::parse_admin)]
     admin_listen: Admin,
@@ -162,7 +161,7 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
         context! {
             listeners => listeners::of(config),
             admin => config.admin_listen.to_string(),
-            tls_secret => config.tls_secret_file,
+            tls_secret => listeners::secret(config)?,
             trusted_hops => config.trusted_hops,
             proxy_protocol => config.proxy_protocol == Switch::On,
             max_connections => config.max_connections,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::{Config, Endpoint};
+use crate::{Config, Endpoint, Error, absolute};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Switch {
@@ -64,6 +64,23 @@ pub(crate) fn of(config: &Config) -> Vec<Listener> {
         Listener { name, address, is_tls }
     });
     all.collect()
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Secret {
+    name: &'static str,
+    file: PathBuf,
+}
+
+/// The certificate that clients see.
+pub(crate) fn secret(config: &Config) -> Result<Secret, Error> {
+    match &config.tls_secret_file {
+        Some(file) => Ok(Secret { name: "server", file: absolute("EDGE_TLS_SECRET_FILE", file)? }),
+        None => {
+            let folder = absolute("EDGE_SECRETS_DIRECTORY", &config.secrets_directory)?;
+            Ok(Secret { name: "edge", file: folder.join("edge.yaml") })
+        }
+    }
 }
 
 /// Unless the response has them. A browser must show none of our responses as a page, and keep none.

@@ -29,6 +29,10 @@ impl Ports {
         8_080 + self.offset
     }
 
+    pub fn edge_tls(self) -> u16 {
+        8_443 + self.offset
+    }
+
     pub fn grpc(self, role: Role) -> u16 {
         role.port() + self.offset
     }
@@ -82,7 +86,8 @@ impl Ports {
     }
 
     pub fn all(self) -> Vec<(u16, &'static str)> {
-        let mut all = vec![(self.edge(), "the edge"), (self.admin(), "souk's admin page")];
+        let mut all =
+            vec![(self.edge(), "the edge"), (self.edge_tls(), "the edge's TLS"), (self.admin(), "souk's admin page")];
         all.extend(roster::ROLES.map(|role| (self.grpc(role), role.name)));
         all.extend([
             (self.provider(), "the payment provider"),

@@ -97,8 +97,8 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.admin()))),
         ("SOUK_REVOKED_URLS".to_owned(), format!("http://{}/internal/revoked", local(ports.admin()))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
-        ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
         ("SOUK_REDIS_URL".to_owned(), redis_url(layout)),
+        ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
         ("USER_MAIL_KEY_FILE".to_owned(), keys.join("mail.key").to_string_lossy().into_owned()),
         // There is no mail yet.
@@ -115,6 +115,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("INVENTORY_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
         ("PAYMENT_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
         ("EDGE_LISTEN".to_owned(), local(ports.edge())),
+        ("EDGE_TLS_LISTEN".to_owned(), local(ports.edge_tls())),
         ("EDGE_ADMIN_LISTEN".to_owned(), local(ports.envoy_admin())),
         ("EDGE_JWKS_ENDPOINTS".to_owned(), local(ports.admin())),
     ];

@@ -180,7 +180,7 @@ fn greet(layout: &Layout) {
     println!(
         "
 Souk is up.
-  REST and gRPC   http://127.0.0.1:{edge}
+  REST and gRPC   http://127.0.0.1:{edge}, https://localhost:{} (of the authority .dev/pki/ca.crt)
   roles           127.0.0.1:{}-{} (gRPC), http://127.0.0.1:{} (health, metrics, keys)
   Postgres        127.0.0.1:{}      Redis  127.0.0.1:{}      Kafka  127.0.0.1:{}
   payment provider  127.0.0.1:{provider}
@@ -194,6 +194,7 @@ Try:
   (set -a; . {environment}; {souk} check)
 
 Ctrl-C stops everything.",
+        ports.edge_tls(),
         ports.grpc(roster::ROLES[0]),
         ports.grpc(roster::ROLES[roster::ROLES.len() - 1]),
         ports.admin(),

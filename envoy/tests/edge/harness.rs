@@ -16,7 +16,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
@@ -38,12 +38,12 @@ pub(crate) struct Edge {
     admin: String,
     client: reqwest::Client,
     /// The address of the client.
-    source: IpAddr,
+    pub(crate) source: IpAddr,
     folder: Folder,
     _envoy: Child,
 }
 
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
@@ -77,7 +77,7 @@ pub(crate) fn validate(yaml: &str) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
-fn make_folder() -> Folder {
+pub(crate) fn make_folder() -> Folder {
     let folder = std::env::temp_dir().join(format!("souk-edge-{}", Uuid::now_v7()));
     std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
     Folder(folder)
@@ -228,6 +228,27 @@ impl Edge {
         String::from_utf8_lossy(&response).into_owned()
     }
 
+    /// Sends these bytes over a new connection from the client's address, and returns the first that Envoy sends: nothing if it
+    /// closes the connection instead.
+    pub(crate) async fn send_from(&self, source: IpAddr, request: &str) -> String {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::new(source, 0)).expect("an address of this machine");
+        let mut connection = socket.connect(self.address).await.expect("Envoy listens");
+        let mut response = vec![0; 1 << 16];
+        let exchange = async {
+            connection.write_all(request.as_bytes()).await?;
+            connection.read(&mut response).await
+        };
+        let read = tokio::time::timeout(PATIENCE, exchange).await.expect("Envoy responds or closes the connection");
+        // It may close before it has read the request.
+        String::from_utf8_lossy(&response[..read.unwrap_or(0)]).into_owned()
+    }
+
+    /// The address of a listener.
+    pub(crate) async fn find_listener(&self, name: &str) -> SocketAddr {
+        find_listener(&self.client, &self.admin, name).await
+    }
+
     /// A page of Envoy's admin interface.
     pub(crate) async fn ask_admin(&self, path: &str) -> Value {
         let response = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("it responds");
@@ -245,7 +266,7 @@ impl Edge {
 }
 
 /// An address of this machine for one test, as the counts of other tests are in the same Redis.
-fn make_address() -> IpAddr {
+pub(crate) fn make_address() -> IpAddr {
     let [.., a, b, c] = *Uuid::now_v7().as_bytes();
     Ipv4Addr::new(127, a, b, c.clamp(2, 254)).into()
 }
@@ -278,12 +299,17 @@ async fn find_ports(client: &reqwest::Client, folder: &Path) -> (String, SocketA
     };
     let log = folder.join("log");
     let admin = wait(&format!("a ready Envoy, see {}", log.display()), admin).await;
+    let address = find_listener(client, &admin, "edge").await;
+    (admin, address)
+}
+
+async fn find_listener(client: &reqwest::Client, admin: &str, name: &str) -> SocketAddr {
     let listeners = client.get(format!("http://{admin}/listeners?format=json")).send().await.expect("it responds");
     let listeners: Value = listeners.json().await.expect("it responds with JSON");
-    let port = listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"].as_u64();
+    let listener = listeners["listener_statuses"].as_array().into_iter().flatten().find(|it| it["name"] == name);
+    let port = listener.and_then(|it| it["local_address"]["socket_address"]["port_value"].as_u64());
     let port = port.and_then(|port| u16::try_from(port).ok()).expect("it listens");
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    (admin, address)
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 pub(crate) async fn wait<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {

@@ -311,7 +311,8 @@ impl PaymentService for Services {
     }
 
     async fn list_payments(&self, _: Request<ListPaymentsRequest>) -> Result<Response<ListPaymentsResponse>, Status> {
-        Ok(Response::new(ListPaymentsResponse::default()))
+        // Long enough to be compressed.
+        Ok(Response::new(ListPaymentsResponse { next_page_token: "t".repeat(5_000), ..Default::default() }))
     }
 
     /// Refuses the token, with a service's error.

@@ -37,6 +37,7 @@ async fn serve_with(kit: &mut testkit::Kit, redis: Redis, limits: &[&str]) -> Ra
     let limits: Prefixed<Limits> = settings(limits);
     let context: &Context = &kit.context;
     let role = serve(Role::new(roster::GATEWAY, context), redis, &limits);
+    // The other end of the pipe is the edge.
     RateLimitServiceClient::new(kit.serve(role).await)
 }
 
@@ -217,7 +218,7 @@ async fn only_the_edge_may_ask_and_only_what_has_a_limit() {
     let mut kit = testkit::Kit::new();
     let mut client = gateway(&mut kit, &[]).await;
     let address = unique();
-    for caller in ["user", "order", "edges"] {
+    for caller in ["user", "order", "dev"] {
         let mut other = RateLimitServiceClient::new(kit.connect(caller).await);
         let response = other.should_rate_limit(login(&address)).await;
         assert_eq!(response.expect_err(caller).code(), Status::PermissionDenied);

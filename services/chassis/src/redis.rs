@@ -82,10 +82,9 @@ impl Redis {
     /// It connects when [`Redis::run`] runs.
     pub fn new(config: &Config) -> Result<Self, String> {
         let url = config.url.expose_secret();
-        check_url(url)?;
+        let address = parse_address(url)?;
         let parsed = fred::types::config::Config::from_url(url);
         let mut parsed = parsed.map_err(|error| format!("SOUK_REDIS_URL: {}", error.details()))?;
-        let address = parsed.server.hosts().first().map(ToString::to_string).unwrap_or_default();
         if let Some(file) = &config.password_file {
             let password = first_line(file).map_err(|why| format!("SOUK_REDIS_PASSWORD_FILE: {why}"))?;
             parsed.password = Some(password);
@@ -151,14 +150,15 @@ fn count(problem: &str) {
     FAILURES.get_or_create(&ByProblem::new(problem)).inc();
 }
 
-/// What is counted, and the password, leave this machine encrypted.
-fn check_url(url: &str) -> Result<(), String> {
+/// The host and port. What is counted, and the password, leave this machine encrypted.
+fn parse_address(url: &str) -> Result<String, String> {
     let uri: http::Uri = url.parse().map_err(|error| format!("SOUK_REDIS_URL is not a URL: {error}"))?;
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let address = format!("{host}:{}", uri.port_u16().unwrap_or(6_379));
     match uri.scheme_str() {
-        Some("rediss") if !host.is_empty() => Ok(()),
-        Some("redis") if is_here => Ok(()),
+        Some("rediss") if !host.is_empty() => Ok(address),
+        Some("redis") if is_here => Ok(address),
         Some("redis") => Err("SOUK_REDIS_URL must be rediss://: it is not on loopback".to_owned()),
         _ => Err("SOUK_REDIS_URL is not a URL such as rediss://redis:6379".to_owned()),
     }
@@ -216,12 +216,12 @@ mod tests {
         for good in
             ["redis://127.0.0.1:16379", "redis://:secret@localhost:1/2", "redis://[::1]:1", "rediss://redis:6379"]
         {
-            assert_eq!(check_url(good), Ok(()), "{good}");
+            assert!(parse_address(good).is_ok_and(|address| !address.contains("secret")), "{good}");
         }
         for odd in
             ["", "127.0.0.1:16379", "http://127.0.0.1:1", "redis://redis:6379", "redis://10.0.0.1:1", "rediss://"]
         {
-            assert!(check_url(odd).is_err_and(|why| why.starts_with("SOUK_REDIS_URL")), "{odd}");
+            assert!(parse_address(odd).is_err_and(|why| why.starts_with("SOUK_REDIS_URL")), "{odd}");
         }
     }
 
