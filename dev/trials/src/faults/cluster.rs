@@ -15,6 +15,7 @@ use super::LOOK_AGAIN;
 use super::backlog::Backlog;
 use super::proxy::{Mode, Proxy};
 use stack::client::{Client, random_password};
+use stack::kafka;
 use stack::layout::Layout;
 use stack::parts;
 use stack::postgres::{ADMINISTRATOR, Access, Fsync};
@@ -320,6 +321,8 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),
         ("SOUK_LOG_FORMAT".to_owned(), "json".to_owned()),
     ];
+    // `make up` and the other tests identify roles by certificates.
+    all.extend(kafka::with_passwords(layout));
     all.extend(parts::wide_limits());
     for role in roster::ROLES {
         let endpoints = both(&|replica| ports.grpc_of(role, replica));
