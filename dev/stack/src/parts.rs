@@ -95,11 +95,15 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
     let mut all = vec![
         ("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin())),
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.admin()))),
+        ("SOUK_REVOKED_URLS".to_owned(), format!("http://{}/internal/revoked", local(ports.admin()))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
         ("SOUK_REDIS_URL".to_owned(), redis_url(layout)),
         ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
-        ("USER_SIGNING_KEY_FILES".to_owned(), keys.join("access.pem").to_string_lossy().into_owned()),
+        ("USER_MAIL_KEY_FILE".to_owned(), keys.join("mail.key").to_string_lossy().into_owned()),
+        // There is no mail yet.
+        ("USER_PRINT_LINKS".to_owned(), "true".to_owned()),
+        ("USER_SIGNING_KEY_FOLDER".to_owned(), keys.join("access").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
         ("PAYMENT_WEBHOOK_SECRET_FILE".to_owned(), keys.join("webhook.key").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
@@ -161,8 +165,9 @@ async fn make_keys(layout: &Layout) -> Result<()> {
     let keys = layout.home.join("keys");
     std::fs::create_dir_all(&keys)?;
     std::fs::set_permissions(&keys, PermissionsExt::from_mode(0o700))?;
-    let access = keys.join("access.pem");
+    let access = keys.join("access/first.pem");
     if !access.exists() {
+        std::fs::create_dir_all(keys.join("access"))?;
         let file = access.to_string_lossy();
         let make = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &file];
         run("openssl", &make, &keys).await?;
@@ -175,6 +180,11 @@ async fn make_keys(layout: &Layout) -> Result<()> {
         if !file.exists() {
             std::fs::write(&file, format!("{}\n", hex::encode(rand::random::<[u8; 24]>())))?;
         }
+    }
+    let mail = keys.join("mail.key");
+    if !mail.exists() {
+        let secret: [u8; 32] = rand::random();
+        std::fs::write(&mail, format!("{}\n", hex::encode(secret)))?;
     }
     let webhook = keys.join("webhook.key");
     if !webhook.exists() {

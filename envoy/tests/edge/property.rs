@@ -319,8 +319,8 @@ async fn a_body_arrives_as_written_or_not_at_all() {
                 Some(message) => {
                     arrived += 1;
                     let read = rpc.read(&damaged);
-                    // The transcoder accepts more formats of a time than prost-reflect, such as 2026-1-2.
-                    if read.is_some() || !shown.contains("2026") {
+                    // The transcoder accepts more times than prost-reflect, such as 2026-1-2 and those of the year 226.
+                    if read.is_some() || !shown.contains("Time\"") {
                         assert_eq!(Some(message), read, "{}: {shown}", rpc.path);
                     }
                 }

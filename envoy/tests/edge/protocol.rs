@@ -32,7 +32,7 @@ async fn head_is_get_without_its_body() {
             }
         }
     }
-    let response = edge.call(Method::HEAD, "/v1/sessions", &[], None).await;
+    let response = edge.call(Method::HEAD, "/v1/sessions:refresh", &[], None).await;
     assert_eq!(response.status, 404, "there is no GET: {response:?}");
 }
 

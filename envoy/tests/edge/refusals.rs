@@ -20,7 +20,7 @@ async fn what_is_not_in_the_contracts_is_not_found() {
     for (method, path) in [
         (Method::GET, "/"),
         (Method::GET, "/v1/nothing"),
-        (Method::DELETE, "/v1/users/me"),
+        (Method::PUT, "/v1/users/me"),
         (Method::POST, "/souk.order.v1.OrderService/BatchGetOrderStates"),
         (Method::POST, "/souk.order.v1.OrderService/CreateOrder"),
     ] {

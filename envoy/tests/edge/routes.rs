@@ -37,7 +37,10 @@ fn envoy_accepts_what_can_be_configured() {
             "--edge-timeout=50ms",
             "--edge-max-body=1",
         ],
+        vec!["--edge-proxy-protocol=on", "--edge-trusted-hops=2", "--edge-admin-listen=/tmp/souk-admin.sock"],
     ] {
+        // The certificates would have to be there.
+        let settings = [&settings[..], &["--souk-tls-mode=mesh"]].concat();
         assert_eq!(validate(&render(&settings)), Ok(()), "{settings:?}");
     }
 }

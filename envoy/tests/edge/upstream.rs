@@ -167,6 +167,47 @@ impl UserService for Services {
         self.note("UpdateUser", &request);
         Ok(Response::new(UpdateUserResponse::default()))
     }
+
+    async fn change_password(
+        &self,
+        _: Request<ChangePasswordRequest>,
+    ) -> Result<Response<ChangePasswordResponse>, Status> {
+        Ok(Response::new(ChangePasswordResponse::default()))
+    }
+
+    async fn disable_user(&self, _: Request<DisableUserRequest>) -> Result<Response<DisableUserResponse>, Status> {
+        Ok(Response::new(DisableUserResponse::default()))
+    }
+
+    async fn enable_user(&self, _: Request<EnableUserRequest>) -> Result<Response<EnableUserResponse>, Status> {
+        Ok(Response::new(EnableUserResponse::default()))
+    }
+
+    async fn request_password_reset(
+        &self,
+        _: Request<RequestPasswordResetRequest>,
+    ) -> Result<Response<RequestPasswordResetResponse>, Status> {
+        Ok(Response::new(RequestPasswordResetResponse::default()))
+    }
+
+    async fn reset_password(
+        &self,
+        _: Request<ResetPasswordRequest>,
+    ) -> Result<Response<ResetPasswordResponse>, Status> {
+        Ok(Response::new(ResetPasswordResponse::default()))
+    }
+
+    async fn verify_email(&self, _: Request<VerifyEmailRequest>) -> Result<Response<VerifyEmailResponse>, Status> {
+        Ok(Response::new(VerifyEmailResponse::default()))
+    }
+
+    async fn get_mail_link(&self, _: Request<GetMailLinkRequest>) -> Result<Response<GetMailLinkResponse>, Status> {
+        Ok(Response::new(GetMailLinkResponse::default()))
+    }
+
+    async fn erase_user(&self, _: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
+        Ok(Response::new(EraseUserResponse::default()))
+    }
 }
 
 #[tonic::async_trait]
@@ -176,6 +217,24 @@ impl SessionService for Services {
         _: Request<CreateSessionRequest>,
     ) -> Result<Response<CreateSessionResponse>, Status> {
         Ok(Response::new(CreateSessionResponse::default()))
+    }
+
+    async fn refresh_session(
+        &self,
+        _: Request<RefreshSessionRequest>,
+    ) -> Result<Response<RefreshSessionResponse>, Status> {
+        Ok(Response::new(RefreshSessionResponse::default()))
+    }
+
+    async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {
+        Ok(Response::new(ListSessionsResponse::default()))
+    }
+
+    async fn delete_session(
+        &self,
+        _: Request<DeleteSessionRequest>,
+    ) -> Result<Response<DeleteSessionResponse>, Status> {
+        Ok(Response::new(DeleteSessionResponse::default()))
     }
 }
 

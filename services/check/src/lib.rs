@@ -42,6 +42,7 @@ use contracts::event::{Event as _, TOPICS};
 use contracts::souk::inventory::v1::inventory_event;
 use contracts::souk::order::v1::order_event;
 use contracts::souk::payment::v1::payment_event;
+use contracts::souk::user::v1::user_event;
 use payment::check::Provider;
 use roster::Role;
 use sqlx::PgPool;
@@ -182,6 +183,11 @@ async fn check(sources: &Sources) -> Result<Vec<Finding>, Error> {
             payment_event::Event::TOPIC => {
                 let recorded = |after| payment::check::versions(payment, after, *rows);
                 sources.check_topic(topic, payment, recorded, exemptions).await?
+            }
+            user_event::Event::TOPIC => {
+                let user = &database(&sources.databases, roster::USER);
+                let recorded = |after| user::check::versions(user, after, *rows);
+                sources.check_topic(topic, user, recorded, exemptions).await?
             }
             // A topic that is not checked is a mistake of this program.
             other => return Err(Unexpected::Broken(format!("I5 of {other} has no check")).into()),

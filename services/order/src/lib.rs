@@ -11,6 +11,7 @@
 mod cancel;
 pub mod check;
 mod create;
+mod erase;
 mod error;
 mod expire;
 mod fact;

@@ -1,4 +1,5 @@
-//! Consumes the events of inventory and payment: parse all, lock their orders, decide one by one, record all.
+//! Consumes the events of inventory and payment: parse all, lock their orders, decide one by one, record all. And of accounts:
+//! that one was erased.
 //!
 //! Several events may be about one order: each is decided on what the one before it made of the order.
 
@@ -12,25 +13,34 @@ use contracts::souk::inventory::v1::inventory_event::Event as Stock;
 use contracts::souk::payment::v1::PaymentEvent;
 use contracts::souk::payment::v1::payment_event::Event as Payment;
 use contracts::souk::r#type::v1::Money;
+use contracts::souk::user::v1::UserEvent;
+use contracts::souk::user::v1::user_event::Event as User;
 use prost::Message;
 use sqlx::PgConnection;
 
-use crate::ids::{OrderId, PaymentId};
+use crate::erase;
+use crate::ids::{OrderId, PaymentId, UserId};
 use crate::order::Order;
 use crate::record::{Cause, Changes};
 use crate::saga::{Decision, PeerEvent, decide};
 use crate::service::Service;
 
-pub(crate) const TOPICS: &[&str] = &[Stock::TOPIC, Payment::TOPIC];
+pub(crate) const TOPICS: &[&str] = &[Stock::TOPIC, Payment::TOPIC, User::TOPIC];
 
 #[tonic::async_trait]
 impl Handler for Service {
     fn wants(&self, event_type: &str) -> bool {
         // All event types of this version of the contracts; later ones are skipped.
-        Stock::of_type(event_type).is_some() || Payment::of_type(event_type).is_some()
+        Stock::of_type(event_type).is_some()
+            || Payment::of_type(event_type).is_some()
+            || matches!(User::of_type(event_type), Some(User::UserErased(_)))
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
+        let (users, due): (Vec<_>, Vec<_>) = due.iter().partition(|due| due.record.topic == User::TOPIC);
+        let mut erased = users.iter().map(|due| parse_user(due.record)).collect::<Result<Vec<_>, _>>()?;
+        erased.sort_unstable();
+        erase::record(self, tx, &erased).await?;
         let parsed = due.iter().map(|due| parse(due.record)).collect::<Result<Vec<_>, _>>()?;
         let mut order_ids: Vec<_> = parsed.iter().map(|(order_id, _)| *order_id).collect();
         order_ids.sort_unstable();
@@ -71,6 +81,11 @@ impl Handler for Service {
 
 fn poisoned(why: impl Into<String>) -> HandleError {
     HandleError::Poisoned(why.into())
+}
+
+fn parse_user(record: &Record) -> Result<UserId, HandleError> {
+    let event = UserEvent::decode(&*record.payload)?;
+    UserId::parse(&event.user_id).ok_or_else(|| poisoned("its user_id is not a UUID"))
 }
 
 fn parse(record: &Record) -> Result<(OrderId, PeerEvent), HandleError> {

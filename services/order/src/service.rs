@@ -10,7 +10,7 @@ use contracts::souk::order::v1::order_service_server::OrderServiceServer;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use sqlx::PgPool;
 
-use crate::{expire, on_event, stuck};
+use crate::{erase, expire, on_event, stuck};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,5 +30,6 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .publish(&service.db, &service.published)
         .consume(&service.db, on_event::TOPICS, service)
         .job(Job::new("order.expire", SECOND, service, expire::expire_due))
+        .job(Job::new("order.erase_addresses", SECOND, service, erase::erase_addresses))
         .job(Job::new("order.stuck", SECOND * 10, service, stuck::count_stuck))
 }

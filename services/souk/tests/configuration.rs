@@ -10,6 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const BAD: &[(&[&str], &str, &str)] = &[
     (&["all"], "SOUK_JWKS_URL", "nonsense"),
+    (&["all"], "SOUK_REVOKED_URLS", "nonsense"),
     (&["all"], "SOUK_ADMIN_LISTEN", "here"),
     (&["all"], "SOUK_LOG_FORMAT", "xml"),
     (&["all"], "SOUK_DRAIN", "5"),
@@ -20,7 +21,12 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["user"], "USER_DATABASE_CONNECTIONS", "0"),
     (&["user"], "USER_PASSWORD_SLOTS", "0"),
     (&["user"], "USER_PASSWORD_SLOTS", "65"),
-    (&["user"], "USER_SIGNING_KEY_FILES", "/nowhere/key.pem"),
+    (&["user"], "USER_RESET_PAGE", "nonsense"),
+    (&["user"], "USER_PRINT_LINKS", "perhaps"),
+    (&["user"], "USER_SESSION_IDLE", "5s"),
+    (&["user"], "USER_SESSION_LIFETIME", "4000d"),
+    (&["user"], "USER_SESSIONS_PER_USER", "0"),
+    (&["user"], "USER_SIGNING_KEY_FOLDER", "/nowhere"),
     (&["product"], "PRODUCT_LISTEN", "127.0.0.1"),
     (&["product"], "PRODUCT_DATABASE_URL", "nonsense"),
     (&["product"], "PRODUCT_DATABASE_CONNECTIONS", "0"),

@@ -7,7 +7,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use chassis::event::Consumer;
 use chassis::rpc::policy::Policies;
-use chassis::rpc::token::{Claims, RoleClaim, Verifier};
+use chassis::rpc::token::{Claims, Revoked, RoleClaim, Verifier};
 use chassis::tls::{Certificates, Connection, Mode, Origin, Party, Tls};
 use chassis::{Clock, Context, Role};
 use hyper_util::rt::TokioIo;
@@ -46,6 +46,7 @@ pub fn certificates() -> Arc<Certificates> {
 pub struct Kit {
     pub context: Context,
     key: EncodingKey,
+    keys: JwkSet,
     /// The consumer of the role that is served.
     pub(crate) consumer: Option<Consumer>,
     /// New connections to it.
@@ -67,7 +68,9 @@ impl Kit {
         let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("the key is an EC key");
         jwk.common.key_id = Some("test".to_owned());
         let verifier = Verifier::new(ISSUER, AUDIENCE);
-        verifier.set_keys(&JwkSet { keys: vec![jwk] });
+        let keys = JwkSet { keys: vec![jwk] };
+        verifier.set_keys(&keys);
+        verifier.set_revoked(Revoked::default());
         let start = OffsetDateTime::from_unix_timestamp(1_767_225_600).expect("a date");
         let context = Context {
             clock: Clock::fixed(start),
@@ -77,7 +80,7 @@ impl Kit {
             descriptors: contracts::DESCRIPTORS,
             tasks: TaskTracker::new(),
         };
-        Self { context, key, consumer: None, open: None }
+        Self { context, key, keys, consumer: None, open: None }
     }
 
     /// The real server, all its layers included, at the other end of a pipe from the edge.
@@ -109,26 +112,48 @@ impl Kit {
 
     /// A request of a signed-in customer.
     pub fn customer<T>(&self, user_id: Uuid, message: T) -> Request<T> {
-        self.signed(user_id, RoleClaim::Customer, message)
+        self.session(user_id, session_of(user_id), message)
+    }
+
+    /// A request of a customer with this session.
+    pub fn session<T>(&self, user_id: Uuid, session_id: Uuid, message: T) -> Request<T> {
+        with_token(&self.token(user_id, session_id), message)
     }
 
     /// A request of an operator.
     pub fn operator<T>(&self, message: T) -> Request<T> {
-        self.signed(OPERATOR, RoleClaim::Operator, message)
+        with_token(&self.sign(OPERATOR, session_of(OPERATOR), RoleClaim::Operator), message)
     }
 
-    fn signed<T>(&self, sub: Uuid, role: RoleClaim, message: T) -> Request<T> {
+    /// The keys of access tokens, as the user service publishes them.
+    pub fn keys(&self) -> JwkSet {
+        self.keys.clone()
+    }
+
+    /// An access token of a customer.
+    pub fn token(&self, user_id: Uuid, session_id: Uuid) -> String {
+        self.sign(user_id, session_id, RoleClaim::Customer)
+    }
+
+    fn sign(&self, sub: Uuid, sid: Uuid, role: RoleClaim) -> String {
         // Tokens are checked against the system's clock.
         let iat = OffsetDateTime::now_utc().unix_timestamp();
         let (iss, aud) = (ISSUER.to_owned(), AUDIENCE.to_owned());
-        let claims = Claims { sub, sid: Uuid::from_u128(sub.as_u128() ^ 1), role, iss, aud, iat, exp: iat + 300 };
+        let claims = Claims { sub, sid, role, iss, aud, iat, exp: iat + 300 };
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some("at+jwt".to_owned());
         header.kid = Some("test".to_owned());
-        let token = jsonwebtoken::encode(&header, &claims, &self.key).expect("claims can be signed");
-        let mut request = Request::new(message);
-        let bearer = format!("Bearer {token}").parse().expect("a token is visible text");
-        request.metadata_mut().insert("authorization", bearer);
-        request
+        jsonwebtoken::encode(&header, &claims, &self.key).expect("claims can be signed")
     }
+}
+
+fn session_of(user_id: Uuid) -> Uuid {
+    Uuid::from_u128(user_id.as_u128() ^ 1)
+}
+
+fn with_token<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let bearer = format!("Bearer {token}").parse().expect("a token is visible text");
+    request.metadata_mut().insert("authorization", bearer);
+    request
 }

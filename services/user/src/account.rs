@@ -18,6 +18,11 @@ pub(crate) struct Account {
     pub(crate) display_name: String,
     pub(crate) role: Role,
     pub(crate) version: i64,
+    pub(crate) disabled_at: Option<OffsetDateTime>,
+    /// How often its password was replaced.
+    pub(crate) password_version: i64,
+    /// When its owner proved that the address is theirs.
+    pub(crate) verified_at: Option<OffsetDateTime>,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
 }
@@ -59,7 +64,47 @@ pub(crate) fn parse_id(text: &str, caller: &Caller) -> Result<UserId, Error> {
     UserId::parse(text).ok_or(Error::UserNotFound)
 }
 
+/// What a password is verified against.
+pub(crate) struct KnownPassword {
+    pub(crate) hash: String,
+    /// See [`Account::password_version`].
+    pub(crate) version: i64,
+    pub(crate) email: String,
+    pub(crate) display_name: String,
+}
+
+pub(crate) async fn find_password(
+    db: &mut PgConnection,
+    user_id: UserId,
+    owner: Owner,
+) -> Result<Option<KnownPassword>, Unexpected> {
+    let password = sqlx::query_as!(
+        KnownPassword,
+        "select password_hash as hash, password_version as version, email, display_name
+         from account where user_id = $1 and ($2::uuid is null or user_id = $2)",
+        user_id as UserId,
+        owner.filter(),
+    );
+    Ok(password.fetch_optional(db).await?)
+}
+
 impl Account {
+    /// A new account of a customer or an operator.
+    pub(crate) fn new(user_id: UserId, email: String, display_name: String, role: Role, now: OffsetDateTime) -> Self {
+        Self {
+            user_id,
+            email,
+            display_name,
+            role,
+            version: 1,
+            disabled_at: None,
+            password_version: 1,
+            verified_at: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
     /// Customers are inserted by RegisterUser, operators by the administrator's command.
     pub(crate) async fn insert(&self, db: &mut PgConnection, password_hash: &str) -> Result<(), Unexpected> {
         sqlx::query!(
@@ -83,7 +128,8 @@ impl Account {
     pub(crate) async fn find(db: &mut PgConnection, user_id: UserId, owner: Owner) -> Result<Option<Self>, Unexpected> {
         let account = sqlx::query_as!(
             Self,
-            r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, created_at, updated_at
+            r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, disabled_at,
+                 password_version, verified_at, created_at, updated_at
                from account where user_id = $1 and ($2::uuid is null or user_id = $2)"#,
             user_id as UserId,
             owner.filter(),
@@ -94,7 +140,8 @@ impl Account {
     pub(crate) async fn lock(db: &mut PgConnection, user_id: UserId, owner: Owner) -> Result<Option<Self>, Unexpected> {
         let account = sqlx::query_as!(
             Self,
-            r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, created_at, updated_at
+            r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, disabled_at,
+                 password_version, verified_at, created_at, updated_at
                from account where user_id = $1 and ($2::uuid is null or user_id = $2) for update"#,
             user_id as UserId,
             owner.filter(),
@@ -106,11 +153,56 @@ impl Account {
         self.version += 1;
         self.updated_at = now;
         sqlx::query!(
-            "update account set display_name = $2, version = $3, updated_at = $4 where user_id = $1",
+            "update account set display_name = $2, version = $3, disabled_at = $4, verified_at = $5, updated_at = $6
+             where user_id = $1",
             self.user_id as UserId,
             self.display_name,
             self.version,
+            self.disabled_at,
+            self.verified_at,
             self.updated_at,
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+
+    /// Replaces the password: a login that has verified the former one is refused from now on.
+    pub(crate) async fn set_password(&mut self, db: &mut PgConnection, password_hash: &str) -> Result<(), Unexpected> {
+        self.password_version += 1;
+        sqlx::query!(
+            "update account set password_hash = $2, password_version = $3 where user_id = $1",
+            self.user_id as UserId,
+            password_hash,
+            self.password_version,
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+
+    /// Records that the address is its owner's.
+    pub(crate) async fn verify(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), Unexpected> {
+        if self.verified_at.is_none() {
+            self.verified_at = Some(now);
+            self.save(db, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the row and all that belongs to it; what stays is how many events there are.
+    pub(crate) async fn erase(
+        &self,
+        db: &mut PgConnection,
+        event_version: i64,
+        now: OffsetDateTime,
+    ) -> Result<(), Unexpected> {
+        sqlx::query!(
+            "with gone as (delete from account where user_id = $1)
+             insert into erased_account (user_id, event_version, erased_at) values ($1, $2, $3)",
+            self.user_id as UserId,
+            event_version,
+            now,
         )
         .execute(db)
         .await?;
@@ -126,6 +218,8 @@ impl Account {
             create_time: Some(timestamp(self.created_at)),
             update_time: Some(timestamp(self.updated_at)),
             etag: etag(self.version),
+            disable_time: self.disabled_at.map(timestamp),
+            email_verify_time: self.verified_at.map(timestamp),
         }
     }
 }

@@ -11,6 +11,22 @@ pub(crate) enum Error {
     EmailTaken,
     #[error("the e-mail address or the password is wrong")]
     CredentialsInvalid,
+    #[error("the current password is not this one")]
+    PasswordWrong,
+    #[error("must not be so easy to guess: use words that do not belong together")]
+    PasswordCommon { field: &'static str },
+    #[error("the link was used or has expired, or was not made here")]
+    MailTokenInvalid,
+    #[error("there is no such mail to send any more")]
+    MailRequestNotFound,
+    #[error("the account is disabled")]
+    UserDisabled,
+    #[error("the refresh token is unknown, or its session has ended")]
+    RefreshTokenInvalid,
+    #[error("the refresh token was used before; its session was ended")]
+    RefreshTokenReused,
+    #[error("there is no such session")]
+    SessionNotFound,
     #[error("too many passwords are being checked; try again")]
     PasswordChecksBusy,
     #[error(transparent)]
@@ -26,6 +42,14 @@ impl Explain for Error {
             Self::UserNotFound => Refusal::new(Code::NotFound, "USER_NOT_FOUND", text),
             Self::EmailTaken => Refusal::new(Code::AlreadyExists, "EMAIL_TAKEN", &text).field("email", text),
             Self::CredentialsInvalid => Refusal::new(Code::Unauthenticated, "CREDENTIALS_INVALID", text),
+            Self::PasswordWrong => Refusal::invalid("PASSWORD_WRONG", ["current_password"], text),
+            Self::PasswordCommon { field } => Refusal::invalid("PASSWORD_COMMON", [field], text),
+            Self::MailTokenInvalid => Refusal::invalid("MAIL_TOKEN_INVALID", ["token"], text),
+            Self::MailRequestNotFound => Refusal::new(Code::NotFound, "MAIL_REQUEST_NOT_FOUND", text),
+            Self::UserDisabled => Refusal::new(Code::PermissionDenied, "USER_DISABLED", text),
+            Self::RefreshTokenInvalid => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_INVALID", text),
+            Self::RefreshTokenReused => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_REUSED", text),
+            Self::SessionNotFound => Refusal::new(Code::NotFound, "SESSION_NOT_FOUND", text),
             Self::PasswordChecksBusy => Refusal::new(Code::ResourceExhausted, "PASSWORD_CHECKS_BUSY", text)
                 .retry_after(Duration::from_millis(500)),
             Self::Chassis(error) => return error.explain(),

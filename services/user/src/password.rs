@@ -1,13 +1,17 @@
 //! Passwords, hashed with argon2id (19 MiB, two passes) on a few threads of their own: logins wait in a
 //! bounded queue, and are refused when it is full. What is hashed is an OpaqueString of RFC 8265, so that it does not matter how a
 //! keyboard writes a letter.
+//!
+//! A new password has at least 15 characters, of any kinds, and must not be easy to guess, as zxcvbn estimates it. Lists of common
+//! passwords would refuse almost none of that length: what people choose are common words twice, rows of keys, and their own
+//! name, which zxcvbn takes apart.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Argon2, Params};
 use chassis::Unexpected;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -17,6 +21,9 @@ use crate::error::Error;
 
 /// In characters, once normalized.
 const LENGTH: RangeInclusive<usize> = 15..=128;
+/// A password that is found in fewer guesses, as powers of ten, is refused. An attacker who has the hashes makes some hundred
+/// guesses per second and machine, see the parameters above; one who has not is limited much more.
+const MIN_GUESSES_LOG10: f64 = 10.0;
 /// How many may wait for each slot.
 const QUEUE: usize = 50;
 
@@ -24,6 +31,38 @@ const QUEUE: usize = 50;
 /// one. It is fixed, so that not even the first check takes longer.
 pub(crate) const NO_PASSWORD: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdCEhIQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// A new password, before it is hashed.
+pub(crate) struct NewPassword {
+    text: String,
+    /// The field of the request that has it.
+    field: &'static str,
+    /// What an attacker knows of the account: its address and name.
+    known: Vec<String>,
+}
+
+impl NewPassword {
+    /// Normalizes it and checks its length; [`Passwords::hash_new`] checks the rest.
+    pub(crate) fn parse(text: &str, field: &'static str) -> Result<Self, chassis::Error> {
+        let text = prepare(text).map_err(|why| chassis::Error::field(field, why))?;
+        Ok(Self { text, field, known: vec![] })
+    }
+
+    /// Of an account with this address and name.
+    pub(crate) fn of(self, email: &str, display_name: &str) -> Self {
+        let parts = email.split(['@', '.', '+', '-', '_']).chain(display_name.split_whitespace());
+        let known = parts.filter(|part| part.chars().count() > 2).take(10).map(str::to_owned).collect();
+        Self { known, ..self }
+    }
+}
+
+/// Estimated on the beginning: what is hard to guess there is hard to guess as a whole. The estimate of 32 characters takes less
+/// than a millisecond, and at most about as long as a hash; that of 128 would take four times as long as one.
+fn is_common(password: &str, known: &[String]) -> bool {
+    let known: Vec<&str> = known.iter().map(String::as_str).chain(["souk"]).collect();
+    let beginning: String = password.chars().take(32).collect();
+    zxcvbn::zxcvbn(&beginning, &known).guesses_log10() < MIN_GUESSES_LOG10
+}
 
 /// A new password as it is hashed, or what is wrong with it.
 pub(crate) fn prepare(password: &str) -> Result<String, &'static str> {
@@ -49,6 +88,12 @@ fn spellings(password: String) -> Vec<String> {
     if normalized == password { vec![password] } else { vec![normalized, password] }
 }
 
+/// The password was right.
+pub(crate) struct Right {
+    /// To be stored instead of the present one.
+    pub(crate) better_hash: Option<String>,
+}
+
 pub(crate) struct Passwords {
     slots: Arc<Semaphore>,
     queue: Semaphore,
@@ -59,18 +104,37 @@ impl Passwords {
         Self { slots: Arc::new(Semaphore::new(slots)), queue: Semaphore::new(slots * QUEUE) }
     }
 
-    pub(crate) async fn hash(&self, password: String, deadline: Instant) -> Result<String, Error> {
-        Ok(self.run(deadline, move || hash_now(&password)).await??)
+    /// Refuses a password that is easy to guess.
+    pub(crate) async fn hash_new(&self, password: NewPassword, deadline: Instant) -> Result<String, Error> {
+        self.run(deadline, move || {
+            let NewPassword { text, field, known } = password;
+            if is_common(&text, &known) { Err(Error::PasswordCommon { field }) } else { Ok(hash_now(&text)?) }
+        })
+        .await?
     }
 
     /// Whether it is the password of this hash.
     pub(crate) async fn verify(&self, password: String, hash: String, deadline: Instant) -> Result<bool, Error> {
-        let verified = self.run(deadline, move || {
+        Ok(self.check(password, hash, deadline).await?.is_some())
+    }
+
+    /// The same, and for a right password whose hash has weaker parameters than today's, or another spelling, a new hash.
+    pub(crate) async fn check(
+        &self,
+        password: String,
+        hash: String,
+        deadline: Instant,
+    ) -> Result<Option<Right>, Error> {
+        let checked = self.run(deadline, move || {
             let hash = PasswordHash::new(&hash).map_err(|error| broken("a stored password hash", error))?;
-            let fits = |spelling: String| Argon2::default().verify_password(spelling.as_bytes(), &hash).is_ok();
-            Ok::<_, Unexpected>(spellings(password).into_iter().any(fits))
+            let fits = |spelling: &String| Argon2::default().verify_password(spelling.as_bytes(), &hash).is_ok();
+            let normalized = normalize(&password);
+            let Some(spelling) = spellings(password).into_iter().find(fits) else { return Ok(None) };
+            let is_current = spelling == normalized && !is_weak(&hash);
+            let better_hash = if is_current { None } else { Some(hash_now(&normalized)?) };
+            Ok::<_, Unexpected>(Some(Right { better_hash }))
         });
-        Ok(verified.await??)
+        Ok(checked.await??)
     }
 
     /// A caller that leaves gives up its place in the queue, and nothing is hashed for it.
@@ -92,9 +156,17 @@ impl Passwords {
     }
 }
 
-fn hash_now(password: &str) -> Result<String, Unexpected> {
+pub(crate) fn hash_now(password: &str) -> Result<String, Unexpected> {
     let hash = Argon2::default().hash_password(password.as_bytes());
     Ok(hash.map_err(|error| broken("hashing a password", error))?.to_string())
+}
+
+/// Whether its parameters are weaker than those of a new hash.
+fn is_weak(hash: &PasswordHash) -> bool {
+    let (today, algorithm) = (Params::default(), argon2::Algorithm::default().ident());
+    Params::try_from(hash).map_or(true, |then| {
+        hash.algorithm != algorithm || then.m_cost() < today.m_cost() || then.t_cost() < today.t_cost()
+    })
 }
 
 fn broken(what: &str, error: impl std::fmt::Display) -> Unexpected {
@@ -126,12 +198,55 @@ mod tests {
         }
     }
 
+    fn refused(text: &str) -> bool {
+        is_common(text, &["lovelace".to_owned(), "ada".to_owned()])
+    }
+
+    #[test]
+    fn common_passwords_are_refused_and_long_phrases_are_not() {
+        for common in [
+            "passwordpassword",
+            "password1234567",
+            "123456789012345",
+            "aaaaaaaaaaaaaaaa",
+            "qwertyuiopasdfgh",
+            "iloveyouiloveyou",
+            "letmeinletmeinletmein",
+            "lovelacelovelace",
+            "soukadalovelace",
+            "P@ssw0rdP@ssw0rd",
+            &"password".repeat(16),
+        ] {
+            assert!(prepare(common).is_ok() && refused(common), "{common}");
+        }
+        for good in [
+            "correct horse battery",
+            "another long password",
+            "caf\u{e9} au lait, bitte",
+            "e3b0c44298fc1c149afbf4c8996fb924",
+            "\u{6f22}\u{5b57}\u{304b}\u{306a}\u{4ea4}\u{3058}\u{308a}\u{6587}\u{3067}\u{3059}\u{3088}\u{306d}\u{305d}\u{3046}\u{3060}",
+        ] {
+            assert!(prepare(good).is_ok() && !refused(good), "{good}");
+        }
+    }
+
+    #[test]
+    fn hashes_with_weaker_parameters_are_replaced() {
+        let is_weak_text = |hash: &str| is_weak(&PasswordHash::new(hash).expect("a hash"));
+        assert!(!is_weak_text(NO_PASSWORD) && !is_weak_text(&hash_now("correct horse battery").expect("hashed")));
+        for (today, then) in [("m=19456", "m=8192"), ("t=2", "t=1"), ("argon2id", "argon2i")] {
+            assert!(is_weak_text(&NO_PASSWORD.replace(today, then)), "{then}");
+        }
+        assert!(!is_weak_text(&NO_PASSWORD.replace("m=19456", "m=65536")), "stronger ones stay");
+    }
+
     #[tokio::test]
     async fn a_caller_that_leaves_gives_up_its_place_in_the_queue() {
         let passwords = Passwords::new(1);
         let busy = passwords.slots.clone().acquire_owned().await.expect("a slot");
+        let password = NewPassword::parse("correct horse battery", "password").expect("long enough");
         let soon = Instant::now() + Duration::from_millis(20);
-        let left = passwords.hash("correct horse battery".to_owned(), soon).await.expect_err("the only slot is busy");
+        let left = passwords.hash_new(password, soon).await.expect_err("the only slot is busy");
         assert!(matches!(left, Error::Chassis(chassis::Error::DeadlineExceeded)), "{left:?}");
         assert_eq!(passwords.queue.available_permits(), QUEUE);
         drop(busy);

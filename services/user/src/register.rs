@@ -9,7 +9,8 @@ use contracts::souk::user::v1::{RegisterUserRequest, RegisterUserResponse};
 
 use crate::account::{Account, Role, UserId};
 use crate::error::Error;
-use crate::password;
+use crate::mail::{self, Purpose};
+use crate::password::NewPassword;
 use crate::service::Service;
 
 pub(crate) async fn register(
@@ -17,33 +18,33 @@ pub(crate) async fn register(
     caller: &Caller,
     mut request: RegisterUserRequest,
 ) -> Result<RegisterUserResponse, Error> {
-    let invalid = |field: &str, description| chassis::Error::field(field, description);
-    let password = password::prepare(&std::mem::take(&mut request.password)).map_err(|it| invalid("password", it))?;
-    request.email = email::normalize(&request.email).map_err(|it| invalid("email", it))?;
+    let password = NewPassword::parse(&std::mem::take(&mut request.password), "password")?;
+    request.email = email::normalize(&request.email).map_err(|it| chassis::Error::field("email", it))?;
     let key = caller.take_key(&mut request.request_id)?.about(&request.email);
     if let Some(response) = idempotency::replay(&service.db, caller, &key, &request).await? {
         return Ok(response);
     }
-    let password_hash = service.passwords.hash(password, caller.deadline).await?;
+    let password = password.of(&request.email, &request.display_name);
+    let password_hash = service.passwords.hash_new(password, caller.deadline).await?;
 
     let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
         Begun::Fresh(tx) => tx,
         Begun::Replay(response) => return Ok(response),
     };
-    let now = service.clock.now();
-    let account = Account {
-        user_id: UserId::new(service.clock.new_id()),
-        email: request.email,
-        display_name: request.display_name,
-        role: Role::Customer,
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    };
+    let account = Account::new(
+        UserId::new(service.clock.new_id()),
+        request.email,
+        request.display_name,
+        Role::Customer,
+        service.clock.now(),
+    );
     let inserted = account.insert(&mut tx, &password_hash).await;
     inserted.map_err(on_constraint("account_email", Error::EmailTaken))?;
 
+    let mail = mail::request(service, &mut tx, account.user_id, Purpose::VerifyEmail, caller.actor()).await?;
     let response = RegisterUserResponse { user: Some(account.to_proto()) };
     tx.commit(&response).await?;
+    service.published.wake();
+    service.links.print(mail, Purpose::VerifyEmail);
     Ok(response)
 }

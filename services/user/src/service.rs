@@ -3,13 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{Clock, Context, Job, Role};
+use chassis::event::Wake;
+use chassis::{Clock, Context, Job, Role, Unexpected};
 use contracts::souk::user::v1::session_service_server::SessionServiceServer;
 use contracts::souk::user::v1::user_service_server::UserServiceServer;
 use sqlx::PgPool;
+use time::OffsetDateTime;
 
+use crate::account;
+use crate::mail::Links;
 use crate::password::Passwords;
-use crate::session;
+use crate::prune::prune;
+use crate::reset_password;
+use crate::revocation;
+use crate::session::{Limits, Session};
 use crate::signing::{self, Signer};
 
 pub(crate) struct Service {
@@ -17,13 +24,39 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     pub(crate) passwords: Passwords,
     pub(crate) signer: Signer,
+    pub(crate) sessions: Limits,
+    pub(crate) links: Links,
+    /// Wakes the relay of the outbox.
+    pub(crate) published: Wake,
+    /// Wakes the job that handles requests to reset a password.
+    pub(crate) reset_requested: Wake,
+}
+
+impl Service {
+    /// An access token of a session, and when it expires: not after the session's end.
+    pub(crate) async fn sign(
+        &self,
+        session: &Session,
+        role: account::Role,
+        now: OffsetDateTime,
+    ) -> Result<(String, OffsetDateTime), Unexpected> {
+        let expires = (now + signing::LIFETIME).min(self.sessions.end_of(session));
+        let subject = (session.user_id, session.session_id, role);
+        let token = self.signer.sign(&self.db, subject, now, expires).await?;
+        Ok((token, expires))
+    }
 }
 
 pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
+    let resets = Job::new("user.reset_requests", Duration::from_secs(1), service, reset_password::handle_request);
     Role::new(roster::USER, context)
         .database(&service.db, &service.clock)
         .serve(UserServiceServer::from_arc(service.clone()))
         .serve(SessionServiceServer::from_arc(service.clone()))
-        .admin(signing::pages(&service.signer))
-        .job(Job::new("user.delete_old_sessions", Duration::from_secs(60), service, session::delete_old))
+        .publish(&service.db, &service.published)
+        .admin(signing::pages(service))
+        .admin(revocation::pages(service))
+        .job(Job::new("user.signing_keys", signing::READ_EVERY, service, signing::refresh))
+        .job(resets.woken_by(service.reset_requested.clone()))
+        .job(Job::new("user.prune", Duration::from_secs(60), service, prune))
 }

@@ -1,69 +1,175 @@
-//! Sign in. An unknown e-mail address and a wrong password get the same response, after the same time.
+//! The aggregate: what a session is, how long it lasts, and how its refresh tokens are stored.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chassis::{Caller, Did, Unexpected, timestamp};
-use contracts::email;
-use contracts::souk::user::v1::{CreateSessionRequest, CreateSessionResponse, Session};
-use sha2::{Digest, Sha256};
+use chassis::{Id, Owner, Unexpected, timestamp};
+use contracts::souk::user::v1 as proto;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use crate::account::{Role, UserId};
-use crate::error::Error;
-use crate::password::NO_PASSWORD;
-use crate::service::Service;
+use crate::refresh_token::RefreshToken;
 
-/// How long a session is kept. Its access token expires after minutes, and nothing reads the session later yet.
-pub(crate) const KEPT: time::Duration = time::Duration::days(30);
+pub(crate) type SessionId = Id<Session>;
 
-pub(crate) async fn create(
-    service: &Service,
-    caller: &Caller,
-    request: CreateSessionRequest,
-) -> Result<CreateSessionResponse, Error> {
-    // Addresses that were registered before today's checks can still sign in.
-    let email = email::normalize(&request.email).unwrap_or_else(|_| request.email.to_lowercase());
-    let account = sqlx::query!(
-        r#"select user_id as "user_id: UserId", role as "role: Role", password_hash from account where email = $1"#,
-        email,
-    )
-    .fetch_optional(&service.db)
-    .await?;
-    let hash = account.as_ref().map_or(NO_PASSWORD, |account| &account.password_hash).to_owned();
-    let is_correct = service.passwords.verify(request.password, hash, caller.deadline).await?;
-    let account = account.filter(|_| is_correct).ok_or(Error::CredentialsInvalid)?;
+/// For how long a used refresh token is answered with the same successor.
+pub(crate) const REPEATABLE: Duration = Duration::from_secs(30);
 
-    let (session_id, now) = (service.clock.new_id(), service.clock.now());
-    let refresh_token = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    sqlx::query!(
-        "insert into session (session_id, user_id, refresh_hash, created_at) values ($1, $2, $3, $4)",
-        session_id,
-        account.user_id as UserId,
-        Sha256::digest(&refresh_token).to_vec(),
-        now,
-    )
-    .execute(&service.db)
-    .await?;
-
-    let (access_token, expires) = service.signer.sign(account.user_id, session_id, account.role, now)?;
-    Ok(CreateSessionResponse {
-        access_token,
-        expire_time: Some(timestamp(expires)),
-        refresh_token,
-        session: Some(Session { session_id: session_id.to_string(), create_time: Some(timestamp(now)) }),
-    })
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Session {
+    pub(crate) session_id: SessionId,
+    pub(crate) user_id: UserId,
+    pub(crate) device: String,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) used_at: OffsetDateTime,
 }
 
-/// Deletes one batch of sessions that are too old, except those that another replica is deleting. Their ids sort by time, so that
-/// no other index is needed.
-pub(crate) async fn delete_old(service: Arc<Service>) -> Result<Did, Unexpected> {
-    let now = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&service.db).await?;
-    let oldest = (now - KEPT).unix_timestamp().unsigned_abs() * 1_000;
-    let done = sqlx::query!(
-        "delete from session where session_id in
-           (select session_id from session where session_id < $1 order by session_id limit 1000 for update skip locked)",
-        uuid::Builder::from_unix_timestamp_millis(oldest, &[0; 10]).into_uuid(),
+/// How long sessions last, and how many a user has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Since a session was last used.
+    pub(crate) idle: Duration,
+    /// Since it was created.
+    pub(crate) lifetime: Duration,
+    pub(crate) per_user: u16,
+}
+
+impl Limits {
+    /// When a session ends if it is not used again.
+    pub(crate) fn end_of(&self, session: &Session) -> OffsetDateTime {
+        (session.created_at + self.lifetime).min(session.used_at + self.idle)
+    }
+}
+
+/// What refreshing needs to know of a session.
+pub(crate) struct Family {
+    pub(crate) session: Session,
+    pub(crate) role: Role,
+    /// Of the token that is valid.
+    pub(crate) refresh_hash: Vec<u8>,
+}
+
+impl Session {
+    pub(crate) async fn insert(&self, db: &mut PgConnection, token: &RefreshToken) -> Result<(), Unexpected> {
+        sqlx::query!(
+            "insert into session (session_id, user_id, family_hash, refresh_hash, device, created_at, used_at)
+             values ($1, $2, $3, $4, $5, $6, $7)",
+            self.session_id as SessionId,
+            self.user_id as UserId,
+            token.family_hash(),
+            token.hash(),
+            self.device,
+            self.created_at,
+            self.used_at,
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+
+    /// The session to whose family the token belongs. Until the transaction ends, no other call exchanges its tokens.
+    pub(crate) async fn lock_family(db: &mut PgConnection, token: &RefreshToken) -> Result<Option<Family>, Unexpected> {
+        let row = sqlx::query!(
+            r#"select session_id as "session_id: SessionId", user_id as "user_id: UserId", device, session.created_at,
+                 used_at, refresh_hash, role as "role: Role"
+               from session join account using (user_id) where family_hash = $1 for no key update of session"#,
+            token.family_hash(),
+        );
+        Ok(row.fetch_optional(db).await?.map(|row| Family {
+            session: Self {
+                session_id: row.session_id,
+                user_id: row.user_id,
+                device: row.device,
+                created_at: row.created_at,
+                used_at: row.used_at,
+            },
+            role: row.role,
+            refresh_hash: row.refresh_hash,
+        }))
+    }
+
+    /// Ownership is in the query: somebody else's session is not there.
+    pub(crate) async fn lock(
+        db: &mut PgConnection,
+        session_id: SessionId,
+        owner: Owner,
+    ) -> Result<Option<SessionId>, Unexpected> {
+        let found = sqlx::query_scalar!(
+            r#"select session_id as "session_id: SessionId" from session
+               where session_id = $1 and ($2::uuid is null or user_id = $2) for update"#,
+            session_id as SessionId,
+            owner.filter(),
+        );
+        Ok(found.fetch_optional(db).await?)
+    }
+
+    /// Exchanges `used`, the valid token, for `successor`. Used tokens that are not answered any more are deleted.
+    pub(crate) async fn rotate(
+        &mut self,
+        db: &mut PgConnection,
+        used: &RefreshToken,
+        successor: &RefreshToken,
+        now: OffsetDateTime,
+    ) -> Result<(), Unexpected> {
+        self.used_at = now;
+        sqlx::query!(
+            "with used as (
+               insert into session_used (token_hash, session_id, sealed_successor, used_at) values ($2, $1, $3, $4)
+             ), forgotten as (
+               delete from session_used where session_id = $1 and used_at <= $5
+             )
+             update session set refresh_hash = $6, used_at = $4 where session_id = $1",
+            self.session_id as SessionId,
+            used.hash(),
+            used.seal(successor),
+            now,
+            now - REPEATABLE,
+            successor.hash(),
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+
+    /// The successor of a token that was used a moment ago.
+    pub(crate) async fn find_successor(
+        &self,
+        db: &mut PgConnection,
+        used: &RefreshToken,
+        now: OffsetDateTime,
+    ) -> Result<Option<RefreshToken>, Unexpected> {
+        let sealed = sqlx::query_scalar!(
+            "select sealed_successor from session_used where token_hash = $1 and session_id = $2 and used_at > $3",
+            used.hash(),
+            self.session_id as SessionId,
+            now - REPEATABLE,
+        );
+        Ok(sealed.fetch_optional(db).await?.and_then(|sealed| used.unseal(&sealed)))
+    }
+
+    pub(crate) fn to_proto(&self, limits: &Limits, current: Option<SessionId>) -> proto::Session {
+        proto::Session {
+            session_id: self.session_id.to_string(),
+            create_time: Some(timestamp(self.created_at)),
+            last_use_time: Some(timestamp(self.used_at)),
+            expire_time: Some(timestamp(limits.end_of(self))),
+            device: self.device.clone(),
+            current: current == Some(self.session_id),
+        }
+    }
+}
+
+/// The sessions of a user beyond the `keep` that were used last.
+pub(crate) async fn least_used(
+    db: &mut PgConnection,
+    user_id: UserId,
+    keep: i64,
+) -> Result<Vec<SessionId>, Unexpected> {
+    let ids = sqlx::query_scalar!(
+        r#"select session_id as "session_id: SessionId" from session where user_id = $1
+           order by used_at desc, session_id desc offset $2"#,
+        user_id as UserId,
+        keep,
     );
-    Ok(Did::any(done.execute(&service.db).await?.rows_affected()))
+    Ok(ids.fetch_all(db).await?)
 }

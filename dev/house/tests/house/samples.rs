@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use contracts::souk::inventory::v1::InventoryEvent;
 use contracts::souk::order::v1::OrderEvent;
 use contracts::souk::payment::v1::PaymentEvent;
+use contracts::souk::user::v1::UserEvent;
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 
@@ -47,6 +48,8 @@ fn read(envelope: &MessageDescriptor, bytes: &[u8]) -> DynamicMessage {
         through::<InventoryEvent>(bytes)
     } else if name == PaymentEvent::full_name() {
         through::<PaymentEvent>(bytes)
+    } else if name == UserEvent::full_name() {
+        through::<UserEvent>(bytes)
     } else {
         panic!("add the struct of {name} here");
     };

@@ -311,6 +311,10 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
     let both = |port: &dyn Fn(u16) -> u16| format!("{},{}", local(port(1)), local(port(2)));
     let mut all = vec![
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.edge()))),
+        (
+            "SOUK_REVOKED_URLS".to_owned(),
+            [1, 2].map(|it| format!("http://{}/internal/revoked", local(ports.admin_of(roster::USER, it)))).join(","),
+        ),
         ("EDGE_JWKS_ENDPOINTS".to_owned(), both(&|replica| ports.admin_of(roster::USER, replica))),
         ("PAYMENT_PROVIDER_TIMEOUT".to_owned(), "4s".to_owned()),
         ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),

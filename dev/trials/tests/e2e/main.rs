@@ -12,6 +12,7 @@ mod orders;
 mod pressure;
 mod reflection;
 mod replay;
+mod sessions;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};

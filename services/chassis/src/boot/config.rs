@@ -28,6 +28,14 @@ pub struct Common {
     /// The URL of the public keys of access tokens.
     #[arg(default_value = "http://127.0.0.1:9100/.well-known/jwks.json", value_parser = parse_http_url)]
     pub jwks_url: String,
+    /// The URLs of the list of revoked sessions, comma-separated: one of the user service, or one for each of its replicas. The
+    /// first that responds is used.
+    #[arg(
+        default_value = "http://127.0.0.1:9100/internal/revoked",
+        value_delimiter = ',',
+        value_parser = parse_http_url
+    )]
+    pub revoked_urls: Vec<String>,
     /// The address of health, metrics and keys: one port per process.
     #[arg(default_value = "127.0.0.1:9100")]
     pub admin_listen: SocketAddr,

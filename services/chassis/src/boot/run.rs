@@ -40,7 +40,7 @@ pub enum BootError {
     TooSlow,
 }
 
-/// How long a role waits for the keys of access tokens before it serves without them.
+/// How long a role waits until it can verify access tokens before it serves without them.
 const KEYS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Runs roles until a signal. All listeners are bound before anything starts.
@@ -60,10 +60,11 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
 
     let (mut servers, mut workers, mut watches) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     let mut reporters = Vec::new();
-    let verifier = context.verifier.clone().poll(config.jwks_url.clone(), stop_working.clone());
+    let verifier = context.verifier.clone();
+    let verifier = verifier.poll(config.jwks_url.clone(), config.revoked_urls.clone(), stop_working.clone());
     workers.spawn(async move {
         verifier.await;
-        "the polling of keys"
+        "the polling of keys and revoked sessions"
     });
     let certificates = context.certificates.clone().follow(stop_working.clone());
     workers.spawn(async move {
@@ -72,7 +73,7 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
     });
     // Calls wait in the listeners' queues meanwhile, instead of failing with KEYS_UNAVAILABLE.
     if tokio::time::timeout(KEYS_WITHIN, context.verifier.ready()).await.is_err() {
-        tracing::warn!("the keys of access tokens are not known yet; only public methods are served until they are");
+        tracing::warn!("access tokens cannot be verified yet; only public methods are served until they can");
     }
     for (mut role, listener) in roles.into_iter().zip(listeners) {
         let certificate = context.certificates.of(role.name).map_err(BootError::Certificate)?;

@@ -61,6 +61,14 @@ impl Caller {
         }
     }
 
+    /// The session of the signed-in user.
+    pub fn session_id(&self) -> Result<Uuid, Error> {
+        match &self.identity {
+            Identity::Customer { session_id, .. } | Identity::Operator { session_id, .. } => Ok(*session_id),
+            Identity::Anonymous | Identity::Service { .. } => Err(Error::PermissionDenied),
+        }
+    }
+
     /// A customer may access their own rows, an operator those of anybody.
     pub fn owner(&self) -> Result<Owner, Error> {
         match &self.identity {

@@ -109,6 +109,8 @@ pub enum Error {
     TokenRequired,
     #[error("the access token is not valid: {0}")]
     TokenInvalid(&'static str),
+    #[error("the session of the access token has ended")]
+    TokenRevoked,
     #[error("access tokens cannot be verified right now")]
     KeysUnavailable,
     #[error("the caller may not call this method")]
@@ -155,6 +157,7 @@ impl Error {
             Self::EncodingUnsupported => Refusal::new(Code::Unimplemented, "ENCODING_UNSUPPORTED", text),
             Self::TokenRequired => Refusal::new(Code::Unauthenticated, "TOKEN_MISSING", text),
             Self::TokenInvalid(_) => Refusal::new(Code::Unauthenticated, "TOKEN_INVALID", text),
+            Self::TokenRevoked => Refusal::new(Code::Unauthenticated, "TOKEN_REVOKED", text),
             Self::KeysUnavailable => {
                 Refusal::new(Code::Unavailable, "KEYS_UNAVAILABLE", text).retry_after(Duration::from_secs(1))
             }
@@ -260,7 +263,7 @@ impl Refusal {
 /// The challenge of a 401 (RFC 9110, 15.5.2 and RFC 6750, 3), the same at the edge.
 fn challenge(reason: &str) -> &'static str {
     match reason {
-        "TOKEN_INVALID" => "Bearer realm=\"souk\", error=\"invalid_token\"",
+        "TOKEN_INVALID" | "TOKEN_REVOKED" => "Bearer realm=\"souk\", error=\"invalid_token\"",
         _ => "Bearer realm=\"souk\"",
     }
 }

@@ -23,7 +23,7 @@ pub const KEPT: time::Duration = time::Duration::days(7);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     text: String,
-    subject: Option<[u8; 32]>,
+    subject: Option<String>,
 }
 
 impl Key {
@@ -39,7 +39,7 @@ impl Key {
     /// For calls without a token, which have no caller: the key belongs to the subject of the call, such as the e-mail address to
     /// register. Only its hash is stored.
     pub fn about(self, subject: &str) -> Self {
-        Self { subject: Some(Sha256::digest(subject).into()), ..self }
+        Self { subject: Some(anonymous(subject)), ..self }
     }
 }
 
@@ -71,10 +71,10 @@ struct Slot {
 impl Slot {
     fn new<Q: Message + Name>(caller: &Caller, key: &Key, request: &Q) -> Result<Self, Unexpected> {
         let caller = match &caller.identity {
-            Identity::Anonymous => {
-                let subject = key.subject.map(|hash| format!("anonymous:{}", URL_SAFE_NO_PAD.encode(hash)));
-                subject.ok_or_else(|| Unexpected::Broken("the key of an anonymous call is about nothing".to_owned()))?
-            }
+            Identity::Anonymous => key
+                .subject
+                .clone()
+                .ok_or_else(|| Unexpected::Broken("the key of an anonymous call is about nothing".to_owned()))?,
             Identity::Customer { user_id, .. } | Identity::Operator { user_id, .. } => user_id.to_string(),
             Identity::Service { name } => name.clone(),
         };
@@ -161,6 +161,17 @@ pub async fn delete_old(db: &PgPool) -> Result<u64, Unexpected> {
     .execute(db)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// Deletes the stored responses to calls about a subject, see [`Key::about`].
+pub async fn delete_about(db: &mut PgConnection, subject: &str) -> Result<(), Unexpected> {
+    sqlx::query!("delete from idempotency where caller = $1", anonymous(subject)).execute(db).await?;
+    Ok(())
+}
+
+/// The caller of calls about a subject.
+fn anonymous(subject: &str) -> String {
+    format!("anonymous:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(subject)))
 }
 
 /// Locks the key, and sets the statement timeout of the transaction to the caller's time left.

@@ -1,9 +1,11 @@
-//! Access tokens: JWTs that the user service signs with ES256. They are verified once, and cached until they expire. The keys are
-//! polled from the JWKS; while it is unreachable, the last keys stay. A token is never logged.
+//! Access tokens: JWTs that the user service signs with ES256. They are verified once, and cached until they expire; whether
+//! their session was revoked is looked up each time. The keys and the revoked sessions are polled from the user service; while
+//! it is unreachable, the last ones stay. A token is never logged.
 
-use std::collections::HashMap;
+mod source;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -17,12 +19,13 @@ use uuid::Uuid;
 
 use crate::rpc::caller::Identity;
 use crate::rpc::error::Error;
+use crate::rpc::token::source::Source;
 
 /// How many verified tokens are cached.
 const CACHED: usize = 10_000;
-const POLL: Duration = Duration::from_secs(15);
-const RETRY: Duration = Duration::from_millis(500);
 const MAX_KEYS: usize = 64 << 10;
+/// About 400,000 sessions.
+const MAX_REVOKED: usize = 16 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,11 +55,19 @@ impl Claims {
     }
 }
 
+/// The sessions that ended early and whose access tokens have not expired yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revoked {
+    pub session_ids: Vec<Uuid>,
+}
+
 pub struct Verifier {
     pub issuer: String,
     pub audience: String,
     keys: watch::Sender<Option<Arc<HashMap<String, DecodingKey>>>>,
-    verified: Cache<[u8; 32], (Identity, i64)>,
+    revoked: watch::Sender<Option<HashSet<Uuid>>>,
+    verified: Cache<[u8; 32], (Identity, Uuid, i64)>,
     validation: Validation,
 }
 
@@ -68,7 +79,8 @@ impl Verifier {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.leeway = 5;
         let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
-        Self { issuer, audience, keys: watch::Sender::new(None), verified: Cache::new(CACHED), validation }
+        let (keys, revoked, verified) = (watch::Sender::new(None), watch::Sender::new(None), Cache::new(CACHED));
+        Self { issuer, audience, keys, revoked, verified, validation }
     }
 
     /// Replaces the keys, and clears the cache of verified tokens.
@@ -82,11 +94,26 @@ impl Verifier {
         self.verified.clear();
     }
 
+    /// Replaces the list of revoked sessions.
+    pub fn set_revoked(&self, revoked: Revoked) {
+        self.revoked.send_replace(Some(revoked.session_ids.into_iter().collect()));
+    }
+
     pub fn verify(&self, token: &str) -> Result<Identity, Error> {
+        let (identity, session_id) = self.identify(token)?;
+        match self.revoked.borrow().as_ref() {
+            None => Err(Error::KeysUnavailable),
+            Some(revoked) if revoked.contains(&session_id) => Err(Error::TokenRevoked),
+            Some(_) => Ok(identity),
+        }
+    }
+
+    /// The caller and the session of a valid token, which may have been revoked.
+    fn identify(&self, token: &str) -> Result<(Identity, Uuid), Error> {
         let hash: [u8; 32] = Sha256::digest(token).into();
-        if let Some((identity, expires)) = self.verified.get(&hash) {
+        if let Some((identity, session_id, expires)) = self.verified.get(&hash) {
             if expires > OffsetDateTime::now_utc().unix_timestamp() {
-                return Ok(identity);
+                return Ok((identity, session_id));
             }
             self.verified.remove(&hash);
         }
@@ -99,69 +126,24 @@ impl Verifier {
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.validation);
         let claims = claims.map_err(|error| Error::TokenInvalid(explain(error.kind())))?.claims;
         let identity = claims.identity();
-        self.verified.insert(hash, (identity.clone(), claims.exp));
-        Ok(identity)
+        self.verified.insert(hash, (identity.clone(), claims.sid, claims.exp));
+        Ok((identity, claims.sid))
     }
 
-    /// Waits until there are keys.
+    /// Waits until tokens can be verified.
     pub async fn ready(&self) {
-        let has_keys = |keys: &Option<_>| keys.is_some();
-        self.keys.subscribe().wait_for(has_keys).await.expect("we hold the sender");
+        self.keys.subscribe().wait_for(Option::is_some).await.expect("we hold the sender");
+        self.revoked.subscribe().wait_for(Option::is_some).await.expect("we hold the sender");
     }
 
-    /// Polls the keys until `stop` is cancelled.
-    pub async fn poll(self: Arc<Self>, url: String, stop: CancellationToken) {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build();
-        let client = client.expect("a client with default TLS settings can be built");
-        let (mut etag, mut warned) = (None, false);
-        loop {
-            let wait = match self.fetch(&client, &url, &mut etag).await {
-                Ok(()) => {
-                    warned = false;
-                    POLL
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut warned, true) {
-                        tracing::warn!(%error, url, "the keys of access tokens cannot be fetched; the last keys stay");
-                    }
-                    RETRY
-                }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = stop.cancelled() => return,
-            }
-        }
+    /// Polls the keys and the list of revoked sessions until `stop` is cancelled.
+    pub async fn poll(self: Arc<Self>, jwks_url: String, revoked_urls: Vec<String>, stop: CancellationToken) {
+        let keys = Source::new("keys", vec![jwks_url], MAX_KEYS);
+        let keys = keys.poll(|body| serde_json::from_slice(body).map(|keys| self.set_keys(&keys)), stop.clone());
+        let revoked = Source::new("revoked sessions", revoked_urls, MAX_REVOKED);
+        let revoked = revoked.poll(|body| serde_json::from_slice(body).map(|list| self.set_revoked(list)), stop);
+        tokio::join!(keys, revoked);
     }
-
-    async fn fetch(&self, client: &reqwest::Client, url: &str, etag: &mut Option<String>) -> Result<(), FetchError> {
-        let mut request = client.get(url);
-        if let Some(etag) = etag.as_deref() {
-            request = request.header("if-none-match", etag);
-        }
-        let response = request.send().await?.error_for_status()?;
-        if response.status() == http::StatusCode::NOT_MODIFIED {
-            return Ok(());
-        }
-        let tag = response.headers().get("etag").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = response.bytes().await?;
-        if body.len() > MAX_KEYS {
-            return Err(FetchError::TooLarge);
-        }
-        self.set_keys(&serde_json::from_slice(&body)?);
-        *etag = tag;
-        Ok(())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error(transparent)]
-    Http(#[from] reqwest::Error),
-    #[error("it is not a key set: {0}")]
-    Malformed(#[from] serde_json::Error),
-    #[error("the key set is too large")]
-    TooLarge,
 }
 
 fn explain(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {

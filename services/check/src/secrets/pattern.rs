@@ -25,8 +25,8 @@ impl Secret {
     }
 }
 
-/// Characters of a refresh token: 32 bytes in base64url.
-const REFRESH_TOKEN: usize = 43;
+/// Characters of a refresh token: 48 bytes in base64url.
+const REFRESH_TOKEN: usize = 64;
 
 /// The secrets in these bytes. A refresh token is recognised by the first bytes of its hash.
 pub(crate) fn find(bytes: &[u8], refresh_hashes: &HashSet<[u8; 8]>) -> Vec<Secret> {
@@ -137,7 +137,7 @@ mod tests {
         find(text.as_bytes(), &HashSet::from([begins]))
     }
 
-    const TOKEN: &str = "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKL-012";
+    const TOKEN: &str = "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKLMNOPQRSTUVWXYZ-0123456789";
     const JWT: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIwMTkyIn0.c2lnbmF0dXJl";
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
             "user@host",
             "@example.com",
             "eyJhbGciOiJFUzI1NiJ9",
-            "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKL-013",
+            "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKLMNOPQRSTUVWXYZ-0123456788",
         ] {
             assert_eq!(found(text), [], "{text}");
         }

@@ -8,7 +8,7 @@ use crate::secrets::Scan;
 
 const PASSWORD_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA";
 /// A refresh token, whose hash the session has.
-const REFRESH_TOKEN: &str = "c29tZSByYW5kb20gYnl0ZXMsIHdlbGwga25vd24uLi4";
+const REFRESH_TOKEN: &str = "c29tZSByYW5kb20gYnl0ZXMsIHdlbGwga25vd24uLi4tc29tZSByYW5kb20gYnl0";
 
 async fn plant_in_accounts(db: PgPool, violation: String) {
     let account = format!(

@@ -1,6 +1,7 @@
 mod away;
 mod cancel;
 mod create;
+mod erase;
 mod flow;
 mod impatient;
 mod keys;

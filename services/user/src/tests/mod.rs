@@ -1,28 +1,55 @@
+mod change_password;
+mod disable;
+mod erase;
 mod keys;
+mod mail;
 mod operator;
+mod prune;
+mod refresh;
 mod register;
+mod revoked;
 mod session;
+mod sessions;
 mod signing;
 mod update;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chassis::Clock;
+use chassis::event::Wake;
 use contracts::souk::user::v1::session_service_client::SessionServiceClient;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use sqlx::PgPool;
 use testkit::Kit;
 use tonic::transport::Channel;
 
+use crate::mail::Links;
 use crate::password::Passwords;
 use crate::service::{Service, role};
+use crate::session::Limits;
+use signing::Folder;
+
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const LIMITS: Limits =
+    Limits { idle: DAY.saturating_mul(30), lifetime: DAY.saturating_mul(90), per_user: 3 };
 
 /// The user service with a key of its own, and clients of it. Helpers of single tests are beside these tests.
 pub(super) struct Desk {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,
+    pub(super) keys: Folder,
     pub(super) users: UserServiceClient<Channel>,
     pub(super) sessions: SessionServiceClient<Channel>,
+}
+
+fn links() -> Links {
+    Links {
+        key: "a secret of at least 32 characters".into(),
+        reset_page: "https://shop.test/reset".to_owned(),
+        verify_page: "https://shop.test/verify".to_owned(),
+        print: false,
+    }
 }
 
 impl Desk {
@@ -33,11 +60,21 @@ impl Desk {
     /// `clock`: another one than the kit's. `slots`: how many passwords are hashed at once.
     pub(super) async fn open_with(db: PgPool, clock: Option<Clock>, slots: usize) -> Self {
         let mut kit = Kit::new();
-        let signer = signing::signer(&[&signing::key_file()]);
+        let keys = Folder::new(1);
+        let signer = keys.signer();
         let clock = clock.unwrap_or_else(|| kit.context.clock.clone());
-        let service = Arc::new(Service { db, clock, passwords: Passwords::new(slots), signer });
+        let service = Arc::new(Service {
+            db,
+            clock,
+            passwords: Passwords::new(slots),
+            signer,
+            links: links(),
+            published: Wake::default(),
+            reset_requested: Wake::default(),
+            sessions: LIMITS,
+        });
         let channel = kit.serve(role(&service, &kit.context)).await;
         let (users, sessions) = (UserServiceClient::new(channel.clone()), SessionServiceClient::new(channel));
-        Self { kit, service, users, sessions }
+        Self { kit, service, keys, users, sessions }
     }
 }

@@ -3,10 +3,10 @@ use sqlx::{ConnectOptions, PgPool};
 
 use chassis::boot::{Database, Foundation};
 
-use super::Desk;
 use super::register::PASSWORD;
 use super::session::login;
 use super::signing::File;
+use super::{DAY, Desk, LIMITS};
 use crate::{Config, create_operator};
 
 fn config(url: &str) -> Config {
@@ -16,8 +16,16 @@ fn config(url: &str) -> Config {
             database: Database { database_url: url.into(), database_password_file: None },
             database_connections: 2,
         },
-        signing_key_files: vec![],
+        signing_key_folder: None,
+        signing_key_lead: DAY,
         password_slots: 1,
+        session_idle: LIMITS.idle,
+        session_lifetime: LIMITS.lifetime,
+        sessions_per_user: LIMITS.per_user,
+        mail_key_file: None,
+        reset_page: String::new(),
+        verify_page: String::new(),
+        print_links: false,
     }
 }
 

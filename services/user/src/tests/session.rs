@@ -1,10 +1,9 @@
 use std::time::Duration;
 
-use chassis::{Did, respond};
+use chassis::respond;
 use contracts::souk::user::v1::{CreateSessionRequest, RegisterUserRequest};
 use sqlx::PgPool;
 use testkit::{fields, reason};
-use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Code, Request};
@@ -13,11 +12,14 @@ use tonic_types::StatusExt;
 use super::Desk;
 use super::register::{PASSWORD, registration};
 use crate::error::Error;
-use crate::password::{NO_PASSWORD, Passwords};
-use crate::session::{KEPT, delete_old};
+use crate::password::{NO_PASSWORD, Passwords, hash_now};
 
 pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest> {
-    Request::new(CreateSessionRequest { email: email.to_owned(), password: password.to_owned() })
+    Request::new(CreateSessionRequest {
+        email: email.to_owned(),
+        password: password.to_owned(),
+        device: "Firefox".to_owned(),
+    })
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -36,7 +38,7 @@ async fn the_unknown_and_the_wrong_get_the_same_answer(db: PgPool) {
     assert_eq!(sessions.expect("counted"), 0);
 }
 
-/// What is asked of both is the check itself: where none can be made, neither gets a response.
+/// What is asked of both is the check itself: where none can be made, neither gets an answer.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn no_address_is_answered_without_a_check(db: PgPool) {
     Desk::open(db.clone()).await.register("k1", "ada@example.com").await.expect("registered");
@@ -56,7 +58,7 @@ fn later() -> Instant {
 /// Not the time is compared, as a busy machine has its own, but what takes it.
 #[tokio::test]
 async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
-    let real = Passwords::new(1).hash(PASSWORD.to_owned(), later()).await.expect("hashed");
+    let real = hash_now(PASSWORD).expect("hashed");
     let parameters = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
     assert_eq!(parameters(NO_PASSWORD), parameters(&real));
     assert_eq!(NO_PASSWORD.len(), real.len(), "salt and output have the same lengths");
@@ -75,7 +77,7 @@ async fn a_session_has_tokens_and_keeps_only_the_hash_of_one(db: PgPool) {
     let session = desk.sessions.clone().create_session(login("ADA@example.com", PASSWORD)).await.expect("signed in");
     let session = session.into_inner();
     assert_eq!(session.access_token.split('.').count(), 3);
-    assert_eq!(session.refresh_token.len(), 43, "32 bytes");
+    assert_eq!(session.refresh_token.len(), 64, "16 bytes of the family, and 32 of its own");
     let stored =
         sqlx::query_scalar!("select refresh_hash from session").fetch_one(&desk.service.db).await.expect("one row");
     assert_eq!(stored.len(), 32);
@@ -139,37 +141,46 @@ async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
     let desk = Desk::open(db.clone()).await;
     let typed = "cafe\u{301} au lait, bitte";
     desk.register("k1", "ada@example.com").await.expect("registered");
-    let old = Passwords::new(1).hash(typed.to_owned(), later()).await.expect("hashed");
+    let old = hash_now(typed).expect("hashed");
     sqlx::query("update account set password_hash = $1").bind(old).execute(&db).await.expect("as it was stored");
     desk.sessions.clone().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
+    desk.sessions.clone().create_session(login("ada@example.com", "caf\u{e9} au lait, bitte")).await.expect("replaced");
 }
 
-/// Replicas delete at the same time, and none waits for rows that another has locked.
+/// Also of an account that was opened when machines were slower.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn sessions_are_forgotten_after_thirty_days_by_whichever_replica(db: PgPool) {
-    let desk = Desk::open(db).await;
+async fn a_login_replaces_a_hash_with_weaker_parameters(db: PgPool) {
+    let desk = Desk::open(db.clone()).await;
     desk.register("k1", "ada@example.com").await.expect("registered");
-    let user =
-        sqlx::query_scalar!("select user_id from account").fetch_one(&desk.service.db).await.expect("an account");
-    let (now, day) = (OffsetDateTime::now_utc(), time::Duration::days(1));
-    for (number, age) in [KEPT + day, KEPT + day, KEPT - day].into_iter().enumerate() {
-        let millis = (now - age).unix_timestamp().unsigned_abs() * 1_000;
-        let id = uuid::Builder::from_unix_timestamp_millis(millis, &[number as u8; 10]).into_uuid();
-        let hash = [number as u8; 32].to_vec();
-        let planted = sqlx::query!(
-            "insert into session (session_id, user_id, refresh_hash, created_at) values ($1, $2, $3, $4)",
-            id,
-            user,
-            hash,
-            now - age,
-        );
-        planted.execute(&desk.service.db).await.expect("planted");
+    // m=8192, t=1: of "correct horse battery".
+    let params = argon2::Params::new(8_192, 1, 1, None).expect("parameters");
+    let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let weak = argon2::password_hash::PasswordHasher::hash_password(&argon, PASSWORD.as_bytes()).expect("hashed");
+    sqlx::query("update account set password_hash = $1").bind(weak.to_string()).execute(&db).await.expect("stored");
+    let stored = async || {
+        let query = sqlx::query_scalar::<_, String>("select password_hash from account");
+        query.fetch_one(&db).await.expect("a hash")
+    };
+    let wrong = desk.sessions.clone().create_session(login("ada@example.com", "not my password")).await;
+    wrong.expect_err("the wrong one");
+    assert_eq!(stored().await, weak.to_string());
+    desk.sign_in().await;
+    let better = stored().await;
+    assert!(better.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{better}");
+    desk.sign_in().await;
+    assert_eq!(stored().await, better, "once is enough");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_common_password_is_refused_with_its_field(db: PgPool) {
+    let desk = Desk::open(db).await;
+    for password in ["passwordpassword", "lovelace@ada2026"] {
+        let request = RegisterUserRequest {
+            password: password.into(),
+            display_name: "Ada Lovelace".into(),
+            ..registration("k1", "ada.lovelace@example.com")
+        };
+        let refused = desk.users.clone().register_user(request).await.expect_err("common");
+        assert_eq!((reason(&refused), fields(&refused)), ("PASSWORD_COMMON@souk.user".into(), vec!["password".into()]));
     }
-    let mut other = desk.service.db.begin().await.expect("another replica");
-    let first = "delete from session where session_id = (select session_id from session order by session_id limit 1)";
-    sqlx::query(first).execute(&mut *other).await.expect("locked");
-    assert_eq!(delete_old(desk.service.clone()).await.expect("it does not wait"), Did::Something);
-    other.rollback().await.expect("rolled back");
-    assert_eq!(delete_old(desk.service.clone()).await.expect("looked"), Did::Something);
-    assert_eq!(delete_old(desk.service.clone()).await.expect("looked"), Did::Nothing, "one is young");
 }

@@ -1,0 +1,44 @@
+//! Change a password. Whoever does it knows the current one, and all other sessions end.
+
+use chassis::{Caller, Owner};
+use contracts::souk::user::v1::{ChangePasswordRequest, ChangePasswordResponse};
+
+use crate::account::{self, Account};
+use crate::error::Error;
+use crate::password::NewPassword;
+use crate::revocation::end_sessions;
+use crate::service::Service;
+use crate::session::{SessionId, least_used};
+
+pub(crate) async fn change(
+    service: &Service,
+    caller: &Caller,
+    request: ChangePasswordRequest,
+) -> Result<ChangePasswordResponse, Error> {
+    let user_id = account::parse_id(&request.user_id, caller)?;
+    // An operator does not know the password of another user, and does not set it.
+    let owner = Owner::Only(caller.user_id()?);
+    let new_password = NewPassword::parse(&request.new_password, "new_password")?;
+    let mut db = service.db.acquire().await?;
+    let known = account::find_password(&mut db, user_id, owner).await?.ok_or(Error::UserNotFound)?;
+    drop(db);
+    let new_password = new_password.of(&known.email, &known.display_name);
+    if !service.passwords.verify(request.current_password, known.hash, caller.deadline).await? {
+        return Err(Error::PasswordWrong);
+    }
+    let password_hash = service.passwords.hash_new(new_password, caller.deadline).await?;
+
+    let mut tx = service.db.begin().await?;
+    let mut account = Account::lock(&mut tx, user_id, owner).await?.ok_or(Error::UserNotFound)?;
+    if account.password_version != known.version {
+        return Err(Error::PasswordWrong);
+    }
+    account.set_password(&mut tx, &password_hash).await?;
+    let current = SessionId::new(caller.session_id()?);
+    let mut others = least_used(&mut tx, user_id, 0).await?;
+    others.retain(|session_id| *session_id != current);
+    let ended = end_sessions(&mut tx, &others, service.clock.now()).await?;
+    tx.commit().await?;
+    tracing::info!(%user_id, ended, "a password was changed");
+    Ok(ChangePasswordResponse {})
+}

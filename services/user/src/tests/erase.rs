@@ -1,0 +1,83 @@
+use contracts::souk::user::v1::user_event::Event;
+use contracts::souk::user::v1::{EraseUserRequest, GetUserRequest, RequestPasswordResetRequest, UserEvent};
+use prost::Message;
+use sqlx::{AssertSqlSafe, PgPool};
+use testkit::{published, reason};
+use tonic::Status;
+use uuid::Uuid;
+
+use super::Desk;
+use super::register::PASSWORD;
+use super::session::login;
+
+/// All rows of all tables, as text.
+pub(super) async fn dump(db: &PgPool) -> String {
+    let tables = "select quote_ident(table_name) from information_schema.tables where table_schema = 'public'";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(db).await.expect("tables");
+    let mut text = String::new();
+    for table in tables {
+        let rows = format!("select coalesce(string_agg(to_jsonb(it)::text, ' '), '') from {table} as it");
+        text += &sqlx::query_scalar::<_, String>(AssertSqlSafe(rows)).fetch_one(db).await.expect("rows");
+    }
+    text
+}
+
+impl Desk {
+    async fn erase(&self, request: tonic::Request<EraseUserRequest>) -> Result<(), Status> {
+        self.users.clone().erase_user(request).await.map(|_| ())
+    }
+}
+
+fn me() -> EraseUserRequest {
+    EraseUserRequest { user_id: "me".to_owned() }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn nothing_personal_is_left(db: PgPool) {
+    let desk = Desk::open(db.clone()).await;
+    let session = desk.signed_in().await;
+    let user_id = desk.user_id().await;
+    // A bytea is printed in hex: the stored response to the registration has the address, too.
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let traces =
+        ["ada@example.com".to_owned(), hex("ada@example.com"), "Ada".to_owned(), hex("Ada"), "Firefox".to_owned()];
+    let request = RequestPasswordResetRequest { email: "ada@example.com".to_owned() };
+    desk.users.clone().request_password_reset(request).await.expect("requested");
+    let before = dump(&db).await;
+    for trace in &traces {
+        assert!(before.contains(trace), "{trace} is stored somewhere");
+    }
+    desk.erase(desk.kit.customer(user_id, me())).await.expect("erased");
+    let after = dump(&db).await;
+    for trace in &traces {
+        assert!(!after.contains(trace), "{trace}: {after}");
+    }
+    assert_eq!(desk.count().await, (0, 1), "its session has ended");
+    desk.refresh(&session.refresh_token).await.expect_err("it has ended");
+    let get = desk.kit.operator(GetUserRequest { user_id: user_id.to_string() });
+    assert_eq!(reason(&desk.users.clone().get_user(get).await.expect_err("gone")), "USER_NOT_FOUND@souk.user");
+    let login = desk.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect_err("gone");
+    assert_eq!(reason(&login), "CREDENTIALS_INVALID@souk.user");
+
+    let events = published(&db).await;
+    let event = UserEvent::decode(&*events[events.len() - 1].payload).expect("an event");
+    assert!(matches!(event.event, Some(Event::UserErased(_))) && event.user_id == user_id.to_string());
+    let versions = crate::check::versions(&db, Uuid::nil(), 10).await.expect("versions");
+    assert_eq!(versions, [(user_id, events.len() as i64)], "souk check still knows how many events there are");
+
+    desk.register("k1", "ada@example.com").await.expect("the address is free, and the key is not used");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn only_the_user_and_operators_erase_an_account(db: PgPool) {
+    let desk = Desk::open(db).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    desk.register("k2", "bob@example.com").await.expect("registered");
+    let ada = EraseUserRequest { user_id: desk.user_id().await.to_string() };
+    let refused = desk.erase(desk.kit.customer(Uuid::now_v7(), ada.clone())).await.expect_err("not theirs");
+    assert_eq!(reason(&refused), "USER_NOT_FOUND@souk.user");
+    desk.erase(desk.kit.operator(ada.clone())).await.expect("erased");
+    let gone = desk.erase(desk.kit.operator(ada)).await.expect_err("it is gone");
+    assert_eq!(reason(&gone), "USER_NOT_FOUND@souk.user");
+    desk.sessions.clone().create_session(login("bob@example.com", PASSWORD)).await.expect("another account");
+}

@@ -1,0 +1,218 @@
+//! Links in mails: an address is verified, a password is reset.
+
+use std::time::Duration;
+
+use chassis::Did;
+use contracts::souk::user::v1::user_event::Event;
+use contracts::souk::user::v1::user_service_client::UserServiceClient;
+use contracts::souk::user::v1::*;
+use prost::Message;
+use sqlx::PgPool;
+use testkit::{Log, fields, published, reason};
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::Desk;
+use super::register::PASSWORD;
+use super::session::login;
+use crate::mail::Purpose;
+use crate::reset_password::handle_request;
+
+const NEW: &str = "another horse battery";
+
+impl Desk {
+    async fn request_reset(&self, email: &str) -> Result<RequestPasswordResetResponse, Status> {
+        let request = RequestPasswordResetRequest { email: email.to_owned() };
+        Ok(self.users.clone().request_password_reset(request).await?.into_inner())
+    }
+
+    async fn handle_requests(&self) {
+        while handle_request(self.service.clone()).await.expect("handled") == Did::Something {}
+    }
+
+    /// The events that request mails.
+    async fn mails(&self) -> Vec<MailRequested> {
+        let events = published(&self.service.db).await.into_iter();
+        let events = events.map(|it| UserEvent::decode(&*it.payload).expect("an event").event);
+        events.filter_map(|it| if let Some(Event::MailRequested(mail)) = it { Some(mail) } else { None }).collect()
+    }
+
+    /// As the service that sends the mail.
+    async fn link(&self, mail: &MailRequested) -> Result<GetMailLinkResponse, Status> {
+        let request = GetMailLinkRequest { mail_request_id: mail.mail_request_id.clone() };
+        let mut users = UserServiceClient::new(self.kit.connect("notification").await);
+        Ok(users.get_mail_link(request).await?.into_inner())
+    }
+
+    /// The token of the last mail.
+    async fn token(&self) -> String {
+        let mails = self.mails().await;
+        let link = self.link(&mails[mails.len() - 1]).await.expect("a link").link;
+        link.split_once("#token=").expect("it has a token").1.to_owned()
+    }
+
+    async fn reset(&self, token: &str, new: &str) -> Result<(), Status> {
+        let request = ResetPasswordRequest { token: token.to_owned(), new_password: new.to_owned() };
+        self.users.clone().reset_password(request).await.map(|_| ())
+    }
+
+    async fn verify(&self, token: &str) -> Result<(), Status> {
+        let request = VerifyEmailRequest { token: token.to_owned() };
+        self.users.clone().verify_email(request).await.map(|_| ())
+    }
+
+    async fn is_verified(&self) -> bool {
+        let user_id = self.user_id().await;
+        let request = self.kit.customer(user_id, GetUserRequest { user_id: "me".into() });
+        let user = self.users.clone().get_user(request).await.expect("there").into_inner().user.expect("a user");
+        user.email_verify_time.is_some()
+    }
+}
+
+fn assert_invalid(outcome: Result<(), Status>) {
+    let refused = outcome.expect_err("the token is not valid");
+    assert_eq!((refused.code(), reason(&refused)), (Code::InvalidArgument, "MAIL_TOKEN_INVALID@souk.user".into()));
+    assert_eq!(fields(&refused), ["token"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_address_is_verified_once_by_the_link_of_its_registration(db: PgPool) {
+    let desk = Desk::open(db).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    let mails = desk.mails().await;
+    assert_eq!((mails.len(), mails[0].purpose()), (1, MailPurpose::VerifyEmail));
+    let mail = desk.link(&mails[0]).await.expect("a link");
+    assert_eq!((mail.email.as_str(), mail.display_name.as_str()), ("ada@example.com", "Ada"));
+    assert!(mail.link.starts_with("https://shop.test/verify#token="), "{}", mail.link);
+    assert_eq!(desk.link(&mails[0]).await.expect("the same link"), mail, "a mail may be sent twice");
+
+    let token = desk.token().await;
+    assert!(!desk.is_verified().await);
+    assert_invalid(desk.reset(&token, NEW).await);
+    desk.verify(&token).await.expect("verified");
+    assert!(desk.is_verified().await);
+    assert_invalid(desk.verify(&token).await);
+    let gone = desk.link(&mails[0]).await.expect_err("it was used");
+    assert_eq!((gone.code(), reason(&gone)), (Code::NotFound, "MAIL_REQUEST_NOT_FOUND@souk.user".into()));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_password_is_reset_once_and_all_sessions_end(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let session = desk.signed_in().await;
+    desk.request_reset("Ada@Example.com").await.expect("requested");
+    desk.handle_requests().await;
+    let token = desk.token().await;
+    assert_invalid(desk.verify(&token).await);
+    let common = desk.reset(&token, "passwordpassword").await.expect_err("common");
+    assert_eq!((reason(&common), fields(&common)), ("PASSWORD_COMMON@souk.user".into(), vec!["new_password".into()]));
+    desk.reset(&token, NEW).await.expect("the token is not used by a refused attempt");
+    assert_eq!(desk.count().await, (0, 1));
+    desk.refresh(&session.refresh_token).await.expect_err("its session has ended");
+    let old = desk.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect_err("the old one");
+    assert_eq!(reason(&old), "CREDENTIALS_INVALID@souk.user");
+    desk.sessions.clone().create_session(login("ada@example.com", NEW)).await.expect("the new one");
+    assert!(desk.is_verified().await, "whoever has the link reads the mail");
+    assert_invalid(desk.reset(&token, PASSWORD).await);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn of_two_concurrent_resets_one_succeeds(db: PgPool) {
+    let desk = Desk::open(db).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    desk.request_reset("ada@example.com").await.expect("requested");
+    desk.handle_requests().await;
+    let token = desk.token().await;
+    let (one, other) = tokio::join!(desk.reset(&token, NEW), desk.reset(&token, "yet another horse battery"));
+    assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn links_expire_and_are_deleted(db: PgPool) {
+    let desk = Desk::open(db).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    desk.request_reset("ada@example.com").await.expect("requested");
+    desk.handle_requests().await;
+    let (token, mails) = (desk.token().await, desk.mails().await);
+    desk.wait(Purpose::ResetPassword.lifetime());
+    assert_invalid(desk.reset(&token, NEW).await);
+    desk.link(&mails[1]).await.expect_err("it has expired");
+    desk.link(&mails[0]).await.expect("it is valid for longer");
+    desk.wait(Purpose::VerifyEmail.lifetime());
+    while crate::prune::prune(desk.service.clone()).await.expect("pruned") == Did::Something {}
+    let left: i64 =
+        sqlx::query_scalar("select count(*) from mail_request").fetch_one(&desk.service.db).await.expect("counted");
+    assert_eq!(left, 0);
+}
+
+/// What the call does depends on nothing that the database knows of the address: so it takes the same time, too.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_request_tells_nothing_about_the_address(db: PgPool) {
+    let desk = Desk::open(db.clone()).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    desk.register("k2", "bob@example.com").await.expect("registered");
+    sqlx::query("update account set disabled_at = now() where email = 'bob@example.com'")
+        .execute(&db)
+        .await
+        .expect("disabled");
+    // Nobody who requests it waits for the account, or even reads it.
+    let mut busy = db.begin().await.expect("a transaction");
+    sqlx::query("lock table account in access exclusive mode").execute(&mut *busy).await.expect("locked");
+    for email in ["ada@example.com", "bob@example.com", "eve@example.com", "eve@example.com"] {
+        assert_eq!(desk.request_reset(email).await.expect("requested"), RequestPasswordResetResponse {}, "{email}");
+    }
+    busy.rollback().await.expect("unlocked");
+    desk.handle_requests().await;
+    let resets = desk.mails().await.into_iter().filter(|mail| mail.purpose() == MailPurpose::ResetPassword);
+    assert_eq!(resets.count(), 1, "one of them has an account that is not disabled");
+    let left: i64 = sqlx::query_scalar("select count(*) from reset_request").fetch_one(&db).await.expect("counted");
+    assert_eq!(left, 0, "no address is kept");
+}
+
+/// Nobody fills the mailbox of somebody else.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_user_gets_few_mails_an_hour(db: PgPool) {
+    let desk = Desk::open(db).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    let resets = async || desk.mails().await.iter().filter(|mail| mail.purpose() == MailPurpose::ResetPassword).count();
+    for _ in 0..5 {
+        desk.request_reset("ada@example.com").await.expect("requested");
+        desk.handle_requests().await;
+    }
+    assert_eq!(resets().await, 3);
+    desk.wait(Duration::from_secs(3_600));
+    desk.request_reset("ada@example.com").await.expect("requested");
+    desk.handle_requests().await;
+    assert_eq!(resets().await, 4);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_token_is_in_no_event_no_table_and_no_log(db: PgPool) {
+    let desk = Desk::open(db.clone()).await;
+    let log = Log::keep();
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    let token = desk.token().await;
+    assert!(token.len() == 43 && log.find(&token).is_empty());
+    let dump = super::erase::dump(&db).await;
+    let bytes = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &token).expect("base64url");
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for trace in [token.clone(), hex(token.as_bytes()), hex(&bytes)] {
+        assert!(!dump.contains(&trace), "{dump}");
+    }
+    let payload = published(&db).await.remove(0).payload;
+    assert!(!String::from_utf8_lossy(&payload).contains("ada@"), "an event has no address either");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn only_the_service_that_sends_mails_gets_links(db: PgPool) {
+    let desk = Desk::open(db).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    let request = GetMailLinkRequest { mail_request_id: desk.mails().await[0].mail_request_id.clone() };
+    let mut order = UserServiceClient::new(desk.kit.connect("order").await);
+    let refused = order.get_mail_link(request.clone()).await.expect_err("not for another service");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let refused = desk.users.clone().get_mail_link(desk.kit.operator(request)).await.expect_err("nor for an operator");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let unknown = MailRequested { mail_request_id: Uuid::now_v7().to_string(), ..Default::default() };
+    assert_eq!(reason(&desk.link(&unknown).await.expect_err("unknown")), "MAIL_REQUEST_NOT_FOUND@souk.user");
+}
