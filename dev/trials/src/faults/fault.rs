@@ -16,7 +16,7 @@ use super::control::Control;
 use super::journal::Journal;
 use super::machine::Machine;
 use super::proxy::{Held, Mode, Moment, Proxy};
-use super::{customers, databases, kafka, peers, processes, provider, report};
+use super::{customers, databases, kafka, limits, peers, processes, provider, report};
 use stack::supervisor::Command::{Kill, Pause, Resume};
 
 pub(crate) struct Fault {
@@ -116,9 +116,17 @@ impl Pace {
 
 /// All faults.
 pub(crate) fn all() -> impl Iterator<Item = &'static Fault> {
-    [processes::FAULTS, peers::FAULTS, provider::FAULTS, kafka::FAULTS, databases::FAULTS, customers::FAULTS]
-        .into_iter()
-        .flatten()
+    [
+        processes::FAULTS,
+        peers::FAULTS,
+        provider::FAULTS,
+        kafka::FAULTS,
+        databases::FAULTS,
+        customers::FAULTS,
+        limits::FAULTS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// A moment occurs with every few purchases; after so many without it, the trial fails.
