@@ -175,6 +175,7 @@ fn greet(layout: &Layout) {
     let ports = layout.ports;
     let (edge, order, provider) = (ports.edge(), ports.grpc(roster::ORDER), ports.provider());
     let here = |path: &Path| path.strip_prefix(root()).unwrap_or(path).display().to_string();
+    let pki = here(&layout.pki);
     let (souk, environment) = (here(&layout.program("souk")), here(&layout.home.join("souk.env")));
     println!(
         "
@@ -189,7 +190,7 @@ Try:
   curl -s 'http://127.0.0.1:{edge}/v1/products?pageSize=3'
   grpcurl -plaintext 127.0.0.1:{edge} list
   grpcurl -plaintext -d '{{\"page_size\": 3}}' 127.0.0.1:{edge} souk.product.v1.ProductService/ListProducts
-  grpcurl -plaintext 127.0.0.1:{order} describe souk.order.v1.OrderService
+  grpcurl -cacert {pki}/ca.crt -cert {pki}/dev.crt -key {pki}/dev.key 127.0.0.1:{order} describe souk.order.v1.OrderService
   (set -a; . {environment}; {souk} check)
 
 Ctrl-C stops everything.",

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use chassis::tls::{Certificate, Certificates, Mode, Tls};
 use clap::Parser;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -87,24 +89,44 @@ fn write(folder: &Path, yaml: &str) -> PathBuf {
     path
 }
 
+/// Between the edge and roles, which most tests are not about.
+const MESH: &[&str] = &["--souk-tls-mode=mesh"];
+
 impl Edge {
     /// All roles are the same upstream, unless the settings have other endpoints.
     pub(crate) async fn start(settings: &[&str]) -> Edge {
+        Self::start_with(&[MESH, settings].concat(), None).await
+    }
+
+    /// Roles have the certificate of `party` in the folder `pki`, and the edge has its own there.
+    pub(crate) async fn start_mutual(pki: &Path, party: &'static str) -> Edge {
+        let tls = Tls { mode: Mode::Mutual, directory: pki.to_owned() };
+        let secrets = pki.join("secrets");
+        std::fs::create_dir(&secrets).expect("the folder is ours");
+        for (name, secret) in [("edge", edge::Secret::Edge), ("authority", edge::Secret::Authority)] {
+            let yaml = edge::render_secret(secret, &tls).expect("a path");
+            std::fs::write(secrets.join(format!("{name}.yaml")), yaml).expect("the folder is ours");
+        }
+        let certificate = Certificates::new(&tls).of(party).expect("the certificate is good");
+        Self::start_with(&[&format!("--edge-secrets-directory={}", secrets.display())], certificate).await
+    }
+
+    async fn start_with(settings: &[&str], certificate: Option<Arc<Certificate>>) -> Edge {
         let key = make_key();
-        let upstream = upstream::start(publish(&key), None).await;
+        let upstream = upstream::start(publish(&key), None, certificate).await;
         Self::start_before(upstream, key, make_address(), settings).await
     }
 
     /// With the gateway's limits, counted in Redis. Waiting for them is not limited by what is usual on a fast machine.
     pub(crate) async fn start_counting(settings: &[&str]) -> Edge {
-        let key = make_key();
-        let upstream = upstream::start(publish(&key), Some(limits(settings).await)).await;
-        Self::start_before(upstream, key, make_address(), &[settings, &["--edge-limits-timeout=30s"]].concat()).await
+        let (key, settings) = (make_key(), [MESH, settings, &["--edge-limits-timeout=30s"]].concat());
+        let upstream = upstream::start(publish(&key), Some(limits(&settings).await), None).await;
+        Self::start_before(upstream, key, make_address(), &settings).await
     }
 
     /// Another Envoy before the same upstream, called by the same client.
     pub(crate) async fn start_another(&self, settings: &[&str]) -> Edge {
-        let settings = [settings, &["--edge-limits-timeout=30s"]].concat();
+        let settings = [MESH, settings, &["--edge-limits-timeout=30s"]].concat();
         Self::start_before(self.upstream.clone(), self.key.clone(), self.source, &settings).await
     }
 
@@ -129,9 +151,6 @@ impl Edge {
         let (grpc, keys) = (upstream.grpc.to_string(), upstream.keys.to_string());
         let mut all = vec!["--edge-listen=127.0.0.1:0".to_owned(), "--edge-admin-listen=127.0.0.1:0".to_owned()];
         all.push(format!("--edge-cors-origins={SHOP}"));
-        if !settings.iter().any(|setting| setting.starts_with("--souk-tls-mode=")) {
-            all.push("--souk-tls-mode=mesh".to_owned());
-        }
         let roles = roster::ROLES.map(|role| (role.name, &grpc));
         for (role, address) in roles.into_iter().chain([("jwks", &keys)]) {
             let name = format!("--edge-{role}-endpoints=");

@@ -3,6 +3,7 @@
 mod harness;
 mod headers;
 mod limits;
+mod mutual;
 mod network;
 mod property;
 mod protocol;

@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chassis::rpc::policy::Policies;
+use chassis::tls::{self, Certificate};
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;
 use contracts::souk::payment::v1::payment_service_server::{PaymentService, PaymentServiceServer};
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -50,8 +52,13 @@ impl Upstream {
     }
 }
 
-/// With the gateway's rate limits, if a test is about them: those of the edge alone apply otherwise.
-pub(crate) async fn start(keys: JwkSet, limits: Option<gateway::Server>) -> Upstream {
+/// With the gateway's rate limits, if a test is about them: those of the edge alone apply otherwise. With a certificate, it wants
+/// one of its callers.
+pub(crate) async fn start(
+    keys: JwkSet,
+    limits: Option<gateway::Server>,
+    certificate: Option<Arc<Certificate>>,
+) -> Upstream {
     let services = Services::default();
     let listener = bind().await;
     let grpc = listener.local_addr().expect("it is bound");
@@ -80,7 +87,8 @@ pub(crate) async fn start(keys: JwkSet, limits: Option<gateway::Server>) -> Upst
     };
     // The same limit that roles have.
     let server = tonic::transport::Server::builder().http2_max_header_list_size(16 << 10).add_routes(routes);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let incoming = tls::accept(TcpIncoming::from(listener), certificate);
+    tokio::spawn(server.serve_with_incoming(incoming));
 
     let listener = bind().await;
     let address = listener.local_addr().expect("it is bound");

@@ -85,7 +85,6 @@ impl Redis {
         let address = parse_address(url)?;
         let parsed = fred::types::config::Config::from_url(url);
         let mut parsed = parsed.map_err(|error| format!("SOUK_REDIS_URL: {}", error.details()))?;
-        let address = parsed.server.hosts().first().map(ToString::to_string).unwrap_or_default();
         if let Some(file) = &config.password_file {
             let password = first_line(file).map_err(|why| format!("SOUK_REDIS_PASSWORD_FILE: {why}"))?;
             parsed.password = Some(password);

@@ -15,9 +15,9 @@ use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use crate::boot::settings::Prefix;
-use certificate::Certificate;
 
 pub use accept::{Connection, accept};
+pub use certificate::Certificate;
 pub use origin::{Origin, Party};
 
 /// How roles and the edge know each other.

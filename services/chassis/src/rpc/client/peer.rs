@@ -66,6 +66,11 @@ impl Peer {
     pub(super) fn new(replicas: Arc<Replicas>) -> Self {
         Self(replicas)
     }
+
+    #[cfg(test)]
+    pub(super) fn replicas(&self) -> &Replicas {
+        &self.0
+    }
 }
 
 impl Service<Request<Body>> for Peer {

@@ -1,3 +1,5 @@
+mod replicas;
+
 use std::convert::Infallible;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
