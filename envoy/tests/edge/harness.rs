@@ -133,15 +133,15 @@ impl Edge {
     /// With a configuration that was changed after it was rendered.
     pub(crate) async fn start_changed(change: impl Fn(String) -> String) -> Edge {
         let key = make_key();
-        let upstream = upstream::start(publish(&key), None).await;
-        Self::start_with(upstream, key, make_address(), &[], change).await
+        let upstream = upstream::start(publish(&key), None, None).await;
+        Self::start_changed_before(upstream, key, make_address(), MESH, change).await
     }
 
     async fn start_before(upstream: Upstream, key: EncodingKey, source: IpAddr, settings: &[&str]) -> Edge {
-        Self::start_with(upstream, key, source, settings, |yaml| yaml).await
+        Self::start_changed_before(upstream, key, source, settings, |yaml| yaml).await
     }
 
-    async fn start_with(
+    async fn start_changed_before(
         upstream: Upstream,
         key: EncodingKey,
         source: IpAddr,

@@ -431,10 +431,10 @@ async fn no_other_spelling_of_a_path_gets_past() {
 /// A mistake in our own program must not let a request pass unread.
 #[tokio::test]
 async fn a_mistake_in_the_program_refuses_the_request() {
-    let begin = "local function find_binding(bindings, path)\n";
+    let begin = "local function find_binding(bindings, path)";
     let edge = Edge::start_changed(|yaml| {
         assert_eq!(yaml.matches(begin).count(), 1, "the function to break");
-        yaml.replace(begin, &format!("{begin} error(\"a mistake\")\n"))
+        yaml.replace(begin, &format!("{begin} error(\"a mistake\")"))
     })
     .await;
     let bearer = format!("Bearer {}", edge.token());
