@@ -1,12 +1,13 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help up test test-servers faults bugs bench flash reads check-bench prepare fmt
+.PHONY: help up test test-servers faults abuse bugs bench flash reads check-bench prepare fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
 	@echo "make test          check and test everything"
 	@echo "make test-servers  start the servers that \`cargo test -p NAME\` needs, until Ctrl-C"
 	@echo "make faults        inject faults under load, and check the invariants (SEED=n PAIRS=n)"
+	@echo "make abuse         attack the edge from one address, and measure another client meanwhile"
 	@echo "make bugs          plant bugs, and check that a test fails for each (ONLY=a,b)"
 	@echo "make bench         measure the throughput and cost of orders"
 	@echo "make flash         measure a flash sale: orders of one SKU, compared with orders of a thousand"
@@ -49,6 +50,11 @@ faults:
 	$(ensure_compilers)
 	cargo build --release -p souk -p provider -p stack -p trials
 	@target/release/trials faults --table docs/faults.md
+
+abuse:
+	$(ensure_compilers)
+	cargo build --release -p souk -p provider -p stack -p trials
+	@target/release/trials abuse
 
 bugs:
 	$(ensure_compilers)

@@ -167,9 +167,16 @@ end
 
 function envoy_on_request(handle)
   local is_done, mistake = pcall(guard, handle)
-  if not is_done then
-    -- Without a response, Envoy would let the request pass.
-    handle:logErr(tostring(mistake))
+  if is_done then
+    return
+  end
+  -- Without a response, Envoy would let the request pass.
+  handle:logErr(tostring(mistake))
+  local method = handle:headers():get(":method")
+  if method == "GET" or method == "HEAD" then
+    -- Their routes do not have `body.lua`.
+    handle:respond({[":status"] = "500"}, "")
+  else
     pass_on(handle, "500", "")
   end
 end

@@ -1,6 +1,7 @@
-//! What is tried on everything real: faults while customers buy, what orders cost, planted bugs that tests must notice,
+//! What is tried on everything real: abuse of the edge, faults while customers buy, what orders cost, planted bugs that tests must notice,
 //! and the end-to-end tests.
 
+pub mod abuse;
 pub mod bench;
 pub mod bugs;
 pub mod faults;

@@ -130,7 +130,24 @@ impl Edge {
         Self::start_before(self.upstream.clone(), self.key.clone(), self.source, &settings).await
     }
 
+    /// With a configuration that was changed after it was rendered.
+    pub(crate) async fn start_changed(change: impl Fn(String) -> String) -> Edge {
+        let key = make_key();
+        let upstream = upstream::start(publish(&key), None, None).await;
+        Self::start_changed_before(upstream, key, make_address(), MESH, change).await
+    }
+
     async fn start_before(upstream: Upstream, key: EncodingKey, source: IpAddr, settings: &[&str]) -> Edge {
+        Self::start_changed_before(upstream, key, source, settings, |yaml| yaml).await
+    }
+
+    async fn start_changed_before(
+        upstream: Upstream,
+        key: EncodingKey,
+        source: IpAddr,
+        settings: &[&str],
+        change: impl Fn(String) -> String,
+    ) -> Edge {
         let (grpc, keys) = (upstream.grpc.to_string(), upstream.keys.to_string());
         let mut all = vec!["--edge-listen=127.0.0.1:0".to_owned(), "--edge-admin-listen=127.0.0.1:0".to_owned()];
         all.push(format!("--edge-cors-origins={SHOP}"));
@@ -147,7 +164,7 @@ impl Edge {
         let log = std::fs::File::create(folder.0.join("log")).expect("the folder is ours");
         let envoy = tokio::process::Command::new(envoy())
             .arg("-c")
-            .arg(write(&folder.0, &render(&all)))
+            .arg(write(&folder.0, &change(render(&all))))
             .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
             .args(["--file-flush-interval-msec", "50", "--admin-address-path"])
             .arg(folder.0.join("admin"))

@@ -1,5 +1,7 @@
 //! HEAD, HTTP/1.0, and deadlines.
 
+use std::time::Duration;
+
 use contracts::souk::user::v1::GetUserRequest;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use reqwest::Method;
@@ -92,4 +94,31 @@ async fn a_deadline_is_bounded_on_both_sides() {
     assert_eq!(fields.field_violations[0].field, "grpc-timeout");
     assert_refused(response, Code::InvalidArgument, "REQUEST_INVALID");
     assert_eq!(edge.upstream.calls("GetUser").len(), bounded.len(), "none of these calls reached the service");
+}
+
+/// Over HTTP/2 the length of a body is that of its frames, and a header that says otherwise is an error.
+#[tokio::test]
+async fn a_body_of_another_length_than_announced_is_refused() {
+    let edge = Edge::start(&[]).await;
+    let body = r#"{"requestId": "one", "email": "a@example.com", "password": "a long enough one", "displayName": "A"}"#;
+    for (length, is_good) in [(body.len(), true), (body.len() - 1, false), (body.len() + 1, false), (0, false)] {
+        let before = edge.upstream.calls("RegisterUser").len();
+        let socket = tokio::net::TcpStream::connect(edge.address).await.expect("Envoy listens");
+        let (mut client, connection) = h2::client::handshake(socket).await.expect("it speaks HTTP/2");
+        tokio::spawn(connection);
+        let request = http::Request::post("http://souk/v1/users").header("content-length", length).body(());
+        let (response, mut stream) = client.send_request(request.expect("a request"), false).expect("it is open");
+        // Envoy may have reset the stream by then.
+        let sent = stream.send_data(body.as_bytes().into(), true);
+        let response = tokio::time::timeout(Duration::from_secs(30), response).await.expect("Envoy responds or resets");
+        let status = response.as_ref().map(|response| response.status().as_u16());
+        if is_good {
+            sent.expect("it is open");
+            assert_eq!(status.ok(), Some(200));
+            assert_eq!(edge.upstream.calls("RegisterUser").len(), before + 1);
+        } else {
+            assert!(status.is_err() || status.is_ok_and(|status| status == 400), "{length}: {response:?}");
+            assert_eq!(edge.upstream.calls("RegisterUser").len(), before, "{length}");
+        }
+    }
 }

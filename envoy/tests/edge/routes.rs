@@ -37,6 +37,7 @@ fn envoy_accepts_what_can_be_configured() {
             "--edge-timeout=50ms",
             "--edge-max-body=1",
         ],
+        vec!["--edge-proxy-protocol=on", "--edge-trusted-hops=2", "--edge-admin-listen=/tmp/souk-admin.sock"],
     ] {
         // With certificates, their files must exist: see `mutual`.
         let settings = [&["--souk-tls-mode=mesh"], settings.as_slice()].concat();

@@ -427,3 +427,28 @@ async fn no_other_spelling_of_a_path_gets_past() {
     }
     client.assert_untouched();
 }
+
+/// A mistake in our own program must not let a request pass unread.
+#[tokio::test]
+async fn a_mistake_in_the_program_refuses_the_request() {
+    let begin = "local function find_binding(bindings, path)";
+    let edge = Edge::start_changed(|yaml| {
+        assert_eq!(yaml.matches(begin).count(), 1, "the function to break");
+        yaml.replace(begin, &format!("{begin} error(\"a mistake\")"))
+    })
+    .await;
+    let bearer = format!("Bearer {}", edge.token());
+    let headers = [("authorization", bearer.as_str())];
+    for (method, path, body) in [
+        (Method::GET, "/v1/orders?pageSize=1", None),
+        (Method::HEAD, "/v1/orders?pageSize=1", None),
+        (Method::HEAD, "/v1/users/me", None),
+        (Method::POST, "/v1/orders", Some("{}")),
+    ] {
+        let response = edge.call(method.clone(), path, &headers, body.map(Into::into)).await;
+        assert_eq!(response.status, 500, "{method} {path}: {response:?}");
+    }
+    assert_eq!(edge.get("/v1/users/me", &edge.token()).await.status, 200, "it is not for a GET without a query");
+    assert!(edge.upstream.calls("ListOrders").is_empty() && edge.upstream.calls("CreateOrder").is_empty());
+    edge.find_in_log("a mistake").await;
+}

@@ -51,6 +51,12 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["check"], "SOUK_CHECK_PROVIDER_URL", "http://provider.example.com"),
     // The URL of a real provider needs a key.
     (&["check"], "SOUK_CHECK_PROVIDER_URL", "https://provider.example.com"),
+    (&["gateway"], "SOUK_REDIS_URL", "redis://redis:6379"),
+    (&["gateway"], "SOUK_REDIS_PASSWORD_FILE", "/nowhere/password"),
+    (&["gateway"], "SOUK_LIMIT_ACCOUNT_WINDOW", "1ms"),
+    (&["envoy"], "EDGE_ADMIN_LISTEN", "0.0.0.0:19901"),
+    (&["envoy"], "EDGE_TRUSTED_HOPS", "11"),
+    (&["envoy"], "EDGE_MAX_HEAP", "1"),
     (&["envoy"], "EDGE_TIMEOUT", "6s"),
     (&["envoy"], "EDGE_MAX_BODY", "0"),
     (&["envoy"], "SOUK_LIMIT_READ_RATE", "0"),

@@ -200,7 +200,7 @@ fn percentiles(times: &mut [Duration]) -> String {
 }
 
 /// A percentile of sorted times.
-fn percentile(times: &[Duration], share: f64) -> Duration {
+pub(crate) fn percentile(times: &[Duration], share: f64) -> Duration {
     let at = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
     times.get(at).copied().unwrap_or_default()
 }

