@@ -41,7 +41,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         |site| {
             Box::pin(async move {
                 issue(&site, ORDER.name, Validity::over())?;
-                site.cluster.shows(ORDER, "souk_certificate_refused_total{role=\"order\"} 1").await?;
+                site.cluster.shows(ORDER, "souk_certificate_refused_total{role=\"order\"}", |count| count > 0).await?;
                 site.lasts(10).await;
                 let valid = Validity::of(Duration::days(50));
                 issue(&site, ORDER.name, valid)?;
@@ -57,6 +57,6 @@ fn issue(site: &Site<'_>, party: &str, valid: Validity) -> Result<()> {
 
 /// Waits until both replicas use this certificate.
 async fn uses(site: &Site<'_>, role: Role, valid: Validity) -> Result<()> {
-    let expires = format!("souk_certificate_expires{{role=\"{}\"}} {}", role.name, valid.until.unix_timestamp());
-    site.cluster.shows(role, &expires).await
+    let (metric, until) = (format!("souk_certificate_expires{{role=\"{}\"}}", role.name), valid.until.unix_timestamp());
+    site.cluster.shows(role, &metric, |expires| expires == until).await
 }

@@ -176,12 +176,14 @@ impl Cluster {
         Ok(reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?)
     }
 
-    /// Waits until this line is among the metrics of both replicas of a role.
-    pub(crate) async fn shows(&self, role: Role, metric: &str) -> Result<()> {
+    /// Waits until a metric has such a value at both replicas of a role.
+    pub(crate) async fn shows(&self, role: Role, metric: &str, is_it: impl Fn(i64) -> bool) -> Result<()> {
         let begun = Instant::now();
         for replica in 1..=2 {
-            while !self.metrics(role, replica).await?.lines().any(|line| line == metric) {
-                ensure!(begun.elapsed() < SHOWS_WITHIN, "{} {replica} does not show {metric}", role.name);
+            let is_shown =
+                |line: &str| line.strip_prefix(metric).and_then(|it| it.trim().parse().ok()).is_some_and(&is_it);
+            while !self.metrics(role, replica).await?.lines().any(is_shown) {
+                ensure!(begun.elapsed() < SHOWS_WITHIN, "{metric} of replica {replica} of {} is another", role.name);
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         }
