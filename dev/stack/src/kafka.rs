@@ -9,7 +9,7 @@ use crate::spec::{Ready, Spec};
 
 /// Those that may identify themselves with a password, at a port for that.
 pub(crate) fn users() -> impl Iterator<Item = &'static str> {
-    roster::services().map(|role| role.name).chain(["check"])
+    roster::services().map(|role| role.name).chain(["check", "migrate"])
 }
 
 /// The settings of `souk` for passwords instead of certificates.

@@ -137,9 +137,9 @@ pub struct Layout {
     pub ports: Ports,
     /// Data, logs and keys of this stack.
     pub home: PathBuf,
-    /// Downloaded servers, shared by all stacks.
+    /// Downloaded servers, shared by all stacks but that of faults.
     pub tools: PathBuf,
-    /// Certificates, see [`crate::pki`]; shared by all stacks.
+    /// Certificates, see [`crate::pki`]; shared by all stacks but that of faults.
     pub pki: PathBuf,
     /// Our own programs.
     programs: PathBuf,
@@ -159,7 +159,9 @@ impl Layout {
     }
 
     pub fn faults(build: Build) -> Self {
-        Self::new("faults", Ports::FAULTS, build)
+        let layout = Self::new("faults", Ports::FAULTS, build);
+        // They replace and spoil certificates.
+        Self { pki: layout.home.join("pki"), ..layout }
     }
 
     pub fn trial() -> Self {

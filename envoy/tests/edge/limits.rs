@@ -39,7 +39,7 @@ async fn guessing_ends_at_the_limit_of_accounts() {
     assert!(seconds.is_some_and(|seconds| (1..=3_600).contains(&seconds)), "{response:?}");
 
     let (email, password) = ("a@example.com".to_owned(), "long enough".to_owned());
-    let credentials = CreateSessionRequest { email, password, device: String::new() };
+    let credentials = CreateSessionRequest { email, password, ..Default::default() };
     let response = SessionServiceClient::new(edge.channel()).create_session(credentials).await;
     assert_refused(response, Code::ResourceExhausted, "RATE_LIMITED");
     assert_eq!(edge.get("/v1/users/me", &edge.token()).await.status, 200, "reads have a limit of their own");

@@ -93,8 +93,9 @@ pub(crate) async fn run(config: &Config) -> Result<(), Error> {
         debug_assert_eq!(role.name, schema.service, "one order everywhere");
         Ok((schema, Target::parse(*role, database)?))
     });
+    let targets = targets.collect::<Result<Vec<_>, Error>>()?;
     let brokers = Brokers::new(&config.kafka, &config.tls.directory, "migrate")?;
-    for (schema, target) in targets.collect::<Result<Vec<_>, Error>>()? {
+    for (schema, target) in targets {
         migrate(&admin, schema, &target).await?;
         println!("{}: up to date", schema.service);
     }

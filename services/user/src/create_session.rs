@@ -26,9 +26,20 @@ pub(crate) async fn create(
     )
     .fetch_optional(&service.db)
     .await?;
+    let user_id = account.as_ref().map(|account| account.user_id);
+    let device = user_id.and_then(|user_id| service.throttle.device(user_id, &request.device_token));
+    let attempts = service.throttle.attempts(&email, user_id, device);
+    service.throttle.begin(&attempts).await?;
     let hash = account.as_ref().map_or(NO_PASSWORD, |account| &account.password_hash).to_owned();
-    let right = service.passwords.check(request.password, hash, caller.deadline).await?;
+    let right = match service.passwords.check(request.password, hash, caller.deadline).await {
+        Ok(right) => right,
+        Err(error) => {
+            service.throttle.take_back(attempts).await;
+            return Err(error);
+        }
+    };
     let (account, right) = account.zip(right).ok_or(Error::CredentialsInvalid)?;
+    service.throttle.succeeded(attempts).await;
 
     let mut tx = service.db.begin().await?;
     // Logins of one account wait for each other here, so that together they keep the number of its sessions. Whoever replaces
@@ -73,5 +84,6 @@ pub(crate) async fn create(
         expire_time: Some(timestamp(expires)),
         refresh_token: refresh_token.text(),
         session: Some(session.to_proto(&service.sessions, Some(session.session_id))),
+        device_token: service.throttle.device_token(account.user_id, device.unwrap_or_else(rand::random)),
     })
 }

@@ -27,6 +27,8 @@ pub(crate) enum Error {
     RefreshTokenReused,
     #[error("there is no such session")]
     SessionNotFound,
+    #[error("too many wrong passwords; try again in {} s", .wait.as_secs() + 1)]
+    LoginThrottled { wait: Duration },
     #[error("too many passwords are being checked; try again")]
     PasswordChecksBusy,
     #[error(transparent)]
@@ -50,6 +52,9 @@ impl Explain for Error {
             Self::RefreshTokenInvalid => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_INVALID", text),
             Self::RefreshTokenReused => Refusal::new(Code::Unauthenticated, "REFRESH_TOKEN_REUSED", text),
             Self::SessionNotFound => Refusal::new(Code::NotFound, "SESSION_NOT_FOUND", text),
+            Self::LoginThrottled { wait } => {
+                Refusal::new(Code::ResourceExhausted, "LOGIN_THROTTLED", text).retry_after(wait)
+            }
             Self::PasswordChecksBusy => Refusal::new(Code::ResourceExhausted, "PASSWORD_CHECKS_BUSY", text)
                 .retry_after(Duration::from_millis(500)),
             Self::Chassis(error) => return error.explain(),

@@ -30,6 +30,7 @@ mod rpc;
 mod service;
 mod session;
 mod signing;
+mod throttle;
 mod update;
 mod verify_email;
 
@@ -38,8 +39,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::boot::config::{first_line, parse_duration, parse_http_url};
-use chassis::boot::{Foundation, Schema, Settings};
+use chassis::boot::{Foundation, Prefixed, Schema, Settings};
 use chassis::event::Wake;
+use chassis::redis::{self, Redis};
 use chassis::{Context, Role};
 use clap::{ArgAction, Args};
 use secrecy::SecretString;
@@ -51,6 +53,7 @@ use password::Passwords;
 use service::{Service, role};
 use session::Limits;
 use signing::Signer;
+use throttle::{Pace, Throttle};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/user");
 pub static SCHEMA: Schema = Schema { service: "user", migrator: &MIGRATOR, append_only: &[], consumes: &[] };
@@ -78,9 +81,11 @@ pub struct Config {
     /// How many sessions a user has at most: signing in once more ends the one that was not used for longest.
     #[arg(default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     sessions_per_user: u16,
-    /// A file with the secret of which the tokens of links in mails are made, in its first line: at least 32 random characters,
+    /// A file with the secret of which the tokens of links in mails, and those of known devices, are made, in its first line: at least 32 random characters,
     /// the same for all replicas. With another secret, links that were sent before still work, and no new mail has them.
     mail_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    redis: Prefixed<redis::Config>,
     /// The page of the shop that sets a new password. `#token=` and the token are added.
     #[arg(default_value = "http://127.0.0.1:8080/reset-password", value_parser = parse_http_url)]
     reset_page: String,
@@ -120,17 +125,19 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let folder = config.signing_key_folder.as_ref().ok_or("USER_SIGNING_KEY_FOLDER is required")?;
     let signer = Signer::read(folder, config.signing_key_lead, issuer, audience)
         .map_err(|error| format!("USER_SIGNING_KEY_FOLDER: {error}"))?;
+    let (redis, key) = (Redis::new(&config.redis)?, mail_key(config.mail_key_file.as_deref())?);
     let service = Service {
         db: config.foundation.pool(roster::USER)?,
         clock: context.clock.of_database(),
         passwords: Passwords::new(config.password_slots.into()),
         signer,
         links: Links {
-            key: mail_key(config.mail_key_file.as_deref())?,
+            key: key.clone(),
             reset_page: config.reset_page.clone(),
             verify_page: config.verify_page.clone(),
             print: config.print_links,
         },
+        throttle: Throttle::new(redis.clone(), "souk:login", key, Pace::default()),
         published: Wake::default(),
         reset_requested: Wake::default(),
         sessions: Limits {
@@ -139,7 +146,8 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
             per_user: config.sessions_per_user,
         },
     };
-    Ok(role(&Arc::new(service), context).listen_on(config.foundation.listen))
+    let role = role(&Arc::new(service), context).background("redis", |stop| redis.run(stop));
+    Ok(role.listen_on(config.foundation.listen))
 }
 
 #[cfg(test)]

@@ -110,5 +110,5 @@ pub(crate) async fn reset(
     let ended = end_sessions(&mut tx, &sessions, now).await?;
     tx.commit().await?;
     tracing::info!(%user_id, ended, "a password was reset");
-    Ok(ResetPasswordResponse {})
+    Ok(ResetPasswordResponse { device_token: service.throttle.device_token(user_id, rand::random()) })
 }

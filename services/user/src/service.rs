@@ -18,6 +18,7 @@ use crate::reset_password;
 use crate::revocation;
 use crate::session::{Limits, Session};
 use crate::signing::{self, Signer};
+use crate::throttle::Throttle;
 
 pub(crate) struct Service {
     pub(crate) db: PgPool,
@@ -26,6 +27,7 @@ pub(crate) struct Service {
     pub(crate) signer: Signer,
     pub(crate) sessions: Limits,
     pub(crate) links: Links,
+    pub(crate) throttle: Throttle,
     /// Wakes the relay of the outbox.
     pub(crate) published: Wake,
     /// Wakes the job that handles requests to reset a password.

@@ -14,7 +14,9 @@ use time::OffsetDateTime;
 use super::LOOK_AGAIN;
 use super::backlog::Backlog;
 use super::proxy::{Mode, Proxy};
+use super::tls::Between;
 use stack::client::{Client, random_password};
+use stack::kafka;
 use stack::layout::Layout;
 use stack::parts;
 use stack::postgres::{ADMINISTRATOR, Access, Fsync};
@@ -41,6 +43,9 @@ const UNSETTLED: &str = "(state in ('PENDING', 'RESERVED') or (state = 'CONFIRME
 /// A replica loses the relay's lock three seconds after its session fell silent; the rest is for a slow machine.
 const LEADS_WITHIN: Duration = Duration::from_secs(60);
 
+/// Files are read every two seconds; the rest is for a slow machine.
+const SHOWS_WITHIN: Duration = Duration::from_secs(60);
+
 pub(crate) struct Cluster {
     pub(crate) layout: Layout,
     supervisor: Supervisor,
@@ -62,10 +67,12 @@ impl Cluster {
         }
         let ports = layout.ports;
         let both = |role| vec![ports.grpc_of(role, 1), ports.grpc_of(role, 2)];
+        stack::pki::ensure(&layout.pki)?;
+        let quotes = Between::new(&layout.pki, roster::ORDER, roster::PRODUCT)?;
         let mut cluster = Self {
-            product: Proxy::open(both(roster::PRODUCT)).await?,
-            order: Proxy::open(both(roster::ORDER)).await?,
-            provider: Proxy::open(vec![ports.provider()]).await?,
+            product: Proxy::open(both(roster::PRODUCT), Some(quotes)).await?,
+            order: Proxy::open(both(roster::ORDER), None).await?,
+            provider: Proxy::open(vec![ports.provider()], None).await?,
             databases: vec![],
             settings: settings(&layout),
             supervisor: Supervisor::default(),
@@ -107,7 +114,7 @@ impl Cluster {
             set(variable.to_owned(), format!("{scheme}://127.0.0.1:{}", proxy.port));
         }
         if role.has_database {
-            let proxy = Proxy::open(vec![ports.postgres()]).await?;
+            let proxy = Proxy::open(vec![ports.postgres()], None).await?;
             let url = format!("postgres://souk_{0}@127.0.0.1:{1}/souk_{0}?sslmode=disable", role.name, proxy.port);
             set(role.variable("database_url"), url);
             self.databases.push((name, proxy));
@@ -153,9 +160,8 @@ impl Cluster {
     pub(crate) async fn leader(&self, role: Role) -> Result<&'static str> {
         let begun = Instant::now();
         loop {
-            for (at, name) in replicas(role).into_iter().enumerate() {
-                let port = self.layout.ports.admin_of(role, at as u16 + 1);
-                let page = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?;
+            for (name, replica) in replicas(role).into_iter().zip(1..) {
+                let page = self.metrics(role, replica).await?;
                 if page.lines().any(|line| line.starts_with("souk_outbox_leader{") && line.ends_with(" 1")) {
                     return Ok(name);
                 }
@@ -163,6 +169,23 @@ impl Cluster {
             ensure!(begun.elapsed() < LEADS_WITHIN, "no replica publishes the outbox of {}", role.name);
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    async fn metrics(&self, role: Role, replica: u16) -> Result<String> {
+        let port = self.layout.ports.admin_of(role, replica);
+        Ok(reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?)
+    }
+
+    /// Waits until this line is among the metrics of both replicas of a role.
+    pub(crate) async fn shows(&self, role: Role, metric: &str) -> Result<()> {
+        let begun = Instant::now();
+        for replica in 1..=2 {
+            while !self.metrics(role, replica).await?.lines().any(|line| line == metric) {
+                ensure!(begun.elapsed() < SHOWS_WITHIN, "{} {replica} does not show {metric}", role.name);
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+        Ok(())
     }
 
     /// Whether, while the broker is frozen, a relay has events that are not acknowledged, or has some within two seconds: events
@@ -320,6 +343,8 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),
         ("SOUK_LOG_FORMAT".to_owned(), "json".to_owned()),
     ];
+    // `make up` and the other tests identify roles by certificates.
+    all.extend(kafka::with_passwords(layout));
     all.extend(parts::wide_limits());
     for role in roster::ROLES {
         let endpoints = both(&|replica| ports.grpc_of(role, replica));

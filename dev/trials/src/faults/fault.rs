@@ -16,7 +16,7 @@ use super::control::Control;
 use super::journal::Journal;
 use super::machine::Machine;
 use super::proxy::{Held, Mode, Moment, Proxy};
-use super::{customers, databases, kafka, limits, peers, processes, provider, report};
+use super::{certificates, customers, databases, kafka, limits, peers, processes, provider, report};
 use stack::supervisor::Command::{Kill, Pause, Resume};
 
 pub(crate) struct Fault {
@@ -119,6 +119,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Fault> {
     [
         processes::FAULTS,
         peers::FAULTS,
+        certificates::FAULTS,
         provider::FAULTS,
         kafka::FAULTS,
         databases::FAULTS,

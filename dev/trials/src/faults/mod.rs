@@ -2,6 +2,7 @@
 //! `souk check` checks the invariants.
 
 mod backlog;
+mod certificates;
 mod cluster;
 mod control;
 mod customers;
@@ -17,6 +18,7 @@ mod processes;
 mod provider;
 mod proxy;
 mod report;
+mod tls;
 mod trial;
 
 use std::fmt::Write;

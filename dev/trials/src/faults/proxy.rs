@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::tls::Between;
 
 const CHUNK: usize = 64 << 10;
 
@@ -78,6 +81,7 @@ impl Drop for Disarm<'_> {
 
 struct Shared {
     upstreams: Vec<u16>,
+    tls: Option<Between>,
     next: AtomicUsize,
     mode: watch::Sender<Mode>,
     numbers: AtomicU64,
@@ -91,13 +95,13 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Connections go to the upstreams in turn, skipping those that refuse.
-    pub(crate) async fn open(upstreams: Vec<u16>) -> Result<Self> {
+    /// Connections go to the upstreams in turn, skipping those that refuse. `tls`: they are those of roles.
+    pub(crate) async fn open(upstreams: Vec<u16>, tls: Option<Between>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let mode = watch::Sender::new(Mode::Pass);
         let (next, numbers, breakpoints) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { upstreams, next, mode, numbers, breakpoints });
+        let shared = Arc::new(Shared { upstreams, tls, next, mode, numbers, breakpoints });
         let accepting = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -144,16 +148,23 @@ impl Shared {
         None
     }
 
-    async fn carry(self: Arc<Self>, mut client: TcpStream) {
+    async fn carry(self: Arc<Self>, client: TcpStream) {
         let mut mode = self.mode.subscribe();
         if *mode.borrow_and_update() == Mode::Cut {
             return;
         }
-        let Some(mut server) = self.connect().await else { return };
+        let Some(server) = self.connect().await else { return };
         // Only the mode adds latency, not Nagle's algorithm.
         if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
             return;
         }
+        let (mut client, mut server) = match &self.tls {
+            None => (Either::Right(client), Either::Right(server)),
+            Some(tls) => match tls.greet(client, server).await {
+                Ok((client, server)) => (Either::Left(client), Either::Left(server)),
+                Err(_) => return,
+            },
+        };
         let (mut request, mut response) = (vec![0; CHUNK], vec![0; CHUNK]);
         let mut watched = Watched::default();
         loop {
@@ -170,11 +181,11 @@ impl Shared {
                         return self.hold(breakpoint, bytes, &mut client, &mut server).await;
                     }
                     if now == Mode::Fail {
-                        let _ = client.write_all(FAILURE).await;
+                        let _ = send(&mut client, FAILURE).await;
                         return;
                     }
                     delay(now).await;
-                    if server.write_all(bytes).await.is_err() { return }
+                    if send(&mut server, bytes).await.is_err() { return }
                 }
                 read = server.read(&mut response), if now != Mode::HalfOpen => {
                     let Ok(count @ 1..) = read else { return };
@@ -183,10 +194,10 @@ impl Shared {
                         return hold_open(breakpoint.send).await;
                     }
                     delay(now).await;
-                    if client.write_all(&response[..count]).await.is_err() { return }
+                    if send(&mut client, &response[..count]).await.is_err() { return }
                     if now == Mode::Twice {
                         tokio::time::sleep(A_MOMENT).await;
-                        if client.write_all(&response[..count]).await.is_err() { return }
+                        if send(&mut client, &response[..count]).await.is_err() { return }
                     }
                 }
             }
@@ -222,12 +233,16 @@ impl Shared {
         self.hit(|moment| watched.is_relay && watched.has_rows && moment == Moment::RelayRead)
     }
 
-    async fn hold(&self, breakpoint: Breakpoint, request: &[u8], client: &mut TcpStream, server: &mut TcpStream) {
+    async fn hold<C, S>(&self, breakpoint: Breakpoint, request: &[u8], client: &mut C, server: &mut S)
+    where
+        C: AsyncRead + Unpin,
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         if breakpoint.moment != Moment::RelayDelete {
             // The server executes it and answers; the response is dropped.
             let mut answer = vec![0; CHUNK];
             let answered = async {
-                server.write_all(request).await?;
+                send(server, request).await?;
                 server.read(&mut answer).await
             };
             tokio::select! {
@@ -247,8 +262,13 @@ impl Shared {
     }
 }
 
+async fn send(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
 /// Waits until the client has closed the connection.
-async fn until_closed(client: &mut TcpStream) {
+async fn until_closed(client: &mut (impl AsyncRead + Unpin)) {
     let mut ignored = [0; 1_024];
     while matches!(client.read(&mut ignored).await, Ok(1..)) {}
 }
@@ -316,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_passes_until_its_mode_changes() {
-        let proxy = Proxy::open(vec![1, echo().await]).await.expect("opened");
+        let proxy = Proxy::open(vec![1, echo().await], None).await.expect("opened");
         let connect = || TcpStream::connect(("127.0.0.1", proxy.port));
         let mut client = connect().await.expect("there");
         assert_eq!(say(&mut client, b"hello").await.expect("an echo, although the first upstream is away"), b"hello");
@@ -333,7 +353,7 @@ mod tests {
     #[tokio::test]
     async fn a_response_whose_caller_has_left_is_not_the_one_that_is_lost() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let proxy = Proxy::open(vec![listener.local_addr().expect("an address").port()]).await.expect("opened");
+        let proxy = Proxy::open(vec![listener.local_addr().expect("an address").port()], None).await.expect("opened");
         let mut vanished = Box::pin(proxy.wait_for(Moment::Response("capture")));
         assert!(poll_immediate(&mut vanished).await.is_none(), "there is no request yet");
         let ask = async || {
@@ -353,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_response_is_lost_and_its_request_did_arrive() {
-        let proxy = Proxy::open(vec![echo().await]).await.expect("opened");
+        let proxy = Proxy::open(vec![echo().await], None).await.expect("opened");
         let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.expect("there");
         let asking = async {
             say(&mut client, b"first").await.expect("an echo");

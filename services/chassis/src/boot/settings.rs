@@ -38,7 +38,8 @@ impl<S: Settings> Prefix for S {
     }
 }
 
-/// Settings under their names with the prefix. Several fit into one command, and into one another.
+/// Settings under their names with the prefix. Several fit into one command, and into one another; roles of one command that have
+/// the same settings share them.
 #[derive(Debug, Clone)]
 pub struct Prefixed<S>(S);
 
@@ -75,6 +76,9 @@ impl<S: Prefix> Args for Prefixed<S> {
         Self::own().get_arguments().fold(command, |command, arg| {
             let variable = Self::variable(arg);
             let flag = variable.to_lowercase().replace('_', "-");
+            if command.get_arguments().any(|known| known.get_id() == variable.as_str()) {
+                return command;
+            }
             let arg = arg.clone().id(&variable).long(flag).env(&variable).value_name(variable);
             // In the help, it stands where it stands in the command, not in its own settings.
             command.arg(arg.display_order(Resettable::Reset))

@@ -9,8 +9,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The header in which a sidecar names the caller.
 const SIDECAR_HEADER: &str = "x-forwarded-client-cert";
-/// Those that may call a role, beside other roles: the edge, and a person with `grpcurl`.
-const OTHERS: [&str; 2] = ["edge", "dev"];
+/// Those that may call a role, beside other roles: the edge, a person with `grpcurl`, and the service that sends mails, which
+/// is not in the roster yet.
+const OTHERS: [&str; 3] = ["edge", "dev", "notification"];
 
 /// One side of a connection, such as `order` or `edge`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use chassis::Did;
+use chassis::boot::Prefixed;
 use clap::Args;
 use contracts::google::api::HttpBody;
 use contracts::souk::payment::v1::*;
@@ -286,7 +287,7 @@ async fn a_webhook_about_our_own_call_writes_nothing(db: PgPool) {
 /// The events in the role's help, and those that the simulator sends.
 #[test]
 fn the_events_to_subscribe_to_are_documented() {
-    let help = crate::Config::augment_args(clap::Command::new("payment")).render_long_help().to_string();
+    let help = Prefixed::<crate::Config>::augment_args(clap::Command::new("payment")).render_long_help().to_string();
     for event in SUBSCRIBED {
         assert!(help.contains(event), "{event}");
     }

@@ -11,6 +11,7 @@ mod revoked;
 mod session;
 mod sessions;
 mod signing;
+mod throttle;
 mod update;
 
 use std::sync::Arc;
@@ -18,18 +19,24 @@ use std::time::Duration;
 
 use chassis::Clock;
 use chassis::event::Wake;
+use chassis::redis::{self, Redis};
 use contracts::souk::user::v1::session_service_client::SessionServiceClient;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use sqlx::PgPool;
 use testkit::Kit;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+use uuid::Uuid;
 
 use crate::mail::Links;
 use crate::password::Passwords;
 use crate::service::{Service, role};
 use crate::session::Limits;
+use crate::throttle::{Pace, Throttle};
 use signing::Folder;
 
+/// Waits are longer than any test.
+pub(crate) const PACE: Pace = Pace { free: 10, first: Duration::from_secs(600), longest: Duration::from_secs(2_000) };
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
 pub(super) const LIMITS: Limits =
     Limits { idle: DAY.saturating_mul(30), lifetime: DAY.saturating_mul(90), per_user: 3 };
@@ -41,6 +48,16 @@ pub(super) struct Desk {
     pub(super) keys: Folder,
     pub(super) users: UserServiceClient<Channel>,
     pub(super) sessions: SessionServiceClient<Channel>,
+}
+
+/// With attempts of its own, in the Redis of all tests.
+pub(crate) async fn throttle() -> Throttle {
+    let url = std::env::var("SOUK_TEST_REDIS").expect("SOUK_TEST_REDIS is the URL of a Redis, as in `make test`");
+    let config = redis::Config { url: url.into(), password_file: None, timeout: Duration::from_secs(30) };
+    let redis = Redis::new(&config).expect("a good URL");
+    tokio::spawn(redis.clone().run(CancellationToken::new()));
+    redis.connected().await.expect("it connects");
+    Throttle::new(redis, &format!("souk:test:{}", Uuid::now_v7()), "a secret of at least 32 characters".into(), PACE)
 }
 
 fn links() -> Links {
@@ -69,6 +86,7 @@ impl Desk {
             passwords: Passwords::new(slots),
             signer,
             links: links(),
+            throttle: throttle().await,
             published: Wake::default(),
             reset_requested: Wake::default(),
             sessions: LIMITS,

@@ -1,32 +1,19 @@
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 
-use chassis::boot::{Database, Foundation};
+use chassis::boot::Prefixed;
+use clap::{Args, Command, FromArgMatches};
 
+use super::Desk;
 use super::register::PASSWORD;
 use super::session::login;
 use super::signing::File;
-use super::{DAY, Desk, LIMITS};
 use crate::{Config, create_operator};
 
-fn config(url: &str) -> Config {
-    Config {
-        foundation: Foundation {
-            listen: ([127, 0, 0, 1], 0).into(),
-            database: Database { database_url: url.into(), database_password_file: None },
-            database_connections: 2,
-        },
-        signing_key_folder: None,
-        signing_key_lead: DAY,
-        password_slots: 1,
-        session_idle: LIMITS.idle,
-        session_lifetime: LIMITS.lifetime,
-        sessions_per_user: LIMITS.per_user,
-        mail_key_file: None,
-        reset_page: String::new(),
-        verify_page: String::new(),
-        print_links: false,
-    }
+fn config(url: &str) -> Prefixed<Config> {
+    let command = Prefixed::<Config>::augment_args(Command::new("user"));
+    let flags = ["user", "--user-database-url", url, "--user-database-connections=2", "--user-password-slots=1"];
+    Prefixed::from_arg_matches(&command.get_matches_from(flags)).expect("these are good settings")
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

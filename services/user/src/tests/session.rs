@@ -19,6 +19,7 @@ pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest
         email: email.to_owned(),
         password: password.to_owned(),
         device: "Firefox".to_owned(),
+        device_token: String::new(),
     })
 }
 

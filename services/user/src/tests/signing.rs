@@ -126,13 +126,14 @@ impl Drop for Folder {
 
 impl Desk {
     /// Another replica, which has just started and serves nothing.
-    fn replica(&self, keys: &Folder) -> Arc<Service> {
+    async fn replica(&self, keys: &Folder) -> Arc<Service> {
         Arc::new(Service {
             db: self.service.db.clone(),
             clock: self.service.clock.clone(),
             passwords: Passwords::new(1),
             signer: keys.signer(),
             links: super::links(),
+            throttle: super::throttle().await,
             published: Wake::default(),
             reset_requested: Wake::default(),
             sessions: LIMITS,
@@ -184,7 +185,7 @@ async fn no_other_token_passes(db: PgPool) {
     assert!(here.verify(&expired).is_err(), "expired");
     let strange = Folder::new(1);
     let stranger = Signer::read(&strange.0, LEAD, "https://souk.test", "souk").expect("a key");
-    let (now, elsewhere) = (OffsetDateTime::now_utc(), desk.replica(&strange));
+    let (now, elsewhere) = (OffsetDateTime::now_utc(), desk.replica(&strange).await);
     let forged = stranger.sign(&elsewhere.db, subject, now, now + LIFETIME).await.expect("signed");
     assert!(here.verify(&forged).is_err(), "another key");
     assert!(verifier(&keys, "https://elsewhere.test", "souk").verify(&good).is_err(), "another issuer");
@@ -231,7 +232,7 @@ async fn a_key_is_replaced_without_a_restart_and_without_a_refused_token(db: PgP
     // Each has the same files, in a folder of its own, as on another machine.
     let theirs = Folder::new(0);
     std::fs::copy(desk.keys.0.join("0.pem"), theirs.0.join("0.pem")).expect("copied");
-    let there = desk.replica(&theirs);
+    let there = desk.replica(&theirs).await;
     let (mut tokens, mut signed_by) = (Vec::<(OffsetDateTime, String)>::new(), Vec::<String>::new());
     for passed in 0..40 {
         match passed {
@@ -283,7 +284,7 @@ async fn a_key_is_published_until_its_last_token_has_expired(db: PgPool) {
     refresh(desk.service.clone()).await.expect("read");
     let token = sign(&desk.service).await;
     let new = Folder::new(1);
-    let replica = desk.replica(&new);
+    let replica = desk.replica(&new).await;
     refresh(replica.clone()).await.expect("read");
     assert!(verifier(&published(&replica).await, "https://souk.test", "souk").verify(&token).is_ok());
     assert_ne!(key_of(&sign(&replica).await), key_of(&token), "it has no other key");

@@ -1,0 +1,103 @@
+//! Guessing is slowed down, and does not lock the owner out.
+
+use std::time::Duration;
+
+use contracts::souk::user::v1::{CreateSessionRequest, CreateSessionResponse};
+use sqlx::PgPool;
+use testkit::reason;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::register::PASSWORD;
+use super::{Desk, PACE};
+use crate::throttle::Pace;
+
+impl Desk {
+    async fn try_password(
+        &self,
+        email: &str,
+        password: &str,
+        device_token: &str,
+    ) -> Result<CreateSessionResponse, Status> {
+        let request = CreateSessionRequest {
+            email: email.to_owned(),
+            password: password.to_owned(),
+            device_token: device_token.to_owned(),
+            ..Default::default()
+        };
+        Ok(self.sessions.clone().create_session(request).await?.into_inner())
+    }
+
+    /// Wrong passwords until one is not checked any more; how many were checked, and how long to wait.
+    async fn guess(&self, email: &str, device_token: &str) -> (u32, Duration) {
+        for checked in 0..100 {
+            let refused = self.try_password(email, "not my password", device_token).await.expect_err("wrong");
+            if reason(&refused) == "LOGIN_THROTTLED@souk.user" {
+                assert_eq!(refused.code(), Code::ResourceExhausted);
+                let retry = refused.get_details_retry_info().and_then(|info| info.retry_delay);
+                return (checked, retry.expect("it says when to come back"));
+            }
+            assert_eq!(reason(&refused), "CREDENTIALS_INVALID@souk.user");
+        }
+        panic!("nothing stops the guessing");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_known_device_signs_in_while_others_guess(db: PgPool) {
+    let desk = Desk::open(db).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    desk.register("k2", "bob@example.com").await.expect("registered");
+    let mine = desk.try_password("ada@example.com", PASSWORD, "").await.expect("signed in").device_token;
+    let of_bob = desk.try_password("bob@example.com", PASSWORD, "").await.expect("signed in").device_token;
+    let (checked, wait) = desk.guess("ada@example.com", "").await;
+    assert_eq!(checked, PACE.free);
+    assert!(wait <= PACE.first, "{wait:?}");
+    for not_hers in ["", of_bob.as_str(), "x", &mine[1..]] {
+        let refused = desk.try_password("ada@example.com", PASSWORD, not_hers).await.expect_err("too early");
+        assert_eq!(reason(&refused), "LOGIN_THROTTLED@souk.user", "{not_hers}");
+    }
+    let again = desk.try_password("ada@example.com", PASSWORD, &mine).await.expect("a known device");
+    assert_eq!(again.device_token, mine, "it stays the same");
+    desk.try_password("bob@example.com", PASSWORD, "").await.expect("another account");
+    // A stolen token gives as many attempts as everybody has.
+    assert_eq!(desk.guess("ada@example.com", &mine).await.0, PACE.free);
+}
+
+/// An address without an account is not told apart.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_unknown_are_throttled_like_the_known(db: PgPool) {
+    let desk = Desk::open(db).await;
+    assert_eq!(desk.guess("eve@example.com", "").await.0, PACE.free);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_right_password_ends_the_count(db: PgPool) {
+    let desk = Desk::open(db).await;
+    desk.register("k1", "ada@example.com").await.expect("registered");
+    for _ in 1..PACE.free {
+        desk.try_password("ada@example.com", "not my password", "").await.expect_err("wrong");
+    }
+    desk.try_password("ada@example.com", PASSWORD, "").await.expect("the last one without a wait");
+    assert_eq!(desk.guess("ada@example.com", "").await.0, PACE.free, "as at first");
+}
+
+/// A login that was refused because too many passwords were being checked is no wrong password.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn only_passwords_that_were_checked_count(db: PgPool) {
+    let busy = Desk::open_with(db, None, 0).await;
+    for _ in 0..2 * PACE.free {
+        let refused = busy.try_password("ada@example.com", PASSWORD, "").await.expect_err("nothing is checked");
+        assert_eq!(reason(&refused), "PASSWORD_CHECKS_BUSY@souk.user");
+    }
+}
+
+#[test]
+fn nobody_guesses_often() {
+    let Pace { free, first, longest } = Pace::default();
+    let (mut guesses, mut at, mut wait) = (free, Duration::ZERO, first);
+    while at < Duration::from_secs(24 * 3_600) {
+        (guesses, at, wait) = (guesses + 1, at + wait, (wait * 2).min(longest));
+    }
+    assert!(guesses < 150, "{guesses} a day");
+}
