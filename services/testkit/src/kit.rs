@@ -101,7 +101,7 @@ impl Kit {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let theirs = Connection::new(theirs, Origin::Certificate(Party::new(party)));
         let open = self.open.as_ref().expect("a role is served");
-        open.send(theirs).await.ok().expect("the server accepts");
+        open.send(theirs).await.expect("the server accepts");
         let mut ours = Some(TokioIo::new(ours));
         let connector = tower::service_fn(move |_| {
             let pipe = ours.take().ok_or(Error::from(ErrorKind::NotConnected));

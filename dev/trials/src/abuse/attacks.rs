@@ -20,10 +20,12 @@ const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 6, 66));
 /// Of new connections, when the edge closes them.
 const AGAIN: Duration = Duration::from_millis(50);
 
+type Running = Pin<Box<dyn Future<Output = Result<()>>>>;
+
 pub(super) struct Attack {
     pub(super) name: &'static str,
     pub(super) what: &'static str,
-    pub(super) run: fn(Arc<Target>) -> Pin<Box<dyn Future<Output = Result<()>>>>,
+    pub(super) run: fn(Arc<Target>) -> Running,
 }
 
 pub(super) const ATTACKS: [Attack; 5] = [
@@ -153,10 +155,10 @@ async fn slow_loris(target: Arc<Target>) -> Result<()> {
 
 async fn idle(target: Arc<Target>) -> Result<()> {
     let mut stream = target.connect().await?;
-    stream.read(&mut [0]).await?;
+    let ended = stream.read(&mut [0]).await;
     // Ten thousand that connect again at once would only show the speed of this program.
     sleep(Duration::from_secs(5)).await;
-    Ok(())
+    Ok(ended.map(drop)?)
 }
 
 async fn rapid_reset(target: Arc<Target>) -> Result<()> {
