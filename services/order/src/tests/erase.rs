@@ -103,7 +103,7 @@ async fn an_order_that_is_placed_after_the_erasure_keeps_no_address_either(db: P
     shop.cancel(late, "c1").await.expect("cancelled");
     shop.kit.context.clock.advance(Duration::from_secs(60));
     shop.erase_due().await;
-    assert_eq!(shop.addresses().await, [Uuid::nil(); 0]);
+    assert!(shop.addresses().await.is_empty());
     assert_eq!(shop.waiting().await, 1, "another may follow");
     shop.kit.context.clock.advance(Duration::from_secs(3_600));
     shop.erase_due().await;
