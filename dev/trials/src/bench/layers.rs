@@ -42,7 +42,7 @@ pub async fn run(layout: &Layout, product_id: &str) -> Result<()> {
     let role =
         start(Command::new(layout.program("souk")).arg("product").envs(parts::environment(layout)).envs(settings))?;
     let bare_client = connect(&plain(BARE)?).await?;
-    let role_client = connect(&roles::endpoint(layout, ROLE.port())?).await?;
+    let role_client = connect(&roles::endpoint(&layout.pki, "dev", ROLE.port())?).await?;
     // Opens connections and fills caches.
     ask(&bare_client, product_id).await?;
     ask(&role_client, product_id).await?;

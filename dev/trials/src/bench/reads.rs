@@ -88,7 +88,7 @@ async fn compare(stack: &Stack, read: &Read, connections: usize) -> Result<()> {
         let [rest, through, straight] = &mut readers;
         rest.push(Reader::Rest(Client::new(edge)));
         through.push(Reader::Grpc(connect(&plain(([127, 0, 0, 1], edge).into())?).await?));
-        straight.push(Reader::Grpc(connect(&roles::endpoint(&stack.layout, role)?).await?));
+        straight.push(Reader::Grpc(connect(&roles::endpoint(&stack.layout.pki, "dev", role)?).await?));
     }
     // Opens connections and fills caches.
     for reader in readers.iter_mut().flatten() {

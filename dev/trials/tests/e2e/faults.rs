@@ -38,7 +38,7 @@ async fn ask_role(role: &Endpoint, customer: &Client) -> Result<bool> {
 fn a_restarted_role_knows_the_keys_of_tokens_before_it_answers() -> Result<()> {
     alone(async |stack| {
         let customer = stack.customer().await?;
-        let role = roles::endpoint(&stack.layout, stack.ports().grpc(roster::ORDER))?;
+        let role = roles::endpoint(&stack.layout.pki, "dev", stack.ports().grpc(roster::ORDER))?;
         for _ in 0..5 {
             let asking = async {
                 loop {

@@ -9,6 +9,7 @@ mod kills;
 mod network;
 mod ops;
 mod orders;
+mod policy;
 mod pressure;
 mod reflection;
 mod replay;

@@ -38,7 +38,7 @@ async fn letters(ops: &OpsServiceClient<Channel>, market: &Market, key: &str) ->
 fn a_poison_message_parks_only_its_key_until_it_is_redriven() -> Result<()> {
     alone(async |stack| {
         let market = Market::open(stack, 10).await?;
-        let role = roles::endpoint(&stack.layout, stack.ports().grpc(roster::ORDER))?;
+        let role = roles::endpoint(&stack.layout.pki, "dev", stack.ports().grpc(roster::ORDER))?;
         let ops = OpsServiceClient::new(role.connect().await?);
         let url = stack.layout.database(ADMINISTRATOR, "souk_inventory")?;
         let mut inventory = PgConnection::connect(&url).await?;

@@ -51,7 +51,7 @@ fn methods(files: &[Vec<u8>]) -> Result<Vec<String>> {
 #[test]
 fn a_role_and_the_edge_describe_the_order_service_in_both_versions() -> Result<()> {
     shared(async |stack| {
-        let role = roles::endpoint(&stack.layout, stack.ports().grpc(roster::ORDER))?;
+        let role = roles::endpoint(&stack.layout.pki, "dev", stack.ports().grpc(roster::ORDER))?;
         let edge = Channel::from_shared(format!("http://127.0.0.1:{}", stack.ports().edge()))?;
         for server in [role, edge] {
             let channel = server.connect().await?;
