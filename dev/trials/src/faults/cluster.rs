@@ -1,5 +1,6 @@
-//! Two replicas of every role, each a process, behind Envoy; and proxies that inject faults: between each replica and its
-//! database, and before the product service, the order service and the payment provider.
+//! Two replicas of every role, and three of the product service, each a process, behind Envoy; and proxies that inject faults:
+//! between each replica and its database, before each replica of the product service, before the order service, and before the
+//! payment provider.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -23,18 +24,23 @@ use stack::postgres::{ADMINISTRATOR, Access, Fsync};
 use stack::supervisor::{Command, Ready, Spec, Supervisor};
 use stack::up::create_operator;
 
+/// How many replicas a role has.
+fn count(role: Role) -> u16 {
+    if role == roster::PRODUCT { 3 } else { 2 }
+}
+
 /// The names of a role's replicas, such as `order-1`. They are made once, and live as long as the process.
-pub(crate) fn replicas(role: Role) -> [&'static str; 2] {
-    static NAMES: LazyLock<HashMap<&str, [&str; 2]>> = LazyLock::new(|| {
+pub(crate) fn replicas(role: Role) -> &'static [&'static str] {
+    static NAMES: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
         let name = |role: Role, replica| &*format!("{}-{replica}", role.name).leak();
-        roster::ROLES.map(|role| (role.name, [name(role, 1), name(role, 2)])).into()
+        roster::ROLES.map(|role| (role.name, (1..=count(role)).map(|replica| name(role, replica)).collect())).into()
     });
-    NAMES[role.name]
+    &NAMES[role.name]
 }
 
 /// The replicas of all roles.
 pub(crate) fn all_replicas() -> impl Iterator<Item = &'static str> {
-    roster::ROLES.into_iter().flat_map(replicas)
+    roster::ROLES.into_iter().flat_map(replicas).copied()
 }
 
 const OPERATOR: &str = "operator@souk.test";
@@ -52,7 +58,8 @@ pub(crate) struct Cluster {
     settings: Vec<(String, String)>,
     /// The proxy before the database, for each replica that has one.
     databases: Vec<(&'static str, Proxy)>,
-    pub(crate) product: Proxy,
+    /// Before each replica of the product service.
+    pub(crate) products: Vec<Proxy>,
     pub(crate) order: Proxy,
     pub(crate) provider: Proxy,
     password: String,
@@ -66,12 +73,16 @@ impl Cluster {
             std::fs::remove_dir_all(&layout.home)?;
         }
         let ports = layout.ports;
-        let both = |role| vec![ports.grpc_of(role, 1), ports.grpc_of(role, 2)];
+        let all = |role| (1..=count(role)).map(move |replica| ports.grpc_of(role, replica));
         stack::pki::ensure(&layout.pki)?;
-        let quotes = Between::new(&layout.pki, roster::ORDER, roster::PRODUCT)?;
+        let mut products = Vec::new();
+        for replica in all(roster::PRODUCT) {
+            let quotes = Between::new(&layout.pki, roster::ORDER, roster::PRODUCT)?;
+            products.push(Proxy::open(vec![replica], Some(quotes)).await?);
+        }
         let mut cluster = Self {
-            product: Proxy::open(both(roster::PRODUCT), Some(quotes)).await?,
-            order: Proxy::open(both(roster::ORDER), None).await?,
+            products,
+            order: Proxy::open(all(roster::ORDER).collect(), None).await?,
             provider: Proxy::open(vec![ports.provider()], None).await?,
             databases: vec![],
             settings: settings(&layout),
@@ -81,13 +92,13 @@ impl Cluster {
         };
         let (layout, settings) = (cluster.layout.clone(), cluster.settings.clone());
         parts::start_dependencies(&layout, &mut cluster.supervisor, fsync, Access::Passwords, &settings, say).await?;
-        say("starting Envoy, and two replicas of every role");
+        say("starting Envoy, and two or three replicas of every role");
         let envoy = parts::envoy(&layout, &settings).await?;
         cluster.supervisor.start(envoy).await?;
         // The user service first: roles wait for its keys.
         let others = roster::ROLES.into_iter().filter(|role| *role != roster::USER);
         for role in [roster::USER].into_iter().chain(others) {
-            for replica in 1..=2 {
+            for replica in 1..=count(role) {
                 cluster.start_replica(role, replica).await?;
             }
         }
@@ -105,13 +116,14 @@ impl Cluster {
         set(role.variable("listen"), local(ports.grpc_of(role, replica)));
         set("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin_of(role, replica)));
         set("SOUK_INSTANCE".to_owned(), name.to_owned());
-        for (variable, scheme, proxy) in [
-            ("ORDER_PRODUCT_URL", "https", &self.product),
-            ("INVENTORY_ORDER_URL", "https", &self.order),
-            ("PAYMENT_ORDER_URL", "https", &self.order),
-            ("PAYMENT_PROVIDER_URL", "http", &self.provider),
+        let products: Vec<_> = self.products.iter().map(|proxy| local(proxy.port)).collect();
+        for (variable, scheme, hosts) in [
+            ("ORDER_PRODUCT_URL", "https", products.join(",")),
+            ("INVENTORY_ORDER_URL", "https", local(self.order.port)),
+            ("PAYMENT_ORDER_URL", "https", local(self.order.port)),
+            ("PAYMENT_PROVIDER_URL", "http", local(self.provider.port)),
         ] {
-            set(variable.to_owned(), format!("{scheme}://127.0.0.1:{}", proxy.port));
+            set(variable.to_owned(), format!("{scheme}://{hosts}"));
         }
         if role.has_database {
             let proxy = Proxy::open(vec![ports.postgres()], None).await?;
@@ -137,7 +149,8 @@ impl Cluster {
     /// Ends every fault, also one that failed midway: all processes run, and all proxies pass.
     pub(crate) async fn heal(&self) -> Result<()> {
         let databases = self.databases.iter().map(|(_, proxy)| proxy);
-        databases.chain([&self.product, &self.order, &self.provider]).for_each(|proxy| proxy.set(Mode::Pass));
+        let others = self.products.iter().chain([&self.order, &self.provider]);
+        databases.chain(others).for_each(|proxy| proxy.set(Mode::Pass));
         for name in ["postgres", "redis", "kafka", "provider"].into_iter().chain(all_replicas()) {
             self.supervisor.send(name, Command::Start).await?;
             self.supervisor.send(name, Command::Resume).await?;
@@ -160,7 +173,7 @@ impl Cluster {
     pub(crate) async fn leader(&self, role: Role) -> Result<&'static str> {
         let begun = Instant::now();
         loop {
-            for (name, replica) in replicas(role).into_iter().zip(1..) {
+            for (&name, replica) in replicas(role).iter().zip(1..) {
                 let page = self.metrics(role, replica).await?;
                 if page.lines().any(|line| line.starts_with("souk_outbox_leader{") && line.ends_with(" 1")) {
                     return Ok(name);
@@ -176,10 +189,10 @@ impl Cluster {
         Ok(reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.text().await?)
     }
 
-    /// Waits until a metric has such a value at both replicas of a role.
+    /// Waits until a metric has such a value at all replicas of a role.
     pub(crate) async fn shows(&self, role: Role, metric: &str, is_it: impl Fn(i64) -> bool) -> Result<()> {
         let begun = Instant::now();
-        for replica in 1..=2 {
+        for replica in 1..=count(role) {
             let is_shown =
                 |line: &str| line.strip_prefix(metric).and_then(|it| it.trim().parse().ok()).is_some_and(&is_it);
             while !self.metrics(role, replica).await?.lines().any(is_shown) {
@@ -333,26 +346,28 @@ impl Cluster {
 /// Settings in addition to those of every stack.
 fn settings(layout: &Layout) -> Vec<(String, String)> {
     let (ports, local) = (layout.ports, |port: u16| format!("127.0.0.1:{port}"));
-    let both = |port: &dyn Fn(u16) -> u16| format!("{},{}", local(port(1)), local(port(2)));
-    let mut all = vec![
+    let all =
+        |role: Role, address: &dyn Fn(u16) -> String| (1..=count(role)).map(address).collect::<Vec<_>>().join(",");
+    let users = |replica: u16| local(ports.admin_of(roster::USER, replica));
+    let mut settings = vec![
         ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.edge()))),
         (
             "SOUK_REVOKED_URLS".to_owned(),
-            [1, 2].map(|it| format!("http://{}/internal/revoked", local(ports.admin_of(roster::USER, it)))).join(","),
+            all(roster::USER, &|replica| format!("http://{}/internal/revoked", users(replica))),
         ),
-        ("EDGE_JWKS_ENDPOINTS".to_owned(), both(&|replica| ports.admin_of(roster::USER, replica))),
+        ("EDGE_JWKS_ENDPOINTS".to_owned(), all(roster::USER, &users)),
         ("PAYMENT_PROVIDER_TIMEOUT".to_owned(), "4s".to_owned()),
         ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),
         ("SOUK_LOG_FORMAT".to_owned(), "json".to_owned()),
     ];
     // `make up` and the other tests identify roles by certificates.
-    all.extend(kafka::with_passwords(layout));
-    all.extend(parts::wide_limits());
+    settings.extend(kafka::with_passwords(layout));
+    settings.extend(parts::wide_limits());
     for role in roster::ROLES {
-        let endpoints = both(&|replica| ports.grpc_of(role, replica));
-        all.push((format!("EDGE_{}", role.variable("endpoints")), endpoints));
+        let endpoints = all(role, &|replica| local(ports.grpc_of(role, replica)));
+        settings.push((format!("EDGE_{}", role.variable("endpoints")), endpoints));
     }
-    all
+    settings
 }
 
 /// How long a replica that stops waits until the edge sends no more requests: longer than two health checks take.

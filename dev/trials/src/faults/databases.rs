@@ -1,5 +1,6 @@
 //! Faults: Postgres is killed, ends sessions, is locked, slow or unreachable.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -85,7 +86,7 @@ fn set_all(cluster: &Cluster, mode: Mode) {
 fn misbehave(mut site: Site<'_>, mode: Mode) -> Injected<'_> {
     Box::pin(async move {
         let replica = site.one_of(ORDER);
-        site.misbehave(site.cluster.database(replica)?, mode, 15).await;
+        site.misbehave(from_ref(site.cluster.database(replica)?), mode, 15).await;
         Ok(())
     })
 }

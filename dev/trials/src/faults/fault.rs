@@ -170,11 +170,11 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// Sets the mode of a proxy for a while.
-    pub(crate) async fn misbehave(&self, proxy: &Proxy, mode: Mode, seconds: u64) {
-        proxy.set(mode);
+    /// Sets the mode of proxies for a while.
+    pub(crate) async fn misbehave(&self, proxies: &[Proxy], mode: Mode, seconds: u64) {
+        proxies.iter().for_each(|proxy| proxy.set(mode));
         self.lasts(seconds).await;
-        proxy.set(Mode::Pass);
+        proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
     }
 
     pub(crate) async fn freeze(&self, name: &str, seconds: u64) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `make faults`: two replicas of every role under load, and a seeded schedule of faults. Afterwards the backlog drains, and
+//! `make faults`: two or three replicas of every role under load, and a seeded schedule of faults. Afterwards the backlog drains, and
 //! `souk check` checks the invariants.
 
 mod backlog;
@@ -198,7 +198,7 @@ fn write_table(table: &Path, run: &str, sum: &str, rows: &[Row], checked: &str) 
 
 const HEAD: &str = "# Faults
 
-Written by `make faults`: two replicas of every role behind the edge, customers who buy all the time, and one injected fault after
+Written by `make faults`: two or three replicas of every role behind the edge, customers who buy all the time, and one injected fault after
 another. Requests place and cancel orders, refund, read and sign in. A *failed* request got no response, or one that asks to
 retry, and the customer repeated it under the same key. *Failing for* is the longest time in which requests failed at a stretch.
 *Until* is when the last failed request ended, and *settled* is when every order of before the end of the fault was settled (paid,

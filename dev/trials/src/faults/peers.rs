@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rand::seq::IndexedRandom;
 use roster::{INVENTORY, ORDER, PAYMENT, USER};
 use tokio::time::sleep;
 
@@ -43,11 +44,12 @@ pub(crate) const FAULTS: &[Fault] = &[
         "quote-unanswered",
         "the product service's response to a quote is lost, five times",
         Expect::NoFailure,
-        |site| {
+        |mut site| {
             Box::pin(async move {
                 for _ in 0..5 {
+                    let replica = site.cluster.products.choose(&mut site.random).expect("there are three");
                     // The request contains a UUID of version 7; HTTP/2 pings and settings do not.
-                    site.hold(&site.cluster.product, Moment::Response("-7")).await.map(drop)?;
+                    site.hold(replica, Moment::Response("-7")).await.map(drop)?;
                     sleep(Duration::from_millis(500)).await;
                 }
                 Ok(())
@@ -60,7 +62,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         Expect::NoFailure,
         |site| {
             Box::pin(async move {
-                site.misbehave(&site.cluster.product, Mode::Slow(Duration::from_millis(200)), 10).await;
+                site.misbehave(&site.cluster.products, Mode::Slow(Duration::from_millis(200)), 10).await;
                 Ok(())
             })
         },
@@ -71,7 +73,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         SERVES_WITHIN_FIVE,
         |site| {
             Box::pin(async move {
-                site.misbehave(&site.cluster.product, Mode::Cut, 10).await;
+                site.misbehave(&site.cluster.products, Mode::Cut, 10).await;
                 Ok(())
             })
         },

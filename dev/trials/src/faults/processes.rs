@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use roster::{INVENTORY, ORDER, PAYMENT, ROLES, Role};
+use roster::{INVENTORY, ORDER, PAYMENT, PRODUCT, ROLES, Role};
 use tokio::time::sleep;
 
 use super::cluster::replicas;
@@ -79,6 +79,22 @@ pub(crate) const FAULTS: &[Fault] = &[
             Ok(())
         })
     })
+    .short(),
+    Fault::new(
+        "product-replica-killed",
+        "kill -9 of one of three replicas of the product service, which serves only reads, three times",
+        Expect::NoFailure,
+        |mut site| {
+            Box::pin(async move {
+                for _ in 0..3 {
+                    let replica = site.one_of(PRODUCT);
+                    site.cluster.send(replica, Kill).await?;
+                    site.cluster.edge_serves().await?;
+                }
+                Ok(())
+            })
+        },
+    )
     .short(),
     Fault::new("replica-frozen", "SIGSTOP of one replica of the order service for 30 s", TWELVE_SECONDS, |mut site| {
         Box::pin(async move {

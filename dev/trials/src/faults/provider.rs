@@ -1,5 +1,6 @@
 //! Faults: the payment provider is killed, frozen, slow or failing, and responds late, twice or never. No customer waits for it.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -140,7 +141,7 @@ fn lose_responses<'a>(site: Site<'a>, text: &'static str) -> Injected<'a> {
 
 fn misbehave(site: Site<'_>, mode: Mode) -> Injected<'_> {
     Box::pin(async move {
-        site.misbehave(&site.cluster.provider, mode, 10).await;
+        site.misbehave(from_ref(&site.cluster.provider), mode, 10).await;
         Ok(())
     })
 }

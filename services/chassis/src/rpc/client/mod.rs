@@ -25,11 +25,19 @@ use replicas::{Replicas, lookup};
 
 pub use peer::{Peer, PeerError};
 
-/// Where a peer is. All addresses of the host are its replicas.
+/// Where a peer is, such as `https://product:9003`, or `https://product-1:9003,product-2:9003`. All addresses of all hosts are its
+/// replicas.
 #[derive(Debug, Clone)]
 pub struct Url {
+    text: String,
+    scheme: &'static str,
+    hosts: Vec<Host>,
+}
+
+#[derive(Debug, Clone)]
+struct Host {
     uri: Uri,
-    host: String,
+    name: String,
     port: u16,
 }
 
@@ -37,29 +45,39 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let uri: Uri = text.parse().map_err(|error| format!("`{text}` is not a URL: {error}"))?;
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        match (uri.scheme_str(), uri.port_u16()) {
-            (Some("http" | "https"), Some(port)) if !host.is_empty() && uri.path() == "/" => {
-                Ok(Self { uri, host, port })
-            }
-            _ => Err(format!("`{text}` is not a URL such as https://product:9003")),
-        }
+        let refuse = || format!("`{text}` is not a URL such as https://product:9003");
+        let (scheme, hosts) = text.split_once("://").ok_or_else(refuse)?;
+        let scheme = ["http", "https"].into_iter().find(|known| *known == scheme).ok_or_else(refuse)?;
+        let hosts = hosts.strip_suffix('/').unwrap_or(hosts).split(',');
+        let hosts = hosts.map(|host| Host::parse(scheme, host).ok_or_else(refuse)).collect::<Result<_, _>>()?;
+        Ok(Self { text: text.to_owned(), scheme, hosts })
+    }
+}
+
+impl Host {
+    fn parse(scheme: &str, host_and_port: &str) -> Option<Self> {
+        let uri: Uri = format!("{scheme}://{host_and_port}").parse().ok()?;
+        let (name, port) = (uri.host()?.trim_matches(['[', ']']).to_owned(), uri.port_u16()?);
+        let is_bare = uri.path() == "/" && uri.query().is_none() && !host_and_port.contains('@');
+        (is_bare && !name.is_empty()).then_some(Self { uri, name, port })
     }
 }
 
 /// The service `peer`, for calls of `role`, which has its URL in a setting such as `ORDER_PRODUCT_URL`. It connects when first
 /// used, and reconnects when needed.
 pub fn connect(certificates: &Certificates, role: Role, peer: Role, url: &Url) -> Result<Peer, String> {
-    let refuse = |why: String| format!("{}: `{}` {why}", role.variable(&format!("{}_url", peer.name)), url.uri);
+    let refuse = |why: String| format!("{}: `{}` {why}", role.variable(&format!("{}_url", peer.name)), url.text);
     let certificate = certificates.of(role.name)?;
     let scheme = if certificate.is_some() { "https" } else { "http" };
-    if url.uri.scheme_str() != Some(scheme) {
+    if url.scheme != scheme {
         return Err(refuse(format!("does not begin with {scheme}://, see SOUK_TLS_MODE")));
     }
-    let host = ServerName::try_from(url.host.clone()).map_err(|error| refuse(error.to_string()))?;
-    let connector = Connector { peer: peer.name, host, certificate };
-    Ok(Peer::new(Replicas::follow(url, connector, lookup())))
+    let connector = |host: &Host| -> Result<_, String> {
+        let name = ServerName::try_from(host.name.clone()).map_err(|error| refuse(error.to_string()))?;
+        Ok((host.clone(), Connector { peer: peer.name, host: name, certificate: certificate.clone() }))
+    };
+    let hosts = url.hosts.iter().map(connector).collect::<Result<_, _>>()?;
+    Ok(Peer::new(Replicas::follow(peer.name, hosts, lookup())))
 }
 
 /// The pauses before the retries of a lost call: a short one, and one after which the channel surely knows that its connection

@@ -1,14 +1,14 @@
-//! The replicas of a peer: all addresses of its name, which is resolved again and again. Each has its own connection and circuit
-//! breaker. Calls go to the replica with the fewest running calls; one that failed is left for a while.
+//! The replicas of a peer: all addresses of its hosts, whose names are resolved again and again. Each has its own connection and
+//! circuit breaker. Calls go to the replica with the fewest running calls; one that failed is left for a while.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use http::{Request, Response};
 use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::counter::Counter;
@@ -22,7 +22,7 @@ use tower::ServiceExt;
 
 use crate::boot::metrics::{self, ByPeer};
 use crate::rpc::breaker::{Attempt, Breaker, CircuitOpen};
-use crate::rpc::client::Url;
+use crate::rpc::client::Host;
 use crate::tls::connect::Connector;
 
 /// How often a name is resolved.
@@ -62,6 +62,8 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Replica {
     pub(super) address: SocketAddr,
+    /// Which of the hosts has this address.
+    host: usize,
     channel: Channel,
     breaker: Arc<Breaker>,
     running: AtomicUsize,
@@ -77,8 +79,8 @@ struct Health {
 
 #[derive(Debug)]
 pub(super) struct Replicas {
-    url: Url,
-    connector: Connector,
+    peer: &'static str,
+    hosts: Vec<(Host, Connector)>,
     all: watch::Sender<Arc<[Arc<Replica>]>>,
     /// Wakes the task that resolves the name.
     doubt: Arc<Notify>,
@@ -86,17 +88,13 @@ pub(super) struct Replicas {
 }
 
 impl Replicas {
-    /// Resolves the name until this is dropped.
-    pub(super) fn follow(url: &Url, connector: Connector, resolve: Resolve) -> Arc<Self> {
+    /// Resolves the names until this is dropped.
+    pub(super) fn follow(peer: &'static str, hosts: Vec<(Host, Connector)>, resolve: Resolve) -> Arc<Self> {
         let (all, doubt) = (watch::Sender::new(Arc::default()), Arc::new(Notify::new()));
-        let replicas = Self { url: url.clone(), connector, all, doubt: doubt.clone(), next: AtomicUsize::new(0) };
+        let replicas = Self { peer, hosts, all, doubt: doubt.clone(), next: AtomicUsize::new(0) };
         let replicas = Arc::new(replicas);
         tokio::spawn(keep_resolving(Arc::downgrade(&replicas), resolve, doubt));
         replicas
-    }
-
-    fn peer(&self) -> &'static str {
-        self.connector.peer
     }
 
     /// All replicas, as soon as there is one.
@@ -121,7 +119,7 @@ impl Replicas {
             (visited.contains(&replica.address), replica.is_left(now), replica.running.load(Ordering::Relaxed))
         });
         let mut admitted = in_turn.into_iter().filter_map(|it| Some((it.clone(), it.breaker.try_begin(timeout).ok()?)));
-        admitted.next().ok_or_else(|| CircuitOpen::refuse(self.peer()))
+        admitted.next().ok_or_else(|| CircuitOpen::refuse(self.peer))
     }
 
     pub(super) fn record(&self, replica: &Replica, attempt: Attempt, outcome: Outcome) {
@@ -140,17 +138,17 @@ impl Replicas {
     }
 
     /// Replicas that stay keep their connections; calls to those that are gone end normally.
-    fn replace(&self, addresses: BTreeSet<SocketAddr>) {
+    fn replace(&self, addresses: BTreeMap<SocketAddr, usize>) {
         let before = self.all.borrow().clone();
         let all: Arc<[_]> = addresses
             .into_iter()
             .take(MOST_REPLICAS)
-            .map(|address| {
-                let known = before.iter().find(|replica| replica.address == address).cloned();
-                known.unwrap_or_else(|| Arc::new(Replica::new(address, &self.url, &self.connector)))
+            .map(|(address, host)| {
+                let known = before.iter().find(|replica| (replica.address, replica.host) == (address, host)).cloned();
+                known.unwrap_or_else(|| Arc::new(Replica::new(address, host, &self.hosts[host])))
             })
             .collect();
-        REPLICAS.get_or_create(&ByPeer::new(self.peer())).set(all.len() as i64);
+        REPLICAS.get_or_create(&ByPeer::new(self.peer)).set(all.len() as i64);
         self.all.send_replace(all);
     }
 }
@@ -159,26 +157,32 @@ async fn keep_resolving(replicas: Weak<Replicas>, resolve: Resolve, doubt: Arc<N
     let mut is_resolved = true;
     loop {
         let Some(known) = replicas.upgrade() else { return };
-        let (peer, url) = (known.peer(), &known.url);
-        let resolved = timeout(RESOLVE_TIMEOUT, resolve(url.host.clone(), url.port)).await;
-        let resolved = resolved.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let failure = match resolved {
-            Ok(addresses) if addresses.is_empty() => Some("it has no address".to_owned()),
-            Ok(addresses) => {
-                known.replace(addresses.into_iter().collect());
-                None
+        let resolved = known.hosts.iter().map(|(host, _)| async {
+            let resolved = timeout(RESOLVE_TIMEOUT, resolve(host.name.clone(), host.port)).await;
+            match resolved.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(addresses) if addresses.is_empty() => Err("it has no address".to_owned()),
+                Ok(addresses) => Ok(addresses),
+                Err(error) => Err(error.to_string()),
             }
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(error) = &failure {
+        });
+        let (mut addresses, mut failure) = (BTreeMap::new(), None);
+        for (host, resolved) in join_all(resolved).await.into_iter().enumerate() {
+            match resolved {
+                Ok(found) => addresses.extend(found.into_iter().map(|address| (address, host))),
+                Err(error) => {
+                    let last = known.all.borrow().clone();
+                    let last = last.iter().filter(|replica| replica.host == host);
+                    addresses.extend(last.map(|replica| (replica.address, host)));
+                    failure = Some((host, error));
+                }
+            }
+        }
+        known.replace(addresses);
+        if let Some((host, error)) = &failure {
+            let (peer, host) = (known.peer, &known.hosts[*host].0.name);
             UNRESOLVED.get_or_create(&ByPeer::new(peer)).inc();
             if is_resolved {
-                tracing::warn!(
-                    peer,
-                    host = url.host,
-                    error,
-                    "the name of a peer is not resolved; its last addresses stay in use"
-                );
+                tracing::warn!(peer, host, error, "the name of a peer is not resolved; its last addresses stay in use");
             }
         }
         is_resolved = failure.is_none();
@@ -194,11 +198,11 @@ async fn keep_resolving(replicas: Weak<Replicas>, resolve: Resolve, doubt: Arc<N
 }
 
 impl Replica {
-    fn new(address: SocketAddr, url: &Url, connector: &Connector) -> Self {
+    fn new(address: SocketAddr, host: usize, (of, connector): &(Host, Connector)) -> Self {
         // tonic would refuse https here, as the connector encrypts, and not tonic.
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address is a host and a port");
         let endpoint = endpoint
-            .origin(url.uri.clone())
+            .origin(of.uri.clone())
             .connect_timeout(CONNECT_TIMEOUT)
             // A connection to a replica that hangs is replaced within four seconds.
             .http2_keep_alive_interval(Duration::from_secs(2))
@@ -210,7 +214,7 @@ impl Replica {
             async move { connector.connect(address).await.map(TokioIo::new) }
         }));
         let (running, health) = (AtomicUsize::new(0), Mutex::default());
-        Self { address, channel, breaker: Breaker::new(peer, address), running, health }
+        Self { address, host, channel, breaker: Breaker::new(peer, address), running, health }
     }
 
     pub(super) async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Error> {

@@ -91,7 +91,8 @@ fn peer_at(addresses: &Arc<Mutex<Vec<SocketAddr>>>) -> Peer {
         Box::pin(async move { Ok(now) })
     };
     let connector = Connector { peer: "test", host: "test".try_into().expect("a name"), certificate: None };
-    Peer::new(Replicas::follow(&"http://test:9000".parse().expect("a URL"), connector, Box::new(resolve)))
+    let host = Host::parse("http", "test:9000").expect("a host");
+    Peer::new(Replicas::follow("test", vec![(host, connector)], Box::new(resolve)))
 }
 
 async fn read_health(peer: &Peer) -> Result<HealthCheckResponse, Status> {
@@ -174,4 +175,33 @@ async fn a_name_without_an_address_fails_until_it_has_one() {
     let server = Server::start();
     addresses.lock().expect("no panics").push(server.address);
     read_health(&peer).await.expect("it has one");
+}
+
+#[test]
+fn a_peer_has_one_host_or_several() {
+    for (text, hosts) in [
+        ("https://product:9003", "product:9003"),
+        ("http://127.0.0.1:9003/", "127.0.0.1:9003"),
+        ("https://[::1]:9003", "::1:9003"),
+        ("https://product-1:9003,product-2:9004", "product-1:9003 product-2:9004"),
+    ] {
+        let url: Url = text.parse().expect(text);
+        let read: Vec<_> = url.hosts.iter().map(|host| format!("{}:{}", host.name, host.port)).collect();
+        assert_eq!(read.join(" "), hosts, "{text}");
+    }
+    for text in
+        ["", "product:9003", "ftp://product:1", "https://product", "https://a:1,", "https://a:1/b", "https://a@b:1"]
+    {
+        let error = text.parse::<Url>().expect_err(text);
+        assert!(error.contains("https://product:9003"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_without_an_address_leaves_those_of_another() {
+    let server = Server::start();
+    let peer = in_a_mesh(&format!("http://{},nowhere.invalid:9000", server.address));
+    for _ in 0..10 {
+        read_health(&peer).await.expect("the other host has one");
+    }
 }
