@@ -1,11 +1,11 @@
-//! Change a password. Whoever does it knows the current one, and all other sessions end.
+//! Change a password. The caller knows the current one, and all other sessions end.
 
 use chassis::{Caller, Owner};
 use contracts::souk::user::v1::{ChangePasswordRequest, ChangePasswordResponse};
 
 use crate::account::{self, Account};
 use crate::error::Error;
-use crate::password::NewPassword;
+use crate::password::{NewPassword, Queue};
 use crate::revocation::end_sessions;
 use crate::service::Service;
 use crate::session::{SessionId, least_used};
@@ -23,9 +23,16 @@ pub(crate) async fn change(
     let known = account::find_password(&mut db, user_id, owner).await?.ok_or(Error::UserNotFound)?;
     drop(db);
     let new_password = new_password.of(&known.email, &known.display_name);
-    if !service.passwords.verify(request.current_password, known.hash, caller.deadline).await? {
-        return Err(Error::PasswordWrong);
+    let current = SessionId::new(caller.session_id()?);
+    let attempts = service.throttle.attempts_in_session(user_id, current);
+    service.throttle.begin(&attempts).await?;
+    // Only who has a session of the account gets here.
+    let right = service.passwords.check(request.current_password, known.hash, Queue::Known, caller.deadline).await;
+    if right.is_err() {
+        service.throttle.take_back(attempts.clone()).await;
     }
+    right?.ok_or(Error::PasswordWrong)?;
+    service.throttle.succeeded(attempts).await;
     let password_hash = service.passwords.hash_new(new_password, caller.deadline).await?;
 
     let mut tx = service.db.begin().await?;
@@ -34,7 +41,6 @@ pub(crate) async fn change(
         return Err(Error::PasswordWrong);
     }
     account.set_password(&mut tx, &password_hash).await?;
-    let current = SessionId::new(caller.session_id()?);
     let mut others = least_used(&mut tx, user_id, 0).await?;
     others.retain(|session_id| *session_id != current);
     let ended = end_sessions(&mut tx, &others, service.clock.now()).await?;

@@ -6,7 +6,7 @@ use contracts::souk::user::v1::{CreateSessionRequest, CreateSessionResponse};
 
 use crate::account::{Role, UserId};
 use crate::error::Error;
-use crate::password::NO_PASSWORD;
+use crate::password::{NO_PASSWORD, Queue};
 use crate::refresh_token::RefreshToken;
 use crate::revocation::end_sessions;
 use crate::service::Service;
@@ -31,7 +31,8 @@ pub(crate) async fn create(
     let attempts = service.throttle.attempts(&email, user_id, device);
     service.throttle.begin(&attempts).await?;
     let hash = account.as_ref().map_or(NO_PASSWORD, |account| &account.password_hash).to_owned();
-    let right = match service.passwords.check(request.password, hash, caller.deadline).await {
+    let queue = if device.is_some() { Queue::Known } else { Queue::Anybody };
+    let right = match service.passwords.check(request.password, hash, queue, caller.deadline).await {
         Ok(right) => right,
         Err(error) => {
             service.throttle.take_back(attempts).await;
@@ -42,8 +43,8 @@ pub(crate) async fn create(
     service.throttle.succeeded(attempts).await;
 
     let mut tx = service.db.begin().await?;
-    // Logins of one account wait for each other here, so that together they keep the number of its sessions. Whoever replaces
-    // the password, or disables or erases the account, ends all sessions under this lock, so none is made afterwards.
+    // Logins of one account wait for each other here, so that together they keep the number of its sessions. A change of
+    // the password, and disabling or erasing the account, end all sessions under this lock, so none is made afterwards.
     let now_is = sqlx::query!(
         r#"select role as "role: Role", password_version, disabled_at from account where user_id = $1 for no key update"#,
         account.user_id as UserId,

@@ -1,5 +1,5 @@
-//! Passwords, hashed with argon2id (19 MiB, two passes) on a few threads of their own: logins wait in a
-//! bounded queue, and are refused when it is full. What is hashed is an OpaqueString of RFC 8265, so that it does not matter how a
+//! Passwords, hashed with argon2id (19 MiB, two passes) on a few threads of their own: logins wait in bounded queues, and are
+//! refused when theirs is full. What is hashed is an OpaqueString of RFC 8265, so that it does not matter how a
 //! keyboard writes a letter.
 //!
 //! A new password has at least 15 characters, of any kinds, and must not be easy to guess, as zxcvbn estimates it. Lists of common
@@ -24,8 +24,10 @@ const LENGTH: RangeInclusive<usize> = 15..=128;
 /// A password that is found in fewer guesses, as powers of ten, is refused. An attacker who has the hashes makes some hundred
 /// guesses per second and machine, see the parameters above; one who has not is limited much more.
 const MIN_GUESSES_LOG10: f64 = 10.0;
-/// How many may wait for each slot.
-const QUEUE: usize = 50;
+/// How many callers that nobody knows may wait for each slot.
+const ANYBODY: usize = 50;
+/// How many of the others may.
+const KNOWN: usize = 20;
 
 /// The hash of no password. A login with an unknown e-mail address is checked against it, so that it takes as long as with a known
 /// one. It is fixed, so that not even the first check takes longer.
@@ -94,38 +96,45 @@ pub(crate) struct Right {
     pub(crate) better_hash: Option<String>,
 }
 
+/// Where a caller waits. A flood of logins fills one queue, and leaves places to owners of accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// A device that has signed in to the account, or a session of it.
+    Known,
+    Anybody,
+}
+
 pub(crate) struct Passwords {
     slots: Arc<Semaphore>,
-    queue: Semaphore,
+    known: Semaphore,
+    anybody: Semaphore,
 }
 
 impl Passwords {
     pub(crate) fn new(slots: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(slots)), queue: Semaphore::new(slots * QUEUE) }
+        let queue = |places: usize| Semaphore::new(slots * places);
+        Self { slots: Arc::new(Semaphore::new(slots)), known: queue(KNOWN), anybody: queue(ANYBODY) }
     }
 
     /// Refuses a password that is easy to guess.
     pub(crate) async fn hash_new(&self, password: NewPassword, deadline: Instant) -> Result<String, Error> {
-        self.run(deadline, move || {
+        self.run(Queue::Anybody, deadline, move || {
             let NewPassword { text, field, known } = password;
             if is_common(&text, &known) { Err(Error::PasswordCommon { field }) } else { Ok(hash_now(&text)?) }
         })
         .await?
     }
 
-    /// Whether it is the password of this hash.
-    pub(crate) async fn verify(&self, password: String, hash: String, deadline: Instant) -> Result<bool, Error> {
-        Ok(self.check(password, hash, deadline).await?.is_some())
-    }
-
-    /// The same, and for a right password whose hash has weaker parameters than today's, or another spelling, a new hash.
+    /// `None` if it is not the password of this hash. If the hash has weaker parameters than today's, or is of another spelling,
+    /// there is a better one.
     pub(crate) async fn check(
         &self,
         password: String,
         hash: String,
+        queue: Queue,
         deadline: Instant,
     ) -> Result<Option<Right>, Error> {
-        let checked = self.run(deadline, move || {
+        let checked = self.run(queue, deadline, move || {
             let hash = PasswordHash::new(&hash).map_err(|error| broken("a stored password hash", error))?;
             let fits = |spelling: &String| Argon2::default().verify_password(spelling.as_bytes(), &hash).is_ok();
             let normalized = normalize(&password);
@@ -137,13 +146,21 @@ impl Passwords {
         Ok(checked.await??)
     }
 
+    fn queue(&self, queue: Queue) -> &Semaphore {
+        match queue {
+            Queue::Known => &self.known,
+            Queue::Anybody => &self.anybody,
+        }
+    }
+
     /// A caller that leaves gives up its place in the queue, and nothing is hashed for it.
     async fn run<T: Send + 'static>(
         &self,
+        queue: Queue,
         deadline: Instant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let _waiting = self.queue.try_acquire().map_err(|_| Error::PasswordChecksBusy)?;
+        let _waiting = self.queue(queue).try_acquire().map_err(|_| Error::PasswordChecksBusy)?;
         let slot = timeout_at(deadline, self.slots.clone().acquire_owned()).await;
         let slot = slot.map_err(|_| chassis::Error::DeadlineExceeded)?;
         let slot = slot.map_err(|error| broken("the password slots", error))?;
@@ -178,6 +195,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    impl Passwords {
+        pub(crate) fn has_place(&self, queue: Queue) -> bool {
+            self.queue(queue).available_permits() > 0
+        }
+    }
 
     #[test]
     fn a_password_is_the_same_however_it_is_written() {
@@ -248,7 +271,7 @@ mod tests {
         let soon = Instant::now() + Duration::from_millis(20);
         let left = passwords.hash_new(password, soon).await.expect_err("the only slot is busy");
         assert!(matches!(left, Error::Chassis(chassis::Error::DeadlineExceeded)), "{left:?}");
-        assert_eq!(passwords.queue.available_permits(), QUEUE);
+        assert_eq!(passwords.anybody.available_permits(), ANYBODY);
         drop(busy);
     }
 }

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::account::UserId;
 use crate::error::Error;
+use crate::session::SessionId;
 
 /// How long attempts are remembered after the last one.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
@@ -83,6 +84,11 @@ impl Throttle {
             (None, _) => URL_SAFE_NO_PAD.encode(Sha256::digest(email)),
         };
         Attempts(format!("{}:{whose}", self.prefix))
+    }
+
+    /// The attempts to change the password within a session, which a thief of the session makes.
+    pub(crate) fn attempts_in_session(&self, user_id: UserId, session_id: SessionId) -> Attempts {
+        Attempts(format!("{}:{user_id}:{session_id}", self.prefix))
     }
 
     /// Counts an attempt, before its password is checked, as it may be one of many at once.

@@ -4,16 +4,18 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::join_all;
 use http::Request;
-use stack::client::Client;
+use serde_json::json;
+use stack::client::{Client, random_password};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
+use uuid::Uuid;
 
 /// The attacker's address, which is not that of the client whose reads are measured.
 const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 6, 66));
@@ -25,34 +27,52 @@ type Running = Pin<Box<dyn Future<Output = Result<()>>>>;
 pub(super) struct Attack {
     pub(super) name: &'static str,
     pub(super) what: &'static str,
+    /// How many times as long reads of others may take.
+    pub(super) slowdown: f64,
     pub(super) run: fn(Arc<Target>) -> Running,
 }
 
-pub(super) const ATTACKS: [Attack; 5] = [
+pub(super) const ATTACKS: [Attack; 6] = [
     Attack {
         name: "slow-loris",
         what: "400 connections, each of which sends a byte of its headers per second",
+        slowdown: 2.0,
         run: |target| Box::pin(together(400, target, slow_loris)),
     },
     Attack {
         name: "idle-connections",
         what: "10,000 connections that send nothing",
+        slowdown: 2.0,
         run: |target| Box::pin(together(10_000, target, idle)),
     },
     Attack {
         name: "rapid-reset",
         what: "4 connections that open HTTP/2 streams and reset them at once",
+        slowdown: 2.0,
         run: |target| Box::pin(together(4, target, rapid_reset)),
     },
     Attack {
         name: "large-bodies",
         what: "8 connections that send bodies of 100 MB",
+        slowdown: 2.0,
         run: |target| Box::pin(together(8, target, large_body)),
     },
     Attack {
         name: "deep-json",
         what: "8 connections that send JSON of a depth of 100,000, with a token",
+        slowdown: 2.0,
         run: |target| Box::pin(together(8, target, deep_json)),
+    },
+    Attack {
+        name: "login-flood",
+        what: "200 clients that guess passwords of accounts that do not exist, from ever new addresses, while an owner signs in",
+        slowdown: 1.5,
+        run: |target| {
+            Box::pin(async move {
+                let owner = sign_in_for_ever(target.clone());
+                tokio::try_join!(together(200, target, guess), owner).map(drop)
+            })
+        },
     },
 ];
 
@@ -60,10 +80,22 @@ pub(super) const ATTACKS: [Attack; 5] = [
 pub(super) struct Target {
     edge: SocketAddr,
     token: String,
+    owner: Owner,
+    /// Of the addresses of attackers that guess.
+    addresses: AtomicU32,
     connections: AtomicU64,
     closed: AtomicU64,
     requests: AtomicU64,
     responses: AtomicU64,
+    signed_in: AtomicU64,
+    kept_out: AtomicU64,
+}
+
+/// Whose account others do not know, and who has signed in on this device before.
+pub(super) struct Owner {
+    pub(super) email: String,
+    pub(super) password: String,
+    pub(super) device_token: String,
 }
 
 pub(super) struct Seen {
@@ -71,15 +103,25 @@ pub(super) struct Seen {
     closed: u64,
     requests: u64,
     responses: u64,
+    signed_in: u64,
+    pub(super) kept_out: u64,
 }
 
 impl Target {
-    pub(super) fn new(port: u16, customer: &Client) -> Self {
-        let token = customer.token().to_owned();
-        let edge = SocketAddr::from(([127, 0, 0, 1], port));
+    pub(super) fn new(port: u16, customer: &Client, owner: Owner) -> Self {
         let zero = || AtomicU64::new(0);
-        let (connections, closed, requests, responses) = (zero(), zero(), zero(), zero());
-        Self { edge, token, connections, closed, requests, responses }
+        Self {
+            edge: SocketAddr::from(([127, 0, 0, 1], port)),
+            token: customer.token().to_owned(),
+            owner,
+            addresses: AtomicU32::new(Ipv4Addr::new(127, 1, 0, 0).to_bits()),
+            connections: zero(),
+            closed: zero(),
+            requests: zero(),
+            responses: zero(),
+            signed_in: zero(),
+            kept_out: zero(),
+        }
     }
 
     /// What was counted since the last time.
@@ -90,6 +132,8 @@ impl Target {
             closed: take(&self.closed),
             requests: take(&self.requests),
             responses: take(&self.responses),
+            signed_in: take(&self.signed_in),
+            kept_out: take(&self.kept_out),
         }
     }
 
@@ -104,11 +148,15 @@ impl Target {
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connections, closed, requests, responses } = self;
+        let Self { connections, closed, requests, responses, signed_in, kept_out } = self;
         write!(
             f,
             "{connections} connections, {closed} of them ended by the edge; {requests} requests, {responses} responses"
-        )
+        )?;
+        if signed_in + kept_out > 0 {
+            write!(f, "; the owner of an account signed in {signed_in} times, and could not {kept_out} times")?;
+        }
+        Ok(())
     }
 }
 
@@ -217,5 +265,33 @@ async fn deep_json(target: Arc<Target>) -> Result<()> {
         let read = stream.read(&mut response).await?;
         anyhow::ensure!(read > 0, "the edge closed the connection");
         count(&target.responses);
+    }
+}
+
+/// As many guesses as one address may make, over one connection.
+async fn guess(target: Arc<Target>) -> Result<()> {
+    const GUESSES: u32 = 100;
+    let address = Ipv4Addr::from_bits(target.addresses.fetch_add(1, Ordering::Relaxed));
+    let client = reqwest::Client::builder().local_address(IpAddr::V4(address)).build()?;
+    count(&target.connections);
+    for _ in 0..GUESSES {
+        count(&target.requests);
+        let guess = json!({"email": format!("{}@example.com", Uuid::now_v7().simple()), "password": random_password()});
+        client.post(format!("http://{}/v1/sessions", target.edge)).json(&guess).send().await?;
+        count(&target.responses);
+        sleep(AGAIN).await;
+    }
+    Ok(())
+}
+
+/// The owner is one of the clients that others must not keep out.
+async fn sign_in_for_ever(target: Arc<Target>) -> Result<()> {
+    let client = Client::new(target.edge.port());
+    let Owner { email, password, device_token } = &target.owner;
+    loop {
+        let login = json!({"email": email, "password": password, "deviceToken": device_token});
+        let response = client.post("/v1/sessions", login).await?;
+        count(if response.status.is_success() { &target.signed_in } else { &target.kept_out });
+        sleep(Duration::from_secs(1)).await;
     }
 }

@@ -1,12 +1,12 @@
-use contracts::souk::user::v1::ChangePasswordRequest;
+use contracts::souk::user::v1::{ChangePasswordRequest, Session};
 use sqlx::PgPool;
 use testkit::{fields, reason};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::Desk;
 use super::register::PASSWORD;
 use super::session::login;
+use super::{Desk, PACE};
 
 const NEW: &str = "another horse battery";
 
@@ -52,6 +52,22 @@ async fn the_current_password_is_needed_and_the_new_one_must_be_good(db: PgPool)
     assert_eq!((reason(&common), fields(&common)), ("PASSWORD_COMMON@souk.user".into(), vec!["new_password".into()]));
     assert_eq!(desk.count().await, (1, 0));
     desk.refresh(&session.refresh_token).await.expect("nothing has changed");
+}
+
+/// Who has stolen a session does not find the password with it, and does not keep its owner from changing it.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn guessing_the_current_password_is_slowed_down(db: PgPool) {
+    let desk = Desk::open(db).await;
+    let (stolen, own) = (desk.signed_in().await, desk.sign_in().await);
+    let id = |session: Option<Session>| session.expect("a session").session_id.parse().expect("a UUID");
+    let stolen = id(stolen.session);
+    for _ in 0..PACE.free {
+        let wrong = desk.change(stolen, NEW, NEW).await.expect_err("not the current one");
+        assert_eq!(reason(&wrong), "PASSWORD_WRONG@souk.user");
+    }
+    let throttled = desk.change(stolen, PASSWORD, NEW).await.expect_err("too early");
+    assert_eq!((throttled.code(), reason(&throttled)), (Code::ResourceExhausted, "LOGIN_THROTTLED@souk.user".into()));
+    desk.change(id(own.session), PASSWORD, NEW).await.expect("another session has attempts of its own");
 }
 
 /// Not even an operator.

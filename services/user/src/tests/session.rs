@@ -12,7 +12,7 @@ use tonic_types::StatusExt;
 use super::Desk;
 use super::register::{PASSWORD, registration};
 use crate::error::Error;
-use crate::password::{NO_PASSWORD, Passwords, hash_now};
+use crate::password::{NO_PASSWORD, Passwords, Queue, Right, hash_now};
 
 pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest> {
     Request::new(CreateSessionRequest {
@@ -56,6 +56,11 @@ fn later() -> Instant {
     Instant::now() + Duration::from_secs(3_600)
 }
 
+/// A password that is checked against the hash of none.
+async fn check(passwords: &Passwords, queue: Queue) -> Result<Option<Right>, Error> {
+    passwords.check(PASSWORD.to_owned(), NO_PASSWORD.to_owned(), queue, later()).await
+}
+
 /// Not the time is compared, as a busy machine has its own, but what takes it.
 #[tokio::test]
 async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
@@ -63,12 +68,8 @@ async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
     let parameters = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
     assert_eq!(parameters(NO_PASSWORD), parameters(&real));
     assert_eq!(NO_PASSWORD.len(), real.len(), "salt and output have the same lengths");
-    assert!(
-        !Passwords::new(1)
-            .verify(PASSWORD.to_owned(), NO_PASSWORD.to_owned(), later())
-            .await
-            .expect("it can be checked")
-    );
+    let checked = check(&Passwords::new(1), Queue::Anybody).await.expect("it can be checked");
+    assert!(checked.is_none());
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -105,18 +106,19 @@ async fn logins_beyond_the_queue_are_refused_and_may_come_back() {
     let mut crowd = JoinSet::new();
     for _ in 0..60 {
         let passwords = passwords.clone();
-        crowd.spawn(async move { passwords.verify(PASSWORD.to_owned(), NO_PASSWORD.to_owned(), later()).await });
+        crowd.spawn(async move { check(&passwords, Queue::Anybody).await });
     }
+    while passwords.has_place(Queue::Anybody) {
+        tokio::task::yield_now().await;
+    }
+    assert!(check(&passwords, Queue::Known).await.is_ok(), "a known device has a place");
     let mut busy: Vec<Error> = crowd.join_all().await.into_iter().filter_map(Result::err).collect();
     let served = 60 - busy.len();
     assert!((50..60).contains(&served), "{served} were let into the line");
     let status = respond::<(), _>(Err(busy.remove(0))).expect_err("it is refused");
     assert_eq!((status.code(), reason(&status)), (Code::ResourceExhausted, "PASSWORD_CHECKS_BUSY@souk.user".into()));
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()));
-    assert!(
-        passwords.verify(PASSWORD.to_owned(), NO_PASSWORD.to_owned(), later()).await.is_ok(),
-        "the line is free again"
-    );
+    assert!(check(&passwords, Queue::Anybody).await.is_ok(), "the line is free again");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
