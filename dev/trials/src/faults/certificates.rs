@@ -1,11 +1,22 @@
-//! Faults: certificates are replaced while customers buy, by good ones and by one that has expired.
+//! Faults: certificates are replaced while customers buy, by good ones and by one that has expired; and so is the key that signs
+//! access tokens.
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use roster::{ORDER, PRODUCT, ROLES, Role};
+use serde_json::Value;
 use stack::pki::{Authority, Validity};
 use stack::supervisor::Command::{Start, Stop};
 use time::Duration;
+use tokio::time::sleep;
+use uuid::Uuid;
 
+use super::LOOK_AGAIN;
 use super::cluster::replicas;
 use super::fault::{Expect, Fault, Site};
 
@@ -49,7 +60,54 @@ pub(crate) const FAULTS: &[Fault] = &[
             })
         },
     ),
+    Fault::new(
+        "signing-key-replaced",
+        "a second key of access tokens is added; once it signs, the first is removed",
+        Expect::NoFailure,
+        |site| {
+            Box::pin(async move {
+                let folder = site.cluster.layout.home.join("keys/access");
+                let replaced = signing_key(&site).await?;
+                let before = files(&folder)?;
+                write_key(&folder)?;
+                let begun = Instant::now();
+                while signing_key(&site).await? == replaced {
+                    ensure!(begun.elapsed() < SIGNS_WITHIN, "{replaced} still signs");
+                    sleep(LOOK_AGAIN).await;
+                }
+                before.iter().try_for_each(std::fs::remove_file)?;
+                // Tokens of the first key are still valid.
+                site.lasts(30).await;
+                Ok(())
+            })
+        },
+    ),
 ];
+
+/// After the lead of a new key, which is [`SIGNING_KEY_LEAD`]; the rest is for a slow machine.
+const SIGNS_WITHIN: std::time::Duration = std::time::Duration::from_secs(180);
+/// The edge fetches keys within a minute.
+pub(crate) const SIGNING_KEY_LEAD: &str = "75s";
+
+/// The id of the key of a new access token.
+async fn signing_key(site: &Site<'_>) -> Result<String> {
+    let operator = site.cluster.operator().await?;
+    let (header, _) = operator.token().split_once('.').context("a token has a header")?;
+    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
+    Ok(header["kid"].as_str().context("it names its key")?.to_owned())
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+fn write_key(folder: &Path) -> Result<()> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem();
+    // A reader sees no half of it.
+    let new = folder.join(".new");
+    std::fs::write(&new, key)?;
+    Ok(std::fs::rename(new, folder.join(format!("{}.pem", Uuid::now_v7())))?)
+}
 
 fn issue(site: &Site<'_>, party: &str, valid: Validity) -> Result<()> {
     Authority::open(&site.cluster.layout.pki)?.issue(party, valid)

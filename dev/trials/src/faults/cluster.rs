@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use super::LOOK_AGAIN;
 use super::backlog::Backlog;
+use super::certificates::SIGNING_KEY_LEAD;
 use super::proxy::{Mode, Proxy};
 use super::tls::Between;
 use stack::client::{Client, random_password};
@@ -356,6 +357,7 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
             all(roster::USER, &|replica| format!("http://{}/internal/revoked", users(replica))),
         ),
         ("EDGE_JWKS_ENDPOINTS".to_owned(), all(roster::USER, &users)),
+        ("USER_SIGNING_KEY_LEAD".to_owned(), SIGNING_KEY_LEAD.to_owned()),
         ("PAYMENT_PROVIDER_TIMEOUT".to_owned(), "4s".to_owned()),
         ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),
         ("SOUK_LOG_FORMAT".to_owned(), "json".to_owned()),
