@@ -59,9 +59,6 @@ pub struct Config {
     max_heap: u64,
     #[command(flatten)]
     endpoints: Endpoints,
-    /// The hosts that serve the public keys of access tokens: admin ports of the user service.
-    #[arg(default_value = "127.0.0.1:9100", value_delimiter = ',')]
-    jwks_endpoints: Vec<String>,
     /// The trace collector (OTLP over gRPC), as host:port. Unset: no traces.
     otlp_endpoint: Option<String>,
     /// Origins whose pages may call the API from a browser, such as https://shop.example.
@@ -121,23 +118,15 @@ pub enum Error {
     Template(#[from] minijinja::Error),
 }
 
-/// An Envoy cluster: the replicas of one role, or of another server.
+/// An Envoy cluster: the replicas of one role.
 #[derive(Debug, Serialize)]
 struct Cluster {
     name: &'static str,
     endpoints: Vec<Endpoint>,
     /// `STATIC` if all endpoints are IP addresses.
     r#type: &'static str,
-    http2: Protocol,
-    /// The gRPC service whose health is checked. Only roles have one, and certificates.
-    health: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Protocol {
-    Http1,
-    Http2,
+    /// The gRPC service whose health is checked.
+    health: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -232,23 +221,13 @@ fn clusters(config: &Config, rpcs: &[routes::Rpc]) -> Result<Vec<Cluster>, Error
     let mut clusters = Vec::new();
     for (role, endpoints) in roles {
         let first = rpcs.iter().find(|rpc| rpc.cluster == role.name).map(|rpc| rpc.service.clone());
-        let (variable, health) = (endpoints::variable(*role), Some(first.unwrap_or_default()));
-        clusters.push(cluster(role.name, &variable, endpoints, Protocol::Http2, health)?);
+        let variable = endpoints::variable(*role);
+        let endpoints = endpoints.iter().map(|it| endpoint(&variable, it)).collect::<Result<Vec<_>, _>>()?;
+        let numeric = endpoints.iter().all(|endpoint| endpoint.host.parse::<std::net::IpAddr>().is_ok());
+        let r#type = if numeric { "STATIC" } else { "STRICT_DNS" };
+        clusters.push(Cluster { name: role.name, endpoints, r#type, health: first.unwrap_or_default() });
     }
-    clusters.push(cluster("jwks", "EDGE_JWKS_ENDPOINTS", &config.jwks_endpoints, Protocol::Http1, None)?);
     Ok(clusters)
-}
-
-fn cluster(
-    name: &'static str,
-    variable: &str,
-    addresses: &[String],
-    http2: Protocol,
-    health: Option<String>,
-) -> Result<Cluster, Error> {
-    let endpoints = addresses.iter().map(|it| endpoint(variable, it)).collect::<Result<Vec<_>, _>>()?;
-    let numeric = endpoints.iter().all(|endpoint| endpoint.host.parse::<std::net::IpAddr>().is_ok());
-    Ok(Cluster { name, endpoints, r#type: if numeric { "STATIC" } else { "STRICT_DNS" }, http2, health })
 }
 
 fn endpoint(variable: &str, text: &str) -> Result<Endpoint, Error> {

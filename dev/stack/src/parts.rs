@@ -94,8 +94,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
     let keys = layout.home.join("keys");
     let mut all = vec![
         ("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin())),
-        ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.admin()))),
-        ("SOUK_REVOKED_URLS".to_owned(), format!("http://{}/internal/revoked", local(ports.admin()))),
+        ("SOUK_USER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::USER)))),
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
         ("SOUK_REDIS_URL".to_owned(), redis_url(layout)),
         ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
@@ -117,7 +116,6 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("EDGE_LISTEN".to_owned(), local(ports.edge())),
         ("EDGE_TLS_LISTEN".to_owned(), local(ports.edge_tls())),
         ("EDGE_ADMIN_LISTEN".to_owned(), local(ports.envoy_admin())),
-        ("EDGE_JWKS_ENDPOINTS".to_owned(), local(ports.admin())),
     ];
     for role in roster::ROLES {
         all.push((role.variable("listen"), local(ports.grpc(role))));

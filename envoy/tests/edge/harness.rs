@@ -113,14 +113,14 @@ impl Edge {
 
     async fn start_with(settings: &[&str], certificate: Option<Arc<Certificate>>) -> Edge {
         let key = make_key();
-        let upstream = upstream::start(publish(&key), None, certificate).await;
+        let upstream = upstream::start(Some(publish(&key)), None, certificate).await;
         Self::start_before(upstream, key, make_address(), settings).await
     }
 
     /// With the gateway's limits, counted in Redis. Waiting for them is not limited by what is usual on a fast machine.
     pub(crate) async fn start_counting(settings: &[&str]) -> Edge {
         let (key, settings) = (make_key(), [MESH, settings, &["--edge-limits-timeout=30s"]].concat());
-        let upstream = upstream::start(publish(&key), Some(limits(&settings).await), None).await;
+        let upstream = upstream::start(Some(publish(&key)), Some(limits(&settings).await), None).await;
         Self::start_before(upstream, key, make_address(), &settings).await
     }
 
@@ -130,10 +130,16 @@ impl Edge {
         Self::start_before(self.upstream.clone(), self.key.clone(), self.source, &settings).await
     }
 
+    /// Before a user service that has no keys of access tokens.
+    pub(crate) async fn start_without_keys() -> Edge {
+        let upstream = upstream::start(None, None, None).await;
+        Self::start_before(upstream, make_key(), make_address(), MESH).await
+    }
+
     /// With a configuration that was changed after it was rendered.
     pub(crate) async fn start_changed(change: impl Fn(String) -> String) -> Edge {
         let key = make_key();
-        let upstream = upstream::start(publish(&key), None, None).await;
+        let upstream = upstream::start(Some(publish(&key)), None, None).await;
         Self::start_changed_before(upstream, key, make_address(), MESH, change).await
     }
 
@@ -148,14 +154,13 @@ impl Edge {
         settings: &[&str],
         change: impl Fn(String) -> String,
     ) -> Edge {
-        let (grpc, keys) = (upstream.grpc.to_string(), upstream.keys.to_string());
+        let grpc = upstream.grpc.to_string();
         let mut all = vec!["--edge-listen=127.0.0.1:0".to_owned(), "--edge-admin-listen=127.0.0.1:0".to_owned()];
         all.push(format!("--edge-cors-origins={SHOP}"));
-        let roles = roster::ROLES.map(|role| (role.name, &grpc));
-        for (role, address) in roles.into_iter().chain([("jwks", &keys)]) {
-            let name = format!("--edge-{role}-endpoints=");
+        for role in roster::ROLES {
+            let name = format!("--edge-{}-endpoints=", role.name);
             if !settings.iter().any(|setting| setting.starts_with(&name)) {
-                all.push(name + address);
+                all.push(name + &grpc);
             }
         }
         let all: Vec<&str> = all.iter().map(String::as_str).chain(settings.iter().copied()).collect();
@@ -345,7 +350,7 @@ pub(crate) fn make_key() -> EncodingKey {
     EncodingKey::from_ec_der(key.expect("a key can be made").as_ref())
 }
 
-fn publish(key: &EncodingKey) -> JwkSet {
+pub(crate) fn publish(key: &EncodingKey) -> JwkSet {
     let mut key = Jwk::from_encoding_key(key, Algorithm::ES256).expect("the key is an EC key");
     key.common.key_id = Some("test".to_owned());
     JwkSet { keys: vec![key] }

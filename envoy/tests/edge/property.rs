@@ -6,10 +6,10 @@ use std::fmt;
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, Value};
 use reqwest::Method;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use tonic::Code;
 
-use crate::harness::{Edge, RestResponse};
+use crate::harness::{Edge, RestResponse, make_key, publish, sign};
 use crate::upstream::Recorder;
 
 const ID: &str = "01a22080-31bf-734b-ab66-d08b4f7932bf";
@@ -275,13 +275,14 @@ fn damage(random: &mut Random, body: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_body_arrives_as_written_or_not_at_all() {
-    let recorder = Recorder::start().await;
+    let key = make_key();
+    let recorder = Recorder::start(publish(&key)).await;
     let role_endpoints = |role: roster::Role| format!("--edge-{}-endpoints={}", role.name, recorder.address);
     let mut settings: Vec<_> = roster::services().map(role_endpoints).collect();
     let limits = ["write-burst", "customer-write-burst", "account-count"];
     settings.extend(limits.map(|limit| format!("--souk-limit-{limit}=1000000")));
     let edge = Edge::start(&settings.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    let (token, mut random) = (edge.token(), Random(7));
+    let (token, mut random) = (sign(&key, json!({})), Random(7));
     let rpcs = read_rpcs();
     assert!(rpcs.len() >= 10, "the contracts have more: {}", rpcs.len());
     let (mut arrived, mut refused) = (0, 0);

@@ -136,7 +136,7 @@ async fn reads_are_retried_and_writes_are_not() {
 async fn only_reachable_replicas_get_calls() {
     let other = Edge::start(&[]).await;
     let replicas = format!("--edge-user-endpoints={NOWHERE},{}", other.upstream.grpc);
-    let edge = Edge::start(&[&replicas, &format!("--edge-jwks-endpoints={}", other.upstream.keys)]).await;
+    let edge = Edge::start(&[&replicas]).await;
     for call in 0..50 {
         let response = edge.get("/v1/users/me", &other.token()).await;
         assert_eq!(response.status, 200, "call {call}: {response:?}");

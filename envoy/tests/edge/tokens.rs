@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::json;
 use tonic::{Code, Request};
 
-use crate::harness::{Edge, NOWHERE, assert_refused, claims, make_key, now, sign, signed};
+use crate::harness::{Edge, assert_refused, claims, make_key, now, sign, signed};
 
 const ME: &str = "/v1/users/me";
 const GET_USER: &str = "/souk.user.v1.UserService/GetUser";
@@ -163,7 +163,7 @@ async fn spans_have_the_rpc_and_no_query() {
 
 #[tokio::test]
 async fn without_keys_tokens_are_refused_and_public_calls_pass() {
-    let edge = Edge::start(&[&format!("--edge-jwks-endpoints={NOWHERE}")]).await;
+    let edge = Edge::start_without_keys().await;
     edge.get(ME, &edge.token()).await.assert_refused(503, Code::Unavailable, "KEYS_UNAVAILABLE");
     let response = UserServiceClient::new(edge.channel()).get_user(signed(&edge.token(), me())).await;
     assert_refused(response, Code::Unavailable, "KEYS_UNAVAILABLE");

@@ -1,4 +1,4 @@
-//! Fakes of the services behind the edge, with the real contracts, and the server of the keys.
+//! Fakes of the services behind the edge, with the real contracts, and the keys of access tokens.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chassis::rpc::policy::Policies;
+use chassis::rpc::token::KEYS_PATH;
 use chassis::tls::{self, Certificate};
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;
@@ -28,7 +29,6 @@ use tonic_types::{ErrorDetails, StatusExt};
 #[derive(Clone)]
 pub(crate) struct Upstream {
     pub(crate) grpc: SocketAddr,
-    pub(crate) keys: SocketAddr,
     services: Services,
     spans: Spans,
 }
@@ -55,7 +55,7 @@ impl Upstream {
 /// With the gateway's rate limits, if a test is about them: those of the edge alone apply otherwise. With a certificate, it wants
 /// one of its callers.
 pub(crate) async fn start(
-    keys: JwkSet,
+    keys: Option<JwkSet>,
     limits: Option<gateway::Server>,
     certificate: Option<Arc<Certificate>>,
 ) -> Upstream {
@@ -73,7 +73,11 @@ pub(crate) async fn start(
         builder.register_encoded_file_descriptor_set(contracts::DESCRIPTORS)
     };
     let spans = Spans::default();
-    let routes = Routes::from(collect(spans.clone()))
+    let mut pages = collect(spans.clone());
+    if let Some(keys) = keys {
+        pages = pages.route(KEYS_PATH, get(async move || Json(keys.clone())));
+    }
+    let routes = Routes::from(pages)
         .add_service(health_service)
         .add_service(reflect().build_v1().expect("the contracts can be reflected"))
         .add_service(reflect().build_v1alpha().expect("the contracts can be reflected"))
@@ -90,11 +94,7 @@ pub(crate) async fn start(
     let incoming = tls::accept(TcpIncoming::from(listener), certificate);
     tokio::spawn(server.serve_with_incoming(incoming));
 
-    let listener = bind().await;
-    let address = listener.local_addr().expect("it is bound");
-    let pages = Router::new().route("/.well-known/jwks.json", get(async move || Json(keys.clone())));
-    tokio::spawn(axum::serve(listener, pages).into_future());
-    Upstream { grpc, keys: address, services, spans }
+    Upstream { grpc, services, spans }
 }
 
 /// A role that responds UNIMPLEMENTED and records the bytes of the last request.
@@ -104,7 +104,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) async fn start() -> Recorder {
+    pub(crate) async fn start(keys: JwkSet) -> Recorder {
         let last = Arc::new(Mutex::new(None));
         let record = {
             let last = last.clone();
@@ -121,7 +121,9 @@ impl Recorder {
             let service = path.split('/').nth(1).expect("a path has a service");
             health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
         }
-        let routes = Routes::from(Router::new().route("/{service}/{rpc}", post(record))).add_service(health_service);
+        let pages =
+            Router::new().route("/{service}/{rpc}", post(record)).route(KEYS_PATH, get(async move || Json(keys)));
+        let routes = Routes::from(pages).add_service(health_service);
         let server = tonic::transport::Server::builder().add_routes(routes);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Recorder { address, last }

@@ -1,5 +1,6 @@
 //! A role polls the keys and the revoked sessions, and keeps the last ones while it cannot.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,22 +11,27 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chassis::Error;
-use chassis::rpc::token::{Revoked, Verifier};
+use chassis::rpc::client::connect;
+use chassis::rpc::token::{KEYS_PATH, REVOKED_PATH, Revoked, Verifier};
+use chassis::tls::{Certificates, Mode, Tls};
 use testkit::Kit;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use uuid::Uuid;
 
-/// The admin port of a user service.
+/// A user service.
 #[derive(Clone, Default)]
-struct Admin {
+struct User {
     /// Without one, it fails.
     revoked: Arc<Mutex<Option<Vec<Uuid>>>>,
     asked: Arc<AtomicUsize>,
 }
 
-async fn revoked(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    admin.asked.fetch_add(1, Ordering::SeqCst);
-    let Some(session_ids) = admin.revoked.lock().expect("no panics").clone() else {
+async fn revoked(State(user): State<User>, headers: HeaderMap) -> Response {
+    user.asked.fetch_add(1, Ordering::SeqCst);
+    let Some(session_ids) = user.revoked.lock().expect("no panics").clone() else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let etag = format!("\"{}\"", session_ids.len());
@@ -35,15 +41,15 @@ async fn revoked(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     ([("etag", etag)], axum::Json(Revoked { session_ids })).into_response()
 }
 
-/// Its URL.
-async fn serve(admin: &Admin, kit: &Kit) -> String {
+/// Its address.
+fn serve(user: &User, kit: &Kit) -> SocketAddr {
     let keys = kit.keys();
-    let pages = Router::new().route("/revoked", get(revoked)).with_state(admin.clone());
-    let pages = pages.route("/keys", get(async move || axum::Json(keys)));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move { axum::serve(listener, pages).await });
-    format!("http://{address}")
+    let pages = Router::new().route(REVOKED_PATH, get(revoked)).with_state(user.clone());
+    let pages = pages.route(KEYS_PATH, get(async move || axum::Json(keys)));
+    let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let address = incoming.local_addr().expect("an address");
+    tokio::spawn(Server::builder().add_routes(Routes::from(pages)).serve_with_incoming(incoming));
+    address
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -56,20 +62,23 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn a_replica_that_starts_accepts_no_token_before_it_knows_what_was_revoked() {
-    let (kit, admin) = (Kit::new(), Admin::default());
-    let url = serve(&admin, &kit).await;
+    let (kit, user) = (Kit::new(), User::default());
+    let address = serve(&user, &kit);
     let verifier = Arc::new(Verifier::new(&kit.context.verifier.issuer, &kit.context.verifier.audience));
-    let (gone, revoked) = ("http://127.0.0.1:1/revoked".to_owned(), format!("{url}/revoked"));
+    // One of its replicas is gone.
+    let url = format!("http://127.0.0.1:1,{address}").parse().expect("a URL");
+    let mesh = Certificates::new(&Tls { mode: Mode::Mesh, directory: ".".into() });
+    let peer = connect(&mesh, roster::ORDER, roster::USER, &url).expect("no certificate is needed");
     let stop = CancellationToken::new();
-    let polling = tokio::spawn(verifier.clone().poll(format!("{url}/keys"), vec![gone, revoked], stop.clone()));
+    let polling = tokio::spawn(verifier.clone().poll(peer, stop.clone()));
     let [ended, valid] = [Uuid::from_u128(1), Uuid::from_u128(2)].map(|session| kit.token(Uuid::from_u128(7), session));
 
-    until("a failed poll is repeated", || admin.asked.load(Ordering::SeqCst) >= 2).await;
+    until("a failed poll is repeated", || user.asked.load(Ordering::SeqCst) >= 2).await;
     for token in [&ended, &valid] {
         let refused = verifier.verify(token).expect_err("the list is not known");
         assert!(matches!(refused, Error::KeysUnavailable), "{refused:?}");
     }
-    *admin.revoked.lock().expect("no panics") = Some(vec![Uuid::from_u128(1)]);
+    *user.revoked.lock().expect("no panics") = Some(vec![Uuid::from_u128(1)]);
     verifier.ready().await;
     assert!(matches!(verifier.verify(&ended), Err(Error::TokenRevoked)));
     assert!(verifier.verify(&valid).is_ok());

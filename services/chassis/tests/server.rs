@@ -1,16 +1,23 @@
 //! One connection carries the calls of many clients: one of them must not end the calls of the others.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
+use chassis::rpc::token::{Revoked, Verifier};
 use chassis::tls::{Connection, Origin};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
 use http::Request;
+use http::uri::PathAndQuery;
 use testkit::Kit;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic_prost::ProstCodec;
+use uuid::Uuid;
 
 const TEST: roster::Role = roster::Role { name: "test", domain: "souk.test", number: 0, has_database: false };
 /// More resets than h2 allows by default before it ends a connection.
@@ -20,6 +27,51 @@ fn check(connection: &mut SendRequest<Bytes>) -> (ResponseFuture, h2::SendStream
     let request = Request::post("http://souk.test/grpc.health.v1.Health/Check");
     let request = request.header("content-type", "application/grpc").header("te", "trailers").body(());
     connection.send_request(request.expect("a request"), false).expect("the connection is open")
+}
+
+/// A role without RPCs, whose process has just started and waits so long until it can verify access tokens.
+async fn start(patience: Duration) -> (Kit, Arc<Verifier>, Channel) {
+    let mut kit = Kit::new();
+    let mut verifier = Verifier::new(&kit.context.verifier.issuer, &kit.context.verifier.audience);
+    verifier.patience = patience;
+    let verifier = Arc::new(verifier);
+    kit.context.verifier = verifier.clone();
+    let channel = kit.serve(chassis::Role::new(roster::ORDER, &kit.context)).await;
+    (kit, verifier, channel)
+}
+
+/// The reason why a call with this token is refused.
+async fn list_orders(channel: &Channel, token: &str) -> String {
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.expect("a pipe");
+    let mut request = tonic::Request::new(());
+    let bearer = format!("Bearer {token}").parse().expect("a token is visible text");
+    request.metadata_mut().insert("authorization", bearer);
+    let path = PathAndQuery::from_static("/souk.order.v1.OrderService/ListOrders");
+    let response = client.unary(request, path, ProstCodec::<(), ()>::default()).await;
+    testkit::reason(&response.expect_err("the role has no RPCs"))
+}
+
+#[tokio::test]
+async fn a_call_of_a_process_that_starts_waits_until_tokens_can_be_verified() {
+    let (kit, verifier, channel) = start(Duration::from_secs(3_600)).await;
+    let token = kit.token(Uuid::from_u128(1), Uuid::from_u128(2));
+    let mut call = pin!(list_orders(&channel, &token));
+    tokio::select! {
+        refused = &mut call => panic!("it did not wait: {refused}"),
+        () = tokio::time::sleep(Duration::from_millis(200)) => {}
+    }
+    verifier.set_keys(&kit.keys());
+    verifier.set_revoked(Revoked::default());
+    assert_eq!(call.await, "METHOD_NOT_FOUND@souk.order", "it was admitted");
+    assert_eq!(list_orders(&channel, "nonsense").await, "TOKEN_INVALID@souk.order");
+}
+
+#[tokio::test]
+async fn a_call_does_not_wait_for_ever() {
+    let (kit, _, channel) = start(Duration::from_millis(1)).await;
+    let token = kit.token(Uuid::from_u128(1), Uuid::from_u128(2));
+    assert_eq!(list_orders(&channel, &token).await, "KEYS_UNAVAILABLE@souk.order");
 }
 
 #[tokio::test]

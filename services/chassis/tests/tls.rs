@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::routing::any;
 use bytes::{Buf, BufMut};
 use chassis::boot::metrics;
 use chassis::tls::{self, Certificates, Connection, Mode, Origin, Tls};
@@ -24,8 +25,9 @@ use tonic::{Code, Request, Status};
 const QUOTE: &str = "/souk.product.v1.ProductService/QuoteItems";
 const GET: &str = "/souk.product.v1.ProductService/GetProduct";
 const CREATE: &str = "/souk.product.v1.ProductService/CreateProduct";
+const PAGE: &str = "/page";
 
-/// A role without RPCs: a call that is admitted is UNIMPLEMENTED.
+/// A role without RPCs: a call that is admitted is UNIMPLEMENTED. It has a document at `PAGE`, which is INVALID_ARGUMENT.
 struct Server {
     address: SocketAddr,
     pki: TempDir,
@@ -45,7 +47,8 @@ async fn serve(role: Role, mode: Mode) -> Server {
     let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let address = incoming.local_addr().expect("an address");
     let incoming = tls::accept(incoming, certificates.of(role.name).expect("its certificate is good"));
-    let mut role = chassis::Role::new(role, &kit.context);
+    let page = any(async || [("grpc-status", "3"), ("content-type", "application/grpc")]);
+    let mut role = chassis::Role::new(role, &kit.context).page(PAGE, page);
     let server = chassis::boot::server::serve(&mut role, &kit.context, incoming, CancellationToken::new());
     let (_health, server) = server.await.expect("it can be served");
     tokio::spawn(server);
@@ -142,6 +145,10 @@ async fn the_certificate_decides_what_a_caller_may_call() {
         ("edge", GET, Code::Unimplemented),
         ("dev", GET, Code::Unimplemented),
         ("dev", CREATE, Code::Unauthenticated),
+        ("order", PAGE, Code::InvalidArgument),
+        ("edge", PAGE, Code::InvalidArgument),
+        ("kafka", PAGE, Code::Unimplemented),
+        ("edge", "/another", Code::Unimplemented),
         ("kafka", GET, Code::PermissionDenied),
         ("check", CREATE, Code::PermissionDenied),
     ] {

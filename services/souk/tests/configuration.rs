@@ -9,8 +9,7 @@ use tokio::process::Command;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const BAD: &[(&[&str], &str, &str)] = &[
-    (&["all"], "SOUK_JWKS_URL", "nonsense"),
-    (&["all"], "SOUK_REVOKED_URLS", "nonsense"),
+    (&["all"], "SOUK_USER_URL", "nonsense"),
     (&["all"], "SOUK_ADMIN_LISTEN", "here"),
     (&["all"], "SOUK_LOG_FORMAT", "xml"),
     (&["all"], "SOUK_DRAIN", "5"),
@@ -62,7 +61,6 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["envoy"], "SOUK_LIMIT_READ_RATE", "0"),
     (&["envoy"], "EDGE_ORDER_ENDPOINTS", "http://order:9005"),
     (&["envoy"], "EDGE_USER_ENDPOINTS", "a:80, b:80"),
-    (&["envoy"], "EDGE_JWKS_ENDPOINTS", "user:0"),
     (&["envoy"], "EDGE_OTLP_ENDPOINT", "collector"),
 ];
 

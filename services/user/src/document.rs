@@ -1,4 +1,4 @@
-//! JSON documents on the admin port, which are sent again only when they have changed.
+//! JSON documents beside the RPCs, which are sent again only when they have changed.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};

@@ -8,11 +8,10 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use chassis::Unexpected;
 use chassis::boot::metrics;
 use chassis::rpc::token::Revoked;
@@ -54,12 +53,12 @@ pub(crate) async fn end_sessions(
     Ok(ended.execute(db).await?.rows_affected())
 }
 
-/// `/internal/revoked`, for every other role.
-pub(crate) fn pages(service: &Arc<Service>) -> Router {
-    Router::new().route("/internal/revoked", get(page)).with_state(service.clone())
+/// The sessions that were revoked, for every other role.
+pub(crate) fn page(service: &Arc<Service>) -> MethodRouter {
+    get(read).with_state(service.clone())
 }
 
-async fn page(State(service): State<Arc<Service>>, request: HeaderMap) -> Response {
+async fn read(State(service): State<Arc<Service>>, request: HeaderMap) -> Response {
     let listed = match list(&service).await {
         Ok(listed) => listed,
         Err(error) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::event::Wake;
+use chassis::rpc::token::{KEYS_PATH, REVOKED_PATH};
 use chassis::{Clock, Context, Job, Role, Unexpected};
 use contracts::souk::user::v1::session_service_server::SessionServiceServer;
 use contracts::souk::user::v1::user_service_server::UserServiceServer;
@@ -56,8 +57,8 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .serve(UserServiceServer::from_arc(service.clone()))
         .serve(SessionServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
-        .admin(signing::pages(service))
-        .admin(revocation::pages(service))
+        .page(KEYS_PATH, signing::page(service))
+        .page(REVOKED_PATH, revocation::page(service))
         .job(Job::new("user.signing_keys", signing::READ_EVERY, service, signing::refresh))
         .job(resets.woken_by(service.reset_requested.clone()))
         .job(Job::new("user.prune", Duration::from_secs(60), service, prune))

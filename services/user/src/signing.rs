@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use chassis::rpc::token::Claims;
 use chassis::{Did, Unexpected};
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
@@ -204,12 +203,12 @@ pub(crate) async fn refresh(service: Arc<Service>) -> Result<Did, Unexpected> {
     Ok(Did::Nothing)
 }
 
-/// `/.well-known/jwks.json`, for every other role and for the edge.
-pub(crate) fn pages(service: &Arc<Service>) -> Router {
-    Router::new().route("/.well-known/jwks.json", get(page)).with_state(service.clone())
+/// The public keys, for every other role and for the edge.
+pub(crate) fn page(service: &Arc<Service>) -> MethodRouter {
+    get(read).with_state(service.clone())
 }
 
-async fn page(State(service): State<Arc<Service>>, request: HeaderMap) -> axum::response::Response {
+async fn read(State(service): State<Arc<Service>>, request: HeaderMap) -> axum::response::Response {
     let body = serde_json::to_string(&service.signer.keys().published).expect("public keys are plain data");
     document::answer(&request, "public, max-age=15", body)
 }

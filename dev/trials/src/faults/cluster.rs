@@ -348,15 +348,9 @@ impl Cluster {
 fn settings(layout: &Layout) -> Vec<(String, String)> {
     let (ports, local) = (layout.ports, |port: u16| format!("127.0.0.1:{port}"));
     let all =
-        |role: Role, address: &dyn Fn(u16) -> String| (1..=count(role)).map(address).collect::<Vec<_>>().join(",");
-    let users = |replica: u16| local(ports.admin_of(roster::USER, replica));
+        |role: Role| (1..=count(role)).map(|replica| local(ports.grpc_of(role, replica))).collect::<Vec<_>>().join(",");
     let mut settings = vec![
-        ("SOUK_JWKS_URL".to_owned(), format!("http://{}/.well-known/jwks.json", local(ports.edge()))),
-        (
-            "SOUK_REVOKED_URLS".to_owned(),
-            all(roster::USER, &|replica| format!("http://{}/internal/revoked", users(replica))),
-        ),
-        ("EDGE_JWKS_ENDPOINTS".to_owned(), all(roster::USER, &users)),
+        ("SOUK_USER_URL".to_owned(), format!("https://{}", all(roster::USER))),
         ("USER_SIGNING_KEY_LEAD".to_owned(), SIGNING_KEY_LEAD.to_owned()),
         ("PAYMENT_PROVIDER_TIMEOUT".to_owned(), "4s".to_owned()),
         ("SOUK_DRAIN".to_owned(), format!("{}ms", DRAIN.as_millis())),
@@ -366,8 +360,7 @@ fn settings(layout: &Layout) -> Vec<(String, String)> {
     settings.extend(kafka::with_passwords(layout));
     settings.extend(parts::wide_limits());
     for role in roster::ROLES {
-        let endpoints = all(role, &|replica| local(ports.grpc_of(role, replica)));
-        settings.push((format!("EDGE_{}", role.variable("endpoints")), endpoints));
+        settings.push((format!("EDGE_{}", role.variable("endpoints")), all(role)));
     }
     settings
 }

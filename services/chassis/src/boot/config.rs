@@ -9,6 +9,7 @@ use sqlx::PgPool;
 
 use crate::boot::db::{self, Database};
 use crate::boot::settings::{Prefix, Prefixed};
+use crate::rpc::client;
 use crate::tls::Tls;
 
 /// The settings of every role.
@@ -25,18 +26,10 @@ pub struct Common {
     pub otlp_endpoint: Option<String>,
     #[command(flatten)]
     pub token: Prefixed<Tokens>,
-    /// The URL of the public keys of access tokens.
-    #[arg(default_value = "http://127.0.0.1:9100/.well-known/jwks.json", value_parser = parse_http_url)]
-    pub jwks_url: String,
-    /// The URLs of the list of revoked sessions, comma-separated: one of the user service, or one for each of its replicas. The
-    /// first that responds is used.
-    #[arg(
-        default_value = "http://127.0.0.1:9100/internal/revoked",
-        value_delimiter = ',',
-        value_parser = parse_http_url
-    )]
-    pub revoked_urls: Vec<String>,
-    /// The address of health, metrics and keys: one port per process.
+    /// The user service, which has the public keys of access tokens and the list of revoked sessions.
+    #[arg(default_value = "https://127.0.0.1:9002")]
+    pub user_url: client::Url,
+    /// The address of health and metrics: one port per process.
     #[arg(default_value = "127.0.0.1:9100")]
     pub admin_listen: SocketAddr,
     #[command(flatten)]

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::routing::MethodRouter;
 use http::{Request, Response};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +71,8 @@ pub struct Role {
     pub(crate) services: Vec<&'static str>,
     /// RPCs that are not in the contracts, by their paths.
     pub(crate) foreign: Vec<(&'static str, Policy)>,
-    pub(crate) admin: axum::Router,
+    /// Documents beside the RPCs, and their paths.
+    pub(crate) pages: (axum::Router, Vec<&'static str>),
     pub(crate) background: Vec<(&'static str, Background)>,
     tasks: TaskTracker,
 }
@@ -89,7 +91,7 @@ impl Role {
             routes: RoutesBuilder::default(),
             services: vec![],
             foreign: vec![],
-            admin: axum::Router::new(),
+            pages: Default::default(),
             background: vec![],
             tasks: context.tasks.clone(),
         }
@@ -180,9 +182,11 @@ impl Role {
         self
     }
 
-    /// Adds pages on the admin port.
-    pub fn admin(mut self, pages: axum::Router) -> Self {
-        self.admin = self.admin.merge(pages);
+    /// Adds a document on the port of its RPCs. Like those, it is for callers with a certificate.
+    pub fn page(mut self, path: &'static str, page: MethodRouter) -> Self {
+        let (pages, paths) = &mut self.pages;
+        *pages = std::mem::take(pages).route(path, page);
+        paths.push(path);
         self
     }
 

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -22,6 +21,7 @@ use crate::boot::health::{self, set_serving};
 use crate::boot::metrics;
 use crate::boot::role::{Context, Role};
 use crate::boot::server::{self, ServeError};
+use crate::rpc::client;
 use crate::tls;
 
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum BootError {
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error("{0}")]
-    Certificate(String),
+    Setting(String),
     #[error("signals cannot be handled: {0}")]
     Signals(io::Error),
     #[error("{0} ended unexpectedly")]
@@ -40,11 +40,11 @@ pub enum BootError {
     TooSlow,
 }
 
-/// How long a role waits until it can verify access tokens before it serves without them.
-const KEYS_WITHIN: Duration = Duration::from_secs(3);
-
 /// Runs roles until a signal. All listeners are bound before anything starts.
-pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Result<(), BootError> {
+pub async fn run(roles: Vec<Role>, config: &Common, context: Context) -> Result<(), BootError> {
+    let caller = roles.first().expect("a process has a role").name;
+    let user = client::connect_as("SOUK_USER_URL", &context.certificates, caller, roster::USER, &config.user_url);
+    let user = user.map_err(BootError::Setting)?;
     let (mut terminate, mut interrupt) = (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
     let mut listeners = Vec::new();
     for role in &roles {
@@ -54,14 +54,12 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
 
     let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
     let ready = Arc::new(AtomicBool::new(false));
-    let pages = roles.iter_mut().fold(axum::Router::new(), |pages, role| pages.merge(std::mem::take(&mut role.admin)));
-    let admin = axum::serve(pages_on(admin_listener), admin_pages(pages, ready.clone()));
+    let admin = axum::serve(pages_on(admin_listener), admin_pages(ready.clone()));
     let admin = tokio::spawn(admin.with_graceful_shutdown(stop_working.clone().cancelled_owned()).into_future());
 
     let (mut servers, mut workers, mut watches) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     let mut reporters = Vec::new();
-    let verifier = context.verifier.clone();
-    let verifier = verifier.poll(config.jwks_url.clone(), config.revoked_urls.clone(), stop_working.clone());
+    let verifier = context.verifier.clone().poll(user, stop_working.clone());
     workers.spawn(async move {
         verifier.await;
         "the polling of keys and revoked sessions"
@@ -71,12 +69,8 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
         certificates.await;
         "the reading of certificates"
     });
-    // Calls wait in the listeners' queues meanwhile, instead of failing with KEYS_UNAVAILABLE.
-    if tokio::time::timeout(KEYS_WITHIN, context.verifier.ready()).await.is_err() {
-        tracing::warn!("access tokens cannot be verified yet; only public methods are served until they can");
-    }
     for (mut role, listener) in roles.into_iter().zip(listeners) {
-        let certificate = context.certificates.of(role.name).map_err(BootError::Certificate)?;
+        let certificate = context.certificates.of(role.name).map_err(BootError::Setting)?;
         let incoming = tls::accept(calls_on(listener), certificate);
         let (reporter, server) = server::serve(&mut role, &context, incoming, stop_serving.clone()).await?;
         let name = role.name;
@@ -108,6 +102,9 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
             });
         }
         tracing::info!(role = name, address = %role.listen, "the role is serving");
+    }
+    if !context.verifier.ready_in_time().await {
+        tracing::warn!("access tokens cannot be verified yet; only public methods are served until they can");
     }
     ready.store(true, Ordering::Relaxed);
 
@@ -142,7 +139,7 @@ pub async fn run(mut roles: Vec<Role>, config: &Common, context: Context) -> Res
     }
 }
 
-fn admin_pages(pages: axum::Router, ready: Arc<AtomicBool>) -> axum::Router {
+fn admin_pages(ready: Arc<AtomicBool>) -> axum::Router {
     let readiness = move || async move {
         if ready.load(Ordering::Relaxed) {
             (StatusCode::OK, "ready\n")
@@ -151,7 +148,7 @@ fn admin_pages(pages: axum::Router, ready: Arc<AtomicBool>) -> axum::Router {
         }
     };
     let page = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    pages
+    axum::Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(readiness))
         .route("/metrics", get(move || async move { (page, metrics::render()) }))

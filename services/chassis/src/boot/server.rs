@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
@@ -64,6 +65,8 @@ where
         routes.add_service(reflect().build_v1()?);
         routes.add_service(reflect().build_v1alpha()?);
     }
+    let (pages, paths) = std::mem::take(&mut role.pages);
+    let routes = Routes::from(routes.routes().into_axum_router().merge(pages));
     let domain = role.domain;
     let policies = context.policies.with(&role.foreign);
     let foreign = role.foreign.iter().filter_map(|(path, _)| path.split('/').nth(1));
@@ -77,8 +80,8 @@ where
         .http2_max_header_list_size(16 << 10)
         .layer(MapResponseLayer::new(move |response| explain(response, domain)))
         .layer(Observe::new(&policies, &observed))
-        .layer(Admit { policies, verifier: context.verifier.clone() })
-        .add_routes(routes.routes())
+        .layer(Admit { policies, pages: paths.into(), verifier: context.verifier.clone() })
+        .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     Ok((health, server))
 }

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -20,6 +21,8 @@ use crate::tls::Origin;
 #[derive(Clone)]
 pub(crate) struct Admit {
     pub(crate) policies: Policies,
+    /// The paths of documents beside the RPCs, which every party may read.
+    pub(crate) pages: Arc<[&'static str]>,
     pub(crate) verifier: Arc<Verifier>,
 }
 
@@ -37,34 +40,65 @@ pub(crate) struct AdmitService<S> {
     admit: Admit,
 }
 
+type Refused = Ready<Result<Response<Body>, Infallible>>;
+/// A call that waits until tokens can be verified.
+type Waiting = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 impl<S> Service<Request<Body>> for AdmitService<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
+    type Future = Either<S::Future, Either<Refused, Waiting>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let policy = self.admit.policies.get(request.uri().path());
+        let needs_token = policy.is_some_and(|policy| matches!(policy.access, Access::Customer | Access::Operator));
+        if !needs_token || self.admit.verifier.has_settled() {
+            return match self.admit.admit(request) {
+                Ok(request) => Either::Left(self.inner.call(request)),
+                Err(refusal) => Either::Right(Either::Left(ready(Ok(refusal)))),
+            };
+        }
+        let (mut inner, admit) = (self.inner.clone(), self.admit.clone());
+        Either::Right(Either::Right(Box::pin(async move {
+            // The handlers are always ready; a clone of them, too.
+            admit.verifier.ready_in_time().await;
+            match admit.admit(request) {
+                Ok(request) => inner.call(request).await,
+                Err(refusal) => Ok(refusal),
+            }
+        })))
+    }
+}
+
+impl Admit {
+    /// The request with its caller's identity, or the refusal.
+    fn admit(&self, mut request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
         let path = request.uri().path();
         // Health and reflection have no policy; they are public.
         if path.starts_with("/grpc.") {
-            return Either::Left(self.inner.call(request));
+            return Ok(request);
         }
-        let Some(policy) = self.admit.policies.get(path) else {
-            return Either::Right(ready(Ok(Error::MethodNotFound.into_status("souk").into_http())));
+        let origin = request.extensions().get::<Origin>();
+        let party = origin.and_then(|origin| origin.party(request.headers()));
+        if self.pages.contains(&path) && party.is_some() {
+            return Ok(request);
+        }
+        let Some(policy) = self.policies.get(path) else {
+            return Err(Error::MethodNotFound.into_status("souk").into_http());
         };
         let identify = || -> Result<Identity, Error> {
             let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
             let token = header.and_then(bearer_token);
-            self.admit.verifier.verify(token.ok_or(Error::TokenRequired)?)
+            self.verifier.verify(token.ok_or(Error::TokenRequired)?)
         };
-        let origin = request.extensions().get::<Origin>();
-        let party = origin.and_then(|origin| origin.party(request.headers()));
         let identity = match (policy.access, party) {
             (_, None) => Err(Error::PermissionDenied),
             (Access::Public, _) => Ok(Identity::Anonymous),
@@ -82,9 +116,9 @@ where
         match identity {
             Ok(identity) => {
                 request.extensions_mut().insert(identity);
-                Either::Left(self.inner.call(request))
+                Ok(request)
             }
-            Err(error) => Either::Right(ready(Ok(error.into_status(&policy.domain).into_http()))),
+            Err(error) => Err(error.into_status(&policy.domain).into_http()),
         }
     }
 }

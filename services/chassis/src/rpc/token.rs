@@ -6,6 +6,7 @@ mod source;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -14,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::rpc::caller::Identity;
+use crate::rpc::client::Peer;
 use crate::rpc::error::Error;
 use crate::rpc::token::source::Source;
 
@@ -26,6 +29,10 @@ const CACHED: usize = 10_000;
 const MAX_KEYS: usize = 64 << 10;
 /// About 400,000 sessions.
 const MAX_REVOKED: usize = 16 << 20;
+/// Of the documents that the user service serves to all parties beside its RPCs.
+pub const KEYS_PATH: &str = "/.well-known/jwks.json";
+pub const REVOKED_PATH: &str = "/internal/revoked";
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -69,6 +76,9 @@ pub struct Verifier {
     revoked: watch::Sender<Option<HashSet<Uuid>>>,
     verified: Cache<[u8; 32], (Identity, Uuid, i64)>,
     validation: Validation,
+    /// How long calls of a process that has just started wait until it can verify access tokens.
+    pub patience: Duration,
+    started: Instant,
 }
 
 impl Verifier {
@@ -80,7 +90,8 @@ impl Verifier {
         validation.leeway = 5;
         let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
         let (keys, revoked, verified) = (watch::Sender::new(None), watch::Sender::new(None), Cache::new(CACHED));
-        Self { issuer, audience, keys, revoked, verified, validation }
+        let (patience, started) = (PATIENCE, Instant::now());
+        Self { issuer, audience, keys, revoked, verified, validation, patience, started }
     }
 
     /// Replaces the keys, and clears the cache of verified tokens.
@@ -136,11 +147,25 @@ impl Verifier {
         self.revoked.subscribe().wait_for(Option::is_some).await.expect("we hold the sender");
     }
 
+    fn is_ready(&self) -> bool {
+        self.keys.borrow().is_some() && self.revoked.borrow().is_some()
+    }
+
+    /// Whether tokens can be verified, or the process is too old for waiting until they can.
+    pub(crate) fn has_settled(&self) -> bool {
+        self.is_ready() || self.started.elapsed() >= self.patience
+    }
+
+    /// Waits until tokens can be verified, but not for longer than after a start.
+    pub(crate) async fn ready_in_time(&self) -> bool {
+        self.is_ready() || timeout_at(self.started + self.patience, self.ready()).await.is_ok()
+    }
+
     /// Polls the keys and the list of revoked sessions until `stop` is cancelled.
-    pub async fn poll(self: Arc<Self>, jwks_url: String, revoked_urls: Vec<String>, stop: CancellationToken) {
-        let keys = Source::new("keys", vec![jwks_url], MAX_KEYS);
+    pub async fn poll(self: Arc<Self>, user: Peer, stop: CancellationToken) {
+        let keys = Source::new("keys", user.clone(), KEYS_PATH, MAX_KEYS);
         let keys = keys.poll(|body| serde_json::from_slice(body).map(|keys| self.set_keys(&keys)), stop.clone());
-        let revoked = Source::new("revoked sessions", revoked_urls, MAX_REVOKED);
+        let revoked = Source::new("revoked sessions", user, REVOKED_PATH, MAX_REVOKED);
         let revoked = revoked.poll(|body| serde_json::from_slice(body).map(|list| self.set_revoked(list)), stop);
         tokio::join!(keys, revoked);
     }

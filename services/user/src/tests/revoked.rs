@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use super::Desk;
 use super::register::PASSWORD;
-use crate::revocation::{LISTED, end_sessions, pages};
+use crate::revocation::{LISTED, end_sessions, page};
 
 /// The status, the ETag and the list, if there is one.
 async fn fetch(desk: &Desk, known: &str) -> (StatusCode, String, Option<Revoked>) {
     let request = Request::get("/internal/revoked").header(header::IF_NONE_MATCH, known).body(Body::empty());
-    let response = pages(&desk.service).oneshot(request.expect("a request")).await.expect("a page");
+    let response = page(&desk.service).oneshot(request.expect("a request")).await.expect("a page");
     let etag = response.headers().get(header::ETAG).map(|etag| etag.to_str().expect("text").to_owned());
     let status = response.status();
     let body = response.into_body().collect().await.expect("a body").to_bytes();

@@ -30,14 +30,14 @@ use crate::account::{Role, UserId};
 use crate::password::Passwords;
 use crate::service::Service;
 use crate::session::SessionId;
-use crate::signing::{LIFETIME, READ_EVERY, RETIRED, Signer, pages, refresh};
+use crate::signing::{LIFETIME, READ_EVERY, RETIRED, Signer, page, refresh};
 
 /// How long a key is published before it signs.
 const LEAD: Duration = Duration::from_secs(600);
 
 async fn fetch(service: &Arc<Service>, known: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
     let request = Request::get("/.well-known/jwks.json").header(header::IF_NONE_MATCH, known).body(Body::empty());
-    let response = pages(service).oneshot(request.expect("a request")).await.expect("a page");
+    let response = page(service).oneshot(request.expect("a request")).await.expect("a page");
     let (head, body) = response.into_parts();
     (head.status, head.headers, body.collect().await.expect("a body").to_bytes().to_vec())
 }

@@ -1,5 +1,6 @@
 //! Calls to other services, with the caller's deadline and trace, over all replicas of a service.
 
+pub(crate) mod page;
 mod peer;
 mod replicas;
 #[cfg(test)]
@@ -66,8 +67,19 @@ impl Host {
 /// The service `peer`, for calls of `role`, which has its URL in a setting such as `ORDER_PRODUCT_URL`. It connects when first
 /// used, and reconnects when needed.
 pub fn connect(certificates: &Certificates, role: Role, peer: Role, url: &Url) -> Result<Peer, String> {
-    let refuse = |why: String| format!("{}: `{}` {why}", role.variable(&format!("{}_url", peer.name)), url.text);
-    let certificate = certificates.of(role.name)?;
+    connect_as(&role.variable(&format!("{}_url", peer.name)), certificates, role.name, peer, url)
+}
+
+/// The same, for a URL in another setting.
+pub(crate) fn connect_as(
+    setting: &str,
+    certificates: &Certificates,
+    role: &'static str,
+    peer: Role,
+    url: &Url,
+) -> Result<Peer, String> {
+    let refuse = |why: String| format!("{setting}: `{}` {why}", url.text);
+    let certificate = certificates.of(role)?;
     let scheme = if certificate.is_some() { "https" } else { "http" };
     if url.scheme != scheme {
         return Err(refuse(format!("does not begin with {scheme}://, see SOUK_TLS_MODE")));
