@@ -30,6 +30,7 @@ mod rpc;
 mod service;
 mod session;
 mod signing;
+mod threads;
 mod throttle;
 mod update;
 mod verify_email;

@@ -13,11 +13,12 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params};
 use chassis::Unexpected;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::error::Error;
+use crate::threads::Threads;
 
 /// In characters, once normalized.
 const LENGTH: RangeInclusive<usize> = 15..=128;
@@ -105,15 +106,19 @@ pub(crate) enum Queue {
 }
 
 pub(crate) struct Passwords {
+    threads: Threads,
     slots: Arc<Semaphore>,
     known: Semaphore,
     anybody: Semaphore,
+    /// Of those whom nobody knows, only one at a time waits for a slot, so that the others need not wait behind them.
+    turn: Semaphore,
 }
 
 impl Passwords {
     pub(crate) fn new(slots: usize) -> Self {
         let queue = |places: usize| Semaphore::new(slots * places);
-        Self { slots: Arc::new(Semaphore::new(slots)), known: queue(KNOWN), anybody: queue(ANYBODY) }
+        let (known, anybody, turn) = (queue(KNOWN), queue(ANYBODY), Semaphore::new(1));
+        Self { threads: Threads::start(slots), slots: Arc::new(Semaphore::new(slots)), known, anybody, turn }
     }
 
     /// Refuses a password that is easy to guess.
@@ -160,16 +165,21 @@ impl Passwords {
         deadline: Instant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let _waiting = self.queue(queue).try_acquire().map_err(|_| Error::PasswordChecksBusy)?;
-        let slot = timeout_at(deadline, self.slots.clone().acquire_owned()).await;
-        let slot = slot.map_err(|_| chassis::Error::DeadlineExceeded)?;
-        let slot = slot.map_err(|error| broken("the password slots", error))?;
-        let task = tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(slot);
-            done
+        let _place = self.queue(queue).try_acquire().map_err(|_| Error::PasswordChecksBusy)?;
+        let slot = timeout_at(deadline, async {
+            let _turn = if queue == Queue::Anybody { Some(self.turn.acquire().await?) } else { None };
+            self.slots.clone().acquire_owned().await
         });
-        Ok(task.await.map_err(|error| broken("hashing a password", error))?)
+        let slot = slot.await.map_err(|_| chassis::Error::DeadlineExceeded)?;
+        let slot = slot.map_err(|error| broken("the password slots", error))?;
+        let (send, done) = oneshot::channel();
+        self.threads.run(move || {
+            let outcome = work();
+            drop(slot);
+            // The caller may have left.
+            let _ = send.send(outcome);
+        });
+        Ok(done.await.map_err(|error| broken("hashing a password", error))?)
     }
 }
 
