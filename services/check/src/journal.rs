@@ -31,7 +31,6 @@ pub(crate) enum Outcome {
 pub(crate) struct Attempt {
     pub(crate) attempt: Value,
     pub(crate) key: String,
-    #[serde(rename = "kind")]
     pub(crate) operation: String,
     pub(crate) outcome: Outcome,
     #[serde(default)]

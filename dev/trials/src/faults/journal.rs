@@ -130,7 +130,7 @@ impl Journal {
             self.bought.fetch_add(1, Ordering::Relaxed);
         }
         let (attempt, outcome) = (self.written.fetch_add(1, Ordering::Relaxed), outcome.name());
-        let line = json!({"attempt": attempt, "at": at, "kind": operation, "key": key, "outcome": outcome, "order_id": order_id});
+        let line = json!({"attempt": attempt, "at": at, "operation": operation, "key": key, "outcome": outcome, "order_id": order_id});
         Ok(writeln!(self.file.lock().expect("the lock is not poisoned"), "{line}")?)
     }
 

@@ -50,8 +50,8 @@ fn journals_are_read_line_by_line_and_a_torn_end_is_ignored() {
     let path = std::env::temp_dir().join(format!("souk-journal-{}", Uuid::now_v7()));
     let order_id = Uuid::now_v7();
     let whole = format!(
-        "{{\"attempt\":1,\"key\":\"k1\",\"kind\":\"create\",\"outcome\":\"unknown\",\"at\":\"2026-01-01T00:00:00Z\"}}\n\
-         {{\"attempt\":\"2\",\"key\":\"k1\",\"kind\":\"create\",\"outcome\":\"ok\",\"order_id\":\"{order_id}\",\"at\":1}}\n"
+        "{{\"attempt\":1,\"key\":\"k1\",\"operation\":\"create\",\"outcome\":\"unknown\",\"at\":\"2026-01-01T00:00:00Z\"}}\n\
+         {{\"attempt\":\"2\",\"key\":\"k1\",\"operation\":\"create\",\"outcome\":\"ok\",\"order_id\":\"{order_id}\",\"at\":1}}\n"
     );
     std::fs::write(&path, format!("{whole}{{\"attempt\":3,\"ke")).expect("written");
     let attempts = journal::read(&path).expect("read");

@@ -18,13 +18,13 @@ use tonic::transport::Channel;
 use crate::service::{Service, role};
 
 /// The inventory service, and a client of it. Helpers of single tests are beside these tests.
-pub(super) struct Store {
+pub(super) struct Fixture {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,
     pub(super) client: InventoryServiceClient<Channel>,
 }
 
-impl Store {
+impl Fixture {
     /// Most tests never ask the order service.
     pub(super) async fn open(db: PgPool) -> Self {
         Self::open_with(db, OrderServiceClient::new(unreachable(roster::INVENTORY, roster::ORDER)), None).await

@@ -4,23 +4,23 @@ use contracts::souk::order::v1::OrderState;
 use sqlx::PgPool;
 use tonic::Code;
 
-use super::Shop;
+use super::Fixture;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_breaker_of_a_failing_catalogue_opens_and_closes_again(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let wanted = shop.wanted("k1");
-    shop.catalogue.fail(u32::MAX);
+    let fixture = Fixture::open(db).await;
+    let wanted = fixture.wanted("k1");
+    fixture.catalogue.fail(u32::MAX);
     for _ in 0..30 {
-        let refused = shop.create(wanted.clone()).await.expect_err("there are no prices");
+        let refused = fixture.create(wanted.clone()).await.expect_err("there are no prices");
         assert_eq!(refused.code(), Code::Unavailable);
     }
-    assert!(shop.catalogue.calls() < 20, "it was asked {} times", shop.catalogue.calls());
+    assert!(fixture.catalogue.calls() < 20, "it was asked {} times", fixture.catalogue.calls());
 
-    shop.catalogue.fail(0);
+    fixture.catalogue.fail(0);
     let begun = Instant::now();
     let order = loop {
-        match shop.create(wanted.clone()).await {
+        match fixture.create(wanted.clone()).await {
             Ok(order) => break order,
             Err(status) => assert_eq!(status.code(), Code::Unavailable),
         }
@@ -32,11 +32,11 @@ async fn the_breaker_of_a_failing_catalogue_opens_and_closes_again(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_quote_that_got_lost_is_retried_twice(db: PgPool) {
-    let shop = Shop::open(db).await;
-    shop.catalogue.fail(2);
-    shop.create(shop.wanted("k1")).await.expect("the third call gets a response");
-    assert_eq!(shop.catalogue.calls(), 3);
-    shop.catalogue.fail(3);
-    let refused = shop.create(shop.wanted("k2")).await.expect_err("that is enough");
-    assert_eq!((refused.code(), shop.catalogue.calls()), (Code::Unavailable, 6));
+    let fixture = Fixture::open(db).await;
+    fixture.catalogue.fail(2);
+    fixture.create(fixture.wanted("k1")).await.expect("the third call gets a response");
+    assert_eq!(fixture.catalogue.calls(), 3);
+    fixture.catalogue.fail(3);
+    let refused = fixture.create(fixture.wanted("k2")).await.expect_err("that is enough");
+    assert_eq!((refused.code(), fixture.catalogue.calls()), (Code::Unavailable, 6));
 }

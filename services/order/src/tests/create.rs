@@ -9,11 +9,11 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use super::Shop;
+use super::Fixture;
 use crate::create::price;
 use crate::ids::ProductId;
 
-impl Shop {
+impl Fixture {
     /// One mug for 12.50 EUR, as the customer of this shop.
     pub(super) fn wanted(&self, key: &str) -> CreateOrderRequest {
         let product_id = self.catalogue.add("MUG", Money::new("EUR", 1_250));
@@ -39,30 +39,30 @@ impl Shop {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_is_placed_at_the_catalogues_prices(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let order = shop.create(shop.wanted("k1")).await.expect("placed");
+    let fixture = Fixture::open(db).await;
+    let order = fixture.create(fixture.wanted("k1")).await.expect("placed");
     assert_eq!(
         (order.state(), order.version, order.total.clone()),
         (OrderState::Pending, 1, Some(Money::new("EUR", 2_500)))
     );
     assert_eq!(order.items[0].unit_price, Some(Money::new("EUR", 1_250)));
     let order_id = Uuid::parse_str(&order.order_id).expect("a UUID");
-    assert_eq!(shop.order(order_id).await, order, "what is read is what the response had");
-    assert_eq!(shop.published(order_id).await, ["OrderPlaced"]);
+    assert_eq!(fixture.order(order_id).await, order, "what is read is what the response had");
+    assert_eq!(fixture.published(order_id).await, ["OrderPlaced"]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_same_key_is_one_order_even_if_the_product_went_meanwhile(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let request = shop.wanted("k1");
-    let first = shop.create(request.clone()).await.expect("placed");
-    shop.catalogue.archive_all();
-    assert_eq!(shop.create(request.clone()).await.expect("replayed"), first);
+    let fixture = Fixture::open(db).await;
+    let request = fixture.wanted("k1");
+    let first = fixture.create(request.clone()).await.expect("placed");
+    fixture.catalogue.archive_all();
+    assert_eq!(fixture.create(request.clone()).await.expect("replayed"), first);
     let other = CreateOrderRequest { payment_method: "pm_other".into(), ..request };
-    let reused = shop.create(other).await.expect_err("another body");
+    let reused = fixture.create(other).await.expect_err("another body");
     assert_eq!((reused.code(), reason(&reused)), (Code::InvalidArgument, "IDEMPOTENCY_KEY_REUSED@souk.order".into()));
     let count = sqlx::query_scalar!(r#"select count(*) as "n!" from "order""#)
-        .fetch_one(&shop.service.db)
+        .fetch_one(&fixture.service.db)
         .await
         .expect("a count");
     assert_eq!(count, 1);
@@ -70,23 +70,23 @@ async fn the_same_key_is_one_order_even_if_the_product_went_meanwhile(db: PgPool
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn unavailable_products_are_named_by_their_place(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let mut request = shop.wanted("k1");
+    let fixture = Fixture::open(db).await;
+    let mut request = fixture.wanted("k1");
     request.items.push(OrderItem { product_id: Uuid::now_v7().to_string(), quantity: 1 });
-    let unknown = shop.create(request.clone()).await.expect_err("unknown");
+    let unknown = fixture.create(request.clone()).await.expect_err("unknown");
     assert_eq!(
         (reason(&unknown), fields(&unknown)),
         ("PRODUCT_UNAVAILABLE@souk.order".into(), vec!["items[1].product_id".into()])
     );
-    shop.catalogue.archive_all();
-    let archived = shop.create(request).await.expect_err("archived");
+    fixture.catalogue.archive_all();
+    let archived = fixture.create(request).await.expect_err("archived");
     assert_eq!(fields(&archived), ["items[0].product_id", "items[1].product_id"]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn bad_requests_name_what_is_wrong(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let good = shop.wanted("k1");
+    let fixture = Fixture::open(db).await;
+    let good = fixture.wanted("k1");
     let item = |quantity| OrderItem { quantity, ..good.items[0].clone() };
     for (request, field) in [
         (CreateOrderRequest { items: vec![], ..good.clone() }, "items"),
@@ -103,7 +103,7 @@ async fn bad_requests_name_what_is_wrong(db: PgPool) {
             "shipping_address.recipient",
         ),
     ] {
-        let refused = shop.create(request).await.expect_err(field);
+        let refused = fixture.create(request).await.expect_err(field);
         assert_eq!(refused.code(), Code::InvalidArgument, "{field}");
         assert!(fields(&refused).contains(&field.to_owned()), "{field}: {:?}", fields(&refused));
     }
@@ -111,36 +111,36 @@ async fn bad_requests_name_what_is_wrong(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn totals_are_of_one_currency_and_bounded(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let mut mixed = shop.wanted("k1");
-    let dollars = shop.catalogue.add("CUP", Money::new("USD", 1));
+    let fixture = Fixture::open(db).await;
+    let mut mixed = fixture.wanted("k1");
+    let dollars = fixture.catalogue.add("CUP", Money::new("USD", 1));
     mixed.items.push(OrderItem { product_id: dollars, quantity: 1 });
-    assert_eq!(reason(&shop.create(mixed).await.expect_err("mixed")), "CURRENCY_MIXED@souk.order");
-    let dear = shop.catalogue.add("CAR", Money::new("EUR", 99_999_999));
+    assert_eq!(reason(&fixture.create(mixed).await.expect_err("mixed")), "CURRENCY_MIXED@souk.order");
+    let dear = fixture.catalogue.add("CAR", Money::new("EUR", 99_999_999));
     let items = vec![OrderItem { product_id: dear, quantity: 2 }];
-    let dear = CreateOrderRequest { items, ..shop.wanted("k2") };
-    assert_eq!(reason(&shop.create(dear).await.expect_err("too much")), "TOTAL_OUT_OF_RANGE@souk.order");
+    let dear = CreateOrderRequest { items, ..fixture.wanted("k2") };
+    assert_eq!(reason(&fixture.create(dear).await.expect_err("too much")), "TOTAL_OUT_OF_RANGE@souk.order");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn validating_prices_without_ordering(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let request = CreateOrderRequest { validate_only: true, request_id: String::new(), ..shop.wanted("") };
-    let priced = shop.create(request).await.expect("priced");
+    let fixture = Fixture::open(db).await;
+    let request = CreateOrderRequest { validate_only: true, request_id: String::new(), ..fixture.wanted("") };
+    let priced = fixture.create(request).await.expect("priced");
     assert_eq!((priced.total, priced.order_id), (Some(Money::new("EUR", 2_500)), String::new()));
-    assert_eq!(testkit::published(&shop.service.db).await, []);
+    assert_eq!(testkit::published(&fixture.service.db).await, []);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_at_another_total_than_the_customer_expects_is_refused_with_both(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let request = CreateOrderRequest { expected_total: Some(Money::new("EUR", 2_500)), ..shop.wanted("k1") };
+    let fixture = Fixture::open(db).await;
+    let request = CreateOrderRequest { expected_total: Some(Money::new("EUR", 2_500)), ..fixture.wanted("k1") };
     let validation = CreateOrderRequest { validate_only: true, request_id: String::new(), ..request.clone() };
-    shop.create(validation.clone()).await.expect("it costs what is expected");
+    fixture.create(validation.clone()).await.expect("it costs what is expected");
     for (price, total) in [(Money::new("EUR", 5_000), "10000"), (Money::new("USD", 1_250), "2500")] {
-        shop.catalogue.price_all(price.clone());
+        fixture.catalogue.price_all(price.clone());
         for request in [&request, &validation] {
-            let refused = shop.create(request.clone()).await.expect_err("it costs something else by now");
+            let refused = fixture.create(request.clone()).await.expect_err("it costs something else by now");
             assert_eq!(
                 (refused.code(), reason(&refused)),
                 (Code::FailedPrecondition, "PRICE_CHANGED@souk.order".into())
@@ -156,29 +156,29 @@ async fn an_order_at_another_total_than_the_customer_expects_is_refused_with_bot
             assert_eq!((&*violations[0].r#type, &*violations[0].subject), ("PRICE_CHANGED", "expected_total"));
         }
     }
-    assert_eq!(testkit::published(&shop.service.db).await, [], "nothing was ordered");
+    assert_eq!(testkit::published(&fixture.service.db).await, [], "nothing was ordered");
     // Nothing is stored under the key either.
     let agreed = CreateOrderRequest { expected_total: Some(Money::new("USD", 2_500)), ..request };
-    let order = shop.create(agreed).await.expect("placed");
+    let order = fixture.create(agreed).await.expect("placed");
     assert_eq!(order.total, Some(Money::new("USD", 2_500)));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_expected_total_belongs_to_the_request_that_a_key_stands_for(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let request = CreateOrderRequest { expected_total: Some(Money::new("EUR", 2_500)), ..shop.wanted("k1") };
-    let first = shop.create(request.clone()).await.expect("placed");
-    shop.catalogue.price_all(Money::new("EUR", 5_000));
-    assert_eq!(shop.create(request.clone()).await.expect("a repeat gets the same response"), first);
+    let fixture = Fixture::open(db).await;
+    let request = CreateOrderRequest { expected_total: Some(Money::new("EUR", 2_500)), ..fixture.wanted("k1") };
+    let first = fixture.create(request.clone()).await.expect("placed");
+    fixture.catalogue.price_all(Money::new("EUR", 5_000));
+    assert_eq!(fixture.create(request.clone()).await.expect("a repeat gets the same response"), first);
     for expected_total in [None, Some(Money::new("EUR", 10_000))] {
-        let reused = shop.create(CreateOrderRequest { expected_total, ..request.clone() }).await;
+        let reused = fixture.create(CreateOrderRequest { expected_total, ..request.clone() }).await;
         assert_eq!(reason(&reused.expect_err("another request")), "IDEMPOTENCY_KEY_REUSED@souk.order");
     }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn no_personal_data_is_published(db: PgPool) {
-    let shop = Shop::open(db).await;
+    let fixture = Fixture::open(db).await;
     let address = ShippingAddress {
         recipient: "Ada Lovelace".into(),
         lines: vec!["12 St James's Square".into()],
@@ -186,11 +186,14 @@ async fn no_personal_data_is_published(db: PgPool) {
         postal_code: "SW1Y".into(),
         country: "GB".into(),
     };
-    shop.create(CreateOrderRequest { shipping_address: Some(address), ..shop.wanted("k1") }).await.expect("placed");
-    let payload = testkit::published(&shop.service.db).await.remove(0).payload;
+    fixture
+        .create(CreateOrderRequest { shipping_address: Some(address), ..fixture.wanted("k1") })
+        .await
+        .expect("placed");
+    let payload = testkit::published(&fixture.service.db).await.remove(0).payload;
     assert!(!String::from_utf8_lossy(&payload).contains("Lovelace"));
     let rows = sqlx::query_scalar!("select recipient from order_shipping_address")
-        .fetch_all(&shop.service.db)
+        .fetch_all(&fixture.service.db)
         .await
         .expect("rows");
     assert_eq!(rows, ["Ada Lovelace"]);
@@ -216,28 +219,28 @@ fn quotes_for_other_products_than_were_asked_for_are_no_prices() {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn without_prices_there_is_no_order_but_an_old_answer_is_given(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let request = shop.wanted("k1");
-    let first = shop.create(request.clone()).await.expect("placed");
-    shop.catalogue.fail(u32::MAX);
-    assert_eq!(shop.create(request).await.expect("replayed"), first);
-    let refused = shop.create(shop.wanted("k2")).await.expect_err("there are no prices");
+    let fixture = Fixture::open(db).await;
+    let request = fixture.wanted("k1");
+    let first = fixture.create(request.clone()).await.expect("placed");
+    fixture.catalogue.fail(u32::MAX);
+    assert_eq!(fixture.create(request).await.expect("replayed"), first);
+    let refused = fixture.create(fixture.wanted("k2")).await.expect_err("there are no prices");
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "UNAVAILABLE@souk.order".into()));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn however_much_is_wrong_the_answer_fits_into_headers(db: PgPool) {
-    let shop = Shop::open(db).await;
+    let fixture = Fixture::open(db).await;
     let item = || OrderItem { product_id: Uuid::now_v7().to_string(), quantity: 0 };
-    let bad = CreateOrderRequest { items: (0..100).map(|_| item()).collect(), ..shop.wanted("k1") };
-    let refused = shop.create(bad).await.expect_err("100 items of nothing");
+    let bad = CreateOrderRequest { items: (0..100).map(|_| item()).collect(), ..fixture.wanted("k1") };
+    let refused = fixture.create(bad).await.expect_err("100 items of nothing");
     assert_eq!((refused.code(), reason(&refused)), (Code::InvalidArgument, "REQUEST_INVALID@souk.order".into()));
     assert!(fields(&refused).contains(&"items[7].quantity".to_owned()), "{refused:?}");
     assert!(refused.message().contains(" more"), "{refused:?}");
     assert_eq!(fields(&refused).len(), 10);
 
     let unknown = |quantity| (0..100).map(move |_| OrderItem { quantity, ..item() }).collect();
-    let refused = shop.create(CreateOrderRequest { items: unknown(1), ..shop.wanted("k1") }).await;
+    let refused = fixture.create(CreateOrderRequest { items: unknown(1), ..fixture.wanted("k1") }).await;
     let refused = refused.expect_err("the catalogue does not know them");
     assert_eq!(reason(&refused), "PRODUCT_UNAVAILABLE@souk.order");
     assert_eq!(fields(&refused).len(), 10);

@@ -13,7 +13,7 @@ use sqlx::PgPool;
 use testkit::{CUSTOMER, authorized, captured, record, stock_reserved};
 use uuid::Uuid;
 
-use super::Shop;
+use super::Fixture;
 use super::rebuild::compare;
 use crate::erase::erase_addresses;
 
@@ -24,7 +24,7 @@ fn erased(user_id: Uuid) -> Record {
     record(event_type, user_id, 1, event.encode_to_vec())
 }
 
-impl Shop {
+impl Fixture {
     async fn place_with_address(&self, user_id: Uuid) -> Uuid {
         let address = ShippingAddress {
             recipient: "Ada Lovelace".into(),
@@ -58,67 +58,67 @@ impl Shop {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_address_goes_when_its_order_has_ended(db: PgPool) {
-    let shop = Shop::open(db).await;
+    let fixture = Fixture::open(db).await;
     let other = Uuid::from_u128(99);
     let (ended, confirmed, pending, of_another) = (
-        shop.place_with_address(CUSTOMER).await,
-        shop.place_with_address(CUSTOMER).await,
-        shop.place_with_address(CUSTOMER).await,
-        shop.place_with_address(other).await,
+        fixture.place_with_address(CUSTOMER).await,
+        fixture.place_with_address(CUSTOMER).await,
+        fixture.place_with_address(CUSTOMER).await,
+        fixture.place_with_address(other).await,
     );
-    shop.cancel(ended, "c1").await.expect("cancelled");
+    fixture.cancel(ended, "c1").await.expect("cancelled");
     for order in [confirmed, pending] {
-        shop.kit.deliver(stock_reserved(order)).await;
+        fixture.kit.deliver(stock_reserved(order)).await;
     }
-    shop.kit.deliver(authorized(confirmed)).await;
-    shop.kit.deliver(captured(confirmed, 2_500)).await;
-    let before = shop.order(confirmed).await;
+    fixture.kit.deliver(authorized(confirmed)).await;
+    fixture.kit.deliver(captured(confirmed, 2_500)).await;
+    let before = fixture.order(confirmed).await;
 
-    shop.kit.deliver(erased(CUSTOMER)).await;
-    shop.erase_due().await;
-    assert_eq!(shop.addresses().await, [confirmed, pending, of_another], "what is on its way is delivered");
-    shop.cancel(pending, "c2").await.expect("cancelled");
-    shop.kit.context.clock.advance(Duration::from_secs(60));
-    shop.erase_due().await;
-    assert_eq!(shop.addresses().await, [confirmed, of_another]);
+    fixture.kit.deliver(erased(CUSTOMER)).await;
+    fixture.erase_due().await;
+    assert_eq!(fixture.addresses().await, [confirmed, pending, of_another], "what is on its way is delivered");
+    fixture.cancel(pending, "c2").await.expect("cancelled");
+    fixture.kit.context.clock.advance(Duration::from_secs(60));
+    fixture.erase_due().await;
+    assert_eq!(fixture.addresses().await, [confirmed, of_another]);
 
-    shop.fulfill(confirmed, "f1").await.expect("delivered");
-    shop.kit.context.clock.advance(Duration::from_secs(3_600));
-    shop.erase_due().await;
-    assert_eq!(shop.addresses().await, [of_another]);
-    assert_eq!(shop.waiting().await, 0, "nobody looks for addresses of this user any more");
+    fixture.fulfill(confirmed, "f1").await.expect("delivered");
+    fixture.kit.context.clock.advance(Duration::from_secs(3_600));
+    fixture.erase_due().await;
+    assert_eq!(fixture.addresses().await, [of_another]);
+    assert_eq!(fixture.waiting().await, 0, "nobody looks for addresses of this user any more");
 
-    let after = shop.order(confirmed).await;
+    let after = fixture.order(confirmed).await;
     assert_eq!((after.total, after.items), (before.total, before.items), "what happened stays");
-    assert_eq!(compare(&shop.service.db).await.expect("compared"), (4, vec![]), "and is what the events say");
+    assert_eq!(compare(&fixture.service.db).await.expect("compared"), (4, vec![]), "and is what the events say");
 }
 
 /// With an access token that was valid a moment longer.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_that_is_placed_after_the_erasure_keeps_no_address_either(db: PgPool) {
-    let shop = Shop::open(db).await;
-    shop.kit.deliver(erased(CUSTOMER)).await;
-    shop.erase_due().await;
-    let late = shop.place_with_address(CUSTOMER).await;
-    shop.cancel(late, "c1").await.expect("cancelled");
-    shop.kit.context.clock.advance(Duration::from_secs(60));
-    shop.erase_due().await;
-    assert!(shop.addresses().await.is_empty());
-    assert_eq!(shop.waiting().await, 1, "another may follow");
-    shop.kit.context.clock.advance(Duration::from_secs(3_600));
-    shop.erase_due().await;
-    assert_eq!(shop.waiting().await, 0);
+    let fixture = Fixture::open(db).await;
+    fixture.kit.deliver(erased(CUSTOMER)).await;
+    fixture.erase_due().await;
+    let late = fixture.place_with_address(CUSTOMER).await;
+    fixture.cancel(late, "c1").await.expect("cancelled");
+    fixture.kit.context.clock.advance(Duration::from_secs(60));
+    fixture.erase_due().await;
+    assert!(fixture.addresses().await.is_empty());
+    assert_eq!(fixture.waiting().await, 1, "another may follow");
+    fixture.kit.context.clock.advance(Duration::from_secs(3_600));
+    fixture.erase_due().await;
+    assert_eq!(fixture.waiting().await, 0);
 }
 
 /// Events of orders and of accounts may share a transaction, and events of accounts may be repeated.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_erasure_is_consumed_beside_other_events(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let order = shop.place_with_address(CUSTOMER).await;
+    let fixture = Fixture::open(db).await;
+    let order = fixture.place_with_address(CUSTOMER).await;
     let records = [erased(CUSTOMER), stock_reserved(order), erased(Uuid::from_u128(99))];
-    shop.kit.deliver_together(&records).await;
-    shop.kit.deliver_together(&records).await;
-    assert_eq!(shop.waiting().await, 2);
-    assert_eq!(shop.published(order).await, ["OrderPlaced", "OrderReserved"]);
-    assert_eq!(shop.kit.parked().await, 0);
+    fixture.kit.deliver_together(&records).await;
+    fixture.kit.deliver_together(&records).await;
+    assert_eq!(fixture.waiting().await, 2);
+    assert_eq!(fixture.published(order).await, ["OrderPlaced", "OrderReserved"]);
+    assert_eq!(fixture.kit.parked().await, 0);
 }

@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::Shop;
+use super::Fixture;
 
-impl Shop {
+impl Fixture {
     /// As another customer than the one of this shop, who waits for so long.
     async fn create_within(&self, patience: Duration, request: CreateOrderRequest) -> Result<(), Status> {
         let mut request = self.kit.customer(Uuid::now_v7(), request);
@@ -29,55 +29,55 @@ impl Shop {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_customer_that_does_not_wait_for_prices_keeps_no_other_from_ordering(db: PgPool) {
-    let shop = Arc::new(Shop::open(db).await);
-    let check = CreateOrderRequest { validate_only: true, request_id: String::new(), ..shop.wanted("") };
+    let fixture = Arc::new(Fixture::open(db).await);
+    let check = CreateOrderRequest { validate_only: true, request_id: String::new(), ..fixture.wanted("") };
     // However fast this machine is, the customer leaves before there is a price.
-    shop.catalogue.stall(&check.items[0].product_id);
+    fixture.catalogue.stall(&check.items[0].product_id);
     for patience in [1, 4, 20].map(Duration::from_millis) {
         let mut spam = JoinSet::new();
         for _ in 0..4 {
-            let (shop, check) = (shop.clone(), check.clone());
+            let (fixture, check) = (fixture.clone(), check.clone());
             spam.spawn(async move {
                 for _ in 0..15 {
                     let left =
-                        shop.create_within(patience, check.clone()).await.expect_err("there is no time to respond");
+                        fixture.create_within(patience, check.clone()).await.expect_err("there is no time to respond");
                     assert!(matches!(left.code(), Code::DeadlineExceeded | Code::Cancelled), "{left:?}");
                 }
             });
         }
         for _ in 0..20 {
-            shop.place().await;
+            fixture.place().await;
         }
         spam.join_all().await;
-        shop.place().await;
+        fixture.place().await;
     }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_call_without_time_reaches_neither_the_catalogue_nor_the_database(db: PgPool) {
-    let (shop, log) = (Shop::open(db).await, Log::keep());
-    let wanted = shop.wanted("k1");
+    let (fixture, log) = (Fixture::open(db).await, Log::keep());
+    let wanted = fixture.wanted("k1");
     // A query fails from here on, which is logged.
-    shop.service.db.close().await;
-    let refused = shop.create_within(Duration::from_nanos(1), wanted).await.expect_err("there is no time");
+    fixture.service.db.close().await;
+    let refused = fixture.create_within(Duration::from_nanos(1), wanted).await.expect_err("there is no time");
     assert!(matches!(refused.code(), Code::DeadlineExceeded | Code::Cancelled), "{refused:?}");
-    let mut read = shop.kit.customer(CUSTOMER, GetOrderRequest { order_id: Uuid::now_v7().to_string() });
+    let mut read = fixture.kit.customer(CUSTOMER, GetOrderRequest { order_id: Uuid::now_v7().to_string() });
     read.set_timeout(Duration::from_nanos(1));
-    let refused = shop.client.clone().get_order(read).await.expect_err("there is no time");
+    let refused = fixture.client.clone().get_order(read).await.expect_err("there is no time");
     assert!(matches!(refused.code(), Code::DeadlineExceeded | Code::Cancelled), "{refused:?}");
-    shop.all_ended().await;
-    assert_eq!((shop.catalogue.calls(), log.find("failed unexpectedly")), (0, vec![]));
+    fixture.all_ended().await;
+    assert_eq!((fixture.catalogue.calls(), log.find("failed unexpectedly")), (0, vec![]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_statement_that_ends_with_the_callers_time_is_no_failure_of_ours(db: PgPool) {
-    let (shop, log) = (Shop::open(db).await, Log::keep());
-    let mut held = shop.service.db.begin().await.expect("a transaction");
+    let (fixture, log) = (Fixture::open(db).await, Log::keep());
+    let mut held = fixture.service.db.begin().await.expect("a transaction");
     sqlx::query("lock table order_event in access exclusive mode").execute(&mut *held).await.expect("locked");
-    let (wanted, patience) = (shop.wanted("k1"), Duration::from_millis(300));
-    let late = shop.create_within(patience, wanted).await.expect_err("the table is locked");
+    let (wanted, patience) = (fixture.wanted("k1"), Duration::from_millis(300));
+    let late = fixture.create_within(patience, wanted).await.expect_err("the table is locked");
     assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
-    shop.all_ended().await;
+    fixture.all_ended().await;
     assert_eq!(log.find("failed unexpectedly"), Vec::<String>::new());
     drop(held);
 }

@@ -6,15 +6,15 @@ use contracts::souk::order::v1::*;
 use sqlx::PgPool;
 use testkit::{CUSTOMER, authorized, captured, inventory_event, stock_reserved, try_event, try_key};
 
-use super::Shop;
+use super::Fixture;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn placing_an_order(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let request = shop.wanted("k1");
+    let fixture = Fixture::open(db).await;
+    let request = fixture.wanted("k1");
     let other = CreateOrderRequest { payment_method: "pm_other".into(), ..request.clone() };
-    try_key(&shop.service.db, request, other, |request| {
-        let (mut client, request) = (shop.client.clone(), shop.kit.customer(CUSTOMER, request));
+    try_key(&fixture.service.db, request, other, |request| {
+        let (mut client, request) = (fixture.client.clone(), fixture.kit.customer(CUSTOMER, request));
         async move { Ok(client.create_order(request).await?.into_inner()) }
     })
     .await;
@@ -22,13 +22,13 @@ async fn placing_an_order(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn cancelling_one(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let (order_id, another) = (shop.place().await.to_string(), shop.place().await.to_string());
+    let fixture = Fixture::open(db).await;
+    let (order_id, another) = (fixture.place().await.to_string(), fixture.place().await.to_string());
     let reason = CancelReason::CustomerRequest.into();
     let request = CancelOrderRequest { request_id: "k1".into(), order_id, reason };
     let other = CancelOrderRequest { order_id: another, ..request.clone() };
-    try_key(&shop.service.db, request, other, |request| {
-        let (mut client, request) = (shop.client.clone(), shop.kit.customer(CUSTOMER, request));
+    try_key(&fixture.service.db, request, other, |request| {
+        let (mut client, request) = (fixture.client.clone(), fixture.kit.customer(CUSTOMER, request));
         async move { Ok(client.cancel_order(request).await?.into_inner()) }
     })
     .await;
@@ -36,16 +36,16 @@ async fn cancelling_one(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn fulfilling_one(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let order = shop.place().await;
+    let fixture = Fixture::open(db).await;
+    let order = fixture.place().await;
     for record in [stock_reserved(order), authorized(order), captured(order, 2_500)] {
-        shop.kit.deliver(record).await;
+        fixture.kit.deliver(record).await;
     }
     let (order_id, carrier, tracking_number) = (order.to_string(), "Royal Mail".into(), "RM-1".into());
     let request = FulfillOrderRequest { request_id: "k1".into(), order_id, carrier, tracking_number };
     let other = FulfillOrderRequest { tracking_number: "RM-2".into(), ..request.clone() };
-    try_key(&shop.service.db, request, other, |request| {
-        let (mut client, request) = (shop.client.clone(), shop.kit.operator(request));
+    try_key(&fixture.service.db, request, other, |request| {
+        let (mut client, request) = (fixture.client.clone(), fixture.kit.operator(request));
         async move { Ok(client.fulfill_order(request).await?.into_inner()) }
     })
     .await;
@@ -53,8 +53,8 @@ async fn fulfilling_one(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn consuming_the_events_of_peers(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let (order, rejected, declined) = (shop.place().await, shop.place().await, shop.place().await);
+    let fixture = Fixture::open(db).await;
+    let (order, rejected, declined) = (fixture.place().await, fixture.place().await, fixture.place().await);
     for record in [
         stock_reserved(order),
         authorized(order),
@@ -63,6 +63,6 @@ async fn consuming_the_events_of_peers(db: PgPool) {
         stock_reserved(declined),
         testkit::declined(declined),
     ] {
-        try_event(&shop.kit, &record).await;
+        try_event(&fixture.kit, &record).await;
     }
 }

@@ -23,14 +23,14 @@ use tonic::transport::Channel;
 use crate::service::{Service, role};
 
 /// The order service over a catalogue, and a client of it. Helpers of single tests are beside these tests.
-pub(super) struct Shop {
+pub(super) struct Fixture {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,
     pub(super) client: OrderServiceClient<Channel>,
     pub(super) catalogue: Catalogue,
 }
 
-impl Shop {
+impl Fixture {
     pub(super) async fn open(db: PgPool) -> Self {
         let (mut kit, (catalogue, products)) = (Kit::new(), Catalogue::serve(roster::ORDER).await);
         let clock = kit.context.clock.clone();

@@ -7,7 +7,7 @@ use prost::Message;
 use sqlx::PgPool;
 use testkit::{authorized, captured, stock_reserved};
 
-use super::Shop;
+use super::Fixture;
 use crate::Difference;
 
 /// All orders built again: how many there are, and which differ.
@@ -19,27 +19,27 @@ pub(super) async fn compare(db: &PgPool) -> Result<(u64, Vec<Difference>), Unexp
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn rows_are_what_their_events_say_and_a_forged_one_is_found(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let (order, other) = (shop.place().await, shop.place().await);
-    shop.kit.deliver(stock_reserved(order)).await;
-    shop.kit.deliver(authorized(order)).await;
-    shop.kit.deliver(captured(order, 2_500)).await;
-    shop.cancel(other, "c1").await.expect("cancelled");
-    assert_eq!(compare(&shop.service.db).await.expect("compared"), (2, vec![]));
+    let fixture = Fixture::open(db).await;
+    let (order, other) = (fixture.place().await, fixture.place().await);
+    fixture.kit.deliver(stock_reserved(order)).await;
+    fixture.kit.deliver(authorized(order)).await;
+    fixture.kit.deliver(captured(order, 2_500)).await;
+    fixture.cancel(other, "c1").await.expect("cancelled");
+    assert_eq!(compare(&fixture.service.db).await.expect("compared"), (2, vec![]));
 
     sqlx::query!(r#"update "order" set state = 'CONFIRMED' where order_id = $1"#, other)
-        .execute(&shop.service.db)
+        .execute(&fixture.service.db)
         .await
         .expect("forged");
-    let (count, differences) = compare(&shop.service.db).await.expect("compared");
+    let (count, differences) = compare(&fixture.service.db).await.expect("compared");
     assert_eq!((count, differences.len(), differences[0].order_id), (2, 1, other));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn every_kind_of_forgery_is_found(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let orders = shop.one_of_each().await;
-    assert_eq!(compare(&shop.service.db).await.expect("compared"), (8, vec![]), "whatever state they are in");
+    let fixture = Fixture::open(db).await;
+    let orders = fixture.one_of_each().await;
+    assert_eq!(compare(&fixture.service.db).await.expect("compared"), (8, vec![]), "whatever state they are in");
     let mut forged = vec![];
     for (state, forgery) in [
         (OrderState::Pending, "update order_line set quantity = quantity + 1 where order_id = $1"),
@@ -48,10 +48,10 @@ async fn every_kind_of_forgery_is_found(db: PgPool) {
         (OrderState::Rejected, "delete from order_event where order_id = $1"),
     ] {
         let (_, order) = orders.iter().find(|(it, _)| *it == state).expect("one of each");
-        sqlx::query(forgery).bind(order).execute(&shop.service.db).await.expect("forged");
+        sqlx::query(forgery).bind(order).execute(&fixture.service.db).await.expect("forged");
         forged.push(*order);
     }
-    let (count, mut found) = compare(&shop.service.db).await.expect("compared");
+    let (count, mut found) = compare(&fixture.service.db).await.expect("compared");
     forged.sort_unstable();
     found.sort_unstable_by_key(|difference| difference.order_id);
     assert_eq!((count, found.iter().map(|it| it.order_id).collect::<Vec<_>>()), (8, forged), "{found:?}");
@@ -60,10 +60,10 @@ async fn every_kind_of_forgery_is_found(db: PgPool) {
 /// The table refuses such a row, but the row that was built is reported.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn events_that_no_row_could_follow_are_reported(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let (overpaid, twice) = (shop.place().await, shop.place().await);
-    shop.kit.deliver(stock_reserved(overpaid)).await;
-    shop.kit.deliver(authorized(overpaid)).await;
+    let fixture = Fixture::open(db).await;
+    let (overpaid, twice) = (fixture.place().await, fixture.place().await);
+    fixture.kit.deliver(stock_reserved(overpaid)).await;
+    fixture.kit.deliver(authorized(overpaid)).await;
     for (order, kind, event) in [
         (
             overpaid,
@@ -81,11 +81,11 @@ async fn events_that_no_row_could_follow_are_reported(db: PgPool) {
         .bind(order)
         .bind(kind)
         .bind(payload.encode_to_vec())
-        .execute(&shop.service.db)
+        .execute(&fixture.service.db)
         .await
         .expect("forged");
     }
-    let (count, differences) = compare(&shop.service.db).await.expect("compared");
+    let (count, differences) = compare(&fixture.service.db).await.expect("compared");
     assert_eq!((count, differences.len()), (2, 2), "{differences:?}");
     let why = |order| differences.iter().find(|it| it.order_id == order).expect("a difference").why.as_str();
     assert!(why(overpaid).contains("refunded_minor is 0, the events say 2501"), "{}", why(overpaid));
@@ -95,24 +95,24 @@ async fn events_that_no_row_could_follow_are_reported(db: PgPool) {
 /// Names mean something else where orders are built again. No other session sees anything of it.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_live_rows_are_never_touched(db: PgPool) {
-    let shop = Shop::open(db).await;
-    shop.one_of_each().await;
+    let fixture = Fixture::open(db).await;
+    fixture.one_of_each().await;
     let rows = async || {
         let sql = r#"select xmin::text || '"order"'::regclass::oid || to_jsonb(it) from "order" as it
                      union all select xmin::text || 'order_line'::regclass::oid || to_jsonb(it) from order_line as it order by 1"#;
-        sqlx::query_scalar::<_, String>(sql).fetch_all(&shop.service.db).await.expect("rows")
+        sqlx::query_scalar::<_, String>(sql).fetch_all(&fixture.service.db).await.expect("rows")
     };
     let before = rows().await;
-    compare(&shop.service.db).await.expect("compared");
+    compare(&fixture.service.db).await.expect("compared");
     assert_eq!(rows().await, before);
-    shop.place().await;
-    assert_eq!(compare(&shop.service.db).await.expect("compared"), (9, vec![]));
+    fixture.place().await;
+    assert_eq!(compare(&fixture.service.db).await.expect("compared"), (9, vec![]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_tables_defend_themselves(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let order = shop.place().await;
+    let fixture = Fixture::open(db).await;
+    let order = fixture.place().await;
     for (statement, constraint) in [
         (r#"update "order" set state = 'LOST' where order_id = $1"#, "order_state"),
         (r#"update "order" set version = 0 where order_id = $1"#, "order_version"),
@@ -127,7 +127,7 @@ async fn the_tables_defend_themselves(db: PgPool) {
         ("update order_event set version = 0 where order_id = $1", "order_event_counts"),
         ("insert into order_event select * from order_event where order_id = $1", "order_event_version"),
     ] {
-        let refused = sqlx::query(statement).bind(order).execute(&shop.service.db).await.expect_err(statement);
+        let refused = sqlx::query(statement).bind(order).execute(&fixture.service.db).await.expect_err(statement);
         assert_eq!(refused.as_database_error().and_then(|it| it.constraint()), Some(constraint), "{statement}");
     }
 }

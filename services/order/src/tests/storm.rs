@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Shop;
+use super::Fixture;
 
 /// A link to Postgres that takes a millisecond each way.
 async fn far_away(to: &PgConnectOptions) -> PgConnectOptions {
@@ -41,16 +41,16 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn whenever_a_client_leaves_nothing_is_left_half_done(_: PgPoolOptions, near: PgConnectOptions) {
     let pool: PgPool = PgPoolOptions::new().max_connections(1).connect_lazy_with(far_away(&near).await);
-    let shop = Shop::open(pool.clone()).await;
-    shop.place().await;
+    let fixture = Fixture::open(pool.clone()).await;
+    fixture.place().await;
     let mut watch = PgConnection::connect_with(&near).await.expect("Postgres is there");
     for moment in 0..60_u64 {
-        let request = shop.wanted(&format!("s{moment}"));
+        let request = fixture.wanted(&format!("s{moment}"));
         // Whether it got a response in time does not matter here.
-        let _ = tokio::time::timeout(Duration::from_micros(500 * moment), shop.create(request)).await;
-        shop.kit.context.tasks.close();
-        shop.kit.context.tasks.wait().await;
-        shop.kit.context.tasks.reopen();
+        let _ = tokio::time::timeout(Duration::from_micros(500 * moment), fixture.create(request)).await;
+        fixture.kit.context.tasks.close();
+        fixture.kit.context.tasks.wait().await;
+        fixture.kit.context.tasks.reopen();
         let open: i64 = sqlx::query_scalar(
             "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'",
         )

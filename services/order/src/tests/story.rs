@@ -13,7 +13,7 @@ use sqlx::PgPool;
 use testkit::{CUSTOMER, authorized, captured, inventory_event, payment_event, stock_reserved};
 use uuid::Uuid;
 
-use super::Shop;
+use super::Fixture;
 use crate::expire::expire_due;
 
 /// The clock of the tests stands at this second.
@@ -21,7 +21,7 @@ const BEGUN: i64 = 1_767_225_600;
 const OPERATOR: &str = "operator:01920000-0000-7000-8000-000000000001";
 const OURSELVES: &str = "service:order";
 
-impl Shop {
+impl Fixture {
     pub(super) async fn story(&self, order: Uuid) -> Vec<OrderEventEntry> {
         let ask = ListOrderEventsRequest { order_id: order.to_string(), ..Default::default() };
         let story = self.client.clone().list_order_events(self.kit.customer(CUSTOMER, ask)).await;
@@ -44,8 +44,8 @@ fn summary(entry: &OrderEventEntry) -> (&str, &str, i64, &str, &str) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_that_an_operator_cancelled_and_refunded(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let order = shop.place().await;
+    let fixture = Fixture::open(db).await;
+    let order = fixture.place().await;
     let refunded = |minor| {
         let amount = Some(Money::new("EUR", minor));
         payment_event(order, Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() }))
@@ -53,18 +53,18 @@ async fn an_order_that_an_operator_cancelled_and_refunded(db: PgPool) {
     let (reserved, authorized, captured) = (stock_reserved(order), authorized(order), captured(order, 2_500));
     let (wanted, rest) = (Record { actor: OPERATOR.to_owned(), ..refunded(500) }, refunded(2_000));
     for record in [&reserved, &authorized, &captured, &wanted] {
-        shop.kit.context.clock.advance(Duration::from_secs(1));
-        shop.kit.deliver(record.clone()).await;
+        fixture.kit.context.clock.advance(Duration::from_secs(1));
+        fixture.kit.deliver(record.clone()).await;
     }
     let reason = CancelReason::Fraud.into();
     let ask = CancelOrderRequest { request_id: "c1".into(), order_id: order.to_string(), reason };
-    shop.client.clone().cancel_order(shop.kit.operator(ask)).await.expect("an operator may");
-    shop.kit.deliver(rest.clone()).await;
+    fixture.client.clone().cancel_order(fixture.kit.operator(ask)).await.expect("an operator may");
+    fixture.kit.deliver(rest.clone()).await;
 
     let customer = format!("user:{CUSTOMER}");
     let causes = [&reserved, &authorized, &captured, &wanted, &rest].map(|record| record.event_id.to_string());
     assert_eq!(
-        shop.story(order).await.iter().map(summary).collect::<Vec<_>>(),
+        fixture.story(order).await.iter().map(summary).collect::<Vec<_>>(),
         [
             ("OrderPlaced", customer.as_str(), 0, "", ""),
             ("OrderReserved", OURSELVES, 1, &causes[0], ""),
@@ -79,18 +79,18 @@ async fn an_order_that_an_operator_cancelled_and_refunded(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn every_way_out_says_why(db: PgPool) {
-    let shop = Shop::open(db).await;
+    let fixture = Fixture::open(db).await;
     let (late, short, declined, regretted) =
-        (shop.place().await, shop.place().await, shop.place().await, shop.place().await);
+        (fixture.place().await, fixture.place().await, fixture.place().await, fixture.place().await);
     let shortage = StockShortage { sku: "MUG".into(), requested: 2, ..Default::default() };
     let rejected = inventory_event(short, Stock::StockRejected(StockRejected { shortages: vec![shortage] }));
-    shop.kit.deliver(rejected.clone()).await;
-    shop.kit.deliver(stock_reserved(declined)).await;
+    fixture.kit.deliver(rejected.clone()).await;
+    fixture.kit.deliver(stock_reserved(declined)).await;
     let refused = testkit::declined(declined);
-    shop.kit.deliver(refused.clone()).await;
-    shop.cancel(regretted, "c1").await.expect("pending");
-    shop.kit.context.clock.advance(Duration::from_secs(901));
-    expire_due(shop.service.clone()).await.expect("one is due");
+    fixture.kit.deliver(refused.clone()).await;
+    fixture.cancel(regretted, "c1").await.expect("pending");
+    fixture.kit.context.clock.advance(Duration::from_secs(901));
+    expire_due(fixture.service.clone()).await.expect("one is due");
 
     let (customer, rejected, refused) =
         (format!("user:{CUSTOMER}"), rejected.event_id.to_string(), refused.event_id.to_string());
@@ -100,6 +100,6 @@ async fn every_way_out_says_why(db: PgPool) {
         (declined, ("OrderPaymentFailed", OURSELVES, 0, refused.as_str(), "CARD_DECLINED")),
         (regretted, ("OrderCancelled", customer.as_str(), 0, "", "CANCEL_REASON_CUSTOMER_REQUEST")),
     ] {
-        assert_eq!(shop.story(order).await.last().map(summary), Some(end));
+        assert_eq!(fixture.story(order).await.last().map(summary), Some(end));
     }
 }

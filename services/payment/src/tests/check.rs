@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use sqlx::PgPool;
 
-use super::Till;
+use super::Fixture;
 use crate::check::{Movements, Provider, books};
 use crate::stripe::Response;
 
-impl Till {
+impl Fixture {
     fn provider_of_checks(&self) -> Provider {
         Provider::new(&self.provider, "sk_test_souk", 100_000, self.service.db.clone()).expect("a URL")
     }
@@ -39,26 +39,29 @@ async fn all(provider: &Provider, created: &Range<u64>) -> Vec<Movements> {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_provider_lists_what_the_books_say(db: PgPool) {
-    let till = Till::open(db).await;
-    let (kept, partly, back) =
-        (till.captured("pm_card_visa").await, till.captured("pm_card_visa").await, till.captured("pm_card_visa").await);
-    till.refund(partly, "k1", Some(700)).await.expect("reserved");
-    till.refund(partly, "k2", Some(300)).await.expect("reserved");
-    till.cancelled(back).await;
-    let voided = till.reserved("pm_card_visa").await;
-    till.work().await;
-    till.cancelled(voided).await;
-    let declined = till.reserved("pm_card_chargeDeclined").await;
-    till.work().await;
+    let fixture = Fixture::open(db).await;
+    let (kept, partly, back) = (
+        fixture.captured("pm_card_visa").await,
+        fixture.captured("pm_card_visa").await,
+        fixture.captured("pm_card_visa").await,
+    );
+    fixture.refund(partly, "k1", Some(700)).await.expect("reserved");
+    fixture.refund(partly, "k2", Some(300)).await.expect("reserved");
+    fixture.cancelled(back).await;
+    let voided = fixture.reserved("pm_card_visa").await;
+    fixture.work().await;
+    fixture.cancelled(voided).await;
+    let declined = fixture.reserved("pm_card_chargeDeclined").await;
+    fixture.work().await;
     let orders = [kept, partly, back, voided, declined];
-    till.create_many(100).await;
+    fixture.create_many(100).await;
 
-    let provider = till.provider_of_checks();
+    let provider = fixture.provider_of_checks();
     let listed = all(&provider, &(0..u64::MAX)).await;
     assert_eq!(listed.len(), 105);
     assert!(listed.iter().take(100).all(|it| it.order_id.is_none() && it.authorized == 0), "newest first");
     let listed: BTreeMap<_, _> = listed.iter().filter_map(|it| Some((it.order_id?, it))).collect();
-    let ours = books(&till.service.db, &orders).await.expect("read");
+    let ours = books(&fixture.service.db, &orders).await.expect("read");
     for order in orders {
         let (moved, ours) = (listed[&order], &ours[&order]);
         assert_eq!(ours.intent_id.as_ref(), Some(&moved.intent_id));
@@ -78,26 +81,26 @@ async fn the_provider_lists_what_the_books_say(db: PgPool) {
 /// A charge has one sum of what went back and what is about to.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_counts_once_it_arrived(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.captured("pm_souk_refund_waits").await;
+    let fixture = Fixture::open(db).await;
+    let order = fixture.captured("pm_souk_refund_waits").await;
     for amount in ["100", "300", "700"] {
-        till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", amount)]).await;
+        fixture.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", amount)]).await;
     }
-    let refunds = till.service.provider.list_refunds(&till.intent_id(order).await).await;
+    let refunds = fixture.service.provider.list_refunds(&fixture.intent_id(order).await).await;
     let Ok(Response::Done(refunds)) = refunds else { panic!("{refunds:?}") };
     for (refund, status) in refunds.iter().zip(["succeeded", "failed"]) {
-        till.at_provider(order, &format!("/_refunds/{}", refund.id), &[("status", status)]).await;
+        fixture.at_provider(order, &format!("/_refunds/{}", refund.id), &[("status", status)]).await;
     }
-    let listed = all(&till.provider_of_checks(), &(0..u64::MAX)).await;
+    let listed = all(&fixture.provider_of_checks(), &(0..u64::MAX)).await;
     assert_eq!(listed.iter().map(|it| (it.refunded, it.refunding)).collect::<Vec<_>>(), [(700, 100)]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn adjacent_windows_list_every_intent_once(db: PgPool) {
-    let till = Till::open(db).await;
-    till.create_many(3).await;
+    let fixture = Fixture::open(db).await;
+    fixture.create_many(3).await;
     let now = u64::try_from(time::OffsetDateTime::now_utc().unix_timestamp()).expect("after 1970");
-    let (mut listed, provider) = (0, till.provider_of_checks());
+    let (mut listed, provider) = (0, fixture.provider_of_checks());
     for created in [0..now, now..now + 1, now + 1..u64::MAX] {
         listed += all(&provider, &created).await.len();
     }

@@ -9,7 +9,7 @@ use testkit::order_event;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{RATES, Till};
+use super::{Fixture, RATES};
 use crate::budget::Budget;
 use crate::claim::claim;
 use crate::drive::{count_behind, drive, drive_claimed, drive_when_woken};
@@ -23,7 +23,7 @@ fn moved(kinds: &[&str]) -> Vec<(String, i64)> {
     kinds.iter().map(|kind| ((*kind).to_owned(), 2_500)).collect()
 }
 
-impl Till {
+impl Fixture {
     pub(super) async fn reserved(&self, payment_method: &str) -> Uuid {
         let order_id = Uuid::now_v7();
         self.kit.deliver(order_event(order_id, 2, reserved(payment_method))).await;
@@ -115,143 +115,145 @@ impl Till {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_payment_is_authorized_then_captured_once(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.reserved("pm_card_visa").await;
-    till.work().await;
-    till.expect(order, "AUTHORIZED", &["AUTHORIZATION"], &["PaymentAuthorized"]).await;
-    till.confirmed(order).await;
-    till.work().await;
-    till.work().await;
-    till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
+    let fixture = Fixture::open(db).await;
+    let order = fixture.reserved("pm_card_visa").await;
+    fixture.work().await;
+    fixture.expect(order, "AUTHORIZED", &["AUTHORIZATION"], &["PaymentAuthorized"]).await;
+    fixture.confirmed(order).await;
+    fixture.work().await;
+    fixture.work().await;
+    fixture.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refused_card_is_a_decline_with_its_reason(db: PgPool) {
-    let till = Till::open(db).await;
+    let fixture = Fixture::open(db).await;
     for (method, reason) in [
         ("pm_card_chargeDeclined", "CARD_DECLINED"),
         ("pm_card_chargeDeclinedInsufficientFunds", "INSUFFICIENT_FUNDS"),
         ("pm_card_authenticationRequired", "AUTHENTICATION_REQUIRED"),
         ("pm_nobody_knows_it", "PAYMENT_METHOD_INVALID"),
     ] {
-        let order = till.reserved(method).await;
-        till.work().await;
-        till.expect(order, "DECLINED", &[], &["PaymentDeclined"]).await;
+        let order = fixture.reserved(method).await;
+        fixture.work().await;
+        fixture.expect(order, "DECLINED", &[], &["PaymentDeclined"]).await;
         let why = sqlx::query_scalar!("select failure_reason from payment where order_id = $1", order);
-        assert_eq!(why.fetch_one(&till.service.db).await.expect("a payment"), reason);
-        till.cancelled(order).await;
-        till.work().await;
-        assert_eq!(till.state(order).await, "DECLINED");
+        assert_eq!(why.fetch_one(&fixture.service.db).await.expect("a payment"), reason);
+        fixture.cancelled(order).await;
+        fixture.work().await;
+        assert_eq!(fixture.state(order).await, "DECLINED");
     }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_capture_that_is_refused_keeps_nothing(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.reserved("pm_souk_capture_fails").await;
-    till.work().await;
-    till.confirmed(order).await;
-    till.work().await;
-    till.expect(order, "FAILED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentCaptureFailed"]).await;
+    let fixture = Fixture::open(db).await;
+    let order = fixture.reserved("pm_souk_capture_fails").await;
+    fixture.work().await;
+    fixture.confirmed(order).await;
+    fixture.work().await;
+    fixture.expect(order, "FAILED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentCaptureFailed"]).await;
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_call_without_a_response_is_looked_up_and_nothing_is_done_twice(db: PgPool) {
     for method in ["pm_souk_timeout_after_success", "pm_souk_error_after_success"] {
-        let till = Till::open_with(db.clone(), Duration::from_millis(300), |_| {}).await;
-        let order = till.reserved(method).await;
-        till.work().await;
-        till.confirmed(order).await;
-        till.work().await;
-        till.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"]).await;
+        let fixture = Fixture::open_with(db.clone(), Duration::from_millis(300), |_| {}).await;
+        let order = fixture.reserved(method).await;
+        fixture.work().await;
+        fixture.confirmed(order).await;
+        fixture.work().await;
+        fixture
+            .expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE"], &["PaymentAuthorized", "PaymentCaptured"])
+            .await;
     }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_order_that_ended_keeps_nothing_however_and_whenever_it_ended(db: PgPool) {
-    let till = Till::open(db).await;
+    let fixture = Fixture::open(db).await;
     for how in [
         Event::OrderCancelled(OrderCancelled::default()),
         Event::OrderExpired(OrderExpired::default()),
         Event::OrderPaymentFailed(OrderPaymentFailed::default()),
     ] {
-        let before = till.reserved("pm_card_visa").await;
-        till.ended(before, how.clone()).await;
-        till.work().await;
-        till.expect(before, "VOIDED", &[], &[]).await;
+        let before = fixture.reserved("pm_card_visa").await;
+        fixture.ended(before, how.clone()).await;
+        fixture.work().await;
+        fixture.expect(before, "VOIDED", &[], &[]).await;
 
-        let authorized = till.reserved("pm_card_visa").await;
-        till.work().await;
-        till.ended(authorized, how.clone()).await;
-        till.work().await;
-        till.expect(authorized, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentVoided"]).await;
+        let authorized = fixture.reserved("pm_card_visa").await;
+        fixture.work().await;
+        fixture.ended(authorized, how.clone()).await;
+        fixture.work().await;
+        fixture.expect(authorized, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentVoided"]).await;
 
-        let captured = till.reserved("pm_card_visa").await;
-        till.work().await;
-        till.confirmed(captured).await;
-        till.work().await;
-        till.ended(captured, how).await;
-        till.work().await;
+        let captured = fixture.reserved("pm_card_visa").await;
+        fixture.work().await;
+        fixture.confirmed(captured).await;
+        fixture.work().await;
+        fixture.ended(captured, how).await;
+        fixture.work().await;
         let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
-        till.expect(captured, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
+        fixture.expect(captured, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
     }
 }
 
 /// The worker that began it is gone, and with it the provider's response, if there was one.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn nothing_is_held_for_an_order_that_ended_before_its_intent_was_known(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.reserved("pm_card_visa").await;
-    sqlx::query("update payment set state = 'AUTHORIZING'").execute(&till.service.db).await.expect("begun");
+    let fixture = Fixture::open(db).await;
+    let order = fixture.reserved("pm_card_visa").await;
+    sqlx::query("update payment set state = 'AUTHORIZING'").execute(&fixture.service.db).await.expect("begun");
     sqlx::query("insert into payment_history (payment_id, state, at) select payment_id, state, now() from payment")
-        .execute(&till.service.db)
+        .execute(&fixture.service.db)
         .await
         .expect("begun");
-    till.cancelled(order).await;
-    till.work().await;
-    till.expect(order, "VOIDED", &[], &[]).await;
+    fixture.cancelled(order).await;
+    fixture.work().await;
+    fixture.expect(order, "VOIDED", &[], &[]).await;
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_is_tried_in_vain_for_a_minute_is_behind(db: PgPool) {
     let (patience, budget) = (Duration::from_secs(10), Budget::new(db.clone(), RATES));
     let away = Stripe::new("http://127.0.0.1:1", "sk_test_souk", patience, budget);
-    let till = Till::open_with(db, patience, |service| service.provider = away.expect("a URL")).await;
-    let order = till.reserved("pm_card_visa").await;
+    let fixture = Fixture::open_with(db, patience, |service| service.provider = away.expect("a URL")).await;
+    let order = fixture.reserved("pm_card_visa").await;
     for _ in 0..3 {
-        assert_eq!(drive(till.service.clone()).await.expect("driven"), Did::Something);
-        till.kit.context.clock.advance(Duration::from_secs(31));
+        assert_eq!(drive(fixture.service.clone()).await.expect("driven"), Did::Something);
+        fixture.kit.context.clock.advance(Duration::from_secs(31));
     }
-    assert_eq!(till.state(order).await, "AUTHORIZING");
-    assert_eq!(count_behind(&till.service).await.expect("counted"), 1);
+    assert_eq!(fixture.state(order).await, "AUTHORIZING");
+    assert_eq!(count_behind(&fixture.service).await.expect("counted"), 1);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_cancel_during_a_call_waits_for_its_end_and_undoes_it(db: PgPool) {
-    let till = Till::open(db).await;
-    let slow = till.reserved("pm_souk_slow").await;
-    let mut call = tokio::spawn(drive(till.service.clone()));
-    wait_for(&till, &mut call, slow, "AUTHORIZING").await;
-    till.cancelled(slow).await;
+    let fixture = Fixture::open(db).await;
+    let slow = fixture.reserved("pm_souk_slow").await;
+    let mut call = tokio::spawn(drive(fixture.service.clone()));
+    wait_for(&fixture, &mut call, slow, "AUTHORIZING").await;
+    fixture.cancelled(slow).await;
     call.await.expect("no panic").expect("driven");
-    till.work().await;
-    till.expect(slow, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentVoided"]).await;
+    fixture.work().await;
+    fixture.expect(slow, "VOIDED", &["AUTHORIZATION", "VOID"], &["PaymentAuthorized", "PaymentVoided"]).await;
 
-    let slow = till.reserved("pm_souk_slow_capture").await;
-    till.work().await;
-    till.confirmed(slow).await;
-    let mut call = tokio::spawn(drive(till.service.clone()));
-    wait_for(&till, &mut call, slow, "CAPTURING").await;
-    till.cancelled(slow).await;
+    let slow = fixture.reserved("pm_souk_slow_capture").await;
+    fixture.work().await;
+    fixture.confirmed(slow).await;
+    let mut call = tokio::spawn(drive(fixture.service.clone()));
+    wait_for(&fixture, &mut call, slow, "CAPTURING").await;
+    fixture.cancelled(slow).await;
     call.await.expect("no panic").expect("driven");
-    till.work().await;
+    fixture.work().await;
     let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
-    till.expect(slow, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
+    fixture.expect(slow, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
 }
 
 /// Until a call that is under way has brought a payment there. Before the intent is known, nothing is under way that has
 /// to be undone.
-async fn wait_for<T: Debug>(till: &Till, call: &mut JoinHandle<T>, order: Uuid, state: &str) {
+async fn wait_for<T: Debug>(fixture: &Fixture, call: &mut JoinHandle<T>, order: Uuid, state: &str) {
     let reached = || {
         sqlx::query_scalar!(
             r#"select (state = $2 and intent_id is not null) as "it!" from payment where order_id = $1"#,
@@ -260,7 +262,7 @@ async fn wait_for<T: Debug>(till: &Till, call: &mut JoinHandle<T>, order: Uuid, 
         )
     };
     let seen = async {
-        while !reached().fetch_one(&till.service.db).await.expect("a payment") {
+        while !reached().fetch_one(&fixture.service.db).await.expect("a payment") {
             tokio::task::yield_now().await;
         }
     };
@@ -273,14 +275,14 @@ async fn wait_for<T: Debug>(till: &Till, call: &mut JoinHandle<T>, order: Uuid, 
 /// A worker that was killed: its lease expires, and the next worker reads how its call ended.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_a_killed_worker_began_is_settled_by_asking(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.reserved("pm_card_visa").await;
-    till.work().await;
-    till.confirmed(order).await;
-    till.work().await;
+    let fixture = Fixture::open(db).await;
+    let order = fixture.reserved("pm_card_visa").await;
+    fixture.work().await;
+    fixture.confirmed(order).await;
+    fixture.work().await;
     // As if the process had died between the provider's response and recording it.
-    let until = till.kit.context.clock.now() + Duration::from_secs(25);
-    let mut tx = till.service.db.begin().await.expect("the database is there");
+    let until = fixture.kit.context.clock.now() + Duration::from_secs(25);
+    let mut tx = fixture.service.db.begin().await.expect("the database is there");
     for change in [
         "alter table ledger_transfer disable trigger user",
         "delete from ledger_transfer where kind = 'CAPTURE'",
@@ -295,47 +297,47 @@ async fn what_a_killed_worker_began_is_settled_by_asking(db: PgPool) {
         }
     }
     tx.commit().await.expect("committed");
-    assert_eq!(drive(till.service.clone()).await.expect("driven"), Did::Nothing, "it is leased");
-    till.work().await;
-    assert_eq!(till.state(order).await, "CAPTURED");
-    assert_eq!(till.ours(order).await, till.theirs(order).await);
+    assert_eq!(drive(fixture.service.clone()).await.expect("driven"), Did::Nothing, "it is leased");
+    fixture.work().await;
+    assert_eq!(fixture.state(order).await, "CAPTURED");
+    assert_eq!(fixture.ours(order).await, fixture.theirs(order).await);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn workers_share_the_work_and_never_a_payment(db: PgPool) {
-    let till = Till::open(db).await;
+    let fixture = Fixture::open(db).await;
     let mut orders = Vec::new();
     for _ in 0..20 {
-        orders.push(till.reserved("pm_card_visa").await);
+        orders.push(fixture.reserved("pm_card_visa").await);
     }
     let mut crowd = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        let service = till.service.clone();
+        let service = fixture.service.clone();
         crowd.spawn(async move { while drive(service.clone()).await.expect("driven") == Did::Something {} });
     }
     crowd.join_all().await;
     for order in orders {
-        till.expect(order, "AUTHORIZED", &["AUTHORIZATION"], &["PaymentAuthorized"]).await;
+        fixture.expect(order, "AUTHORIZED", &["AUTHORIZATION"], &["PaymentAuthorized"]).await;
     }
 }
 
 /// Events that share a transaction wake one worker once.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn one_wake_is_enough_for_all_payments_that_are_due(db: PgPool) {
-    let till = Till::open(db).await;
+    let fixture = Fixture::open(db).await;
     let mut orders = Vec::new();
     for _ in 0..5 {
-        orders.push(till.reserved("pm_card_visa").await);
+        orders.push(fixture.reserved("pm_card_visa").await);
     }
     let worker = async {
         loop {
-            till.service.work.woken().await;
-            drive_when_woken(till.service.clone()).await.expect("driven");
+            fixture.service.work.woken().await;
+            drive_when_woken(fixture.service.clone()).await.expect("driven");
         }
     };
     let done = async {
         for order in &orders {
-            while till.state(*order).await != "AUTHORIZED" {
+            while fixture.state(*order).await != "AUTHORIZED" {
                 tokio::task::yield_now().await;
             }
         }
@@ -348,11 +350,11 @@ async fn one_wake_is_enough_for_all_payments_that_are_due(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_ledger_is_only_ever_added_to(db: PgPool) {
-    let till = Till::open(db).await;
-    till.reserved("pm_card_visa").await;
-    till.work().await;
+    let fixture = Fixture::open(db).await;
+    fixture.reserved("pm_card_visa").await;
+    fixture.work().await;
     for change in ["update ledger_transfer set minor = 1", "delete from ledger_transfer"] {
-        let refused = sqlx::query(sqlx::AssertSqlSafe(change)).execute(&till.service.db).await.expect_err(change);
+        let refused = sqlx::query(sqlx::AssertSqlSafe(change)).execute(&fixture.service.db).await.expect_err(change);
         assert!(refused.to_string().contains("only ever added"), "{refused}");
     }
 }
@@ -360,14 +362,14 @@ async fn the_ledger_is_only_ever_added_to(db: PgPool) {
 /// The order ends after the payment was claimed and before the first call.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_intent_of_an_order_that_ended_meanwhile_is_withdrawn_and_holds_nothing(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.reserved("pm_card_visa").await;
-    let claimed = claim(&till.service).await.expect("the database is there").expect("it is due");
-    till.cancelled(order).await;
-    drive_claimed(&till.service, claimed).await.expect("driven");
-    till.work().await;
-    assert_eq!(till.state(order).await, "VOIDED");
-    assert_eq!(till.intent(order).await["status"], "canceled");
+    let fixture = Fixture::open(db).await;
+    let order = fixture.reserved("pm_card_visa").await;
+    let claimed = claim(&fixture.service).await.expect("the database is there").expect("it is due");
+    fixture.cancelled(order).await;
+    drive_claimed(&fixture.service, claimed).await.expect("driven");
+    fixture.work().await;
+    assert_eq!(fixture.state(order).await, "VOIDED");
+    assert_eq!(fixture.intent(order).await["status"], "canceled");
     // An authorization that is voided at once would show on the card for days.
-    assert_eq!((till.ours(order).await, till.theirs(order).await), (vec![], vec![]));
+    assert_eq!((fixture.ours(order).await, fixture.theirs(order).await), (vec![], vec![]));
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use chassis::Did;
 use sqlx::PgPool;
 
-use super::Till;
+use super::Fixture;
 use crate::budget::{Budget, Rates};
 use crate::drive::drive;
 
-impl Till {
+impl Fixture {
     /// How many calls a second the provider serves from now on. None: all.
     pub(super) async fn limit(&self, per_second: Option<u32>, how: &[(&str, &str)]) {
         let count = per_second.map(|it| ("per_second", it.to_string()));
@@ -48,56 +48,56 @@ impl Till {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_call_refused_for_rate_limits_had_no_effect_and_is_not_looked_up(db: PgPool) {
-    let till = Till::open(db).await;
+    let fixture = Fixture::open(db).await;
     for how in [&[][..], &[("reason", "lock_timeout")], &[("reason", "endpoint-rate"), ("retry_after", "0")]] {
-        let order = till.reserved("pm_card_visa").await;
-        assert_eq!(till.refused_and_repeated(1, how).await, 1, "{how:?}: created before, confirmed now");
-        assert_eq!(till.state(order).await, "AUTHORIZED");
-        till.confirmed(order).await;
-        assert_eq!(till.refused_and_repeated(0, how).await, 1, "{how:?}: captured");
-        assert_eq!(till.state(order).await, "CAPTURED");
-        till.cancelled(order).await;
-        assert_eq!(till.refused_and_repeated(0, how).await, 1, "{how:?}: refunded");
-        till.work().await;
+        let order = fixture.reserved("pm_card_visa").await;
+        assert_eq!(fixture.refused_and_repeated(1, how).await, 1, "{how:?}: created before, confirmed now");
+        assert_eq!(fixture.state(order).await, "AUTHORIZED");
+        fixture.confirmed(order).await;
+        assert_eq!(fixture.refused_and_repeated(0, how).await, 1, "{how:?}: captured");
+        assert_eq!(fixture.state(order).await, "CAPTURED");
+        fixture.cancelled(order).await;
+        assert_eq!(fixture.refused_and_repeated(0, how).await, 1, "{how:?}: refunded");
+        fixture.work().await;
         let kinds = ["AUTHORIZATION", "CAPTURE", "REFUND"];
-        till.expect(order, "CAPTURED", &kinds, &["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"]).await;
+        fixture.expect(order, "CAPTURED", &kinds, &["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"]).await;
 
-        let order = till.reserved("pm_card_visa").await;
-        till.work().await;
-        till.cancelled(order).await;
-        assert_eq!(till.refused_and_repeated(0, how).await, 1, "{how:?}: let go");
-        assert_eq!(till.state(order).await, "VOIDED");
+        let order = fixture.reserved("pm_card_visa").await;
+        fixture.work().await;
+        fixture.cancelled(order).await;
+        assert_eq!(fixture.refused_and_repeated(0, how).await, 1, "{how:?}: let go");
+        assert_eq!(fixture.state(order).await, "VOIDED");
     }
 }
 
 /// The order ended while its confirmation waited.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_was_refused_and_is_not_wanted_any_more_is_withdrawn(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.reserved("pm_card_visa").await;
-    till.limit(Some(1), &[]).await;
-    drive(till.service.clone()).await.expect("driven");
-    till.cancelled(order).await;
-    till.limit(None, &[]).await;
-    till.drive_after_the_pause().await;
-    till.work().await;
-    till.expect(order, "VOIDED", &[], &[]).await;
-    assert_eq!(till.theirs(order).await, []);
+    let fixture = Fixture::open(db).await;
+    let order = fixture.reserved("pm_card_visa").await;
+    fixture.limit(Some(1), &[]).await;
+    drive(fixture.service.clone()).await.expect("driven");
+    fixture.cancelled(order).await;
+    fixture.limit(None, &[]).await;
+    fixture.drive_after_the_pause().await;
+    fixture.work().await;
+    fixture.expect(order, "VOIDED", &[], &[]).await;
+    assert_eq!(fixture.theirs(order).await, []);
 }
 
 /// A call that was lost, and whose lookup was refused, is still looked up.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_lookup_that_was_refused_leaves_the_outcome_unknown(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.reserved("pm_souk_error_after_success").await;
-    drive(till.service.clone()).await.expect("driven");
-    assert_eq!(till.state(order).await, "AUTHORIZING", "the response to the confirmation was an error");
-    till.kit.context.clock.advance(Duration::from_secs(90));
-    till.limit(Some(0), &[]).await;
-    drive(till.service.clone()).await.expect("driven");
-    till.limit(None, &[]).await;
-    till.drive_after_the_pause().await;
-    assert_eq!((till.calls().await, till.state(order).await.as_str()), ((1, 0), "AUTHORIZED"));
+    let fixture = Fixture::open(db).await;
+    let order = fixture.reserved("pm_souk_error_after_success").await;
+    drive(fixture.service.clone()).await.expect("driven");
+    assert_eq!(fixture.state(order).await, "AUTHORIZING", "the response to the confirmation was an error");
+    fixture.kit.context.clock.advance(Duration::from_secs(90));
+    fixture.limit(Some(0), &[]).await;
+    drive(fixture.service.clone()).await.expect("driven");
+    fixture.limit(None, &[]).await;
+    fixture.drive_after_the_pause().await;
+    assert_eq!((fixture.calls().await, fixture.state(order).await.as_str()), ((1, 0), "AUTHORIZED"));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

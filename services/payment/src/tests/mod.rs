@@ -37,7 +37,7 @@ pub(super) const SECRET: &str = "whsec_test";
 
 /// The payment service over the provider's simulator, which speaks real HTTP and keeps a ledger of its own. What tests do with
 /// it stands beside the tests of what they do.
-pub(super) struct Till {
+pub(super) struct Fixture {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,
     pub(super) client: PaymentServiceClient<Channel>,
@@ -49,7 +49,7 @@ pub(super) struct Till {
     _folder: TempDir,
 }
 
-impl Till {
+impl Fixture {
     pub(super) async fn open(db: PgPool) -> Self {
         Self::open_with(db, Duration::from_secs(10), |_| {}).await
     }

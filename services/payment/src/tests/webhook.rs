@@ -20,14 +20,14 @@ use tokio::sync::mpsc;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
-use super::{SECRET, Till};
+use super::{Fixture, SECRET};
 use crate::reconcile::compare_reported;
 use crate::webhook::{delete_old, read_secret};
 
 /// A webhook as it arrived: its signature and its body.
 pub(super) type Delivery = (String, Vec<u8>);
 
-impl Till {
+impl Fixture {
     pub(super) async fn report(&self, signature: &str, body: &[u8]) -> Result<(), Status> {
         self.report_from("stripe", signature, body).await
     }
@@ -95,10 +95,10 @@ fn refunded(event_id: &str, intent_id: &str) -> Vec<u8> {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_webhook_that_the_provider_did_not_sign_changes_nothing(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.captured("pm_card_visa").await;
-    let body = refunded("evt_1", &till.intent_of(order).await);
-    let good = sign(SECRET, till.now(), &body);
+    let fixture = Fixture::open(db).await;
+    let order = fixture.captured("pm_card_visa").await;
+    let body = refunded("evt_1", &fixture.intent_of(order).await);
+    let good = sign(SECRET, fixture.now(), &body);
     let (time, hash) = good.split_once(',').expect("two parts");
     let forged = [
         String::new(),
@@ -107,64 +107,67 @@ async fn a_webhook_that_the_provider_did_not_sign_changes_nothing(db: PgPool) {
         hash.to_owned(),
         format!("{time},v1=00"),
         format!("{time},v0={}", hash.trim_start_matches("v1=")),
-        sign("whsec_other", till.now(), &body),
-        sign(SECRET, till.now(), b"another body"),
-        sign(SECRET, till.now() - 301, &body),
-        sign(SECRET, till.now() + 301, &body),
+        sign("whsec_other", fixture.now(), &body),
+        sign(SECRET, fixture.now(), b"another body"),
+        sign(SECRET, fixture.now() - 301, &body),
+        sign(SECRET, fixture.now() + 301, &body),
     ];
     for signature in forged {
-        let refused = till.report(&signature, &body).await.expect_err(&signature);
+        let refused = fixture.report(&signature, &body).await.expect_err(&signature);
         assert_eq!(refused.code(), Code::Unauthenticated, "{signature}");
         assert_eq!(reason(&refused), "WEBHOOK_SIGNATURE_INVALID@souk.payment");
     }
-    let elsewhere = till.report_from("paypal", &good, &body).await.expect_err("an unknown provider");
+    let elsewhere = fixture.report_from("paypal", &good, &body).await.expect_err("an unknown provider");
     assert_eq!(reason(&elsewhere), "PROVIDER_NOT_FOUND@souk.payment");
-    assert!(!till.is_comparison_due(order).await);
-    assert_eq!(till.stored_ids().await, 0);
+    assert!(!fixture.is_comparison_due(order).await);
+    assert_eq!(fixture.stored_ids().await, 0);
 
     // While a secret is rotated, both sign.
-    till.report(&format!("{time},v1={},{hash}", "00".repeat(32)), &body).await.expect("one of them is right");
-    assert!(till.is_comparison_due(order).await);
+    fixture.report(&format!("{time},v1={},{hash}", "00".repeat(32)), &body).await.expect("one of them is right");
+    assert!(fixture.is_comparison_due(order).await);
     for late in [-300, 300] {
-        let at = till.now().checked_add_signed(late).expect("a time");
-        till.report(&sign(SECRET, at, &body), &body).await.expect("within the tolerance");
+        let at = fixture.now().checked_add_signed(late).expect("a time");
+        fixture.report(&sign(SECRET, at, &body), &body).await.expect("within the tolerance");
     }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_body_that_is_no_event_is_refused_and_an_unknown_object_is_not(db: PgPool) {
-    let till = Till::open(db).await;
+    let fixture = Fixture::open(db).await;
     for body in
         ["", "{}", "[]", r#"{"id": "", "type": "x", "data": {"object": {}}}"#, r#"{"id": "evt_1", "type": "x"}"#]
     {
-        let refused = till.report(&sign(SECRET, till.now(), body.as_bytes()), body.as_bytes()).await;
+        let refused = fixture.report(&sign(SECRET, fixture.now(), body.as_bytes()), body.as_bytes()).await;
         assert_eq!(refused.expect_err(body).code(), Code::InvalidArgument);
     }
-    assert_eq!(till.stored_ids().await, 0);
+    assert_eq!(fixture.stored_ids().await, 0);
     for body in [
         refunded("evt_1", "pi_nobody_knows"),
         br#"{"id": "evt_2", "type": "account.updated\u0000", "data": {"object": {"id": "acct_1\u0000"}}}"#.to_vec(),
     ] {
-        till.report(&sign(SECRET, till.now(), &body), &body).await.expect("it is not about our payments");
+        fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect("it is not about our payments");
     }
-    assert_eq!(till.stored_ids().await, 0, "the id of a webhook that changes nothing is not stored");
-    let order = till.captured("pm_card_visa").await;
-    let body = refunded("evt_1", &till.intent_of(order).await);
-    till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
-    assert_eq!(till.stored_ids().await, 1);
-    till.kit.context.clock.advance(Duration::from_secs(31 * 24 * 3_600));
-    assert_eq!(delete_old(till.service.clone()).await.expect("deleted"), Did::Something);
-    assert_eq!(till.stored_ids().await, 0);
+    assert_eq!(fixture.stored_ids().await, 0, "the id of a webhook that changes nothing is not stored");
+    let order = fixture.captured("pm_card_visa").await;
+    let body = refunded("evt_1", &fixture.intent_of(order).await);
+    fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect("taken");
+    assert_eq!(fixture.stored_ids().await, 1);
+    fixture.kit.context.clock.advance(Duration::from_secs(31 * 24 * 3_600));
+    assert_eq!(delete_old(fixture.service.clone()).await.expect("deleted"), Did::Something);
+    assert_eq!(fixture.stored_ids().await, 0);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_repeated_webhook_causes_no_second_comparison(db: PgPool) {
-    let till = Till::open(db).await;
-    let order = till.captured("pm_card_visa").await;
-    let body = refunded("evt_1", &till.intent_of(order).await);
+    let fixture = Fixture::open(db).await;
+    let order = fixture.captured("pm_card_visa").await;
+    let body = refunded("evt_1", &fixture.intent_of(order).await);
     for causes_comparison in [true, false, false] {
-        till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
-        assert_eq!(compare_reported(till.service.clone()).await.expect("looked") == Did::Something, causes_comparison);
+        fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect("taken");
+        assert_eq!(
+            compare_reported(fixture.service.clone()).await.expect("looked") == Did::Something,
+            causes_comparison
+        );
     }
 }
 
@@ -185,90 +188,91 @@ const REPORTED: [&str; 10] = [
 /// Webhooks arrive late, twice and in reverse order; only what is read from the provider counts.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn webhooks_in_any_order_only_cause_comparisons(db: PgPool) {
-    let till = Till::open(db).await;
-    let mut deliveries = till.listen().await;
-    let manner = format!("{}/_webhooks", till.provider);
+    let fixture = Fixture::open(db).await;
+    let mut deliveries = fixture.listen().await;
+    let manner = format!("{}/_webhooks", fixture.provider);
     let form = [("delay_ms", "100"), ("times", "2"), ("order", "backwards")];
     reqwest::Client::new().post(manner).form(&form).send().await.expect("the provider is there");
 
-    let order = till.captured("pm_card_visa").await;
-    till.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", "900")]).await;
+    let order = fixture.captured("pm_card_visa").await;
+    fixture.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT"), ("amount", "900")]).await;
     let mut kinds = BTreeMap::new();
     for _ in 0..2 * REPORTED.len() {
         let (signature, body) = deliveries.recv().await.expect("a webhook");
         // The simulator signs with the system clock, so it is signed again.
-        let ours = sign(SECRET, till.now(), &body);
+        let ours = sign(SECRET, fixture.now(), &body);
         assert_ne!(signature, ours);
-        till.report(&ours, &body).await.expect("taken");
+        fixture.report(&ours, &body).await.expect("taken");
         let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         *kinds.entry(event["type"].as_str().expect("a type").to_owned()).or_insert(0) += 1;
-        while compare_reported(till.service.clone()).await.expect("looked") == Did::Something {}
+        while compare_reported(fixture.service.clone()).await.expect("looked") == Did::Something {}
     }
     assert_eq!(kinds, REPORTED.map(|kind| (kind.to_owned(), 2)).into());
-    till.work().await;
-    assert_eq!(till.ours(order).await.last(), Some(&("REFUND".to_owned(), 900)));
-    assert_eq!(till.ours(order).await, till.theirs(order).await);
-    assert_eq!(till.published(order).await, ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"]);
+    fixture.work().await;
+    assert_eq!(fixture.ours(order).await.last(), Some(&("REFUND".to_owned(), 900)));
+    assert_eq!(fixture.ours(order).await, fixture.theirs(order).await);
+    assert_eq!(fixture.published(order).await, ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"]);
 }
 
 /// A webhook reports that a pending refund succeeded: it is recorded before its next attempt is due.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_webhook_about_a_pending_refund_makes_it_due_at_once(db: PgPool) {
-    let till = Till::open(db).await;
-    let mut deliveries = till.listen().await;
-    let order = till.captured("pm_card_pendingRefund").await;
-    till.refund(order, "k1", None).await.expect("reserved");
-    crate::drive::drive(till.service.clone()).await.expect("driven");
-    assert_eq!(crate::drive::drive(till.service.clone()).await.expect("driven"), Did::Nothing, "it is under way");
+    let fixture = Fixture::open(db).await;
+    let mut deliveries = fixture.listen().await;
+    let order = fixture.captured("pm_card_pendingRefund").await;
+    fixture.refund(order, "k1", None).await.expect("reserved");
+    crate::drive::drive(fixture.service.clone()).await.expect("driven");
+    assert_eq!(crate::drive::drive(fixture.service.clone()).await.expect("driven"), Did::Nothing, "it is under way");
     loop {
         let (_, body) = deliveries.recv().await.expect("a webhook");
-        till.report(&sign(SECRET, till.now(), &body), &body).await.expect("taken");
+        fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect("taken");
         let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         if event["type"] == "refund.updated" {
             break;
         }
     }
-    assert_eq!(crate::drive::drive(till.service.clone()).await.expect("driven"), Did::Something);
-    assert_eq!(till.refunds(order).await, [(2_500, "DONE".to_owned())]);
+    assert_eq!(crate::drive::drive(fixture.service.clone()).await.expect("driven"), Did::Something);
+    assert_eq!(fixture.refunds(order).await, [(2_500, "DONE".to_owned())]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn without_a_secret_webhooks_are_refused_and_everything_else_works(db: PgPool) {
     assert!(read_secret(std::path::Path::new("/nobody/wrote/it")).is_none());
-    let till = Till::open_with(db, Duration::from_secs(10), |service| service.webhook_secret = None).await;
+    let fixture = Fixture::open_with(db, Duration::from_secs(10), |service| service.webhook_secret = None).await;
     let body = refunded("evt_1", "pi_1");
-    let refused = till.report(&sign(SECRET, till.now(), &body), &body).await.expect_err("no signature can be verified");
+    let refused =
+        fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect_err("no signature can be verified");
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "WEBHOOKS_NOT_CONFIGURED@souk.payment".into()));
-    till.reserved("pm_card_visa").await;
+    fixture.reserved("pm_card_visa").await;
 }
 
 /// Every webhook about our own calls reports what is recorded already, whenever it arrives: it causes no comparison, and is
 /// accepted with a read-only database.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_webhook_about_our_own_call_writes_nothing(db: PgPool) {
-    let till = Till::open(db.clone()).await;
-    let mut deliveries = till.listen().await;
-    let paid = till.captured("pm_card_visa").await;
-    till.refund(paid, "k1", Some(700)).await.expect("reserved");
-    till.work().await;
-    till.refund(paid, "k2", None).await.expect("reserved");
-    till.work().await;
-    let (gone, refused) = (till.reserved("pm_card_visa").await, till.reserved("pm_card_chargeDeclined").await);
-    till.work().await;
-    till.cancelled(gone).await;
-    till.work().await;
-    let kept = till.captured("pm_souk_capture_fails").await;
+    let fixture = Fixture::open(db.clone()).await;
+    let mut deliveries = fixture.listen().await;
+    let paid = fixture.captured("pm_card_visa").await;
+    fixture.refund(paid, "k1", Some(700)).await.expect("reserved");
+    fixture.work().await;
+    fixture.refund(paid, "k2", None).await.expect("reserved");
+    fixture.work().await;
+    let (gone, refused) = (fixture.reserved("pm_card_visa").await, fixture.reserved("pm_card_chargeDeclined").await);
+    fixture.work().await;
+    fixture.cancelled(gone).await;
+    fixture.work().await;
+    let kept = fixture.captured("pm_souk_capture_fails").await;
     for (order, state) in [(paid, "CAPTURED"), (gone, "VOIDED"), (refused, "DECLINED"), (kept, "FAILED")] {
-        assert_eq!(till.state(order).await, state);
+        assert_eq!(fixture.state(order).await, state);
     }
     let options = (*db.connect_options()).clone().options([("default_transaction_read_only", "on")]);
-    let reader = Till::open(PgPoolOptions::new().connect_lazy_with(options)).await;
+    let reader = Fixture::open(PgPoolOptions::new().connect_lazy_with(options)).await;
     let mut kinds = BTreeSet::new();
     // Six of the first payment and four for each refund, five of the second, three each of those that were refused.
     for at in 0..6 + 2 * 4 + 5 + 3 + 5 {
         let (_, body) = deliveries.recv().await.expect("a webhook");
         let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-        let taken = reader.report(&sign(SECRET, till.now(), &body), &body).await;
+        let taken = reader.report(&sign(SECRET, fixture.now(), &body), &body).await;
         taken.unwrap_or_else(|error| panic!("{at}: {error:?} of {event:#}"));
         kinds.insert(event["type"].as_str().expect("a type").to_owned());
     }
@@ -278,10 +282,13 @@ async fn a_webhook_about_our_own_call_writes_nothing(db: PgPool) {
     {
         assert!(kinds.contains(kind), "{kind}: {kinds:?}");
     }
-    assert_eq!(compare_reported(till.service.clone()).await.expect("looked"), Did::Nothing);
+    assert_eq!(compare_reported(fixture.service.clone()).await.expect("looked"), Did::Nothing);
     // A webhook that reports a change is written.
-    let changed = refunded("evt_1", &till.intent_of(paid).await);
-    assert!(reader.report(&sign(SECRET, till.now(), &changed), &changed).await.is_err(), "the database is read-only");
+    let changed = refunded("evt_1", &fixture.intent_of(paid).await);
+    assert!(
+        reader.report(&sign(SECRET, fixture.now(), &changed), &changed).await.is_err(),
+        "the database is read-only"
+    );
 }
 
 /// The events in the role's help, and those that the simulator sends.
@@ -296,18 +303,18 @@ fn the_events_to_subscribe_to_are_documented() {
 /// Replicas delete at the same time, and none waits for rows that another has locked.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn replicas_delete_old_webhooks_without_waiting_for_each_other(db: PgPool) {
-    let till = Till::open(db).await;
+    let fixture = Fixture::open(db).await;
     for event in ["evt_1", "evt_2"] {
         sqlx::query!("insert into webhook_event (event_id, received_at) values ($1, 'epoch')", event)
-            .execute(&till.service.db)
+            .execute(&fixture.service.db)
             .await
             .expect("planted");
     }
-    let mut other = till.service.db.begin().await.expect("another replica");
+    let mut other = fixture.service.db.begin().await.expect("another replica");
     sqlx::query!("delete from webhook_event where event_id = 'evt_1'").execute(&mut *other).await.expect("locked");
-    delete_old(till.service.clone()).await.expect("it does not wait");
+    delete_old(fixture.service.clone()).await.expect("it does not wait");
     other.rollback().await.expect("rolled back");
     let left =
-        sqlx::query_scalar!("select event_id from webhook_event").fetch_all(&till.service.db).await.expect("rows");
+        sqlx::query_scalar!("select event_id from webhook_event").fetch_all(&fixture.service.db).await.expect("rows");
     assert_eq!(left, ["evt_1"]);
 }

@@ -16,13 +16,13 @@ use tonic::transport::Channel;
 use crate::service::{Service, role};
 
 /// The product service, and a client of it. Helpers of single tests are beside these tests.
-pub(super) struct Shelf {
+pub(super) struct Fixture {
     pub(super) kit: Kit,
     pub(super) client: ProductServiceClient<Channel>,
     pub(super) channel: Channel,
 }
 
-impl Shelf {
+impl Fixture {
     pub(super) async fn open(db: PgPool) -> Self {
         let mut kit = Kit::new();
         let service = Arc::new(Service { db, clock: kit.context.clock.clone() });

@@ -20,7 +20,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tower::ServiceExt;
 
-use super::Shelf;
+use super::Fixture;
 use super::create::mug;
 
 fn frame(flag: u8, message: &[u8]) -> Bytes {
@@ -35,13 +35,18 @@ fn gzip(message: &[u8]) -> Vec<u8> {
 }
 
 /// The headers of the response, and its body.
-async fn post(shelf: &Shelf, path: &str, headers: &[(&'static str, &'static str)], body: Bytes) -> (HeaderMap, Bytes) {
+async fn post(
+    fixture: &Fixture,
+    path: &str,
+    headers: &[(&'static str, &'static str)],
+    body: Bytes,
+) -> (HeaderMap, Bytes) {
     let mut request = Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let request = request.body(Body::new(Full::new(body))).expect("a request");
-    let response = shelf.channel.clone().oneshot(request).await.expect("the pipe is open");
+    let response = fixture.channel.clone().oneshot(request).await.expect("the pipe is open");
     let (head, body) = response.into_parts();
     (head.headers, body.collect().await.expect("a body").to_bytes())
 }
@@ -50,18 +55,18 @@ const LIST: &str = "/souk.product.v1.ProductService/ListProducts";
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_gzipped_message_is_read_and_an_answer_is_gzipped_if_that_is_asked_for(db: PgPool) {
-    let shelf = Shelf::open(db).await;
+    let fixture = Fixture::open(db).await;
     for sku in ["A", "B", "C"] {
         let description = "Of clay. ".repeat(200);
-        shelf.create(Product { description, ..mug(sku, "Mug") }).await.expect("created");
+        fixture.create(Product { description, ..mug(sku, "Mug") }).await.expect("created");
     }
     let ask = ListProductsRequest { page_size: 2, page_token: String::new() }.encode_to_vec();
-    let (headers, plain) = post(&shelf, LIST, &[("grpc-encoding", "gzip")], frame(1, &gzip(&ask))).await;
+    let (headers, plain) = post(&fixture, LIST, &[("grpc-encoding", "gzip")], frame(1, &gzip(&ask))).await;
     assert!(!headers.contains_key("grpc-encoding"), "the client did not ask for it: {headers:?}");
     let listed = ListProductsResponse::decode(&plain[5..]).expect("a response");
     assert_eq!((plain[0], listed.products.len()), (0, 2));
 
-    let (headers, gzipped) = post(&shelf, LIST, &[("grpc-accept-encoding", "identity,gzip")], frame(0, &ask)).await;
+    let (headers, gzipped) = post(&fixture, LIST, &[("grpc-accept-encoding", "identity,gzip")], frame(0, &ask)).await;
     assert_eq!((headers["grpc-encoding"].as_bytes(), gzipped[0]), (&b"gzip"[..], 1));
     assert!(gzipped.len() < plain.len() / 2, "{} bytes", gzipped.len());
     let mut inflated = Vec::new();
@@ -71,7 +76,7 @@ async fn a_gzipped_message_is_read_and_an_answer_is_gzipped_if_that_is_asked_for
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_call_that_reaches_no_handler_is_answered_with_a_reason(db: PgPool) {
-    let shelf = Shelf::open(db).await;
+    let fixture = Fixture::open(db).await;
     let bomb = frame(1, &gzip(&vec![0; 64 << 20]));
     let unknown_service = [10, 1, b'x'];
     let (gzip, zstd, check) =
@@ -89,7 +94,7 @@ async fn a_call_that_reaches_no_handler_is_answered_with_a_reason(db: PgPool) {
         (check, &[], frame(7, b""), Code::InvalidArgument, "REQUEST_INVALID"),
         (check, &[], frame(0, &vec![0; 5 << 20]), Code::InvalidArgument, "REQUEST_INVALID"),
     ] {
-        let (headers, _) = post(&shelf, path, headers, body).await;
+        let (headers, _) = post(&fixture, path, headers, body).await;
         let status = Status::from_header_map(&headers).unwrap_or_else(|| panic!("{path}: {headers:?}"));
         assert_eq!((status.code(), reason(&status).split('@').next()), (code, Some(expected)), "{path}: {status:?}");
         let names_encodings = headers.contains_key("grpc-accept-encoding");
@@ -99,13 +104,13 @@ async fn a_call_that_reaches_no_handler_is_answered_with_a_reason(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn reflection_describes_health_beside_the_services(db: PgPool) {
-    let shelf = Shelf::open(db).await;
+    let fixture = Fixture::open(db).await;
     let ask = |request| ServerReflectionRequest { host: String::new(), message_request: Some(request) };
     let asked = [
         ask(MessageRequest::ListServices(String::new())),
         ask(MessageRequest::FileContainingSymbol("grpc.health.v1.Health.Check".to_owned())),
     ];
-    let mut client = ServerReflectionClient::new(shelf.channel.clone());
+    let mut client = ServerReflectionClient::new(fixture.channel.clone());
     let responses = client.server_reflection_info(tokio_stream::iter(asked)).await.expect("it needs no token");
     let mut responses = responses.into_inner();
     let mut next = async || responses.message().await.expect("a response").expect("one for each").message_response;
