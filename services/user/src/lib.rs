@@ -93,7 +93,7 @@ pub struct Config {
     /// The page of the shop that verifies an e-mail address. `#token=` and the token are added.
     #[arg(default_value = "http://127.0.0.1:8080/verify-email", value_parser = parse_http_url)]
     verify_page: String,
-    /// Log the links of mails, with their tokens: for a machine that sends no mail. Whoever reads the log can use them.
+    /// Log the links of mails, with their tokens: for a machine that sends no mail. A reader of the log can use them.
     #[arg(default_value_t = false, action = ArgAction::Set)]
     print_links: bool,
 }

@@ -1,7 +1,7 @@
 //! Exchange a refresh token for an access token and the next refresh token.
 //!
 //! Concurrent calls with one token wait for each other at the row of its session: the first exchanges the token, and the
-//! others get the same successor. A used token that is presented later was stolen, by whoever used it first or by whoever
+//! others get the same successor. A used token that is presented later was stolen, by the one who used it first or by the one who
 //! presents it now, so the session ends for both.
 
 use std::sync::LazyLock;

@@ -104,7 +104,7 @@ pub(crate) async fn reset(
         return Err(Error::MailTokenInvalid);
     }
     account.set_password(&mut tx, &password_hash).await?;
-    // Whoever has the token has read the mail.
+    // The caller has the token, and so has read the mail.
     account.verify(&mut tx, now).await?;
     let sessions = least_used(&mut tx, user_id, 0).await?;
     let ended = end_sessions(&mut tx, &sessions, now).await?;

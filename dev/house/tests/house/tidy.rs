@@ -108,6 +108,27 @@ fn snake(name: &str) -> String {
     text
 }
 
+/// The tests that docs/security.md names: in backticks, four words or more.
+#[test]
+fn docs_security_names_tests_that_exist() {
+    let tests: BTreeSet<_> = sources(root())
+        .into_iter()
+        .flat_map(|(_, text)| {
+            let names = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next().map(str::to_owned));
+            names.collect::<Vec<_>>()
+        })
+        .collect();
+    let text = read(&root().join("docs/security.md"));
+    let named = text.split('`').skip(1).step_by(2).filter(|it| {
+        it.matches('_').count() >= 3
+            && it.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
+    });
+    let named: Vec<_> = named.collect();
+    assert!(named.len() > 100, "{named:?}");
+    let unknown: Vec<_> = named.into_iter().filter(|name| !tests.contains(*name)).collect();
+    assert!(unknown.is_empty(), "docs/security.md names tests that do not exist: {unknown:?}");
+}
+
 #[test]
 fn docs_errors_lists_every_reason_of_the_code() {
     let mut said = BTreeMap::new();
