@@ -5,6 +5,7 @@ mod headers;
 mod limits;
 mod mutual;
 mod network;
+mod overload;
 mod property;
 mod protocol;
 mod refusals;
