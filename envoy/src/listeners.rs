@@ -87,7 +87,7 @@ pub(crate) fn secret(config: &Config) -> Result<Secret, Error> {
 pub(crate) const SECURITY_HEADERS: [(&str, &str); 6] = [
     ("strict-transport-security", "max-age=31536000"),
     ("x-content-type-options", "nosniff"),
-    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("content-security-policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"),
     ("x-frame-options", "DENY"),
     ("referrer-policy", "no-referrer"),
     ("cache-control", "no-store"),

@@ -187,7 +187,7 @@ async fn every_response_tells_browsers_not_to_show_or_keep_it() {
         let response = edge.get(path, &token).await;
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
-            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("content-security-policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"),
             ("x-frame-options", "DENY"),
             ("referrer-policy", "no-referrer"),
             ("cache-control", "no-store"),

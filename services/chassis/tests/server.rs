@@ -6,13 +6,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chassis::boot::metrics;
 use chassis::rpc::token::{Revoked, Verifier};
 use chassis::tls::{Connection, Origin};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
 use http::Request;
 use http::uri::PathAndQuery;
-use testkit::Kit;
+use testkit::{Kit, Log};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -42,13 +43,16 @@ async fn start(patience: Duration) -> (Kit, Arc<Verifier>, Channel) {
 
 /// The reason why a call with this token is refused.
 async fn list_orders(channel: &Channel, token: &str) -> String {
+    call(channel, "/souk.order.v1.OrderService/ListOrders", token).await
+}
+
+async fn call(channel: &Channel, rpc: &'static str, token: &str) -> String {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.expect("a pipe");
     let mut request = tonic::Request::new(());
     let bearer = format!("Bearer {token}").parse().expect("a token is visible text");
     request.metadata_mut().insert("authorization", bearer);
-    let path = PathAndQuery::from_static("/souk.order.v1.OrderService/ListOrders");
-    let response = client.unary(request, path, ProstCodec::<(), ()>::default()).await;
+    let response = client.unary(request, PathAndQuery::from_static(rpc), ProstCodec::<(), ()>::default()).await;
     testkit::reason(&response.expect_err("the role has no RPCs"))
 }
 
@@ -72,6 +76,40 @@ async fn a_call_does_not_wait_for_ever() {
     let (kit, _, channel) = start(Duration::from_millis(1)).await;
     let token = kit.token(Uuid::from_u128(1), Uuid::from_u128(2));
     assert_eq!(list_orders(&channel, &token).await, "KEYS_UNAVAILABLE@souk.order");
+}
+
+/// Security events: an operator sees in the log who tried what.
+#[tokio::test]
+async fn a_refused_call_is_logged_with_who_called() {
+    const FULFILL: &str = "/souk.order.v1.OrderService/FulfillOrder";
+    const STATES: &str = "/souk.order.v1.OrderService/BatchGetOrderStates";
+    let mut kit = Kit::new();
+    let edge = kit.serve(chassis::Role::new(roster::ORDER, &kit.context)).await;
+    let (log, user_id) = (Log::keep(), Uuid::from_u128(1));
+    let token = kit.token(user_id, Uuid::from_u128(2));
+    let find = |parts: &[&str]| {
+        let lines = log.find("a call was refused");
+        lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    };
+
+    assert_eq!(call(&edge, FULFILL, &token).await, "PERMISSION_DENIED@souk.order");
+    assert_eq!(find(&["WARN", FULFILL, "PERMISSION_DENIED", &format!("user:{user_id}")]), 1);
+    let kafka = kit.connect("kafka").await;
+    assert_eq!(list_orders(&kafka, &token).await, "PERMISSION_DENIED@souk.order");
+    assert_eq!(find(&["WARN", "ListOrders", "PERMISSION_DENIED", "party=\"kafka\""]), 1);
+    assert_eq!(call(&edge, STATES, &token).await, "PERMISSION_DENIED@souk.order");
+    assert_eq!(find(&["WARN", STATES, "PERMISSION_DENIED", "party=\"edge\""]), 1);
+
+    assert_eq!(list_orders(&edge, "not.a.token").await, "TOKEN_INVALID@souk.order");
+    assert_eq!(find(&["INFO", "ListOrders", "TOKEN_INVALID", "it is not a JWT"]), 1);
+    kit.context.verifier.set_revoked(Revoked { session_ids: vec![Uuid::from_u128(2)] });
+    assert_eq!(list_orders(&edge, &token).await, "TOKEN_REVOKED@souk.order");
+    assert_eq!(find(&["INFO", "ListOrders", "TOKEN_REVOKED"]), 1);
+    for secret in [token.as_str(), "not.a.token"] {
+        assert!(log.find(secret).is_empty());
+    }
+    let page = metrics::render();
+    assert!(page.contains("souk_rpc_refused_total{reason=\"TOKEN_REVOKED\"}"), "{page}");
 }
 
 #[tokio::test]

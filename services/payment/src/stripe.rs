@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use chassis::boot::metrics;
 use chassis::rpc::breaker::Breaker;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
@@ -24,6 +26,14 @@ pub(crate) use wire::{Intent, Refund, RefundStatus, Response, Status};
 
 /// A form without fields, which is still one.
 const NOTHING: [(&str, &str); 0] = [];
+
+/// What ids consist of.
+const OF_IDS: AsciiSet = NON_ALPHANUMERIC.remove(b'_');
+
+/// An id in a path or in a query: it cannot be anything but one segment or value.
+fn encode(id: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(id, &OF_IDS)
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
@@ -83,6 +93,8 @@ impl OutcomeUnknown {
 impl Stripe {
     pub(crate) fn new(url: &str, key: &str, timeout: Duration, budget: Budget) -> Result<Self, String> {
         let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(Duration::from_secs(2));
+        // The provider has none, and one would take the call, and its key, to another server.
+        let builder = builder.redirect(Policy::none());
         let client = builder.pool_max_idle_per_host(64).build().map_err(|error| error.to_string())?;
         let url = reqwest::Url::parse(url).map_err(|error| format!("it is not a URL: {error}"))?;
         let (url, key) = (url.as_str().trim_end_matches('/').to_owned(), key.trim().into());
@@ -113,23 +125,23 @@ impl Stripe {
 
     /// Authorizes the amount. A step that the cardholder would have to take is a decline: the cardholder is not present.
     pub(crate) async fn confirm(&self, key: &str, intent_id: &str) -> Result<Response<Intent>, CallError> {
-        let request = self.post(&format!("/v1/payment_intents/{intent_id}/confirm"), key);
+        let request = self.post(&format!("/v1/payment_intents/{}/confirm", encode(intent_id)), key);
         let request = request.form(&[("error_on_requires_action", "true")]);
         self.send("confirm", request, About::Intent(intent_id)).await
     }
 
     pub(crate) async fn capture(&self, key: &str, intent_id: &str) -> Result<Response<Intent>, CallError> {
-        let request = self.post(&format!("/v1/payment_intents/{intent_id}/capture"), key).form(&NOTHING);
+        let request = self.post(&format!("/v1/payment_intents/{}/capture", encode(intent_id)), key).form(&NOTHING);
         self.send("capture", request, About::Intent(intent_id)).await
     }
 
     pub(crate) async fn cancel(&self, key: &str, intent_id: &str) -> Result<Response<Intent>, CallError> {
-        let request = self.post(&format!("/v1/payment_intents/{intent_id}/cancel"), key).form(&NOTHING);
+        let request = self.post(&format!("/v1/payment_intents/{}/cancel", encode(intent_id)), key).form(&NOTHING);
         self.send("cancel", request, About::Intent(intent_id)).await
     }
 
     pub(crate) async fn get(&self, intent_id: &str) -> Result<Response<Intent>, CallError> {
-        let path = format!("/v1/payment_intents/{intent_id}?expand%5B%5D=latest_charge");
+        let path = format!("/v1/payment_intents/{}?expand%5B%5D=latest_charge", encode(intent_id));
         self.send("get", self.call(Method::GET, &path), About::Intent(intent_id)).await
     }
 
@@ -150,7 +162,7 @@ impl Stripe {
     }
 
     pub(crate) async fn get_refund(&self, reference: &str) -> Result<Response<Refund>, CallError> {
-        let request = self.call(Method::GET, &format!("/v1/refunds/{reference}"));
+        let request = self.call(Method::GET, &format!("/v1/refunds/{}", encode(reference)));
         self.send("get_refund", request, About::RefundNamed(reference)).await
     }
 
@@ -158,8 +170,8 @@ impl Stripe {
     pub(crate) async fn list_refunds(&self, intent_id: &str) -> Result<Response<Vec<Refund>>, CallError> {
         let mut refunds = Vec::<Refund>::new();
         loop {
-            let after = refunds.last().map_or_else(String::new, |last| format!("&starting_after={}", last.id));
-            let path = format!("/v1/refunds?payment_intent={intent_id}&limit=100{after}");
+            let after = refunds.last().map_or_else(String::new, |last| format!("&starting_after={}", encode(&last.id)));
+            let path = format!("/v1/refunds?payment_intent={}&limit=100{after}", encode(intent_id));
             let request = self.call(Method::GET, &path);
             let page: Page = match self.send("list_refunds", request, About::Intent(intent_id)).await? {
                 Response::Done(page) => page,

@@ -3,7 +3,7 @@
 use chassis::{Caller, Owner};
 use contracts::souk::user::v1::{ChangePasswordRequest, ChangePasswordResponse};
 
-use crate::account::{self, Account};
+use crate::account::{self, Account, UserId};
 use crate::error::Error;
 use crate::password::{NewPassword, Queue};
 use crate::revocation::end_sessions;
@@ -24,15 +24,8 @@ pub(crate) async fn change(
     drop(db);
     let new_password = new_password.of(&known.email, &known.display_name);
     let current = SessionId::new(caller.session_id()?);
-    let attempts = service.throttle.attempts_in_session(user_id, current);
-    service.throttle.begin(&attempts).await?;
-    // Only who has a session of the account gets here.
-    let right = service.passwords.check(request.current_password, known.hash, Queue::Known, caller.deadline).await;
-    if right.is_err() {
-        service.throttle.take_back(attempts.clone()).await;
-    }
-    right?.ok_or(Error::PasswordWrong)?;
-    service.throttle.succeeded(attempts).await;
+    let checked = check_current(service, caller, request.current_password, known.hash, (user_id, current)).await;
+    checked.inspect_err(|error| service.password_log.current_password_refused(user_id, current, error))?;
     let password_hash = service.passwords.hash_new(new_password, caller.deadline).await?;
 
     let mut tx = service.db.begin().await?;
@@ -47,4 +40,23 @@ pub(crate) async fn change(
     tx.commit().await?;
     tracing::info!(%user_id, ended, "a password was changed");
     Ok(ChangePasswordResponse {})
+}
+
+/// Only who has a session of the account gets here.
+async fn check_current(
+    service: &Service,
+    caller: &Caller,
+    password: String,
+    hash: String,
+    (user_id, session_id): (UserId, SessionId),
+) -> Result<(), Error> {
+    let attempts = service.throttle.attempts_in_session(user_id, session_id);
+    service.throttle.begin(&attempts).await?;
+    let right = service.passwords.check(password, hash, Queue::Known, caller.deadline).await;
+    if right.is_err() {
+        service.throttle.take_back(attempts.clone()).await;
+    }
+    right?.ok_or(Error::PasswordWrong)?;
+    service.throttle.succeeded(attempts).await;
+    Ok(())
 }

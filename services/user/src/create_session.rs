@@ -12,6 +12,13 @@ use crate::revocation::end_sessions;
 use crate::service::Service;
 use crate::session::{Session, SessionId, least_used};
 
+/// The account of an address, as it is before the password is checked.
+struct Known {
+    user_id: UserId,
+    password_hash: String,
+    password_version: i64,
+}
+
 pub(crate) async fn create(
     service: &Service,
     caller: &Caller,
@@ -19,7 +26,8 @@ pub(crate) async fn create(
 ) -> Result<CreateSessionResponse, Error> {
     // Addresses that were registered before today's checks can still sign in.
     let email = email::normalize(&request.email).unwrap_or_else(|_| request.email.to_lowercase());
-    let account = sqlx::query!(
+    let account = sqlx::query_as!(
+        Known,
         r#"select user_id as "user_id: UserId", password_hash, password_version
            from account where email = $1"#,
         email,
@@ -27,8 +35,21 @@ pub(crate) async fn create(
     .fetch_optional(&service.db)
     .await?;
     let user_id = account.as_ref().map(|account| account.user_id);
+    let login = sign_in(service, caller, request, &email, account).await;
+    service.password_log.login(user_id, &login);
+    login
+}
+
+async fn sign_in(
+    service: &Service,
+    caller: &Caller,
+    request: CreateSessionRequest,
+    email: &str,
+    account: Option<Known>,
+) -> Result<CreateSessionResponse, Error> {
+    let user_id = account.as_ref().map(|account| account.user_id);
     let device = user_id.and_then(|user_id| service.throttle.device(user_id, &request.device_token));
-    let attempts = service.throttle.attempts(&email, user_id, device);
+    let attempts = service.throttle.attempts(email, user_id, device);
     service.throttle.begin(&attempts).await?;
     let hash = account.as_ref().map_or(NO_PASSWORD, |account| &account.password_hash).to_owned();
     let queue = if device.is_some() { Queue::Known } else { Queue::Anybody };

@@ -20,6 +20,7 @@ mod mail;
 mod mail_link;
 mod operator;
 mod password;
+mod password_log;
 mod prune;
 mod refresh_session;
 mod refresh_token;
@@ -51,6 +52,7 @@ pub use operator::{CreateOperatorError, create_operator};
 
 use mail::Links;
 use password::Passwords;
+use password_log::PasswordLog;
 use service::{Service, role};
 use session::Limits;
 use signing::Signer;
@@ -139,6 +141,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
             print: config.print_links,
         },
         throttle: Throttle::new(redis.clone(), "souk:login", key, Pace::default()),
+        password_log: PasswordLog::new(),
         published: Wake::default(),
         reset_requested: Wake::default(),
         sessions: Limits {

@@ -2,8 +2,10 @@
 //!
 //! Stored are hashes, and for a moment the successor of a used token, see [`RefreshToken::seal`].
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chassis::Unexpected;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
@@ -49,24 +51,35 @@ impl RefreshToken {
         Sha256::digest(self.family).to_vec()
     }
 
-    /// Encrypts the secret of the successor, so that this token opens it again. The key is an HMAC of this token's secret:
-    /// 256 random bits that are stored nowhere, used for this one text, so that adding it is a one-time pad. Whoever has
-    /// the table cannot open it; whoever has this token learns what RefreshSession would answer for as long as the row
-    /// exists, and nothing afterwards.
-    pub(crate) fn seal(&self, successor: &Self) -> Vec<u8> {
-        self.pad().iter().zip(successor.secret).map(|(pad, byte)| pad ^ byte).collect()
+    /// Encrypts the secret of the successor with AES-256-GCM, so that this token opens it again: a random nonce, the text and its
+    /// tag. The key is an HMAC of this token's secret, 256 random bits that are stored nowhere. Whoever has the table cannot
+    /// open it; whoever has this token learns what RefreshSession would answer for as long as the row exists, and nothing
+    /// afterwards.
+    pub(crate) fn seal(&self, successor: &Self) -> Result<Vec<u8>, Unexpected> {
+        let mut text = successor.secret.to_vec();
+        let nonce = self.seal_key().seal_in_place_append_tag(self.seal_context(), &mut text);
+        let nonce = nonce.map_err(|error| Unexpected::Broken(format!("sealing a refresh token: {error}")))?;
+        Ok([&nonce.as_ref()[..], &text].concat())
     }
 
-    /// The successor that was sealed with this token.
+    /// The successor that was sealed with this token. What was changed meanwhile is not opened.
     pub(crate) fn unseal(&self, sealed: &[u8]) -> Option<Self> {
-        let secret: Vec<u8> = self.pad().iter().zip(sealed).map(|(pad, byte)| pad ^ byte).collect();
-        Some(Self { family: self.family, secret: secret.try_into().ok()? })
+        let (nonce, text) = sealed.split_at_checked(NONCE_LEN)?;
+        let (nonce, mut text) = (Nonce::try_assume_unique_for_key(nonce).ok()?, text.to_vec());
+        let secret = self.seal_key().open_in_place(nonce, self.seal_context(), &mut text).ok()?;
+        Some(Self { family: self.family, secret: (&*secret).try_into().ok()? })
     }
 
-    fn pad(&self) -> [u8; SECRET] {
+    fn seal_key(&self) -> RandomizedNonceKey {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("HMAC takes keys of any length");
         mac.update(SEAL);
-        mac.finalize().into_bytes().into()
+        let key = mac.finalize().into_bytes();
+        RandomizedNonceKey::new(&AES_256_GCM, &key).expect("the key has 256 bits")
+    }
+
+    /// What is sealed belongs to this family.
+    fn seal_context(&self) -> Aad<[u8; FAMILY]> {
+        Aad::from(self.family)
     }
 }
 
@@ -90,10 +103,26 @@ mod tests {
         let used = RefreshToken::new();
         let successor = used.successor();
         assert!(used.family_hash() == successor.family_hash() && used.hash() != successor.hash());
-        let sealed = used.seal(&successor);
+        let sealed = used.seal(&successor).expect("sealed");
         assert!(used.unseal(&sealed) == Some(successor.clone()));
-        assert!(successor.unseal(&sealed) != Some(successor.clone()), "another token of the family");
-        assert_ne!(sealed, successor.secret, "it is not plain");
-        assert!(used.unseal(&sealed[1..]).is_none(), "a part of it");
+        assert!(successor.unseal(&sealed).is_none(), "another token of the family");
+        assert!(!sealed.windows(SECRET).any(|part| part == successor.secret), "it is not plain");
+        assert_ne!(used.seal(&successor).expect("sealed"), sealed, "each has a nonce of its own");
+        for length in 0..sealed.len() {
+            assert!(used.unseal(&sealed[..length]).is_none(), "the first {length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_sealed_successor_that_was_changed_is_not_opened() {
+        let used = RefreshToken::new();
+        let sealed = used.seal(&used.successor()).expect("sealed");
+        for position in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[position] ^= 1;
+            assert!(used.unseal(&changed).is_none(), "byte {position}");
+        }
+        let elsewhere = RefreshToken { family: rand::random(), ..used.clone() };
+        assert!(elsewhere.unseal(&sealed).is_none(), "in another family");
     }
 }

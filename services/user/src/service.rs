@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use crate::account;
 use crate::mail::Links;
 use crate::password::Passwords;
+use crate::password_log::PasswordLog;
 use crate::prune::prune;
 use crate::reset_password;
 use crate::revocation;
@@ -29,6 +30,7 @@ pub(crate) struct Service {
     pub(crate) sessions: Limits,
     pub(crate) links: Links,
     pub(crate) throttle: Throttle,
+    pub(crate) password_log: PasswordLog,
     /// Wakes the relay of the outbox.
     pub(crate) published: Wake,
     /// Wakes the job that handles requests to reset a password.

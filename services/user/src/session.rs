@@ -121,7 +121,7 @@ impl Session {
              update session set refresh_hash = $6, used_at = $4 where session_id = $1",
             self.session_id as SessionId,
             used.hash(),
-            used.seal(successor),
+            used.seal(successor)?,
             now,
             now - REPEATABLE,
             successor.hash(),

@@ -66,6 +66,14 @@ fn versions_are_written_in_one_place() {
     }
 }
 
+/// Also where the code does not check it itself.
+#[test]
+fn arithmetic_does_not_wrap_in_release_builds() {
+    let text = read(&root().join("Cargo.toml"));
+    let (_, release) = text.split_once("[profile.release]\n").expect("it has a section");
+    assert!(release.lines().take_while(|line| !line.starts_with('[')).any(|line| line == "overflow-checks = true"));
+}
+
 #[test]
 fn every_service_has_the_same_chassis_migrations() {
     let mut folders = BTreeMap::<PathBuf, Vec<(String, String)>>::new();

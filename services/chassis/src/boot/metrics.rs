@@ -48,6 +48,7 @@ labels! {
     ByOutcome { outcome }
     ByPeer { peer }
     ByProblem { problem }
+    ByReason { reason }
     ByRole { role }
     ByRpc { rpc }
     ByService { service }

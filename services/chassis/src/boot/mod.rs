@@ -6,6 +6,7 @@ mod databases;
 pub mod db;
 pub(crate) mod health;
 pub(crate) mod job;
+pub mod log_limit;
 pub mod metrics;
 pub(crate) mod role;
 mod run;

@@ -16,6 +16,7 @@ use crate::boot::role::{Context, Role};
 use crate::rpc::admit::Admit;
 use crate::rpc::explain::explain;
 use crate::rpc::observe::Observe;
+use crate::rpc::refused::RefusalLog;
 use crate::tls::Origin;
 
 /// Concurrent HTTP/2 streams per connection.
@@ -80,7 +81,12 @@ where
         .http2_max_header_list_size(16 << 10)
         .layer(MapResponseLayer::new(move |response| explain(response, domain)))
         .layer(Observe::new(&policies, &observed))
-        .layer(Admit { policies, pages: paths.into(), verifier: context.verifier.clone() })
+        .layer(Admit {
+            policies,
+            pages: paths.into(),
+            verifier: context.verifier.clone(),
+            log: RefusalLog::new().into(),
+        })
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     Ok((health, server))

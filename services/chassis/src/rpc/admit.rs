@@ -15,6 +15,7 @@ use tower::{Layer, Service};
 use crate::rpc::caller::Identity;
 use crate::rpc::error::Error;
 use crate::rpc::policy::{Access, Policies};
+use crate::rpc::refused::{RefusalLog, RefusedCall};
 use crate::rpc::token::Verifier;
 use crate::tls::Origin;
 
@@ -24,6 +25,7 @@ pub(crate) struct Admit {
     /// The paths of documents beside the RPCs, which every party may read.
     pub(crate) pages: Arc<[&'static str]>,
     pub(crate) verifier: Arc<Verifier>,
+    pub(crate) log: Arc<RefusalLog>,
 }
 
 impl<S> Layer<S> for Admit {
@@ -88,7 +90,8 @@ impl Admit {
         }
         let origin = request.extensions().get::<Origin>();
         let party = origin.and_then(|origin| origin.party(request.headers()));
-        if self.pages.contains(&path) && party.is_some() {
+        let admitted = party.as_ref().filter(|party| party.may_call());
+        if self.pages.contains(&path) && admitted.is_some() {
             return Ok(request);
         }
         let Some(policy) = self.policies.get(path) else {
@@ -99,13 +102,17 @@ impl Admit {
             let token = header.and_then(bearer_token);
             self.verifier.verify(token.ok_or(Error::TokenRequired)?)
         };
-        let identity = match (policy.access, party) {
+        let mut actor = None;
+        let identity = match (policy.access, admitted) {
             (_, None) => Err(Error::PermissionDenied),
             (Access::Public, _) => Ok(Identity::Anonymous),
             (Access::Customer, _) => identify(),
             (Access::Operator, _) => match identify() {
                 Ok(Identity::Operator { user_id, session_id }) => Ok(Identity::Operator { user_id, session_id }),
-                Ok(_) => Err(Error::PermissionDenied),
+                Ok(other) => {
+                    actor = Some(other.actor());
+                    Err(Error::PermissionDenied)
+                }
                 Err(error) => Err(error),
             },
             (Access::Service, Some(party)) if policy.callers.iter().any(|caller| caller == party.name()) => {
@@ -118,7 +125,10 @@ impl Admit {
                 request.extensions_mut().insert(identity);
                 Ok(request)
             }
-            Err(error) => Err(error.into_status(&policy.domain).into_http()),
+            Err(error) => {
+                let call = RefusedCall { rpc: path, party: party.as_ref(), actor };
+                Err(self.log.refuse(call, error, &policy.domain).into_http())
+            }
         }
     }
 }

@@ -18,6 +18,18 @@ pub enum Identity {
     Service { name: String },
 }
 
+impl Identity {
+    /// For the audit trail.
+    pub(crate) fn actor(&self) -> String {
+        match self {
+            Self::Anonymous => "anonymous".to_owned(),
+            Self::Customer { user_id, .. } => format!("user:{user_id}"),
+            Self::Operator { user_id, .. } => format!("operator:{user_id}"),
+            Self::Service { name } => format!("service:{name}"),
+        }
+    }
+}
+
 /// The owner whose rows a query may read or change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
@@ -80,12 +92,7 @@ impl Caller {
 
     /// For the audit trail.
     pub fn actor(&self) -> String {
-        match &self.identity {
-            Identity::Anonymous => "anonymous".to_owned(),
-            Identity::Customer { user_id, .. } => format!("user:{user_id}"),
-            Identity::Operator { user_id, .. } => format!("operator:{user_id}"),
-            Identity::Service { name } => format!("service:{name}"),
-        }
+        self.identity.actor()
     }
 
     /// The idempotency key, from the field or the header. It is removed from the request, so that the request's hash is the same

@@ -207,6 +207,10 @@ impl Refusal {
         Self { code, reason, message, metadata, fields: vec![], details }
     }
 
+    pub(crate) fn reason(&self) -> &'static str {
+        self.reason
+    }
+
     /// INVALID_ARGUMENT. The message says what is wrong with each of these fields.
     pub fn invalid<F: Into<String>>(
         reason: &'static str,
@@ -288,7 +292,7 @@ pub fn respond<T, E: Explain>(result: Result<T, E>) -> RpcResult<T> {
     result.map(Response::new).map_err(|error| to_status(error.explain(), E::DOMAIN))
 }
 
-fn to_status(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
+pub(crate) fn to_status(explained: Result<Refusal, Unexpected>, domain: &str) -> Status {
     let unexpected = match explained {
         Ok(refusal) => return refusal.into_status(domain),
         Err(unexpected) if unexpected.is_cancelled_statement() && is_too_late() => {

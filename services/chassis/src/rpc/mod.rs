@@ -11,6 +11,7 @@ pub mod idempotency;
 pub(crate) mod observe;
 pub mod page;
 pub mod policy;
+pub(crate) mod refused;
 pub(crate) mod run_to_end;
 pub mod token;
 pub mod update;

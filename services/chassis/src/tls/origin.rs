@@ -61,7 +61,8 @@ impl Party {
         is_name.then(|| Self::new(name))
     }
 
-    fn may_call(&self) -> bool {
+    /// Whether it may call a role.
+    pub(crate) fn may_call(&self) -> bool {
         roster::ROLES.iter().any(|role| role.name == self.name()) || OTHERS.contains(&self.name())
     }
 }
@@ -84,14 +85,13 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The party that sent a request, if it is known and may call a role.
+    /// The party that sent a request, if it is known.
     pub(crate) fn party(&self, headers: &HeaderMap) -> Option<Party> {
-        let party = match self {
+        match self {
             Self::Certificate(party) => Some(party.clone()),
             Self::Sidecar => Party::of_header(headers),
             Self::Unverified => None,
-        };
-        party.filter(Party::may_call)
+        }
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
         for value in values {
             headers.append(SIDECAR_HEADER, value.parse().expect("a header value"));
         }
-        origin.party(&headers).map(|party| party.to_string())
+        origin.party(&headers).filter(Party::may_call).map(|party| party.to_string())
     }
 
     #[test]

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::wire::{About, Subject};
-use super::{CallError, Intent, Response, Stripe};
+use super::{CallError, Intent, Response, Stripe, encode};
 
 /// A page of intents, newest first.
 #[derive(Debug, Deserialize)]
@@ -48,7 +48,7 @@ impl Stripe {
         after: Option<&str>,
     ) -> Result<Response<Intents>, CallError> {
         let before = if created.end < u64::MAX { format!("&created%5Blt%5D={}", created.end) } else { String::new() };
-        let after = after.map_or_else(String::new, |after| format!("&starting_after={after}"));
+        let after = after.map_or_else(String::new, |after| format!("&starting_after={}", encode(after)));
         let path = format!(
             "/v1/payment_intents?limit=100&expand%5B%5D=data.latest_charge.refunds&created%5Bgte%5D={}{before}{after}",
             created.start

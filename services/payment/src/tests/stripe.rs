@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use super::RATES;
 use crate::budget::Budget;
@@ -54,20 +55,70 @@ async fn every_request_is_one_that_stripe_understands(db: PgPool) {
     assert!(matches!(nonsense, Ok(Response::Refused(_))), "the mock looks at what it is asked: {nonsense:?}");
 }
 
-/// A server that gives the same response to every request.
-async fn fixed_response(db: &PgPool, status: &str, body: String) -> Stripe {
+/// A server that gives the same response to every request, and the first lines of the requests.
+async fn listen(db: &PgPool, status: &str, headers: &str, body: String) -> (Stripe, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let length = body.len();
-    let response = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+    let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}");
+    let response = format!("{head}\r\n{body}");
+    let (send, requests) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             // Requests are small and come in one piece.
-            assert!(client.read(&mut [0; 4_096]).await.is_ok_and(|count| count > 0), "a request");
+            let mut request = [0; 4_096];
+            let count = client.read(&mut request).await.expect("a request");
+            let request = String::from_utf8_lossy(&request[..count]).into_owned();
+            // Most tests do not look at them.
+            let _ = send.send(request.lines().next().expect("a request").to_owned());
             client.write_all(response.as_bytes()).await.expect("it is waited for");
         }
     });
-    Stripe::new(&url, "sk_test_123", Duration::from_secs(10), Budget::new(db.clone(), RATES)).expect("a URL")
+    let stripe = Stripe::new(&url, "sk_test_123", Duration::from_secs(10), Budget::new(db.clone(), RATES));
+    (stripe.expect("a URL"), requests)
+}
+
+async fn fixed_response(db: &PgPool, status: &str, body: String) -> Stripe {
+    listen(db, status, "", body).await.0
+}
+
+/// It would take the key of the shop to whatever server the response names.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_redirect_is_not_followed(db: PgPool) {
+    for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"] {
+        let location = "location: /v1/elsewhere\r\n";
+        let (stripe, mut requests) = listen(&db, status, location, String::new()).await;
+        let outcome = stripe.get("pi_1").await;
+        assert!(matches!(outcome, Err(CallError::OutcomeUnknown(_))), "{status}: {outcome:?}");
+        assert!(requests.recv().await.expect("the call").contains("/v1/payment_intents/pi_1?"));
+        assert!(requests.try_recv().is_err(), "{status}: there was another request");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_id_is_one_segment_of_a_path_whatever_it_consists_of(db: PgPool) {
+    const ODD: &str = "pi_1/../../refunds?a=1&b#c d";
+    const ENCODED: &str = "pi_1%2F%2E%2E%2F%2E%2E%2Frefunds%3Fa%3D1%26b%23c%20d";
+    let (stripe, mut requests) = listen(&db, "404 Not Found", "", "{}".to_owned()).await;
+    let _ = stripe.confirm("k", ODD).await;
+    let _ = stripe.capture("k", ODD).await;
+    let _ = stripe.cancel("k", ODD).await;
+    let _ = stripe.get(ODD).await;
+    let _ = stripe.get_refund(ODD).await;
+    let _ = stripe.list_refunds(ODD).await;
+    let _ = stripe.list_intents(&(1..2), Some(ODD)).await;
+    for expected in [
+        format!("POST /v1/payment_intents/{ENCODED}/confirm HTTP"),
+        format!("POST /v1/payment_intents/{ENCODED}/capture HTTP"),
+        format!("POST /v1/payment_intents/{ENCODED}/cancel HTTP"),
+        format!("GET /v1/payment_intents/{ENCODED}?expand"),
+        format!("GET /v1/refunds/{ENCODED} HTTP"),
+        format!("GET /v1/refunds?payment_intent={ENCODED}&limit"),
+        format!("starting_after={ENCODED} HTTP"),
+    ] {
+        let line = requests.recv().await.expect("a request");
+        assert!(line.contains(&expected), "{line} has no {expected}");
+    }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

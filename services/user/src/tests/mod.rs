@@ -4,6 +4,7 @@ mod erase;
 mod keys;
 mod mail;
 mod operator;
+mod password_log;
 mod prune;
 mod refresh;
 mod register;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 use crate::mail::Links;
 use crate::password::Passwords;
+use crate::password_log::PasswordLog;
 use crate::service::{Service, role};
 use crate::session::Limits;
 use crate::throttle::{Pace, Throttle};
@@ -87,6 +89,7 @@ impl Desk {
             signer,
             links: links(),
             throttle: throttle().await,
+            password_log: PasswordLog::new(),
             published: Wake::default(),
             reset_requested: Wake::default(),
             sessions: LIMITS,

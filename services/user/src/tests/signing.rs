@@ -28,6 +28,7 @@ use super::session::login;
 use super::{Desk, LIMITS};
 use crate::account::{Role, UserId};
 use crate::password::Passwords;
+use crate::password_log::PasswordLog;
 use crate::service::Service;
 use crate::session::SessionId;
 use crate::signing::{LIFETIME, READ_EVERY, RETIRED, Signer, page, refresh};
@@ -134,6 +135,7 @@ impl Desk {
             signer: keys.signer(),
             links: super::links(),
             throttle: super::throttle().await,
+            password_log: PasswordLog::new(),
             published: Wake::default(),
             reset_requested: Wake::default(),
             sessions: LIMITS,
