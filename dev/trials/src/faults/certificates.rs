@@ -2,7 +2,7 @@
 //! access tokens.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
@@ -10,13 +10,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use roster::{ORDER, PRODUCT, ROLES, Role};
 use serde_json::Value;
+use stack::client::Client;
 use stack::pki::{Authority, Validity};
 use stack::supervisor::Command::{Start, Stop};
-use time::Duration;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::LOOK_AGAIN;
 use super::cluster::replicas;
 use super::fault::{Expect, Fault, Site};
 
@@ -27,7 +26,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         Expect::NoFailure,
         |site| {
             Box::pin(async move {
-                let valid = Validity::of(Duration::days(60));
+                let valid = Validity::of(time::Duration::days(60));
                 for party in ROLES.map(|role| role.name).into_iter().chain(["edge"]) {
                     issue(&site, party, valid)?;
                 }
@@ -54,7 +53,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                 issue(&site, ORDER.name, Validity::over())?;
                 site.cluster.shows(ORDER, "souk_certificate_refused_total{role=\"order\"}", |count| count > 0).await?;
                 site.lasts(10).await;
-                let valid = Validity::of(Duration::days(50));
+                let valid = Validity::of(time::Duration::days(50));
                 issue(&site, ORDER.name, valid)?;
                 uses(&site, ORDER, valid).await
             })
@@ -73,7 +72,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                 let begun = Instant::now();
                 while signing_key(&site).await? == replaced {
                     ensure!(begun.elapsed() < SIGNS_WITHIN, "{replaced} still signs");
-                    sleep(LOOK_AGAIN).await;
+                    sleep(Duration::from_secs(1)).await;
                 }
                 before.iter().try_for_each(std::fs::remove_file)?;
                 // Tokens of the first key are still valid.
@@ -85,14 +84,14 @@ pub(crate) const FAULTS: &[Fault] = &[
 ];
 
 /// After the lead of a new key, which is [`SIGNING_KEY_LEAD`]; the rest is for a slow machine.
-const SIGNS_WITHIN: std::time::Duration = std::time::Duration::from_secs(180);
+const SIGNS_WITHIN: Duration = Duration::from_secs(180);
 /// The edge fetches keys within a minute.
 pub(crate) const SIGNING_KEY_LEAD: &str = "75s";
 
-/// The id of the key of a new access token.
+/// The id of the key of a new access token. It is of a new customer, as each user has only so many sessions.
 async fn signing_key(site: &Site<'_>) -> Result<String> {
-    let operator = site.cluster.operator().await?;
-    let (header, _) = operator.token().split_once('.').context("a token has a header")?;
+    let customer = Client::customer(site.cluster.layout.ports.edge()).await?;
+    let (header, _) = customer.token().split_once('.').context("a token has a header")?;
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
     Ok(header["kid"].as_str().context("it names its key")?.to_owned())
 }
