@@ -16,7 +16,7 @@ const TRANSCODER: &str = "envoy.filters.http.grpc_json_transcoder";
 const ROUTER: &str = "envoy.filters.http.router";
 const EXACT_LIMITS: &str = "envoy.filters.http.ratelimit";
 
-/// The configuration of an Envoy with one listener, for clients without TLS.
+/// The configuration of an Envoy, whose first listener is for clients without TLS.
 #[derive(Debug, Clone)]
 pub(super) struct Edge(Value);
 
@@ -101,6 +101,13 @@ impl Edge {
         for host in array(&mut self.connection_manager()?["route_config"]["virtual_hosts"])? {
             host["request_headers_to_add"] = sidecar::caller("edge");
         }
+        Ok(self)
+    }
+
+    /// With another port, at which a role without certificates reaches the user service.
+    pub(super) fn with_user_at(mut self, port: u16) -> Result<Self> {
+        let listener = sidecar::listener(port, roster::PRODUCT.name, roster::USER);
+        array(&mut self.0["static_resources"]["listeners"])?.push(listener);
         Ok(self)
     }
 

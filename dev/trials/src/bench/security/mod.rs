@@ -59,6 +59,8 @@ fn layout(build: Build) -> Layout {
 /// The gRPC and admin ports of the product processes: one with certificates, and one in plain text as in a mesh.
 const CERTIFIED: (u16, u16) = (14_921, 14_922);
 const MESH: (u16, u16) = (14_923, 14_924);
+/// Where the one in plain text reaches the user service.
+const USER: u16 = 14_925;
 
 /// The ports of the variants of the edge.
 const ALL_FILTERS: u16 = 14_931;
@@ -76,14 +78,16 @@ async fn measure_calls(stack: &Stack, supervisor: &mut Supervisor) -> Result<()>
 }
 
 async fn compare_products(stack: &Stack, supervisor: &mut Supervisor, edge: &Edge, product: String) -> Result<()> {
-    let certified = start_product(stack, supervisor, "product-mutual", CERTIFIED, "mutual").await?;
-    let mesh = start_product(stack, supervisor, "product-mesh", MESH, "mesh").await?;
     let all = edge.clone().with_product_at(CERTIFIED.0)?;
     let transcoder = all.clone().only_transcoding()?;
-    let plain = edge.clone().with_product_at(MESH.0)?.in_mesh(roster::PRODUCT.name)?;
+    let plain = edge.clone().with_product_at(MESH.0)?.in_mesh(roster::PRODUCT.name)?.with_user_at(USER)?;
     let all = all.start(supervisor, &stack.layout, "all-filters", ALL_FILTERS).await?;
     let transcoder = transcoder.start(supervisor, &stack.layout, "transcoder-alone", TRANSCODER).await?;
     let plain = plain.start(supervisor, &stack.layout, "all-filters-plain-text", PLAIN_TEXT).await?;
+    let certified = start_product(stack, supervisor, "product-mutual", CERTIFIED, vec![]).await?;
+    let user = format!("http://127.0.0.1:{USER}");
+    let mesh = vec![("SOUK_TLS_MODE", "mesh".to_owned()), ("SOUK_USER_URL", user)];
+    let mesh = start_product(stack, supervisor, "product-mesh", MESH, mesh).await?;
     let way = |name, port, envoy, role| {
         Way::new(name, port, Request::Product(product.clone()), vec![("Envoy", envoy), ("product", role)])
     };
@@ -104,14 +108,11 @@ async fn start_product(
     supervisor: &mut Supervisor,
     name: &'static str,
     (grpc, admin): (u16, u16),
-    tls: &str,
+    mut settings: Vec<(&str, String)>,
 ) -> Result<u32> {
-    let settings = [
-        ("PRODUCT_LISTEN", format!("127.0.0.1:{grpc}")),
-        ("SOUK_TLS_MODE", tls.to_owned()),
-        ("SOUK_INSTANCE", name.to_owned()),
-    ];
-    let settings = settings.map(|(name, value)| (name.to_owned(), value));
+    settings.push(("PRODUCT_LISTEN", format!("127.0.0.1:{grpc}")));
+    settings.push(("SOUK_INSTANCE", name.to_owned()));
+    let settings: Vec<_> = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     supervisor.start(parts::serve(&stack.layout, name, roster::PRODUCT.name, admin, &settings)).await?;
     supervisor.send(name, Command::Resume).await
 }

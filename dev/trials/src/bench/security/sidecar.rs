@@ -14,12 +14,17 @@ use super::edges;
 
 const FIRST_PORT: u16 = 14_941;
 
-/// The connections between parties: the caller, whom it calls, and the setting of the caller that says where.
+/// The connections between parties: the caller, whom it calls, and the setting of the caller that says where. All roles of one
+/// process read keys from the user service over one connection.
 fn links() -> impl Iterator<Item = (&'static str, Role, String)> {
     let edge = roster::ROLES.into_iter().map(|role| ("edge", role, format!("EDGE_{}", role.variable("endpoints"))));
-    let roles =
-        [(roster::ORDER, roster::PRODUCT), (roster::INVENTORY, roster::ORDER), (roster::PAYMENT, roster::ORDER)];
-    edge.chain(roles.map(|(caller, peer)| (caller.name, peer, caller.variable(&format!("{}_url", peer.name)))))
+    let roles = [
+        (roster::ORDER, roster::PRODUCT, "ORDER_PRODUCT_URL"),
+        (roster::INVENTORY, roster::ORDER, "INVENTORY_ORDER_URL"),
+        (roster::PAYMENT, roster::ORDER, "PAYMENT_ORDER_URL"),
+        (roster::GATEWAY, roster::USER, "SOUK_USER_URL"),
+    ];
+    edge.chain(roles.map(|(caller, peer, setting)| (caller.name, peer, setting.to_owned())))
 }
 
 /// The settings of `souk` with which all connections pass through the sidecar.
@@ -68,7 +73,8 @@ fn configuration(layout: &Layout) -> Value {
     json!({"static_resources": {"listeners": listeners, "clusters": clusters}})
 }
 
-fn listener(port: u16, name: &str, peer: Role) -> Value {
+/// Names a caller at this port, and passes its requests to the cluster of the role that it calls.
+pub(super) fn listener(port: u16, name: &str, peer: Role) -> Value {
     let route = json!({"match": {"prefix": "/"}, "route": {"cluster": peer.name, "timeout": "0s"}});
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
