@@ -1,6 +1,6 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help up test test-servers faults abuse bugs bench flash reads check-bench prepare fmt
+.PHONY: help up test test-servers faults abuse bugs bench flash reads security check-bench prepare fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
@@ -12,6 +12,7 @@ help:
 	@echo "make bench         measure the throughput and cost of orders"
 	@echo "make flash         measure a flash sale: orders of one SKU, compared with orders of a thousand"
 	@echo "make reads         measure reads through the edge, compared with reads at the role"
+	@echo "make security      measure what the edge's filters, TLS, exact limits and credentials cost"
 	@echo "make check-bench   measure the time and memory of \`souk check\` over a million orders (ORDERS=n)"
 	@echo "make prepare       regenerate .sqlx, after a query or a migration changed"
 	@echo "make fmt           format the code"
@@ -75,6 +76,11 @@ reads:
 	$(ensure_compilers)
 	cargo build --release -p souk -p provider -p stack -p trials
 	@target/release/trials bench reads
+
+security:
+	$(ensure_compilers)
+	cargo build --release -p souk -p provider -p stack -p trials
+	@target/release/trials bench security
 
 check-bench:
 	$(ensure_compilers)

@@ -17,7 +17,7 @@ use crate::client::{Client, random_password};
 use crate::install;
 use crate::layout::{Build, Layout, Ports};
 use crate::parts;
-use crate::postgres::Fsync;
+use crate::postgres::{Access, Fsync};
 use crate::supervisor::{self, Supervisor};
 use crate::up::create_operator;
 
@@ -29,6 +29,9 @@ pub struct Options {
     /// Settings for `souk`, as NAME=VALUE, besides rate limits that no test reaches.
     #[arg(long = "set", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
+    /// Kafka and Postgres trust everybody, and `souk` talks to them in plain text.
+    #[arg(long)]
+    trusting: bool,
     /// Run the release build.
     #[arg(long)]
     release: bool,
@@ -53,8 +56,13 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 async fn serve(options: &Options, layout: &Layout, supervisor: &mut Supervisor) -> Result<()> {
-    let settings = [parts::wide_limits(), options.settings.clone()].concat();
-    parts::start_all(layout, supervisor, options.fsync, &settings, &|_| {}).await?;
+    let mut settings = parts::wide_limits();
+    let access = if options.trusting { Access::Trusted } else { Access::Secured };
+    if options.trusting {
+        settings.extend(parts::trusting(layout));
+    }
+    settings.extend(options.settings.clone());
+    parts::start_all(layout, supervisor, options.fsync, access, &settings, &|_| {}).await?;
     let password = random_password();
     create_operator(layout, &settings, "operator@souk.test", &password).await?;
     println!("ready operator@souk.test {password}");

@@ -23,7 +23,7 @@ pub fn with_passwords(layout: &Layout) -> Vec<(String, String)> {
     settings.into_iter().map(|(name, value)| (format!("SOUK_KAFKA_{name}"), value)).collect()
 }
 
-/// Everybody on this machine may do everything, for the tests of single crates.
+/// Everybody on this machine may do everything, in plain text.
 pub async fn plain(layout: &Layout) -> Result<Spec> {
     start(layout, "plain.properties", &[]).await
 }

@@ -1,7 +1,7 @@
 //! How each server is started: Postgres, Redis, Kafka, the payment provider, `souk`, Envoy.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -121,15 +121,33 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         all.push((role.variable("listen"), local(ports.grpc(role))));
         all.push((format!("EDGE_{}", role.variable("endpoints")), local(ports.grpc(role))));
     }
-    let services = roster::services().map(|role| (role.name.to_uppercase(), format!("souk_{}", role.name)));
-    for (prefix, role) in services.chain([("SOUK_MIGRATE".to_owned(), postgres::ADMINISTRATOR.to_owned())]) {
-        let (port, ca) = (ports.postgres(), layout.pki.join("ca.crt"));
-        let url = format!("postgres://{role}@127.0.0.1:{port}/{role}?sslrootcert={}", ca.display());
-        all.push((format!("{prefix}_DATABASE_URL"), url));
+    let ca = layout.pki.join("ca.crt");
+    all.extend(database_urls(layout, &format!("sslrootcert={}", ca.display())));
+    for (prefix, role) in database_roles() {
         let file = layout.password_file(&role).to_string_lossy().into_owned();
         all.push((format!("{prefix}_DATABASE_PASSWORD_FILE"), file));
     }
     all
+}
+
+/// The role of each service in its database, and that of the administrator, with the prefix of their settings.
+fn database_roles() -> impl Iterator<Item = (String, String)> {
+    let services = roster::services().map(|role| (role.name.to_uppercase(), format!("souk_{}", role.name)));
+    services.chain([("SOUK_MIGRATE".to_owned(), postgres::ADMINISTRATOR.to_owned())])
+}
+
+fn database_urls(layout: &Layout, parameters: &str) -> impl Iterator<Item = (String, String)> {
+    let port = layout.ports.postgres();
+    database_roles().map(move |(prefix, role)| {
+        let url = format!("postgres://{role}@127.0.0.1:{port}/{role}?{parameters}");
+        (format!("{prefix}_DATABASE_URL"), url)
+    })
+}
+
+/// The settings of `souk` for Kafka and Postgres in plain text, where they trust everybody.
+pub(crate) fn trusting(layout: &Layout) -> Vec<(String, String)> {
+    let kafka = ("SOUK_KAFKA_SECURITY".to_owned(), "plain".to_owned());
+    database_urls(layout, "sslmode=disable").chain([kafka]).collect()
 }
 
 pub fn redis_url(layout: &Layout) -> String {
@@ -204,7 +222,13 @@ pub async fn start_dependencies(
     make_keys(layout).await?;
     pki::ensure(&layout.pki)?;
     say("starting Postgres, Redis, Kafka and the payment provider");
-    let (postgres, kafka) = tokio::try_join!(postgres::of_stack(layout, fsync, access), kafka::secured(layout))?;
+    let kafka = async {
+        match access {
+            Access::Trusted => kafka::plain(layout).await,
+            Access::Secured | Access::Passwords => kafka::secured(layout).await,
+        }
+    };
+    let (postgres, kafka) = tokio::try_join!(postgres::of_stack(layout, fsync, access), kafka)?;
     supervisor.start(postgres).await?;
     supervisor.start(redis(layout)).await?;
     supervisor.start(kafka).await?;
@@ -218,26 +242,31 @@ pub async fn start_all(
     layout: &Layout,
     supervisor: &mut Supervisor,
     fsync: Fsync,
+    access: Access,
     settings: &[(String, String)],
     say: &dyn Fn(&str),
 ) -> Result<()> {
-    start_dependencies(layout, supervisor, fsync, Access::Secured, settings, say).await?;
+    start_dependencies(layout, supervisor, fsync, access, settings, say).await?;
     say("starting souk and Envoy");
-    supervisor
-        .start(Spec {
-            name: "souk",
-            program: layout.program("souk"),
-            arguments: vec!["all".to_owned()],
-            environment: [environment(layout), settings.to_vec()].concat(),
-            user: None,
-            port: layout.ports.admin(),
-            ready: Ready::ReportsReady,
-            log: layout.log("souk"),
-            stop: Signal::TERM,
-            lock: None,
-        })
-        .await?;
+    supervisor.start(serve(layout, "souk", "all", layout.ports.admin(), settings)).await?;
     supervisor.start(envoy(layout, settings).await?).await
+}
+
+/// A process of `souk` for one role or `all`. `settings` replace those of every stack.
+pub fn serve(layout: &Layout, name: &'static str, role: &str, admin: u16, settings: &[(String, String)]) -> Spec {
+    let listen = ("SOUK_ADMIN_LISTEN".to_owned(), format!("127.0.0.1:{admin}"));
+    Spec {
+        name,
+        program: layout.program("souk"),
+        arguments: vec![role.to_owned()],
+        environment: [environment(layout), vec![listen], settings.to_vec()].concat(),
+        user: None,
+        port: admin,
+        ready: Ready::ReportsReady,
+        log: layout.log(name),
+        stop: Signal::TERM,
+        lock: None,
+    }
 }
 
 /// Envoy, with the configuration that `souk envoy` prints.
@@ -249,18 +278,23 @@ pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spe
         let yaml = souk(layout, settings, &["envoy-secret", secret]).await?;
         std::fs::write(layout.secrets().join(format!("{secret}.yaml")), yaml)?;
     }
+    envoy_with(layout, "envoy", &yaml, layout.ports.edge())
+}
+
+/// An Envoy with this configuration, which listens on `port`.
+pub fn envoy_with(layout: &Layout, name: &'static str, configuration: &Path, port: u16) -> Result<Spec> {
     // Hot restart would use an id that is unique on this machine, which two stacks would share.
-    let arguments =
-        ["--disable-hot-restart", "-c", &yaml.to_string_lossy(), "--concurrency", "2", "--log-level", "warning"];
+    let file = configuration.to_string_lossy();
+    let arguments = ["--disable-hot-restart", "-c", &file, "--concurrency", "2", "--log-level", "warning"];
     Ok(Spec {
-        name: "envoy",
+        name,
         program: install::envoy(&layout.tools)?,
         arguments: arguments.map(str::to_owned).to_vec(),
         environment: vec![],
         user: None,
-        port: layout.ports.edge(),
+        port,
         ready: Ready::Listening,
-        log: layout.log("envoy"),
+        log: layout.log(name),
         stop: Signal::TERM,
         lock: None,
     })

@@ -20,14 +20,14 @@ pub enum Fsync {
     Off,
 }
 
-/// Who may connect, from this machine.
+/// Who may connect to Postgres and Kafka, from this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody as anybody, for the tests of single crates.
+    /// Anybody as anybody, in plain text: for the tests of single crates, and to measure what the others cost.
     Trusted,
     /// With a password, and TLS.
     Secured,
-    /// With a password. Proxies that look into the protocol need it in plain text.
+    /// With a password. Proxies that look into the protocol of Postgres need it in plain text.
     Passwords,
 }
 
@@ -44,7 +44,11 @@ pub async fn of_stack(layout: &Layout, fsync: Fsync, access: Access) -> Result<S
     let mut spec = trusted(&layout.home, layout.ports.postgres(), layout.log("postgres"), fsync).await?;
     let data = layout.home.join("postgres");
     set_password(&data, &layout.password(ADMINISTRATOR)?).await?;
-    let plain = if access == Access::Passwords { "host all all 127.0.0.1/32 scram-sha-256\n" } else { "" };
+    let plain = match access {
+        Access::Trusted => "host all all 127.0.0.1/32 trust\n",
+        Access::Passwords => "host all all 127.0.0.1/32 scram-sha-256\n",
+        Access::Secured => "",
+    };
     let hba = write(&data, "souk_hba.conf", &format!("{plain}hostssl all all 127.0.0.1/32 scram-sha-256\n")).await?;
     let certificate = write(&data, "souk.crt", &std::fs::read_to_string(layout.pki.join("postgres.crt"))?).await?;
     let key = write(&data, "souk.key", &std::fs::read_to_string(layout.pki.join("postgres.key"))?).await?;

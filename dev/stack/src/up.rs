@@ -14,7 +14,7 @@ use crate::client::{Client, product_id, random_password};
 use crate::install;
 use crate::layout::{Layout, root};
 use crate::parts;
-use crate::postgres::Fsync;
+use crate::postgres::{Access, Fsync};
 use crate::supervisor::Supervisor;
 
 #[derive(Debug, Args)]
@@ -80,7 +80,7 @@ pub async fn run(options: &Options) -> Result<()> {
 async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) -> Result<()> {
     // All clients share one address here.
     let settings = [("SOUK_LIMIT_ACCOUNT_COUNT".to_owned(), "1000".to_owned())];
-    parts::start_all(layout, supervisor, Fsync::On, &settings, say).await?;
+    parts::start_all(layout, supervisor, Fsync::On, Access::Secured, &settings, say).await?;
     let operator = sign_in_operator(layout, &settings).await?;
     say("seeding the catalogue");
     match seed(&operator).await? {

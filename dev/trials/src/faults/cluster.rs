@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use roster::Role;
-use rustix::process::Signal;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use time::OffsetDateTime;
 
@@ -22,7 +21,7 @@ use stack::kafka;
 use stack::layout::Layout;
 use stack::parts;
 use stack::postgres::{ADMINISTRATOR, Access, Fsync};
-use stack::supervisor::{Command, Ready, Spec, Supervisor};
+use stack::supervisor::{Command, Supervisor};
 use stack::up::create_operator;
 
 /// How many replicas a role has.
@@ -112,10 +111,9 @@ impl Cluster {
         let (layout, ports) = (&self.layout, self.layout.ports);
         let name = replicas(role)[usize::from(replica) - 1];
         let local = |port: u16| format!("127.0.0.1:{port}");
-        let mut environment = [parts::environment(layout), self.settings.clone()].concat();
-        let mut set = |name: String, value: String| environment.push((name, value));
+        let mut settings = self.settings.clone();
+        let mut set = |name: String, value: String| settings.push((name, value));
         set(role.variable("listen"), local(ports.grpc_of(role, replica)));
-        set("SOUK_ADMIN_LISTEN".to_owned(), local(ports.admin_of(role, replica)));
         set("SOUK_INSTANCE".to_owned(), name.to_owned());
         let products: Vec<_> = self.products.iter().map(|proxy| local(proxy.port)).collect();
         for (variable, scheme, hosts) in [
@@ -132,18 +130,7 @@ impl Cluster {
             set(role.variable("database_url"), url);
             self.databases.push((name, proxy));
         }
-        let spec = Spec {
-            name,
-            program: layout.program("souk"),
-            arguments: vec![role.name.to_owned()],
-            environment,
-            user: None,
-            port: ports.admin_of(role, replica),
-            ready: Ready::ReportsReady,
-            log: layout.log(name),
-            stop: Signal::TERM,
-            lock: None,
-        };
+        let spec = parts::serve(layout, name, role.name, ports.admin_of(role, replica), &settings);
         self.supervisor.start(spec).await
     }
 
