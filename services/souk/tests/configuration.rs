@@ -53,6 +53,7 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["gateway"], "SOUK_REDIS_URL", "redis://redis:6379"),
     (&["gateway"], "SOUK_REDIS_PASSWORD_FILE", "/nowhere/password"),
     (&["gateway"], "SOUK_LIMIT_ACCOUNT_WINDOW", "1ms"),
+    (&["envoy"], "EDGE_LISTEN", "0.0.0.0:8080"),
     (&["envoy"], "EDGE_ADMIN_LISTEN", "0.0.0.0:19901"),
     (&["envoy"], "EDGE_TRUSTED_HOPS", "11"),
     (&["envoy"], "EDGE_MAX_HEAP", "1"),
