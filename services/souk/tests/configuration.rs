@@ -16,6 +16,7 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["gateway"], "GATEWAY_LISTEN", "here"),
     (&["gateway"], "SOUK_TLS_MODE", "plain"),
     (&["gateway"], "SOUK_TLS_DIRECTORY", "/nowhere"),
+    (&["gateway"], "SOUK_TLS_CALLERS", "dev,a b"),
     (&["user"], "USER_LISTEN", "localhost:9002"),
     (&["user"], "USER_DATABASE_CONNECTIONS", "0"),
     (&["user"], "USER_PASSWORD_SLOTS", "0"),
