@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use roster::Role;
 use stack::pki::{self, Authority, Validity};
 use tempfile::TempDir;
-use testkit::Kit;
+use testkit::{Kit, Log};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -204,6 +204,20 @@ async fn a_caller_without_a_valid_certificate_is_not_served() {
     assert!(connect_and_call(&plain, GET, &[]).await.is_err(), "plain text");
     let said = connect_and_call(&server.client_of("order"), GET, &[]).await;
     assert_eq!(said.ok(), Some(Code::Unimplemented), "others are still served");
+}
+
+#[tokio::test]
+async fn a_failed_handshake_is_counted_and_logged() {
+    // The metric of this role is of this test alone.
+    let (server, log) = (serve(roster::PAYMENT, Mode::Mutual).await, Log::keep());
+    let anonymous = client(server.address, server.pki.path(), None);
+    connect_and_call(&anonymous, GET, &[]).await.expect_err("it has no certificate");
+    until("souk_handshakes_failed_total{role=\"payment\"} 1").await;
+    let lines = log.find("a handshake failed");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["INFO", "role=\"payment\"", "address=127.0.0.1:", "error="] {
+        assert!(lines[0].contains(part), "{part} is not in {}", lines[0]);
+    }
 }
 
 #[tokio::test]
