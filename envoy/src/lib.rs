@@ -26,7 +26,7 @@ use chassis::tls::{Mode, Tls};
 use clap::{Args, ValueEnum};
 use endpoints::Endpoints;
 use gateway::Limits;
-use listeners::{Admin, Switch};
+use listeners::{Admin, Plain, Switch};
 use minijinja::{Environment, UndefinedBehavior, context};
 use serde::Serialize;
 
@@ -34,9 +34,12 @@ use serde::Serialize;
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub struct Config {
-    /// The address to which clients connect without TLS: on a laptop, or behind a balancer that ends it.
-    #[arg(default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    /// The address to which clients connect without TLS: on a laptop, or behind a balancer that ends it. `off`: none.
+    #[arg(default_value = "127.0.0.1:8080", value_parser = listeners::parse_plain)]
+    listen: Plain,
+    /// Whether the listener without TLS may have an address that is not on loopback, as behind a balancer that ends TLS.
+    #[arg(default_value = "off")]
+    plain: Switch,
     /// The address to which clients connect with TLS, for HTTP/2 and HTTP/1.1. Unset: none.
     tls_listen: Option<SocketAddr>,
     /// The file with the certificate that clients see, named `server`, as a response of Envoy's secret discovery service; it is read
@@ -114,6 +117,13 @@ pub enum Error {
     Binding(String),
     #[error("{variable}: `{}` is not a path: {error}", path.display())]
     Path { variable: &'static str, path: PathBuf, error: std::io::Error },
+    #[error(
+        "EDGE_LISTEN: `{0}` is not on loopback, and clients connect to it without TLS; EDGE_TLS_LISTEN is with TLS, and behind a \
+         balancer that ends it, set EDGE_PLAIN=on"
+    )]
+    Plain(SocketAddr),
+    #[error("EDGE_LISTEN is `off` and EDGE_TLS_LISTEN is not set, so clients could not connect")]
+    NoListener,
     #[error("the template: {0}")]
     Template(#[from] minijinja::Error),
 }
@@ -148,7 +158,7 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
     let yaml = environment().render_str(
         include_str!("../envoy.yaml.j2"),
         context! {
-            listeners => listeners::of(config),
+            listeners => listeners::of(config)?,
             admin => config.admin_listen.to_string(),
             tls_secret => listeners::secret(config)?,
             trusted_hops => config.trusted_hops,

@@ -15,6 +15,19 @@ pub(crate) enum Switch {
     Off,
 }
 
+/// Where clients connect without TLS, if anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plain(Option<SocketAddr>);
+
+pub(crate) fn parse_plain(text: &str) -> Result<Plain, String> {
+    if text == "off" {
+        return Ok(Plain(None));
+    }
+    let address =
+        text.parse().map_err(|_| format!("`{text}` is neither an address such as 127.0.0.1:8080 nor `off`"))?;
+    Ok(Plain(Some(address)))
+}
+
 /// The address of the admin interface, which has no authentication: only this machine may reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admin {
@@ -54,16 +67,22 @@ pub(crate) struct Listener {
     is_tls: bool,
 }
 
-/// With two of them, each counts the limits that are not exact for itself.
-pub(crate) fn of(config: &Config) -> Vec<Listener> {
-    let plain = (config.listen, "edge", false);
+/// With two of them, each counts the limits that are not exact for itself. Passwords and tokens do not leave this machine in plain
+/// text, unless a setting says that they go to a balancer that ends TLS.
+pub(crate) fn of(config: &Config) -> Result<Vec<Listener>, Error> {
+    let Plain(plain) = config.listen;
+    if let Some(listen) = plain.filter(|listen| !listen.ip().is_loopback() && config.plain == Switch::Off) {
+        return Err(Error::Plain(listen));
+    }
+    let plain = plain.map(|listen| (listen, "edge", false));
     let tls = config.tls_listen.map(|listen| (listen, "edge_tls", true));
-    let all = [Some(plain), tls].into_iter().flatten();
+    let all = [plain, tls].into_iter().flatten();
     let all = all.map(|(listen, name, is_tls)| {
         let address = Endpoint { host: listen.ip().to_string(), port: listen.port() };
         Listener { name, address, is_tls }
     });
-    all.collect()
+    let all: Vec<_> = all.collect();
+    if all.is_empty() { Err(Error::NoListener) } else { Ok(all) }
 }
 
 #[derive(Debug, Serialize)]

@@ -57,6 +57,33 @@ fn an_invalid_endpoint_is_named_with_its_variable() {
         .expect("all");
 }
 
+/// The names of the listeners, or what is wrong with the settings.
+fn listeners_of(arguments: &[&str]) -> Result<Vec<&'static str>, String> {
+    let yaml = render(&config(arguments), contracts::DESCRIPTORS).map_err(|error| error.to_string())?;
+    Ok(["edge", "edge_tls"].into_iter().filter(|name| yaml.contains(&format!("- name: {name}\n"))).collect())
+}
+
+#[test]
+fn clients_on_a_network_are_not_served_without_tls() {
+    const TLS: &str = "--edge-tls-listen=0.0.0.0:8443";
+    assert_eq!(listeners_of(&[]), Ok(vec!["edge"]), "on loopback");
+    assert_eq!(listeners_of(&["--edge-listen=[::1]:80", TLS]), Ok(vec!["edge", "edge_tls"]));
+    assert_eq!(listeners_of(&["--edge-listen=off", TLS]), Ok(vec!["edge_tls"]));
+    for public in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80"] {
+        let listen = format!("--edge-listen={public}");
+        for others in [&[][..], &[TLS]] {
+            let refused = listeners_of(&[&[listen.as_str()], others].concat()).expect_err(public);
+            assert!(refused.starts_with(&format!("EDGE_LISTEN: `{public}` is not on loopback")), "{refused}");
+        }
+        assert_eq!(listeners_of(&[&listen, "--edge-plain=on"]), Ok(vec!["edge"]), "{public}: as a setting says");
+    }
+    let none = listeners_of(&["--edge-listen=off"]).expect_err("none");
+    assert!(none.starts_with("EDGE_LISTEN is `off` and EDGE_TLS_LISTEN is not set"), "{none}");
+    for odd in ["", "on", "8080", "localhost:8080"] {
+        assert!(Cli::try_parse_from(["edge", &format!("--edge-listen={odd}")]).is_err(), "{odd}");
+    }
+}
+
 #[test]
 fn limits_and_times_that_envoy_would_ignore_are_refused() {
     let arguments = [

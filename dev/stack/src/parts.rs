@@ -98,6 +98,8 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_KAFKA_BROKERS".to_owned(), local(ports.kafka())),
         ("SOUK_REDIS_URL".to_owned(), redis_url(layout)),
         ("SOUK_TLS_DIRECTORY".to_owned(), layout.pki.to_string_lossy().into_owned()),
+        // With `grpcurl`, and in tests.
+        ("SOUK_TLS_CALLERS".to_owned(), "dev".to_owned()),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
         ("USER_MAIL_KEY_FILE".to_owned(), keys.join("mail.key").to_string_lossy().into_owned()),
         // There is no mail yet.

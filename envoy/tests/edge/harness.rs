@@ -100,7 +100,7 @@ impl Edge {
 
     /// Roles have the certificate of `party` in the folder `pki`, and the edge has its own there.
     pub(crate) async fn start_mutual(pki: &Path, party: &'static str) -> Edge {
-        let tls = Tls { mode: Mode::Mutual, directory: pki.to_owned() };
+        let tls = Tls { mode: Mode::Mutual, directory: pki.to_owned(), callers: vec![] };
         let secrets = pki.join("secrets");
         std::fs::create_dir(&secrets).expect("the folder is ours");
         for (name, secret) in [("edge", edge::Secret::Edge), ("authority", edge::Secret::Authority)] {

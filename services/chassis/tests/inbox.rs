@@ -9,7 +9,7 @@ use chassis::event::dead_letter::{self, Discard, DiscardError, RedriveError};
 use chassis::event::inbox;
 use chassis::event::{Consumer, Due, HandleError, Handler, Record};
 use sqlx::{PgConnection, PgPool};
-use testkit::record;
+use testkit::{Log, record};
 use tokio::sync::RwLock;
 use uuid::Uuid;
 
@@ -161,10 +161,13 @@ async fn a_poisoned_event_parks_its_key_only_until_it_is_redriven(db: PgPool) {
     fixture.consume(&[said(a, 2), said(a, 3), said(a, 4)]).await;
     assert_eq!(fixture.parked().await.len(), 3, "repeats of dead letters are repeats");
 
-    let still = dead_letter::redrive(&fixture.consumer, &fixture.clock, a).await;
+    let log = Log::keep();
+    let still = dead_letter::redrive(&fixture.consumer, a, "operator:olga").await;
     assert!(matches!(still, Err(RedriveError::Failed { redriven: 0, .. })), "{still:?}");
+    assert!(log.find("failed again")[0].contains("operator:olga"), "who tried it is in the log");
     fixture.handler.failures.lock().expect("no panics").clear();
-    assert_eq!(dead_letter::redrive(&fixture.consumer, &fixture.clock, a).await.expect("mended"), 3);
+    assert_eq!(dead_letter::redrive(&fixture.consumer, a, "operator:olga").await.expect("mended"), 3);
+    assert!(log.find("the key is unparked")[0].contains("operator:olga"), "who did it is in the log");
     fixture.consume(&[said(a, 5)]).await;
     assert_eq!(fixture.handled().await[3..], [(a, 2), (a, 3), (a, 4), (a, 5)][..]);
     assert_eq!(fixture.parked().await, []);
@@ -240,7 +243,7 @@ async fn an_event_that_comes_while_its_key_is_redriven_stays_behind(db: PgPool) 
     fixture.handler.failures.lock().expect("no panics").clear();
 
     let paused = fixture.handler.pause.write().await;
-    let redrive = dead_letter::redrive(&fixture.consumer, &fixture.clock, a);
+    let redrive = dead_letter::redrive(&fixture.consumer, a, "operator:olga");
     let (third, fourth) = ([said(a, 3)], [said(a, 4)]);
     let late = async {
         fixture.waits_for_a_lock(0).await;
@@ -253,7 +256,7 @@ async fn an_event_that_comes_while_its_key_is_redriven_stays_behind(db: PgPool) 
     let (redriven, ()) = tokio::join!(redrive, late);
     assert!(redriven.expect("mended") >= 2);
     // An event that came before the key was free was parked and redriven, a later one was handled as usual.
-    dead_letter::redrive(&fixture.consumer, &fixture.clock, a).await.expect("nothing, or one event, is left");
+    dead_letter::redrive(&fixture.consumer, a, "operator:olga").await.expect("nothing, or one event, is left");
     assert_eq!(fixture.handled().await, [(a, 1), (a, 2), (a, 3), (a, 4)]);
 }
 
@@ -286,7 +289,7 @@ async fn events_after_a_discarded_one_are_redriven_in_order_and_the_key_is_unpar
     fixture.consume(&[said(a, 5), said(a, 6), said(a, 7)]).await;
     fixture.discard(a, a, &[5]).await.expect("it is there");
     assert_eq!(
-        dead_letter::redrive(&fixture.consumer, &fixture.clock, a).await.expect("nothing is wrong with them"),
+        dead_letter::redrive(&fixture.consumer, a, "operator:olga").await.expect("nothing is wrong with them"),
         2
     );
     assert_eq!(fixture.handled().await, [(a, 4), (a, 6), (a, 7)]);

@@ -8,12 +8,12 @@ use std::time::Duration;
 use axum::routing::any;
 use bytes::{Buf, BufMut};
 use chassis::boot::metrics;
-use chassis::tls::{self, Certificates, Connection, Mode, Origin, Tls};
+use chassis::tls::{self, Certificates, Connection, Mode, Origin, Party, Tls};
 use http::uri::PathAndQuery;
 use roster::Role;
 use stack::pki::{self, Authority, Validity};
 use tempfile::TempDir;
-use testkit::Kit;
+use testkit::{Kit, Log};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -41,8 +41,14 @@ fn pki() -> TempDir {
 }
 
 async fn serve(role: Role, mode: Mode) -> Server {
+    serve_callers(role, mode, &[]).await
+}
+
+/// `callers`: those whom a setting admits.
+async fn serve_callers(role: Role, mode: Mode, callers: &[&str]) -> Server {
     let (mut kit, pki) = (Kit::new(), pki());
-    let certificates = Arc::new(Certificates::new(&Tls { mode, directory: pki.path().to_owned() }));
+    let callers = callers.iter().map(|name| Party::new(name)).collect();
+    let certificates = Arc::new(Certificates::new(&Tls { mode, directory: pki.path().to_owned(), callers }));
     kit.context.certificates = certificates.clone();
     let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let address = incoming.local_addr().expect("an address");
@@ -143,14 +149,29 @@ async fn the_certificate_decides_what_a_caller_may_call() {
         ("edge", QUOTE, Code::PermissionDenied),
         ("dev", QUOTE, Code::PermissionDenied),
         ("edge", GET, Code::Unimplemented),
-        ("dev", GET, Code::Unimplemented),
-        ("dev", CREATE, Code::Unauthenticated),
+        ("dev", GET, Code::PermissionDenied),
         ("order", PAGE, Code::InvalidArgument),
         ("edge", PAGE, Code::InvalidArgument),
         ("kafka", PAGE, Code::Unimplemented),
         ("edge", "/another", Code::Unimplemented),
         ("kafka", GET, Code::PermissionDenied),
         ("check", CREATE, Code::PermissionDenied),
+    ] {
+        let said = connect_and_call(&server.client_of(party), path, &[]).await;
+        assert_eq!(said.ok(), Some(code), "{party} calls {path}");
+    }
+}
+
+/// As the edge may call, and no more.
+#[tokio::test]
+async fn a_setting_admits_a_party_that_is_no_role() {
+    let server = serve_callers(roster::PRODUCT, Mode::Mutual, &["dev"]).await;
+    for (party, path, code) in [
+        ("dev", GET, Code::Unimplemented),
+        ("dev", CREATE, Code::Unauthenticated),
+        ("dev", QUOTE, Code::PermissionDenied),
+        ("edge", GET, Code::Unimplemented),
+        ("kafka", GET, Code::PermissionDenied),
     ] {
         let said = connect_and_call(&server.client_of(party), path, &[]).await;
         assert_eq!(said.ok(), Some(code), "{party} calls {path}");
@@ -183,6 +204,20 @@ async fn a_caller_without_a_valid_certificate_is_not_served() {
     assert!(connect_and_call(&plain, GET, &[]).await.is_err(), "plain text");
     let said = connect_and_call(&server.client_of("order"), GET, &[]).await;
     assert_eq!(said.ok(), Some(Code::Unimplemented), "others are still served");
+}
+
+#[tokio::test]
+async fn a_failed_handshake_is_counted_and_logged() {
+    // The metric of this role is of this test alone.
+    let (server, log) = (serve(roster::PAYMENT, Mode::Mutual).await, Log::keep());
+    let anonymous = client(server.address, server.pki.path(), None);
+    connect_and_call(&anonymous, GET, &[]).await.expect_err("it has no certificate");
+    until("souk_handshakes_failed_total{role=\"payment\"} 1").await;
+    let lines = log.find("a handshake failed");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["INFO", "role=\"payment\"", "address=127.0.0.1:", "error="] {
+        assert!(lines[0].contains(part), "{part} is not in {}", lines[0]);
+    }
 }
 
 #[tokio::test]
@@ -282,7 +317,7 @@ async fn in_a_mesh_another_machine_is_not_believed() {
 fn files_that_are_bad_are_named() {
     let folder = pki();
     let load = |role: &'static str| {
-        let settings = Tls { mode: Mode::Mutual, directory: folder.path().to_owned() };
+        let settings = Tls { mode: Mode::Mutual, directory: folder.path().to_owned(), callers: vec![] };
         Certificates::new(&settings).of(role).expect_err("a file is bad")
     };
     let authority = Authority::open(folder.path()).expect("it is there");

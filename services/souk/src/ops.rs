@@ -47,10 +47,14 @@ impl Ops {
         Ok(ListDeadLettersResponse { dead_letters: letters.collect() })
     }
 
-    async fn redrive(&self, request: RedriveDeadLettersRequest) -> Result<RedriveDeadLettersResponse, Error> {
+    async fn redrive(
+        &self,
+        caller: &Caller,
+        request: RedriveDeadLettersRequest,
+    ) -> Result<RedriveDeadLettersResponse, Error> {
         let key = Uuid::parse_str(&request.key).map_err(|_| Error::NotParked)?;
         let consumer = self.consumers.iter().find(|consumer| consumer.name == request.consumer);
-        let redriven = dead_letter::redrive(consumer.ok_or(Error::NotParked)?, &self.clock, key).await;
+        let redriven = dead_letter::redrive(consumer.ok_or(Error::NotParked)?, key, &caller.actor()).await;
         match redriven {
             Ok(0) => Err(Error::NotParked),
             Ok(count) => Ok(RedriveDeadLettersResponse { redriven_count: count }),
@@ -97,8 +101,8 @@ impl OpsService for Ops {
         &self,
         request: Request<RedriveDeadLettersRequest>,
     ) -> RpcResult<RedriveDeadLettersResponse> {
-        let (_, request) = accept(request);
-        respond(self.redrive(request).await)
+        let (caller, request) = accept(request);
+        respond(self.redrive(&caller, request).await)
     }
 
     async fn discard_dead_letters(

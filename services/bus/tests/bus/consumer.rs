@@ -86,7 +86,7 @@ async fn a_poisoned_event_parks_its_key_only_until_it_is_redriven(db: PgPool) {
     assert_eq!(harness.handled().await[&poisoned], [1, 2]);
 
     test.handler.refused.lock().expect("no panics").clear();
-    let redriven = dead_letter::redrive(&test.consumer, &Clock::System, poisoned).await;
+    let redriven = dead_letter::redrive(&test.consumer, poisoned, "operator:olga").await;
     assert_eq!(redriven.expect("the handler succeeds now"), 8);
     harness.send(poisoned, 11).await;
     harness.wait_for_handled(121).await;
@@ -121,7 +121,7 @@ async fn parked_keys_are_redriven_in_order_while_events_arrive(db: PgPool) {
         .await;
         test.handler.refused.lock().expect("no panics").clear();
         for key in parked {
-            let redriven = dead_letter::redrive(&test.consumer, &Clock::System, *key).await;
+            let redriven = dead_letter::redrive(&test.consumer, *key, "operator:olga").await;
             assert!(redriven.expect("the handler succeeds now") > 0);
         }
     };
@@ -159,7 +159,7 @@ async fn an_unreadable_record_is_never_redriven_and_stays_discarded(db: PgPool) 
     })
     .await;
     running.stop().await;
-    let redriven = dead_letter::redrive(&test.consumer, &Clock::System, Uuid::nil()).await;
+    let redriven = dead_letter::redrive(&test.consumer, Uuid::nil(), "operator:olga").await;
     assert!(matches!(redriven, Err(RedriveError::Unreadable)), "{redriven:?}");
     assert_eq!(test.dead_letters().await.len(), 1, "it is still there");
 

@@ -85,6 +85,7 @@ where
             policies,
             pages: paths.into(),
             verifier: context.verifier.clone(),
+            certificates: context.certificates.clone(),
             log: RefusalLog::new().into(),
         })
         .add_routes(routes)

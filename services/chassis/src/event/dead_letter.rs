@@ -69,26 +69,29 @@ pub async fn list(
 }
 
 /// Passes the dead letters of a key to the handler, each in its own transaction. Returns how many were handled.
-pub async fn redrive(consumer: &Consumer, clock: &Clock, key: Uuid) -> Result<i32, RedriveError> {
+pub async fn redrive(consumer: &Consumer, key: Uuid, actor: &str) -> Result<i32, RedriveError> {
     if key.is_nil() {
         return Err(RedriveError::Unreadable);
     }
     let mut redriven = 0;
+    let failed = |error, redriven| match error {
+        HandleError::Unexpected(error) if error.will_pass() => RedriveError::Unexpected(error),
+        error => {
+            tracing::warn!(consumer = consumer.name, %key, actor, redriven, %error, "dead letters were redriven, and one failed again");
+            RedriveError::Failed { redriven, error: error.to_string() }
+        }
+    };
     loop {
         let mut tx = consumer.db.begin().await?;
         lock(&mut tx, consumer.name, key).await?;
         let Some(letter) = take_first(&mut tx, consumer.name, key).await? else { break };
-        let failed = |error| match error {
-            HandleError::Unexpected(error) if error.will_pass() => RedriveError::Unexpected(error),
-            error => RedriveError::Failed { redriven, error: error.to_string() },
-        };
-        inbox::handle(consumer, &mut tx, &letter.record).await.map_err(failed)?;
+        inbox::handle(consumer, &mut tx, &letter.record).await.map_err(|error| failed(error, redriven))?;
         tx.commit().await?;
         consumer.handler.committed();
         redriven += 1;
     }
     if redriven > 0 {
-        tracing::info!(consumer = consumer.name, %key, redriven, at = %clock.now(), "the dead letters of a key were redriven; the key is unparked");
+        tracing::info!(consumer = consumer.name, %key, actor, redriven, "the dead letters of a key were redriven; the key is unparked");
     }
     Ok(redriven)
 }

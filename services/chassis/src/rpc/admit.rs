@@ -17,7 +17,7 @@ use crate::rpc::error::Error;
 use crate::rpc::policy::{Access, Policies};
 use crate::rpc::refused::{RefusalLog, RefusedCall};
 use crate::rpc::token::Verifier;
-use crate::tls::Origin;
+use crate::tls::{Certificates, Origin};
 
 #[derive(Clone)]
 pub(crate) struct Admit {
@@ -25,6 +25,8 @@ pub(crate) struct Admit {
     /// The paths of documents beside the RPCs, which every party may read.
     pub(crate) pages: Arc<[&'static str]>,
     pub(crate) verifier: Arc<Verifier>,
+    /// Says who may call.
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) log: Arc<RefusalLog>,
 }
 
@@ -90,7 +92,7 @@ impl Admit {
         }
         let origin = request.extensions().get::<Origin>();
         let party = origin.and_then(|origin| origin.party(request.headers()));
-        let admitted = party.as_ref().filter(|party| party.may_call());
+        let admitted = party.as_ref().filter(|party| self.certificates.admits(party));
         if self.pages.contains(&path) && admitted.is_some() {
             return Ok(request);
         }

@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
+use crate::boot::log_limit::LogLimit;
 use crate::boot::metrics::{self, ByRole};
 use crate::tls::certificate::Certificate;
 use crate::tls::origin::{Origin, Party};
@@ -58,8 +59,9 @@ pub fn accept<S>(incoming: S, certificate: Option<Arc<Certificate>>) -> impl Str
 where
     S: Stream<Item = io::Result<TcpStream>>,
 {
+    let log = Arc::new(LogLimit::new(1));
     let connections = incoming.map(move |accepted| {
-        let certificate = certificate.clone();
+        let (certificate, log) = (certificate.clone(), log.clone());
         async move {
             let stream = match accepted {
                 Ok(stream) => stream,
@@ -73,12 +75,16 @@ where
                 let origin = plain_origin(&stream);
                 return Some(Connection::new(Either::Right(stream), origin));
             };
+            let address = stream.peer_addr().ok();
             let greeted = timeout(HANDSHAKE_TIMEOUT, greet(stream, &certificate)).await;
             match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(connection) => Some(connection),
                 Err(error) => {
                     FAILED.get_or_create(&ByRole::new(certificate.role())).inc();
-                    tracing::debug!(role = certificate.role(), %error, "a handshake failed");
+                    if let Some(left_out) = log.admit() {
+                        let (role, address) = (certificate.role(), address.map(tracing::field::display));
+                        tracing::info!(role, address, %error, left_out, "a handshake failed");
+                    }
                     None
                 }
             }

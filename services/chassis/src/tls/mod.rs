@@ -31,6 +31,10 @@ pub struct Tls {
     /// when they change.
     #[arg(default_value = ".dev/pki")]
     pub directory: PathBuf,
+    /// Parties that may call roles as the edge may, comma-separated, by the names in their certificates: such as `dev`, a person with
+    /// grpcurl. Unset: only the edge and roles.
+    #[arg(value_delimiter = ',', value_parser = Party::parse)]
+    pub callers: Vec<Party>,
 }
 
 impl Prefix for Tls {
@@ -53,6 +57,11 @@ pub struct Certificates {
 impl Certificates {
     pub fn new(settings: &Tls) -> Self {
         Self { settings: settings.clone(), loaded: Mutex::default() }
+    }
+
+    /// Whether this party may call a role.
+    pub(crate) fn admits(&self, party: &Party) -> bool {
+        party.is_part_of_souk() || self.settings.callers.contains(party)
     }
 
     /// The certificate of a role, which is read when it is first used. None in a mesh. The error names the setting.

@@ -9,9 +9,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The header in which a sidecar names the caller.
 const SIDECAR_HEADER: &str = "x-forwarded-client-cert";
-/// Those that may call a role, beside other roles: the edge, a person with `grpcurl`, and the service that sends mails, which
-/// is not in the roster yet.
-const OTHERS: [&str; 3] = ["edge", "dev", "notification"];
+/// Those that call roles, beside other roles: the edge, and the service that sends mails, which is not in the roster yet.
+const OTHERS: [&str; 2] = ["edge", "notification"];
 
 /// One side of a connection, such as `order` or `edge`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +33,7 @@ impl Party {
             GeneralName::URI(uri) => Some(*uri),
             _ => None,
         });
-        only(uris).and_then(|uri| Self::parse(uri.strip_prefix("spiffe://souk/")?))
+        only(uris).and_then(|uri| Self::parse(uri.strip_prefix("spiffe://souk/")?).ok())
     }
 
     /// From the header of a sidecar. Its last element is that of the sidecar's own connection; those before it are what the caller
@@ -48,21 +47,22 @@ impl Party {
         });
         let path = only(uris)?.strip_prefix("spiffe://")?;
         match path.split('/').collect::<Vec<_>>()[..] {
-            ["souk", party] => Self::parse(party),
+            ["souk", party] => Self::parse(party).ok(),
             [domain, "ns", namespace, "sa", account] if !domain.is_empty() && !namespace.is_empty() => {
-                Self::parse(account)
+                Self::parse(account).ok()
             }
             _ => None,
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    /// From letters, digits and hyphens.
+    pub(crate) fn parse(name: &str) -> Result<Self, String> {
         let is_name = !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
-        is_name.then(|| Self::new(name))
+        if is_name { Ok(Self::new(name)) } else { Err(format!("`{name}` is not a name such as `dev`")) }
     }
 
-    /// Whether it may call a role.
-    pub(crate) fn may_call(&self) -> bool {
+    /// Whether it calls roles wherever Souk runs.
+    pub(crate) fn is_part_of_souk(&self) -> bool {
         roster::ROLES.iter().any(|role| role.name == self.name()) || OTHERS.contains(&self.name())
     }
 }
@@ -125,7 +125,7 @@ mod tests {
         for value in values {
             headers.append(SIDECAR_HEADER, value.parse().expect("a header value"));
         }
-        origin.party(&headers).filter(Party::may_call).map(|party| party.to_string())
+        origin.party(&headers).filter(Party::is_part_of_souk).map(|party| party.to_string())
     }
 
     #[test]

@@ -19,7 +19,7 @@ const TEST: Role = Role { name: "test", domain: "souk.test", number: 0, has_data
 
 /// A peer that is spoken to in plain text.
 fn in_a_mesh(url: &str) -> Peer {
-    let certificates = Certificates::new(&Tls { mode: Mode::Mesh, directory: ".".into() });
+    let certificates = Certificates::new(&Tls { mode: Mode::Mesh, directory: ".".into(), callers: vec![] });
     connect(&certificates, TEST, TEST, &url.parse().expect("a URL")).expect("no certificate is needed")
 }
 
