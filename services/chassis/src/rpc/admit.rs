@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use http::{Request, Response};
+use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
@@ -61,43 +62,43 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let policy = self.admit.policies.get(request.uri().path());
         let needs_token = policy.is_some_and(|policy| matches!(policy.access, Access::Customer | Access::Operator));
         if !needs_token || self.admit.verifier.has_settled() {
-            return match self.admit.admit(request) {
-                Ok(request) => Either::Left(self.inner.call(request)),
-                Err(refusal) => Either::Right(Either::Left(ready(Ok(refusal)))),
+            return match self.admit.admit(&mut request) {
+                Ok(()) => Either::Left(self.inner.call(request)),
+                Err(refusal) => Either::Right(Either::Left(ready(Ok(refusal.into_http())))),
             };
         }
         let (mut inner, admit) = (self.inner.clone(), self.admit.clone());
         Either::Right(Either::Right(Box::pin(async move {
             // The handlers are always ready; a clone of them, too.
             admit.verifier.ready_in_time().await;
-            match admit.admit(request) {
-                Ok(request) => inner.call(request).await,
-                Err(refusal) => Ok(refusal),
+            match admit.admit(&mut request) {
+                Ok(()) => inner.call(request).await,
+                Err(refusal) => Ok(refusal.into_http()),
             }
         })))
     }
 }
 
 impl Admit {
-    /// The request with its caller's identity, or the refusal.
-    fn admit(&self, mut request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
+    /// Adds the caller's identity to the request, or refuses it.
+    fn admit(&self, request: &mut Request<Body>) -> Result<(), Status> {
         let path = request.uri().path();
         // Health and reflection have no policy; they are public.
         if path.starts_with("/grpc.") {
-            return Ok(request);
+            return Ok(());
         }
         let origin = request.extensions().get::<Origin>();
         let party = origin.and_then(|origin| origin.party(request.headers()));
         let admitted = party.as_ref().filter(|party| self.certificates.admits(party));
         if self.pages.contains(&path) && admitted.is_some() {
-            return Ok(request);
+            return Ok(());
         }
         let Some(policy) = self.policies.get(path) else {
-            return Err(Error::MethodNotFound.into_status("souk").into_http());
+            return Err(Error::MethodNotFound.into_status("souk"));
         };
         let identify = || -> Result<Identity, Error> {
             let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
@@ -125,11 +126,11 @@ impl Admit {
         match identity {
             Ok(identity) => {
                 request.extensions_mut().insert(identity);
-                Ok(request)
+                Ok(())
             }
             Err(error) => {
                 let call = RefusedCall { rpc: path, party: party.as_ref(), actor };
-                Err(self.log.refuse(call, error, &policy.domain).into_http())
+                Err(self.log.refuse(call, error, &policy.domain))
             }
         }
     }
