@@ -116,7 +116,7 @@ fn snake(name: &str) -> String {
     text
 }
 
-/// The tests that docs/security.md names: in backticks, four words or more.
+/// The tests that docs/security.md names: in backticks, four words or more. The names of metrics begin with `souk_`.
 #[test]
 fn docs_security_names_tests_that_exist() {
     let tests: BTreeSet<_> = sources(root())
@@ -129,6 +129,7 @@ fn docs_security_names_tests_that_exist() {
     let text = read(&root().join("docs/security.md"));
     let named = text.split('`').skip(1).step_by(2).filter(|it| {
         it.matches('_').count() >= 3
+            && !it.starts_with("souk_")
             && it.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
     });
     let named: Vec<_> = named.collect();
