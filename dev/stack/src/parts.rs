@@ -302,22 +302,32 @@ pub fn envoy_with(layout: &Layout, name: &'static str, configuration: &Path, por
     })
 }
 
-/// Waits until the edge sends requests to every replica, which it does a moment after the replica reported ready.
+/// Waits until the edge sends requests to every replica, which it does a moment after the replica reported ready, and has the keys
+/// of access tokens.
 pub async fn edge_serves(layout: &Layout) -> Result<()> {
-    let url = format!("http://127.0.0.1:{}/clusters?format=json", layout.ports.envoy_admin());
+    let admin = format!("http://127.0.0.1:{}", layout.ports.envoy_admin());
     let begun = Instant::now();
-    loop {
-        let page: Value = serde_json::from_str(&reqwest::get(&url).await?.text().await?)?;
-        let clusters = page["cluster_statuses"].as_array().into_iter().flatten();
-        let mut replicas = clusters.filter_map(|cluster| cluster["host_statuses"].as_array()).flatten();
-        // Beside the status from service discovery, this has only reasons why a replica gets no requests.
-        let Some(away) = replicas.find(|it| it["health_status"].as_object().is_some_and(|health| health.len() > 1))
-        else {
-            return Ok(());
-        };
-        ensure!(begun.elapsed() < EDGE_SERVES_WITHIN, "the edge sends no requests to {}", away["address"]);
+    while let Some(missing) = missing_at_edge(&admin).await? {
+        ensure!(begun.elapsed() < EDGE_SERVES_WITHIN, "the edge does not serve: {missing}");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+    Ok(())
+}
+
+async fn missing_at_edge(admin: &str) -> Result<Option<String>> {
+    let read = async |page: &str| -> Result<Value> {
+        Ok(serde_json::from_str(&reqwest::get(format!("{admin}{page}")).await?.text().await?)?)
+    };
+    let page = read("/clusters?format=json").await?;
+    let clusters = page["cluster_statuses"].as_array().into_iter().flatten();
+    let mut replicas = clusters.filter_map(|cluster| cluster["host_statuses"].as_array()).flatten();
+    // Beside the status from service discovery, this has only reasons why a replica gets no requests.
+    if let Some(away) = replicas.find(|it| it["health_status"].as_object().is_some_and(|health| health.len() > 1)) {
+        return Ok(Some(format!("it sends no requests to {}", away["address"])));
+    }
+    let page = read("/stats?format=json&filter=jwt_authn.jwks_fetch_success").await?;
+    let mut fetched = page["stats"].as_array().into_iter().flatten().filter_map(|it| it["value"].as_u64());
+    Ok((!fetched.any(|count| count > 0)).then(|| "it has no keys of access tokens".to_owned()))
 }
 
 /// Whether a process listens on a port.

@@ -181,7 +181,16 @@ impl Edge {
         let envoy = envoy.expect("SOUK_ENVOY can be run");
         let client = reqwest::Client::builder().local_address(source).build().expect("a client");
         let (admin, address) = find_ports(&client, &folder.0).await;
-        Edge { upstream, address, key, admin, client, source, folder, _envoy: envoy }
+        let has_keys = upstream.has_keys;
+        let edge = Edge { upstream, address, key, admin, client, source, folder, _envoy: envoy };
+        // Envoy fetches them once the user service is healthy, and again a second after it failed.
+        if has_keys {
+            wait("the keys", async || {
+                (edge.statistic("http.edge.jwt_authn.jwks_fetch_success").await > 0).then_some(())
+            })
+            .await;
+        }
+        edge
     }
 
     pub(crate) fn channel(&self) -> Channel {
@@ -275,6 +284,13 @@ impl Edge {
     pub(crate) async fn ask_admin(&self, path: &str) -> Value {
         let response = self.client.get(format!("http://{}{path}", self.admin)).send().await.expect("it responds");
         response.json().await.expect("it responds with JSON")
+    }
+
+    /// A statistic of Envoy.
+    pub(crate) async fn statistic(&self, name: &str) -> u64 {
+        let page = self.ask_admin(&format!("/stats?format=json&filter={name}")).await;
+        let found = page["stats"].as_array().into_iter().flatten().find(|it| it["name"] == name);
+        found.and_then(|it| it["value"].as_u64()).unwrap_or_default()
     }
 
     /// Envoy's log so far.

@@ -43,13 +43,6 @@ async fn a_client_that_does_not_finish_its_request_is_cut() {
     }
 }
 
-/// A statistic of Envoy.
-async fn statistic(edge: &Edge, name: &str) -> u64 {
-    let page = edge.ask_admin(&format!("/stats?format=json&filter={name}")).await;
-    let found = page["stats"].as_array().into_iter().flatten().find(|it| it["name"] == name);
-    found.and_then(|it| it["value"].as_u64()).unwrap_or_default()
-}
-
 #[tokio::test]
 async fn connections_in_all_are_bounded() {
     let edge = Edge::start(&["--edge-max-connections=3"]).await;
@@ -57,7 +50,7 @@ async fn connections_in_all_are_bounded() {
     for _ in 0..3 {
         open.push(TcpStream::connect(edge.address).await.expect("Envoy listens"));
     }
-    wait("three connections", async || (statistic(&edge, "http.edge.downstream_cx_active").await == 3).then_some(()))
+    wait("three connections", async || (edge.statistic("http.edge.downstream_cx_active").await == 3).then_some(()))
         .await;
     let request = "GET /v1/users/me HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     assert_eq!(edge.send_from(edge.source, request).await, "", "one more is closed");
@@ -86,7 +79,7 @@ async fn a_connection_whose_streams_are_mostly_reset_is_closed() {
     // h2 says nothing about why the other side closed the connection.
     let (_, opened) = tokio::join!(connection, flood);
     assert!(opened >= 50, "a client may reset some: {opened}");
-    assert!(statistic(&edge, "http.edge.downstream_rq_too_many_premature_resets").await > 0);
+    assert!(edge.statistic("http.edge.downstream_rq_too_many_premature_resets").await > 0);
 }
 
 #[tokio::test]
@@ -102,9 +95,9 @@ async fn without_memory_requests_are_refused_and_counted() {
     };
     let edge = Edge::start_changed(starve).await;
     let refuses = "overload.envoy.overload_actions.stop_accepting_requests.active";
-    wait("Envoy to notice it", async || (statistic(&edge, refuses).await == 1).then_some(())).await;
+    wait("Envoy to notice it", async || (edge.statistic(refuses).await == 1).then_some(())).await;
     let request = "GET /v1/users/me HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let response = edge.send_from(edge.source, request).await;
     assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
-    assert!(statistic(&edge, "http.edge.downstream_rq_overload_close").await > 0);
+    assert!(edge.statistic("http.edge.downstream_rq_overload_close").await > 0);
 }

@@ -29,6 +29,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 #[derive(Clone)]
 pub(crate) struct Upstream {
     pub(crate) grpc: SocketAddr,
+    pub(crate) has_keys: bool,
     services: Services,
     spans: Spans,
 }
@@ -73,6 +74,7 @@ pub(crate) async fn start(
         builder.register_encoded_file_descriptor_set(contracts::DESCRIPTORS)
     };
     let spans = Spans::default();
+    let has_keys = keys.is_some();
     let mut pages = collect(spans.clone());
     if let Some(keys) = keys {
         pages = pages.route(KEYS_PATH, get(async move || Json(keys.clone())));
@@ -94,7 +96,7 @@ pub(crate) async fn start(
     let incoming = tls::accept(TcpIncoming::from(listener), certificate);
     tokio::spawn(server.serve_with_incoming(incoming));
 
-    Upstream { grpc, services, spans }
+    Upstream { grpc, has_keys, services, spans }
 }
 
 /// A role that responds UNIMPLEMENTED and records the bytes of the last request.
