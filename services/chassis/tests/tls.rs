@@ -6,17 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::routing::any;
-use bytes::{Buf, BufMut};
 use chassis::boot::metrics;
 use chassis::tls::{self, Certificates, Connection, Mode, Origin, Party, Tls};
 use http::uri::PathAndQuery;
 use roster::Role;
 use stack::pki::{self, Authority, Validity};
 use tempfile::TempDir;
-use testkit::{Kit, Log};
+use testkit::{Kit, Log, Raw};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
@@ -76,44 +74,6 @@ fn client(address: SocketAddr, authority: &Path, own: Option<(&Path, &str)>) -> 
 impl Server {
     fn client_of(&self, party: &str) -> Endpoint {
         client(self.address, self.pki.path(), Some((self.pki.path(), party)))
-    }
-}
-
-/// The bytes of a message.
-#[derive(Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, bytes: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&bytes);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).into()))
     }
 }
 

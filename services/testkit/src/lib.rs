@@ -5,6 +5,7 @@
 //! | `kit` | the real server over an in-memory pipe, a fixed clock, requests of callers with minted tokens |
 //! | `events` | delivery of events to the consumer that is served, without Kafka; what was published, what was parked |
 //! | `peers` | the services that a service calls, and the events of those whose topics it consumes |
+//! | `raw` | messages as bytes |
 //! | `status` | what an error says: its reason, its fields |
 //! | `trial` | what every change owes: it happens once or not at all, wherever it is cut off |
 //! | `database` | what Postgres knows of a test's database |
@@ -15,6 +16,7 @@ mod events;
 mod kit;
 mod log;
 mod peers;
+mod raw;
 mod status;
 mod trial;
 
@@ -28,5 +30,6 @@ pub use peers::events::{
 };
 pub use peers::orders::serve_orders;
 pub use peers::unreachable;
+pub use raw::Raw;
 pub use status::{fields, reason};
 pub use trial::{try_event, try_key};

@@ -52,8 +52,8 @@ impl RefreshToken {
     }
 
     /// Encrypts the secret of the successor with AES-256-GCM, so that this token opens it again: a random nonce, the text and its
-    /// tag. The key is an HMAC of this token's secret, 256 random bits that are stored nowhere. Whoever has the table cannot
-    /// open it; whoever has this token learns what RefreshSession would answer for as long as the row exists, and nothing
+    /// tag. The key is an HMAC of this token's secret, 256 random bits that are stored nowhere. A reader of the table cannot
+    /// open it; the holder of this token learns what RefreshSession would answer for as long as the row exists, and nothing
     /// afterwards.
     pub(crate) fn seal(&self, successor: &Self) -> Result<Vec<u8>, Unexpected> {
         let mut text = successor.secret.to_vec();

@@ -112,7 +112,7 @@ async fn a_password_is_reset_once_and_all_sessions_end(db: PgPool) {
     let old = desk.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect_err("the old one");
     assert_eq!(reason(&old), "CREDENTIALS_INVALID@souk.user");
     desk.sessions.clone().create_session(login("ada@example.com", NEW)).await.expect("the new one");
-    assert!(desk.is_verified().await, "whoever has the link reads the mail");
+    assert!(desk.is_verified().await, "the holder of the link reads the mail");
     assert_invalid(desk.reset(&token, PASSWORD).await);
 }
 

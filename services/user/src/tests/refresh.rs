@@ -128,7 +128,7 @@ async fn a_used_token_that_comes_back_ends_the_session(db: PgPool) {
     let revoked: Vec<uuid::Uuid> =
         sqlx::query_scalar("select session_id from revocation").fetch_all(&desk.service.db).await.expect("listed");
     assert_eq!(revoked.iter().map(ToString::to_string).collect::<Vec<_>>(), [session_id]);
-    // Whoever stole a token of the family has nothing left, and neither has the one it was stolen from.
+    // The thief of a token of the family has nothing left, and neither has its owner.
     assert_refused(desk.refresh(&second).await, "REFRESH_TOKEN_INVALID");
     assert_refused(desk.refresh(&first.refresh_token).await, "REFRESH_TOKEN_INVALID");
     desk.refresh(&other).await.expect("the user's other session goes on");

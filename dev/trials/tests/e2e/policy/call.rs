@@ -1,13 +1,14 @@
 //! Calls any RPC with a request in JSON: over REST, over gRPC, and at the role.
 
 use anyhow::{Context, Result, bail};
+use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MethodDescriptor};
 use reqwest::Method;
 use serde_json::{Value, json};
 use stack::client::Client;
+use testkit::Raw;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
-use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use uuid::Uuid;
 pub(super) struct Outcome {
     pub(super) code: Code,
     pub(super) reason: String,
-    /// Over REST, the whole body. Over gRPC, the message of an error.
+    /// Over REST the whole body; over gRPC the response as JSON, or the message of an error.
     pub(super) text: String,
 }
 
@@ -124,7 +125,7 @@ fn take(object: &mut Value, name: &str) -> Result<Value> {
 /// Over gRPC, at the edge or at a role.
 pub(super) async fn grpc(channel: &Channel, token: &str, rpc: &MethodDescriptor, request: &Value) -> Result<Outcome> {
     let message = DynamicMessage::deserialize(rpc.input(), request).context("a request of the contract")?;
-    let mut request = Request::new(message);
+    let mut request = Request::new(message.encode_to_vec());
     request.metadata_mut().insert("idempotency-key", Uuid::now_v7().to_string().parse()?);
     if !token.is_empty() {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
@@ -132,9 +133,13 @@ pub(super) async fn grpc(channel: &Channel, token: &str, rpc: &MethodDescriptor,
     let path = format!("/{}/{}", rpc.parent_service().full_name(), rpc.name()).parse()?;
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await?;
-    let response = client.unary(request, path, ProstCodec::<DynamicMessage, ()>::default()).await;
-    let Err(status) = response else {
-        return Ok(Outcome { code: Code::Ok, reason: String::new(), text: String::new() });
+    let status = match client.unary(request, path, Raw).await {
+        Ok(response) => {
+            let response = DynamicMessage::decode(rpc.output(), response.into_inner().as_slice())?;
+            let text = serde_json::to_string(&response)?;
+            return Ok(Outcome { code: Code::Ok, reason: String::new(), text });
+        }
+        Err(status) => status,
     };
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
     Ok(Outcome { code: status.code(), reason, text: status.message().to_owned() })
