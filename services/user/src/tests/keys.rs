@@ -4,16 +4,16 @@ use contracts::souk::user::v1::RegisterUserRequest;
 use sqlx::PgPool;
 use testkit::try_key;
 
-use super::Desk;
+use super::Fixture;
 use super::register::registration;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn registering(db: PgPool) {
-    let desk = Desk::open(db).await;
+    let fixture = Fixture::open(db).await;
     let request = registration("k1", "ada@example.com");
     let other = RegisterUserRequest { display_name: "Bob".into(), ..request.clone() };
-    try_key(&desk.service.db, request, other, |request| {
-        let mut users = desk.users.clone();
+    try_key(&fixture.service.db, request, other, |request| {
+        let mut users = fixture.users.clone();
         async move { Ok(users.register_user(request).await?.into_inner()) }
     })
     .await;

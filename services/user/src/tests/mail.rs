@@ -12,7 +12,7 @@ use testkit::{Log, fields, published, reason};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::Desk;
+use super::Fixture;
 use super::register::PASSWORD;
 use super::session::login;
 use crate::mail::Purpose;
@@ -20,7 +20,7 @@ use crate::reset_password::handle_request;
 
 const NEW: &str = "another horse battery";
 
-impl Desk {
+impl Fixture {
     async fn request_reset(&self, email: &str) -> Result<RequestPasswordResetResponse, Status> {
         let request = RequestPasswordResetRequest { email: email.to_owned() };
         Ok(self.users.clone().request_password_reset(request).await?.into_inner())
@@ -77,80 +77,81 @@ fn assert_invalid(outcome: Result<(), Status>) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_address_is_verified_once_by_the_link_of_its_registration(db: PgPool) {
-    let desk = Desk::open(db).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
-    let mails = desk.mails().await;
+    let fixture = Fixture::open(db).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
+    let mails = fixture.mails().await;
     assert_eq!((mails.len(), mails[0].purpose()), (1, MailPurpose::VerifyEmail));
-    let mail = desk.link(&mails[0]).await.expect("a link");
+    let mail = fixture.link(&mails[0]).await.expect("a link");
     assert_eq!((mail.email.as_str(), mail.display_name.as_str()), ("ada@example.com", "Ada"));
     assert!(mail.link.starts_with("https://shop.test/verify#token="), "{}", mail.link);
-    assert_eq!(desk.link(&mails[0]).await.expect("the same link"), mail, "a mail may be sent twice");
+    assert_eq!(fixture.link(&mails[0]).await.expect("the same link"), mail, "a mail may be sent twice");
 
-    let token = desk.token().await;
-    assert!(!desk.is_verified().await);
-    assert_invalid(desk.reset(&token, NEW).await);
-    desk.verify(&token).await.expect("verified");
-    assert!(desk.is_verified().await);
-    assert_invalid(desk.verify(&token).await);
-    let gone = desk.link(&mails[0]).await.expect_err("it was used");
+    let token = fixture.token().await;
+    assert!(!fixture.is_verified().await);
+    assert_invalid(fixture.reset(&token, NEW).await);
+    fixture.verify(&token).await.expect("verified");
+    assert!(fixture.is_verified().await);
+    assert_invalid(fixture.verify(&token).await);
+    let gone = fixture.link(&mails[0]).await.expect_err("it was used");
     assert_eq!((gone.code(), reason(&gone)), (Code::NotFound, "MAIL_REQUEST_NOT_FOUND@souk.user".into()));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_password_is_reset_once_and_all_sessions_end(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let session = desk.signed_in().await;
-    desk.request_reset("Ada@Example.com").await.expect("requested");
-    desk.handle_requests().await;
-    let token = desk.token().await;
-    assert_invalid(desk.verify(&token).await);
-    let common = desk.reset(&token, "passwordpassword").await.expect_err("common");
+    let fixture = Fixture::open(db).await;
+    let session = fixture.signed_in().await;
+    fixture.request_reset("Ada@Example.com").await.expect("requested");
+    fixture.handle_requests().await;
+    let token = fixture.token().await;
+    assert_invalid(fixture.verify(&token).await);
+    let common = fixture.reset(&token, "passwordpassword").await.expect_err("common");
     assert_eq!((reason(&common), fields(&common)), ("PASSWORD_COMMON@souk.user".into(), vec!["new_password".into()]));
-    desk.reset(&token, NEW).await.expect("the token is not used by a refused attempt");
-    assert_eq!(desk.count().await, (0, 1));
-    desk.refresh(&session.refresh_token).await.expect_err("its session has ended");
-    let old = desk.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect_err("the old one");
+    fixture.reset(&token, NEW).await.expect("the token is not used by a refused attempt");
+    assert_eq!(fixture.count().await, (0, 1));
+    fixture.refresh(&session.refresh_token).await.expect_err("its session has ended");
+    let old =
+        fixture.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect_err("the old one");
     assert_eq!(reason(&old), "CREDENTIALS_INVALID@souk.user");
-    desk.sessions.clone().create_session(login("ada@example.com", NEW)).await.expect("the new one");
-    assert!(desk.is_verified().await, "the holder of the link reads the mail");
-    assert_invalid(desk.reset(&token, PASSWORD).await);
+    fixture.sessions.clone().create_session(login("ada@example.com", NEW)).await.expect("the new one");
+    assert!(fixture.is_verified().await, "the holder of the link reads the mail");
+    assert_invalid(fixture.reset(&token, PASSWORD).await);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn of_two_concurrent_resets_one_succeeds(db: PgPool) {
-    let desk = Desk::open(db).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
-    desk.request_reset("ada@example.com").await.expect("requested");
-    desk.handle_requests().await;
-    let token = desk.token().await;
-    let (one, other) = tokio::join!(desk.reset(&token, NEW), desk.reset(&token, "yet another horse battery"));
+    let fixture = Fixture::open(db).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
+    fixture.request_reset("ada@example.com").await.expect("requested");
+    fixture.handle_requests().await;
+    let token = fixture.token().await;
+    let (one, other) = tokio::join!(fixture.reset(&token, NEW), fixture.reset(&token, "yet another horse battery"));
     assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn links_expire_and_are_deleted(db: PgPool) {
-    let desk = Desk::open(db).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
-    desk.request_reset("ada@example.com").await.expect("requested");
-    desk.handle_requests().await;
-    let (token, mails) = (desk.token().await, desk.mails().await);
-    desk.wait(Purpose::ResetPassword.lifetime());
-    assert_invalid(desk.reset(&token, NEW).await);
-    desk.link(&mails[1]).await.expect_err("it has expired");
-    desk.link(&mails[0]).await.expect("it is valid for longer");
-    desk.wait(Purpose::VerifyEmail.lifetime());
-    while crate::prune::prune(desk.service.clone()).await.expect("pruned") == Did::Something {}
+    let fixture = Fixture::open(db).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
+    fixture.request_reset("ada@example.com").await.expect("requested");
+    fixture.handle_requests().await;
+    let (token, mails) = (fixture.token().await, fixture.mails().await);
+    fixture.wait(Purpose::ResetPassword.lifetime());
+    assert_invalid(fixture.reset(&token, NEW).await);
+    fixture.link(&mails[1]).await.expect_err("it has expired");
+    fixture.link(&mails[0]).await.expect("it is valid for longer");
+    fixture.wait(Purpose::VerifyEmail.lifetime());
+    while crate::prune::prune(fixture.service.clone()).await.expect("pruned") == Did::Something {}
     let left: i64 =
-        sqlx::query_scalar("select count(*) from mail_request").fetch_one(&desk.service.db).await.expect("counted");
+        sqlx::query_scalar("select count(*) from mail_request").fetch_one(&fixture.service.db).await.expect("counted");
     assert_eq!(left, 0);
 }
 
 /// What the call does depends on nothing that the database knows of the address: so it takes the same time, too.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_request_tells_nothing_about_the_address(db: PgPool) {
-    let desk = Desk::open(db.clone()).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
-    desk.register("k2", "bob@example.com").await.expect("registered");
+    let fixture = Fixture::open(db.clone()).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
+    fixture.register("k2", "bob@example.com").await.expect("registered");
     sqlx::query("update account set disabled_at = now() where email = 'bob@example.com'")
         .execute(&db)
         .await
@@ -159,11 +160,11 @@ async fn a_request_tells_nothing_about_the_address(db: PgPool) {
     let mut busy = db.begin().await.expect("a transaction");
     sqlx::query("lock table account in access exclusive mode").execute(&mut *busy).await.expect("locked");
     for email in ["ada@example.com", "bob@example.com", "eve@example.com", "eve@example.com"] {
-        assert_eq!(desk.request_reset(email).await.expect("requested"), RequestPasswordResetResponse {}, "{email}");
+        assert_eq!(fixture.request_reset(email).await.expect("requested"), RequestPasswordResetResponse {}, "{email}");
     }
     busy.rollback().await.expect("unlocked");
-    desk.handle_requests().await;
-    let resets = desk.mails().await.into_iter().filter(|mail| mail.purpose() == MailPurpose::ResetPassword);
+    fixture.handle_requests().await;
+    let resets = fixture.mails().await.into_iter().filter(|mail| mail.purpose() == MailPurpose::ResetPassword);
     assert_eq!(resets.count(), 1, "one of them has an account that is not disabled");
     let left: i64 = sqlx::query_scalar("select count(*) from reset_request").fetch_one(&db).await.expect("counted");
     assert_eq!(left, 0, "no address is kept");
@@ -172,26 +173,27 @@ async fn a_request_tells_nothing_about_the_address(db: PgPool) {
 /// Nobody fills the mailbox of somebody else.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_user_gets_few_mails_an_hour(db: PgPool) {
-    let desk = Desk::open(db).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
-    let resets = async || desk.mails().await.iter().filter(|mail| mail.purpose() == MailPurpose::ResetPassword).count();
+    let fixture = Fixture::open(db).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
+    let resets =
+        async || fixture.mails().await.iter().filter(|mail| mail.purpose() == MailPurpose::ResetPassword).count();
     for _ in 0..5 {
-        desk.request_reset("ada@example.com").await.expect("requested");
-        desk.handle_requests().await;
+        fixture.request_reset("ada@example.com").await.expect("requested");
+        fixture.handle_requests().await;
     }
     assert_eq!(resets().await, 3);
-    desk.wait(Duration::from_secs(3_600));
-    desk.request_reset("ada@example.com").await.expect("requested");
-    desk.handle_requests().await;
+    fixture.wait(Duration::from_secs(3_600));
+    fixture.request_reset("ada@example.com").await.expect("requested");
+    fixture.handle_requests().await;
     assert_eq!(resets().await, 4);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_token_is_in_no_event_no_table_and_no_log(db: PgPool) {
-    let desk = Desk::open(db.clone()).await;
+    let fixture = Fixture::open(db.clone()).await;
     let log = Log::keep();
-    desk.register("k1", "ada@example.com").await.expect("registered");
-    let token = desk.token().await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
+    let token = fixture.token().await;
     assert!(token.len() == 43 && log.find(&token).is_empty());
     let dump = super::erase::dump(&db).await;
     let bytes = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &token).expect("base64url");
@@ -205,14 +207,15 @@ async fn a_token_is_in_no_event_no_table_and_no_log(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn only_the_service_that_sends_mails_gets_links(db: PgPool) {
-    let desk = Desk::open(db).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
-    let request = GetMailLinkRequest { mail_request_id: desk.mails().await[0].mail_request_id.clone() };
-    let mut order = UserServiceClient::new(desk.kit.connect("order").await);
+    let fixture = Fixture::open(db).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
+    let request = GetMailLinkRequest { mail_request_id: fixture.mails().await[0].mail_request_id.clone() };
+    let mut order = UserServiceClient::new(fixture.kit.connect("order").await);
     let refused = order.get_mail_link(request.clone()).await.expect_err("not for another service");
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let refused = desk.users.clone().get_mail_link(desk.kit.operator(request)).await.expect_err("nor for an operator");
+    let refused =
+        fixture.users.clone().get_mail_link(fixture.kit.operator(request)).await.expect_err("nor for an operator");
     assert_eq!(refused.code(), Code::PermissionDenied);
     let unknown = MailRequested { mail_request_id: Uuid::now_v7().to_string(), ..Default::default() };
-    assert_eq!(reason(&desk.link(&unknown).await.expect_err("unknown")), "MAIL_REQUEST_NOT_FOUND@souk.user");
+    assert_eq!(reason(&fixture.link(&unknown).await.expect_err("unknown")), "MAIL_REQUEST_NOT_FOUND@souk.user");
 }

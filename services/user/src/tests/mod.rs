@@ -44,7 +44,7 @@ pub(super) const LIMITS: Limits =
     Limits { idle: DAY.saturating_mul(30), lifetime: DAY.saturating_mul(90), per_user: 3 };
 
 /// The user service with a key of its own, and clients of it. Helpers of single tests are beside these tests.
-pub(super) struct Desk {
+pub(super) struct Fixture {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,
     pub(super) keys: Folder,
@@ -71,7 +71,7 @@ fn links() -> Links {
     }
 }
 
-impl Desk {
+impl Fixture {
     pub(super) async fn open(db: PgPool) -> Self {
         Self::open_with(db, None, 2).await
     }

@@ -4,7 +4,7 @@ use sqlx::{ConnectOptions, PgPool};
 use chassis::boot::Prefixed;
 use clap::{Args, Command, FromArgMatches};
 
-use super::Desk;
+use super::Fixture;
 use super::register::PASSWORD;
 use super::session::login;
 use super::signing::File;
@@ -30,15 +30,15 @@ async fn an_operator_is_made_once_and_can_sign_in(_: PgPoolOptions, options: PgC
     let db = PgPool::connect_with(options).await.expect("the database is there");
     let role = sqlx::query_scalar!("select role from account").fetch_one(&db).await.expect("one account");
     assert_eq!(role, "OPERATOR");
-    let desk = Desk::open(db).await;
-    desk.sessions.clone().create_session(login("op@example.com", PASSWORD)).await.expect("the first password");
+    let fixture = Fixture::open(db).await;
+    fixture.sessions.clone().create_session(login("op@example.com", PASSWORD)).await.expect("the first password");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_customer_does_not_become_an_operator(_: PgPoolOptions, options: PgConnectOptions) {
     let config = config(options.to_url_lossy().as_str());
-    let desk = Desk::open(PgPool::connect_with(options).await.expect("the database is there")).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
+    let fixture = Fixture::open(PgPool::connect_with(options).await.expect("the database is there")).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
     let file = File::new("password", PASSWORD);
     let refused = create_operator(&config, "ada@example.com", file.path()).await.expect_err("a customer's").to_string();
     assert!(refused.contains("ada@example.com") && refused.contains("CUSTOMER"), "{refused}");

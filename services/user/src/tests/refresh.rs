@@ -11,10 +11,10 @@ use tonic::{Code, Status};
 
 use super::register::PASSWORD;
 use super::session::login;
-use super::{DAY, Desk, LIMITS};
+use super::{DAY, Fixture, LIMITS};
 use crate::session::REPEATABLE;
 
-impl Desk {
+impl Fixture {
     /// A customer who has just signed in.
     pub(super) async fn signed_in(&self) -> CreateSessionResponse {
         if self.register("k1", "ada@example.com").await.is_err() {
@@ -52,12 +52,12 @@ fn assert_refused(refreshed: Result<RefreshSessionResponse, Status>, expected: &
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn each_refresh_gives_the_next_token_of_the_same_session(db: PgPool) {
-    let desk = Desk::open_with(db, Some(Clock::fixed(time::OffsetDateTime::now_utc())), 2).await;
-    let first = desk.signed_in().await;
+    let fixture = Fixture::open_with(db, Some(Clock::fixed(time::OffsetDateTime::now_utc())), 2).await;
+    let first = fixture.signed_in().await;
     let (mut token, session) = (first.refresh_token.clone(), first.session.clone().expect("a session"));
     for _ in 0..3 {
-        desk.wait(Duration::from_secs(300));
-        let next = desk.refresh(&token).await.expect("refreshed");
+        fixture.wait(Duration::from_secs(300));
+        let next = fixture.refresh(&token).await.expect("refreshed");
         assert_ne!(next.refresh_token, token);
         let now = next.session.expect("a session");
         assert_eq!(
@@ -68,26 +68,26 @@ async fn each_refresh_gives_the_next_token_of_the_same_session(db: PgPool) {
         assert!(at(now.last_use_time) > at(session.last_use_time) && at(now.expire_time) > at(session.expire_time));
         token = next.refresh_token;
     }
-    assert_eq!(desk.count().await, (1, 0));
+    assert_eq!(fixture.count().await, (1, 0));
 }
 
 /// The successor is never stored in plain text, and yet it is the same in each response.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_lost_response_is_repeated_for_thirty_seconds(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let first = desk.signed_in().await.refresh_token;
-    let second = desk.refresh(&first).await.expect("refreshed").refresh_token;
-    desk.wait(REPEATABLE - Duration::from_secs(1));
-    assert_eq!(desk.refresh(&first).await.expect("repeated").refresh_token, second);
+    let fixture = Fixture::open(db).await;
+    let first = fixture.signed_in().await.refresh_token;
+    let second = fixture.refresh(&first).await.expect("refreshed").refresh_token;
+    fixture.wait(REPEATABLE - Duration::from_secs(1));
+    assert_eq!(fixture.refresh(&first).await.expect("repeated").refresh_token, second);
     // Also when another program of the same client has used the successor meanwhile.
-    let third = desk.refresh(&second).await.expect("refreshed").refresh_token;
-    assert_eq!(desk.refresh(&first).await.expect("repeated").refresh_token, second);
-    assert_eq!(desk.refresh(&second).await.expect("repeated").refresh_token, third);
+    let third = fixture.refresh(&second).await.expect("refreshed").refresh_token;
+    assert_eq!(fixture.refresh(&first).await.expect("repeated").refresh_token, second);
+    assert_eq!(fixture.refresh(&second).await.expect("repeated").refresh_token, third);
 
     let rows: Vec<String> = sqlx::query_scalar(
         "select to_jsonb(it)::text from session as it union all select to_jsonb(it)::text from session_used as it",
     )
-    .fetch_all(&desk.service.db)
+    .fetch_all(&fixture.service.db)
     .await
     .expect("rows");
     assert_eq!(rows.len(), 3);
@@ -101,96 +101,96 @@ async fn a_lost_response_is_repeated_for_thirty_seconds(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn concurrent_calls_with_one_token_get_the_same_successor(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let token = desk.signed_in().await.refresh_token;
+    let fixture = Fixture::open(db).await;
+    let token = fixture.signed_in().await.refresh_token;
     let mut calls = JoinSet::new();
     for _ in 0..8 {
-        let (mut sessions, refresh_token) = (desk.sessions.clone(), token.clone());
+        let (mut sessions, refresh_token) = (fixture.sessions.clone(), token.clone());
         calls.spawn(async move { sessions.refresh_session(RefreshSessionRequest { refresh_token }).await });
     }
     let tokens: Vec<_> =
         calls.join_all().await.into_iter().map(|it| it.expect("refreshed").into_inner().refresh_token).collect();
     assert!(tokens.iter().all(|it| *it == tokens[0] && *it != token), "one successor");
-    assert_eq!(desk.count().await, (1, 0));
-    desk.refresh(&tokens[0]).await.expect("the successor is valid");
+    assert_eq!(fixture.count().await, (1, 0));
+    fixture.refresh(&tokens[0]).await.expect("the successor is valid");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_used_token_that_comes_back_ends_the_session(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let first = desk.signed_in().await;
-    let other = desk.sign_in().await.refresh_token;
-    let second = desk.refresh(&first.refresh_token).await.expect("refreshed").refresh_token;
-    desk.wait(REPEATABLE);
+    let fixture = Fixture::open(db).await;
+    let first = fixture.signed_in().await;
+    let other = fixture.sign_in().await.refresh_token;
+    let second = fixture.refresh(&first.refresh_token).await.expect("refreshed").refresh_token;
+    fixture.wait(REPEATABLE);
     let log = Log::keep();
-    assert_refused(desk.refresh(&first.refresh_token).await, "REFRESH_TOKEN_REUSED");
+    assert_refused(fixture.refresh(&first.refresh_token).await, "REFRESH_TOKEN_REUSED");
     let session_id = first.session.expect("a session").session_id;
     let revoked: Vec<uuid::Uuid> =
-        sqlx::query_scalar("select session_id from revocation").fetch_all(&desk.service.db).await.expect("listed");
+        sqlx::query_scalar("select session_id from revocation").fetch_all(&fixture.service.db).await.expect("listed");
     assert_eq!(revoked.iter().map(ToString::to_string).collect::<Vec<_>>(), [session_id]);
     // The thief of a token of the family has nothing left, and neither has its owner.
-    assert_refused(desk.refresh(&second).await, "REFRESH_TOKEN_INVALID");
-    assert_refused(desk.refresh(&first.refresh_token).await, "REFRESH_TOKEN_INVALID");
-    desk.refresh(&other).await.expect("the user's other session goes on");
+    assert_refused(fixture.refresh(&second).await, "REFRESH_TOKEN_INVALID");
+    assert_refused(fixture.refresh(&first.refresh_token).await, "REFRESH_TOKEN_INVALID");
+    fixture.refresh(&other).await.expect("the user's other session goes on");
     assert!(log.find(&second).is_empty() && log.find(&first.refresh_token).is_empty(), "no token is logged");
 }
 
 /// However old it is: what was used long ago is not stored, and recognised nevertheless.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_first_token_ends_the_session_after_many_refreshes(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let first = desk.signed_in().await.refresh_token;
+    let fixture = Fixture::open(db).await;
+    let first = fixture.signed_in().await.refresh_token;
     let mut token = first.clone();
     for _ in 0..5 {
-        desk.wait(DAY);
-        token = desk.refresh(&token).await.expect("refreshed").refresh_token;
+        fixture.wait(DAY);
+        token = fixture.refresh(&token).await.expect("refreshed").refresh_token;
     }
     let kept: i64 =
-        sqlx::query_scalar("select count(*) from session_used").fetch_one(&desk.service.db).await.expect("counted");
+        sqlx::query_scalar("select count(*) from session_used").fetch_one(&fixture.service.db).await.expect("counted");
     assert_eq!(kept, 1, "used tokens do not pile up");
-    assert_refused(desk.refresh(&first).await, "REFRESH_TOKEN_REUSED");
-    assert_eq!(desk.count().await, (0, 1));
+    assert_refused(fixture.refresh(&first).await, "REFRESH_TOKEN_REUSED");
+    assert_eq!(fixture.count().await, (0, 1));
 }
 
 /// Else anybody who saw the id of a session could end it.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_never_was_a_token_ends_nothing(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let token = desk.signed_in().await.refresh_token;
+    let fixture = Fixture::open(db).await;
+    let token = fixture.signed_in().await.refresh_token;
     for odd in ["x".to_owned(), "A".repeat(64), token[1..].to_owned(), format!("{}{}", &token[32..], &token[..32])] {
-        assert_refused(desk.refresh(&odd).await, "REFRESH_TOKEN_INVALID");
+        assert_refused(fixture.refresh(&odd).await, "REFRESH_TOKEN_INVALID");
     }
-    desk.refresh(&token).await.expect("it is still valid");
+    fixture.refresh(&token).await.expect("it is still valid");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_session_ends_when_it_is_idle_and_when_it_is_old(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let mut token = desk.signed_in().await.refresh_token;
-    let idle = desk.sign_in().await.refresh_token;
-    desk.wait(LIMITS.idle - Duration::from_secs(1));
-    token = desk.refresh(&token).await.expect("just in time").refresh_token;
-    desk.wait(Duration::from_secs(1));
-    assert_refused(desk.refresh(&idle).await, "REFRESH_TOKEN_INVALID");
+    let fixture = Fixture::open(db).await;
+    let mut token = fixture.signed_in().await.refresh_token;
+    let idle = fixture.sign_in().await.refresh_token;
+    fixture.wait(LIMITS.idle - Duration::from_secs(1));
+    token = fixture.refresh(&token).await.expect("just in time").refresh_token;
+    fixture.wait(Duration::from_secs(1));
+    assert_refused(fixture.refresh(&idle).await, "REFRESH_TOKEN_INVALID");
 
-    desk.wait(DAY * 29);
-    token = desk.refresh(&token).await.expect("in use").refresh_token;
-    desk.wait(DAY * 29);
-    token = desk.refresh(&token).await.expect("in use").refresh_token;
-    desk.wait(DAY * 2 - Duration::from_secs(60));
-    let last = desk.refresh(&token).await.expect("a minute before its end");
+    fixture.wait(DAY * 29);
+    token = fixture.refresh(&token).await.expect("in use").refresh_token;
+    fixture.wait(DAY * 29);
+    token = fixture.refresh(&token).await.expect("in use").refresh_token;
+    fixture.wait(DAY * 2 - Duration::from_secs(60));
+    let last = fixture.refresh(&token).await.expect("a minute before its end");
     let end = last.session.expect("a session").expire_time;
     assert_eq!(last.expire_time, end, "its access token does not outlive it");
-    desk.wait(Duration::from_secs(60));
-    assert_refused(desk.refresh(&last.refresh_token).await, "REFRESH_TOKEN_INVALID");
+    fixture.wait(Duration::from_secs(60));
+    assert_refused(fixture.refresh(&last.refresh_token).await, "REFRESH_TOKEN_INVALID");
 }
 
 /// A role that changed since shows in the next access token.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refreshed_access_token_has_the_role_of_now(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let token = desk.signed_in().await.refresh_token;
-    sqlx::query("update account set role = 'OPERATOR'").execute(&desk.service.db).await.expect("promoted");
-    let access = desk.refresh(&token).await.expect("refreshed").access_token;
+    let fixture = Fixture::open(db).await;
+    let token = fixture.signed_in().await.refresh_token;
+    sqlx::query("update account set role = 'OPERATOR'").execute(&fixture.service.db).await.expect("promoted");
+    let access = fixture.refresh(&token).await.expect("refreshed").access_token;
     assert_eq!(super::signing::part(&access, 1)["role"], "operator");
 }

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::register::PASSWORD;
 use super::session::login;
-use super::{Desk, LIMITS};
+use super::{Fixture, LIMITS};
 use crate::account::{Role, UserId};
 use crate::password::Passwords;
 use crate::password_log::PasswordLog;
@@ -125,7 +125,7 @@ impl Drop for Folder {
     }
 }
 
-impl Desk {
+impl Fixture {
     /// Another replica, which has just started and serves nothing.
     async fn replica(&self, keys: &Folder) -> Arc<Service> {
         Arc::new(Service {
@@ -156,12 +156,12 @@ fn key_of(token: &str) -> String {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_published_keys_verify_the_token_of_a_session(db: PgPool) {
-    let desk = Desk::open_with(db, Some(Clock::System), 2).await;
-    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
-    let session = desk.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect("signed in");
+    let fixture = Fixture::open_with(db, Some(Clock::System), 2).await;
+    let ada = fixture.register("k1", "ada@example.com").await.expect("registered");
+    let session = fixture.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect("signed in");
     let session = session.into_inner();
     let token = &session.access_token;
-    assert!(verifier(&published(&desk.service).await, "https://souk.test", "souk").verify(token).is_ok());
+    assert!(verifier(&published(&fixture.service).await, "https://souk.test", "souk").verify(token).is_ok());
 
     let (head, claims) = (part(token, 0), part(token, 1));
     assert_eq!((&head["typ"], &head["alg"]), (&"at+jwt".into(), &"ES256".into()));
@@ -176,8 +176,8 @@ async fn the_published_keys_verify_the_token_of_a_session(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn no_other_token_passes(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let (ours, good) = (&desk.service, sign(&desk.service).await);
+    let fixture = Fixture::open(db).await;
+    let (ours, good) = (&fixture.service, sign(&fixture.service).await);
     let keys = published(ours).await;
     let here = verifier(&keys, "https://souk.test", "souk");
     assert!(here.verify(&good).is_ok());
@@ -187,13 +187,13 @@ async fn no_other_token_passes(db: PgPool) {
     assert!(here.verify(&expired).is_err(), "expired");
     let strange = Folder::new(1);
     let stranger = Signer::read(&strange.0, LEAD, "https://souk.test", "souk").expect("a key");
-    let (now, elsewhere) = (OffsetDateTime::now_utc(), desk.replica(&strange).await);
+    let (now, elsewhere) = (OffsetDateTime::now_utc(), fixture.replica(&strange).await);
     let forged = stranger.sign(&elsewhere.db, subject, now, now + LIFETIME).await.expect("signed");
     assert!(here.verify(&forged).is_err(), "another key");
     assert!(verifier(&keys, "https://elsewhere.test", "souk").verify(&good).is_err(), "another issuer");
     assert!(verifier(&keys, "https://souk.test", "other").verify(&good).is_err(), "another audience");
 
-    let pem = std::fs::read(desk.keys.0.join("0.pem")).expect("there");
+    let pem = std::fs::read(fixture.keys.0.join("0.pem")).expect("there");
     let mut head = Header::new(Algorithm::ES256);
     head.kid = part(&good, 0)["kid"].as_str().map(str::to_owned);
     let key = EncodingKey::from_ec_pem(&pem).expect("a key");
@@ -203,10 +203,10 @@ async fn no_other_token_passes(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn all_keys_are_published_and_none_of_their_secrets(db: PgPool) {
-    let desk = Desk::open(db).await;
-    desk.keys.add("1.pem");
-    refresh(desk.service.clone()).await.expect("read");
-    let (status, headers, body) = fetch(&desk.service, "").await;
+    let fixture = Fixture::open(db).await;
+    fixture.keys.add("1.pem");
+    refresh(fixture.service.clone()).await.expect("read");
+    let (status, headers, body) = fetch(&fixture.service, "").await;
     assert_eq!((status, &headers[header::CONTENT_TYPE]), (StatusCode::OK, &"application/json".parse().expect("text")));
     assert!(headers.contains_key(header::CACHE_CONTROL));
     let set: Value = serde_json::from_slice(&body).expect("JSON");
@@ -221,45 +221,45 @@ async fn all_keys_are_published_and_none_of_their_secrets(db: PgPool) {
         assert_eq!(key["kid"].as_str(), Some(URL_SAFE_NO_PAD.encode(Sha256::digest(canonical)).as_str()));
     }
     let etag = headers[header::ETAG].to_str().expect("text");
-    let (status, _, body) = fetch(&desk.service, etag).await;
+    let (status, _, body) = fetch(&fixture.service, etag).await;
     assert_eq!((status, body.len()), (StatusCode::NOT_MODIFIED, 0));
 }
 
 /// At each step, tokens are verified with the keys that were published a minute before: so late may the edge be.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_key_is_replaced_without_a_restart_and_without_a_refused_token(db: PgPool) {
-    let desk = Desk::open(db).await;
+    let fixture = Fixture::open(db).await;
     let minute = Duration::from_secs(60);
-    let here = desk.service.clone();
+    let here = fixture.service.clone();
     // Each has the same files, in a folder of its own, as on another machine.
     let theirs = Folder::new(0);
-    std::fs::copy(desk.keys.0.join("0.pem"), theirs.0.join("0.pem")).expect("copied");
-    let there = desk.replica(&theirs).await;
+    std::fs::copy(fixture.keys.0.join("0.pem"), theirs.0.join("0.pem")).expect("copied");
+    let there = fixture.replica(&theirs).await;
     let (mut tokens, mut signed_by) = (Vec::<(OffsetDateTime, String)>::new(), Vec::<String>::new());
     for passed in 0..40 {
         match passed {
             3 => {
-                desk.keys.add("1.pem");
+                fixture.keys.add("1.pem");
             }
             // The other machine gets the file later.
             5 => {
-                std::fs::copy(desk.keys.0.join("1.pem"), theirs.0.join("1.pem")).expect("copied");
+                std::fs::copy(fixture.keys.0.join("1.pem"), theirs.0.join("1.pem")).expect("copied");
             }
             20 => {
-                desk.keys.remove("0.pem");
+                fixture.keys.remove("0.pem");
                 theirs.remove("0.pem");
             }
             _ => {}
         }
         let known = [published(&here).await, published(&there).await];
-        desk.wait(minute);
+        fixture.wait(minute);
         for service in [&here, &there] {
             refresh(service.clone()).await.expect("read");
             let token = sign(service).await;
             signed_by.push(key_of(&token));
-            tokens.push((desk.service.clock.now(), token));
+            tokens.push((fixture.service.clock.now(), token));
         }
-        let now = desk.service.clock.now();
+        let now = fixture.service.clock.now();
         tokens.retain(|(signed_at, _)| *signed_at + LIFETIME > now);
         for keys in &known {
             let verifier = verifier(keys, "https://souk.test", "souk");
@@ -282,18 +282,18 @@ async fn a_key_is_replaced_without_a_restart_and_without_a_refused_token(db: PgP
 /// Also by a replica that never had its file.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_key_is_published_until_its_last_token_has_expired(db: PgPool) {
-    let desk = Desk::open(db).await;
-    refresh(desk.service.clone()).await.expect("read");
-    let token = sign(&desk.service).await;
+    let fixture = Fixture::open(db).await;
+    refresh(fixture.service.clone()).await.expect("read");
+    let token = sign(&fixture.service).await;
     let new = Folder::new(1);
-    let replica = desk.replica(&new).await;
+    let replica = fixture.replica(&new).await;
     refresh(replica.clone()).await.expect("read");
     assert!(verifier(&published(&replica).await, "https://souk.test", "souk").verify(&token).is_ok());
     assert_ne!(key_of(&sign(&replica).await), key_of(&token), "it has no other key");
-    desk.wait(RETIRED - READ_EVERY);
+    fixture.wait(RETIRED - READ_EVERY);
     refresh(replica.clone()).await.expect("read");
     assert_eq!(published(&replica).await.keys.len(), 2);
-    desk.wait(READ_EVERY);
+    fixture.wait(READ_EVERY);
     refresh(replica.clone()).await.expect("read");
     assert_eq!(published(&replica).await.keys.len(), 1);
 }
@@ -301,18 +301,18 @@ async fn a_key_is_published_until_its_last_token_has_expired(db: PgPool) {
 /// As while it is being copied.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_folder_that_cannot_be_read_changes_nothing(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let before = key_of(&sign(&desk.service).await);
-    desk.keys.write("half.pem", "-----BEGIN PRIVATE KEY-----\nMIGHAgEA");
-    desk.wait(RETIRED * 2);
-    let error = refresh(desk.service.clone()).await.expect_err("it is reported").to_string();
+    let fixture = Fixture::open(db).await;
+    let before = key_of(&sign(&fixture.service).await);
+    fixture.keys.write("half.pem", "-----BEGIN PRIVATE KEY-----\nMIGHAgEA");
+    fixture.wait(RETIRED * 2);
+    let error = refresh(fixture.service.clone()).await.expect_err("it is reported").to_string();
     assert!(error.contains("USER_SIGNING_KEY_FOLDER") && error.contains("half.pem"), "{error}");
-    assert_eq!(published(&desk.service).await.keys.len(), 1);
-    assert_eq!(key_of(&sign(&desk.service).await), before);
-    desk.keys.remove("half.pem");
-    desk.keys.write(".hidden.pem", "not a key");
-    desk.keys.write("readme.txt", "not a key");
-    refresh(desk.service.clone()).await.expect("only files that end with .pem are keys");
+    assert_eq!(published(&fixture.service).await.keys.len(), 1);
+    assert_eq!(key_of(&sign(&fixture.service).await), before);
+    fixture.keys.remove("half.pem");
+    fixture.keys.write(".hidden.pem", "not a key");
+    fixture.keys.write("readme.txt", "not a key");
+    refresh(fixture.service.clone()).await.expect("only files that end with .pem are keys");
 }
 
 #[test]

@@ -9,10 +9,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::register::PASSWORD;
-use super::{Desk, PACE};
+use super::{Fixture, PACE};
 use crate::throttle::Pace;
 
-impl Desk {
+impl Fixture {
     async fn try_password(
         &self,
         email: &str,
@@ -45,47 +45,47 @@ impl Desk {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_known_device_signs_in_while_others_guess(db: PgPool) {
-    let desk = Desk::open(db).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
-    desk.register("k2", "bob@example.com").await.expect("registered");
-    let mine = desk.try_password("ada@example.com", PASSWORD, "").await.expect("signed in").device_token;
-    let of_bob = desk.try_password("bob@example.com", PASSWORD, "").await.expect("signed in").device_token;
-    let (checked, wait) = desk.guess("ada@example.com", "").await;
+    let fixture = Fixture::open(db).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
+    fixture.register("k2", "bob@example.com").await.expect("registered");
+    let mine = fixture.try_password("ada@example.com", PASSWORD, "").await.expect("signed in").device_token;
+    let of_bob = fixture.try_password("bob@example.com", PASSWORD, "").await.expect("signed in").device_token;
+    let (checked, wait) = fixture.guess("ada@example.com", "").await;
     assert_eq!(checked, PACE.free);
     assert!(wait <= PACE.first, "{wait:?}");
     for not_hers in ["", of_bob.as_str(), "x", &mine[1..]] {
-        let refused = desk.try_password("ada@example.com", PASSWORD, not_hers).await.expect_err("too early");
+        let refused = fixture.try_password("ada@example.com", PASSWORD, not_hers).await.expect_err("too early");
         assert_eq!(reason(&refused), "LOGIN_THROTTLED@souk.user", "{not_hers}");
     }
-    let again = desk.try_password("ada@example.com", PASSWORD, &mine).await.expect("a known device");
+    let again = fixture.try_password("ada@example.com", PASSWORD, &mine).await.expect("a known device");
     assert_eq!(again.device_token, mine, "it stays the same");
-    desk.try_password("bob@example.com", PASSWORD, "").await.expect("another account");
+    fixture.try_password("bob@example.com", PASSWORD, "").await.expect("another account");
     // A stolen token gives as many attempts as everybody has.
-    assert_eq!(desk.guess("ada@example.com", &mine).await.0, PACE.free);
+    assert_eq!(fixture.guess("ada@example.com", &mine).await.0, PACE.free);
 }
 
 /// An address without an account is not told apart.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_unknown_are_throttled_like_the_known(db: PgPool) {
-    let desk = Desk::open(db).await;
-    assert_eq!(desk.guess("eve@example.com", "").await.0, PACE.free);
+    let fixture = Fixture::open(db).await;
+    assert_eq!(fixture.guess("eve@example.com", "").await.0, PACE.free);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_right_password_ends_the_count(db: PgPool) {
-    let desk = Desk::open(db).await;
-    desk.register("k1", "ada@example.com").await.expect("registered");
+    let fixture = Fixture::open(db).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
     for _ in 1..PACE.free {
-        desk.try_password("ada@example.com", "not my password", "").await.expect_err("wrong");
+        fixture.try_password("ada@example.com", "not my password", "").await.expect_err("wrong");
     }
-    desk.try_password("ada@example.com", PASSWORD, "").await.expect("the last one without a wait");
-    assert_eq!(desk.guess("ada@example.com", "").await.0, PACE.free, "as at first");
+    fixture.try_password("ada@example.com", PASSWORD, "").await.expect("the last one without a wait");
+    assert_eq!(fixture.guess("ada@example.com", "").await.0, PACE.free, "as at first");
 }
 
 /// A login that was refused because too many passwords were being checked is no wrong password.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn only_passwords_that_were_checked_count(db: PgPool) {
-    let busy = Desk::open_with(db, None, 0).await;
+    let busy = Fixture::open_with(db, None, 0).await;
     for _ in 0..2 * PACE.free {
         let refused = busy.try_password("ada@example.com", PASSWORD, "").await.expect_err("nothing is checked");
         assert_eq!(reason(&refused), "PASSWORD_CHECKS_BUSY@souk.user");

@@ -4,89 +4,90 @@ use testkit::{Log, OPERATOR, fields, reason};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::Desk;
+use super::Fixture;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_update_that_changes_nothing_keeps_the_etag(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
-    assert_eq!(rename(&desk, &ada, ada.clone(), &["display_name"]).await.expect("the same"), ada);
+    let fixture = Fixture::open(db).await;
+    let ada = fixture.register("k1", "ada@example.com").await.expect("registered");
+    assert_eq!(rename(&fixture, &ada, ada.clone(), &["display_name"]).await.expect("the same"), ada);
     let forged = User { role: Role::Operator.into(), ..ada.clone() };
-    assert_eq!(rename(&desk, &ada, forged, &[]).await.expect("what only we say is not taken over"), ada);
+    assert_eq!(rename(&fixture, &ada, forged, &[]).await.expect("what only we say is not taken over"), ada);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_operator_renames_anybody_and_me_is_oneself(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let fixture = Fixture::open(db).await;
+    let ada = fixture.register("k1", "ada@example.com").await.expect("registered");
     let wanted = User { display_name: "Countess".into(), etag: String::new(), ..ada.clone() };
     let request = UpdateUserRequest { user: Some(wanted), update_mask: None };
     let log = Log::keep();
-    let renamed = desk.users.clone().update_user(desk.kit.operator(request)).await.expect("anybody").into_inner().user;
+    let renamed =
+        fixture.users.clone().update_user(fixture.kit.operator(request)).await.expect("anybody").into_inner().user;
     assert_eq!(renamed.map(|user| user.display_name), Some("Countess".to_owned()));
     let me = User { user_id: "me".into(), display_name: "Ada".into(), ..Default::default() };
-    assert_eq!(rename(&desk, &ada, me, &[]).await.expect("oneself").user_id, ada.user_id);
+    assert_eq!(rename(&fixture, &ada, me, &[]).await.expect("oneself").user_id, ada.user_id);
     let lines = log.find("an account was changed");
     let [line] = lines.as_slice() else { panic!("the change of the operator is logged, and no other: {lines:?}") };
     assert!(line.contains(&format!("actor=\"operator:{OPERATOR}\"")) && line.contains(&ada.user_id), "{line}");
     assert!(log.find("Countess").is_empty() && log.find("ada@example.com").is_empty(), "nothing personal");
 }
 
-async fn rename(desk: &Desk, by: &User, user: User, paths: &[&str]) -> Result<User, Status> {
+async fn rename(fixture: &Fixture, by: &User, user: User, paths: &[&str]) -> Result<User, Status> {
     let by = Uuid::parse_str(&by.user_id).expect("a UUID");
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
     let request = UpdateUserRequest { user: Some(user), update_mask: Some(prost_types::FieldMask { paths }) };
-    let response = desk.users.clone().update_user(desk.kit.customer(by, request)).await?;
+    let response = fixture.users.clone().update_user(fixture.kit.customer(by, request)).await?;
     Ok(response.into_inner().user.expect("a success has the user"))
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_name_changes_and_the_etag_with_it(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let fixture = Fixture::open(db).await;
+    let ada = fixture.register("k1", "ada@example.com").await.expect("registered");
     let wanted = User { display_name: "Ada L.".into(), ..ada.clone() };
-    let renamed = rename(&desk, &ada, wanted.clone(), &[]).await.expect("renamed");
+    let renamed = rename(&fixture, &ada, wanted.clone(), &[]).await.expect("renamed");
     assert_eq!(renamed.display_name, "Ada L.");
     assert_ne!(renamed.etag, ada.etag);
-    let stale = rename(&desk, &ada, wanted, &["display_name"]).await.expect_err("the etag is old");
+    let stale = rename(&fixture, &ada, wanted, &["display_name"]).await.expect_err("the etag is old");
     assert_eq!((stale.code(), reason(&stale)), (Code::Aborted, "ETAG_MISMATCH@souk.user".into()));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_may_not_change_is_refused_by_name(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
-    let bob = desk.register("k2", "bob@example.com").await.expect("registered");
-    let mask = rename(&desk, &ada, ada.clone(), &["email"]).await.expect_err("immutable");
+    let fixture = Fixture::open(db).await;
+    let ada = fixture.register("k1", "ada@example.com").await.expect("registered");
+    let bob = fixture.register("k2", "bob@example.com").await.expect("registered");
+    let mask = rename(&fixture, &ada, ada.clone(), &["email"]).await.expect_err("immutable");
     assert_eq!((reason(&mask), fields(&mask)), ("UPDATE_MASK_INVALID@souk.user".into(), vec!["update_mask".into()]));
-    let other = rename(&desk, &bob, ada.clone(), &[]).await.expect_err("not his");
+    let other = rename(&fixture, &bob, ada.clone(), &[]).await.expect_err("not his");
     assert_eq!(reason(&other), "USER_NOT_FOUND@souk.user");
-    let empty = rename(&desk, &ada, User { display_name: String::new(), ..ada.clone() }, &["display_name"]).await;
+    let empty = rename(&fixture, &ada, User { display_name: String::new(), ..ada.clone() }, &["display_name"]).await;
     assert_eq!(fields(&empty.expect_err("empty")), ["user.display_name"]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn another_address_is_refused_by_name_and_the_same_one_is_fine(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let fixture = Fixture::open(db).await;
+    let ada = fixture.register("k1", "ada@example.com").await.expect("registered");
     let with = |email: &str| User { email: email.into(), ..ada.clone() };
     for paths in [&[][..], &["*"]] {
-        let refused = rename(&desk, &ada, with("eve@example.com"), paths).await.expect_err("immutable");
+        let refused = rename(&fixture, &ada, with("eve@example.com"), paths).await.expect_err("immutable");
         assert_eq!((refused.code(), fields(&refused)), (Code::InvalidArgument, vec!["user.email".to_owned()]));
-        assert_eq!(rename(&desk, &ada, with("ADA@example.com"), paths).await.expect("the same"), ada);
+        assert_eq!(rename(&fixture, &ada, with("ADA@example.com"), paths).await.expect("the same"), ada);
     }
-    let named = rename(&desk, &ada, with("eve@example.com"), &["display_name"]).await;
+    let named = rename(&fixture, &ada, with("eve@example.com"), &["display_name"]).await;
     assert_eq!(named.expect("what the mask does not name is not looked at"), ada);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_star_replaces_everything_that_may_change(db: PgPool) {
-    let desk = Desk::open(db).await;
-    let ada = desk.register("k1", "ada@example.com").await.expect("registered");
+    let fixture = Fixture::open(db).await;
+    let ada = fixture.register("k1", "ada@example.com").await.expect("registered");
     let wanted = User { user_id: "me".into(), display_name: "Countess".into(), ..Default::default() };
-    assert_eq!(rename(&desk, &ada, wanted.clone(), &["*"]).await.expect("renamed").display_name, "Countess");
-    let nameless = rename(&desk, &ada, User { display_name: String::new(), ..wanted.clone() }, &["*"]).await;
+    assert_eq!(rename(&fixture, &ada, wanted.clone(), &["*"]).await.expect("renamed").display_name, "Countess");
+    let nameless = rename(&fixture, &ada, User { display_name: String::new(), ..wanted.clone() }, &["*"]).await;
     assert_eq!(fields(&nameless.expect_err("a name is required")), ["user.display_name"]);
-    let both = rename(&desk, &ada, wanted, &["*", "display_name"]).await.expect_err("all, and one of them");
+    let both = rename(&fixture, &ada, wanted, &["*", "display_name"]).await.expect_err("all, and one of them");
     assert_eq!(reason(&both), "UPDATE_MASK_INVALID@souk.user");
 }
