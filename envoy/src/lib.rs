@@ -48,10 +48,11 @@ pub struct Config {
     /// Envoy's admin interface: an address on loopback, or the path of a Unix socket.
     #[arg(default_value = "127.0.0.1:19901", value_parser = listeners::parse_admin)]
     admin_listen: Admin,
-    /// How many balancers that append the client's address to x-forwarded-for are before the edge. With 0, that header is ignored.
+    /// How many balancers that append the client's address to x-forwarded-for are before the edge: before the listener with TLS,
+    /// or before the other one if that is the only one. With 0, and at the other listener, that header is ignored.
     #[arg(default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10))]
     trusted_hops: u32,
-    /// Whether connections begin with the PROXY protocol, by which a balancer tells the client's address.
+    /// Whether connections begin with the PROXY protocol, by which a balancer tells the client's address: at the same listener.
     #[arg(default_value = "off")]
     proxy_protocol: Switch,
     /// The most connections of all clients together.
@@ -76,8 +77,8 @@ pub struct Config {
     token: Prefixed<Tokens>,
     #[command(flatten)]
     limits: Prefixed<Limits>,
-    /// How long a request may wait for its count over all Envoys; then it is counted here only.
-    #[arg(default_value = "100ms", value_parser = parse_time)]
+    /// How long a request may wait for its count over all Envoys; then it is counted here only, and the limit is not exact.
+    #[arg(default_value = "500ms", value_parser = parse_time)]
     limits_timeout: Duration,
     /// Timeout of a call, at most 5s, which is the default deadline of services. A client's longer `grpc-timeout` is lowered
     /// to it.
@@ -161,8 +162,6 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
             listeners => listeners::of(config)?,
             admin => config.admin_listen.to_string(),
             tls_secret => listeners::secret(config)?,
-            trusted_hops => config.trusted_hops,
-            proxy_protocol => config.proxy_protocol == Switch::On,
             max_connections => config.max_connections,
             max_heap => config.max_heap,
             security_headers => listeners::SECURITY_HEADERS,

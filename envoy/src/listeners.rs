@@ -65,6 +65,10 @@ pub(crate) struct Listener {
     name: &'static str,
     address: Endpoint,
     is_tls: bool,
+    /// See `EDGE_TRUSTED_HOPS`.
+    trusted_hops: u32,
+    /// See `EDGE_PROXY_PROTOCOL`.
+    proxy_protocol: bool,
 }
 
 /// With two of them, each counts the limits that are not exact for itself. Passwords and tokens do not leave this machine in plain
@@ -79,7 +83,11 @@ pub(crate) fn of(config: &Config) -> Result<Vec<Listener>, Error> {
     let all = [plain, tls].into_iter().flatten();
     let all = all.map(|(listen, name, is_tls)| {
         let address = Endpoint { host: listen.ip().to_string(), port: listen.port() };
-        Listener { name, address, is_tls }
+        // What a client says at the other listener, which no balancer is before, would be forged.
+        let has_balancer = is_tls || config.tls_listen.is_none();
+        let trusted_hops = if has_balancer { config.trusted_hops } else { 0 };
+        let proxy_protocol = has_balancer && config.proxy_protocol == Switch::On;
+        Listener { name, address, is_tls, trusted_hops, proxy_protocol }
     });
     let all: Vec<_> = all.collect();
     if all.is_empty() { Err(Error::NoListener) } else { Ok(all) }

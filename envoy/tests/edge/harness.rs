@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use chassis::tls::{Certificate, Certificates, Mode, Tls};
+use chassis::tls::{Certificates, Identity, Mode, Tls};
 use clap::Parser;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -95,32 +94,32 @@ const MESH: &[&str] = &["--souk-tls-mode=mesh"];
 impl Edge {
     /// All roles are the same upstream, unless the settings have other endpoints.
     pub(crate) async fn start(settings: &[&str]) -> Edge {
-        Self::start_with(&[MESH, settings].concat(), None).await
+        Self::start_with(&[MESH, settings].concat(), upstream::mesh()).await
     }
 
     /// Roles have the certificate of `party` in the folder `pki`, and the edge has its own there.
     pub(crate) async fn start_mutual(pki: &Path, party: &'static str) -> Edge {
-        let tls = Tls { mode: Mode::Mutual, directory: pki.to_owned(), callers: vec![] };
+        let tls = Tls { mode: Mode::Mutual, mesh_prefix: None, directory: pki.to_owned(), callers: vec![] };
         let secrets = pki.join("secrets");
         std::fs::create_dir(&secrets).expect("the folder is ours");
         for (name, secret) in [("edge", edge::Secret::Edge), ("authority", edge::Secret::Authority)] {
             let yaml = edge::render_secret(secret, &tls).expect("a path");
             std::fs::write(secrets.join(format!("{name}.yaml")), yaml).expect("the folder is ours");
         }
-        let certificate = Certificates::new(&tls).of(party).expect("the certificate is good");
-        Self::start_with(&[&format!("--edge-secrets-directory={}", secrets.display())], certificate).await
+        let identity = Certificates::new(&tls).of(party).expect("the certificate is good");
+        Self::start_with(&[&format!("--edge-secrets-directory={}", secrets.display())], identity).await
     }
 
-    async fn start_with(settings: &[&str], certificate: Option<Arc<Certificate>>) -> Edge {
+    async fn start_with(settings: &[&str], identity: Identity) -> Edge {
         let key = make_key();
-        let upstream = upstream::start(Some(publish(&key)), None, certificate).await;
+        let upstream = upstream::start(Some(publish(&key)), None, identity).await;
         Self::start_before(upstream, key, make_address(), settings).await
     }
 
     /// With the gateway's limits, counted in Redis. Waiting for them is not limited by what is usual on a fast machine.
     pub(crate) async fn start_counting(settings: &[&str]) -> Edge {
         let (key, settings) = (make_key(), [MESH, settings, &["--edge-limits-timeout=30s"]].concat());
-        let upstream = upstream::start(Some(publish(&key)), Some(limits(&settings).await), None).await;
+        let upstream = upstream::start(Some(publish(&key)), Some(limits(&settings).await), upstream::mesh()).await;
         Self::start_before(upstream, key, make_address(), &settings).await
     }
 
@@ -132,14 +131,14 @@ impl Edge {
 
     /// Before a user service that has no keys of access tokens.
     pub(crate) async fn start_without_keys() -> Edge {
-        let upstream = upstream::start(None, None, None).await;
+        let upstream = upstream::start(None, None, upstream::mesh()).await;
         Self::start_before(upstream, make_key(), make_address(), MESH).await
     }
 
     /// With a configuration that was changed after it was rendered.
     pub(crate) async fn start_changed(change: impl Fn(String) -> String) -> Edge {
         let key = make_key();
-        let upstream = upstream::start(Some(publish(&key)), None, None).await;
+        let upstream = upstream::start(Some(publish(&key)), None, upstream::mesh()).await;
         Self::start_changed_before(upstream, key, make_address(), MESH, change).await
     }
 

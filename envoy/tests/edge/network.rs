@@ -90,6 +90,20 @@ async fn behind_a_balancer_clients_are_told_apart_by_what_it_appends_and_not_by_
 }
 
 #[tokio::test]
+async fn at_a_listener_without_a_balancer_nobody_forges_their_address() {
+    let folder = make_folder();
+    write_certificate(&folder.0, 1);
+    let file = format!("--edge-tls-secret-file={}", folder.0.join("server.yaml").display());
+    let settings = ["--edge-tls-listen=127.0.0.1:0", &file, "--edge-trusted-hops=1", "--souk-limit-account-count=2"];
+    let edge = Edge::start_counting(&settings).await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(log_in(&edge, &make_address().to_string()).await.status);
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+}
+
+#[tokio::test]
 async fn a_network_of_addresses_has_a_limit_of_its_own() {
     let settings = ["--edge-trusted-hops=1", "--souk-limit-account-count=2", "--souk-limit-network-factor=2"];
     let edge = Edge::start_counting(&settings).await;

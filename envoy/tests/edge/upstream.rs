@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use chassis::rpc::policy::Policies;
 use chassis::rpc::token::KEYS_PATH;
-use chassis::tls::{self, Certificate};
+use chassis::tls::{self, Identity};
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;
 use contracts::souk::payment::v1::payment_service_server::{PaymentService, PaymentServiceServer};
@@ -53,13 +53,13 @@ impl Upstream {
     }
 }
 
-/// With the gateway's rate limits, if a test is about them: those of the edge alone apply otherwise. With a certificate, it wants
-/// one of its callers.
-pub(crate) async fn start(
-    keys: Option<JwkSet>,
-    limits: Option<gateway::Server>,
-    certificate: Option<Arc<Certificate>>,
-) -> Upstream {
+/// Without certificates.
+pub(crate) fn mesh() -> Identity {
+    Identity::Mesh("spiffe://cluster.local/ns/souk/sa/".parse().expect("a prefix"))
+}
+
+/// With the gateway's rate limits, if a test is about them: those of the edge alone apply otherwise.
+pub(crate) async fn start(keys: Option<JwkSet>, limits: Option<gateway::Server>, identity: Identity) -> Upstream {
     let services = Services::default();
     let listener = bind().await;
     let grpc = listener.local_addr().expect("it is bound");
@@ -93,7 +93,7 @@ pub(crate) async fn start(
     };
     // The same limit that roles have.
     let server = tonic::transport::Server::builder().http2_max_header_list_size(16 << 10).add_routes(routes);
-    let incoming = tls::accept(TcpIncoming::from(listener), certificate);
+    let incoming = tls::accept(TcpIncoming::from(listener), identity);
     tokio::spawn(server.serve_with_incoming(incoming));
 
     Upstream { grpc, has_keys, services, spans }

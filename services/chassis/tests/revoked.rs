@@ -67,7 +67,12 @@ async fn a_replica_that_starts_accepts_no_token_before_it_knows_what_was_revoked
     let verifier = Arc::new(Verifier::new(&kit.context.verifier.issuer, &kit.context.verifier.audience));
     // One of its replicas is gone.
     let url = format!("http://127.0.0.1:1,{address}").parse().expect("a URL");
-    let mesh = Certificates::new(&Tls { mode: Mode::Mesh, directory: ".".into(), callers: vec![] });
+    let mesh = Certificates::new(&Tls {
+        mode: Mode::Mesh,
+        mesh_prefix: Some("spiffe://souk/".parse().expect("a prefix")),
+        directory: ".".into(),
+        callers: vec![],
+    });
     let peer = connect(&mesh, roster::ORDER, roster::USER, &url).expect("no certificate is needed");
     let stop = CancellationToken::new();
     let polling = tokio::spawn(verifier.clone().poll(peer, stop.clone()));

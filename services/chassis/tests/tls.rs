@@ -13,6 +13,7 @@ use roster::Role;
 use stack::pki::{self, Authority, Validity};
 use tempfile::TempDir;
 use testkit::{Kit, Log, Raw};
+use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -24,6 +25,7 @@ const QUOTE: &str = "/souk.product.v1.ProductService/QuoteItems";
 const GET: &str = "/souk.product.v1.ProductService/GetProduct";
 const CREATE: &str = "/souk.product.v1.ProductService/CreateProduct";
 const PAGE: &str = "/page";
+const MESH: &str = "spiffe://x/ns/souk/sa/";
 
 /// A role without RPCs: a call that is admitted is UNIMPLEMENTED. It has a document at `PAGE`, which is INVALID_ARGUMENT.
 struct Server {
@@ -46,7 +48,12 @@ async fn serve(role: Role, mode: Mode) -> Server {
 async fn serve_callers(role: Role, mode: Mode, callers: &[&str]) -> Server {
     let (mut kit, pki) = (Kit::new(), pki());
     let callers = callers.iter().map(|name| Party::new(name)).collect();
-    let certificates = Arc::new(Certificates::new(&Tls { mode, directory: pki.path().to_owned(), callers }));
+    let certificates = Arc::new(Certificates::new(&Tls {
+        mode,
+        mesh_prefix: Some(MESH.parse().expect("a prefix")),
+        directory: pki.path().to_owned(),
+        callers,
+    }));
     kit.context.certificates = certificates.clone();
     let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let address = incoming.local_addr().expect("an address");
@@ -244,12 +251,35 @@ async fn in_a_mesh_the_sidecar_on_this_machine_names_the_caller() {
     for (header, code) in [
         ("By=spiffe://x/ns/souk/sa/product;URI=spiffe://x/ns/souk/sa/order", Code::Unimplemented),
         ("URI=spiffe://x/ns/souk/sa/user", Code::PermissionDenied),
+        ("URI=spiffe://x/ns/other/sa/order", Code::PermissionDenied),
+        ("URI=spiffe://y/ns/souk/sa/order", Code::PermissionDenied),
         ("URI=spiffe://x/ns/souk/sa/order,URI=spiffe://x/ns/souk/sa/user", Code::PermissionDenied),
     ] {
         let said = connect_and_call(&sidecar, QUOTE, &[("x-forwarded-client-cert", header)]).await;
         assert_eq!(said.ok(), Some(code), "{header}");
     }
     assert_eq!(connect_and_call(&sidecar, GET, &[]).await.ok(), Some(Code::PermissionDenied), "nobody is named");
+}
+
+/// They are given up for later ones, not only when their time is over.
+#[tokio::test]
+async fn connections_that_send_nothing_do_not_keep_out_others() {
+    let log = Log::keep();
+    let server = serve(roster::PRODUCT, Mode::Mutual).await;
+    let mut silent = vec![];
+    for _ in 0..1_100 {
+        silent.push(TcpStream::connect(server.address).await.expect("it connects"));
+    }
+    let said = connect_and_call(&server.client_of("order"), QUOTE, &[]).await;
+    assert_eq!(said.ok(), Some(Code::Unimplemented));
+    assert!(!log.find("too many later connections").is_empty());
+}
+
+#[tokio::test]
+async fn without_a_prefix_there_is_no_mesh() {
+    let settings = Tls { mode: Mode::Mesh, mesh_prefix: None, directory: ".".into(), callers: vec![] };
+    let said = Certificates::new(&settings).of("order").expect_err("whose callers?");
+    assert!(said.starts_with("SOUK_TLS_MESH_PREFIX: "), "{said}");
 }
 
 #[tokio::test]
@@ -277,7 +307,8 @@ async fn in_a_mesh_another_machine_is_not_believed() {
 fn files_that_are_bad_are_named() {
     let folder = pki();
     let load = |role: &'static str| {
-        let settings = Tls { mode: Mode::Mutual, directory: folder.path().to_owned(), callers: vec![] };
+        let settings =
+            Tls { mode: Mode::Mutual, mesh_prefix: None, directory: folder.path().to_owned(), callers: vec![] };
         Certificates::new(&settings).of(role).expect_err("a file is bad")
     };
     let authority = Authority::open(folder.path()).expect("it is there");

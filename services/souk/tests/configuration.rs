@@ -15,6 +15,7 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["all"], "SOUK_DRAIN", "5"),
     (&["gateway"], "GATEWAY_LISTEN", "here"),
     (&["gateway"], "SOUK_TLS_MODE", "plain"),
+    (&["gateway"], "SOUK_TLS_MESH_PREFIX", "cluster.local/ns/souk"),
     (&["gateway"], "SOUK_TLS_DIRECTORY", "/nowhere"),
     (&["gateway"], "SOUK_TLS_CALLERS", "dev,a b"),
     (&["user"], "USER_LISTEN", "localhost:9002"),

@@ -34,7 +34,7 @@ pub const OPERATOR: Uuid = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_
 static CERTIFICATES: LazyLock<Arc<Certificates>> = LazyLock::new(|| {
     let directory = Layout::unit().pki;
     pki::ensure(&directory).expect("certificates can be made");
-    Arc::new(Certificates::new(&Tls { mode: Mode::Mutual, directory, callers: vec![] }))
+    Arc::new(Certificates::new(&Tls { mode: Mode::Mutual, mesh_prefix: None, directory, callers: vec![] }))
 });
 
 /// Those of this checkout.

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::error::Error;
+use crate::mail::{self, Purpose};
 
 pub(crate) type UserId = Id<Account>;
 
@@ -167,8 +168,13 @@ impl Account {
         Ok(())
     }
 
-    /// Replaces the password: a login that has verified the former one is refused from now on.
-    pub(crate) async fn set_password(&mut self, db: &mut PgConnection, password_hash: &str) -> Result<(), Unexpected> {
+    /// Replaces the password: a login that has verified the former one is refused from now on, and links to reset it end.
+    pub(crate) async fn set_password(
+        &mut self,
+        db: &mut PgConnection,
+        password_hash: &str,
+        now: OffsetDateTime,
+    ) -> Result<(), Unexpected> {
         self.password_version += 1;
         sqlx::query!(
             "update account set password_hash = $2, password_version = $3 where user_id = $1",
@@ -176,9 +182,9 @@ impl Account {
             password_hash,
             self.password_version,
         )
-        .execute(db)
+        .execute(&mut *db)
         .await?;
-        Ok(())
+        mail::end(db, self.user_id, Purpose::ResetPassword, now).await
     }
 
     /// Records that the address is its owner's.

@@ -33,13 +33,15 @@ pub(crate) async fn change(
     if account.password_version != known.version {
         return Err(Error::PasswordWrong);
     }
-    account.set_password(&mut tx, &password_hash).await?;
+    let now = service.clock.now();
+    account.set_password(&mut tx, &password_hash, now).await?;
     let mut others = least_used(&mut tx, user_id, 0).await?;
     others.retain(|session_id| *session_id != current);
-    let ended = end_sessions(&mut tx, &others, service.clock.now()).await?;
+    let ended = end_sessions(&mut tx, &others, now).await?;
     tx.commit().await?;
     tracing::info!(%user_id, ended, "a password was changed");
-    Ok(ChangePasswordResponse {})
+    let device_token = service.throttle.device_token(user_id, account.password_version, rand::random());
+    Ok(ChangePasswordResponse { device_token })
 }
 
 /// Only who has a session of the account gets here.
@@ -51,12 +53,14 @@ async fn check_current(
     (user_id, session_id): (UserId, SessionId),
 ) -> Result<(), Error> {
     let attempts = service.throttle.attempts_in_session(user_id, session_id);
-    service.throttle.begin(&attempts).await?;
-    let right = service.passwords.check(password, hash, Queue::Known, caller.deadline).await;
-    if right.is_err() {
-        service.throttle.take_back(attempts.clone()).await;
-    }
-    right?.ok_or(Error::PasswordWrong)?;
-    service.throttle.succeeded(attempts).await;
+    let attempt = service.throttle.begin(&attempts).await?;
+    match service.passwords.check(password, hash, Queue::Known(user_id), caller.deadline).await {
+        Ok(right) => right.ok_or(Error::PasswordWrong)?,
+        Err(error) => {
+            service.throttle.take_back(attempt).await;
+            return Err(error);
+        }
+    };
+    service.throttle.succeeded(attempt).await;
     Ok(())
 }

@@ -48,20 +48,22 @@ async fn sign_in(
     account: Option<Known>,
 ) -> Result<CreateSessionResponse, Error> {
     let user_id = account.as_ref().map(|account| account.user_id);
-    let device = user_id.and_then(|user_id| service.throttle.device(user_id, &request.device_token));
+    let device = account
+        .as_ref()
+        .and_then(|account| service.throttle.device(account.user_id, account.password_version, &request.device_token));
     let attempts = service.throttle.attempts(email, user_id, device);
-    service.throttle.begin(&attempts).await?;
+    let attempt = service.throttle.begin(&attempts).await?;
     let hash = account.as_ref().map_or(NO_PASSWORD, |account| &account.password_hash).to_owned();
-    let queue = if device.is_some() { Queue::Known } else { Queue::Anybody };
+    let queue = user_id.filter(|_| device.is_some()).map_or(Queue::Anybody, Queue::Known);
     let right = match service.passwords.check(request.password, hash, queue, caller.deadline).await {
         Ok(right) => right,
         Err(error) => {
-            service.throttle.take_back(attempts).await;
+            service.throttle.take_back(attempt).await;
             return Err(error);
         }
     };
     let (account, right) = account.zip(right).ok_or(Error::CredentialsInvalid)?;
-    service.throttle.succeeded(attempts).await;
+    service.throttle.succeeded(attempt).await;
 
     let mut tx = service.db.begin().await?;
     // Logins of one account wait for each other here, so that together they keep the number of its sessions. A change of
@@ -106,6 +108,10 @@ async fn sign_in(
         expire_time: Some(timestamp(expires)),
         refresh_token: refresh_token.text(),
         session: Some(session.to_proto(&service.sessions, Some(session.session_id))),
-        device_token: service.throttle.device_token(account.user_id, device.unwrap_or_else(rand::random)),
+        device_token: service.throttle.device_token(
+            account.user_id,
+            account.password_version,
+            device.unwrap_or_else(rand::random),
+        ),
     })
 }

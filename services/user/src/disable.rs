@@ -5,6 +5,7 @@ use contracts::souk::user::v1::{DisableUserRequest, DisableUserResponse, EnableU
 
 use crate::account::{self, Account};
 use crate::error::Error;
+use crate::mail::{self, Purpose};
 use crate::revocation::end_sessions;
 use crate::service::Service;
 use crate::session::least_used;
@@ -22,6 +23,7 @@ pub(crate) async fn disable(
         account.disabled_at = Some(now);
         account.save(&mut tx, now).await?;
     }
+    mail::end(&mut tx, user_id, Purpose::ResetPassword, now).await?;
     let sessions = least_used(&mut tx, user_id, 0).await?;
     let ended = end_sessions(&mut tx, &sessions, now).await?;
     tx.commit().await?;

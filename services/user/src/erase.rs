@@ -9,7 +9,6 @@ use contracts::souk::user::v1::{EraseUserRequest, EraseUserResponse, UserErased}
 use crate::account::{self, Account};
 use crate::error::Error;
 use crate::event::publish;
-use crate::reset_password;
 use crate::revocation::end_sessions;
 use crate::service::Service;
 use crate::session::least_used;
@@ -26,7 +25,6 @@ pub(crate) async fn erase(
     let sessions = least_used(&mut tx, user_id, 0).await?;
     end_sessions(&mut tx, &sessions, now).await?;
     idempotency::delete_about(&mut tx, &account.email).await?;
-    reset_password::delete_request(&mut tx, &account.email).await?;
     let version = publish(service, &mut tx, user_id, Event::UserErased(UserErased {}), caller.actor()).await?;
     account.erase(&mut tx, version, now).await?;
     tx.commit().await?;

@@ -147,6 +147,9 @@ pub(crate) async fn find(
     Ok(user_id.fetch_optional(db).await?)
 }
 
+/// How long requests are kept to be counted, also when their links have ended.
+pub(crate) const COUNTED: Duration = Duration::from_secs(3_600);
+
 /// Uses a token, once: it returns whether it was valid. The account of its user is locked. Tokens of other mails for the same
 /// purpose are not valid afterwards.
 pub(crate) async fn consume(
@@ -156,15 +159,36 @@ pub(crate) async fn consume(
     purpose: Purpose,
     now: OffsetDateTime,
 ) -> Result<bool, Unexpected> {
-    let used = sqlx::query!(
-        "with used as (
-           select from mail_request where user_id = $1 and token_hash = $2 and purpose = $3 and expires_at > $4
-         )
-         delete from mail_request where user_id = $1 and purpose = $3 and exists (select from used)",
+    let is_valid = sqlx::query_scalar!(
+        r#"select exists (
+             select from mail_request where user_id = $1 and token_hash = $2 and purpose = $3 and expires_at > $4
+           ) as "is_valid!""#,
         user_id as UserId,
         hash(token),
         purpose.name(),
         now,
     );
-    Ok(used.execute(db).await?.rows_affected() > 0)
+    let is_valid = is_valid.fetch_one(&mut *db).await?;
+    if is_valid {
+        end(db, user_id, purpose, now).await?;
+    }
+    Ok(is_valid)
+}
+
+/// Ends the links that were sent to a user for this purpose. The account of the user is locked.
+pub(crate) async fn end(
+    db: &mut PgConnection,
+    user_id: UserId,
+    purpose: Purpose,
+    now: OffsetDateTime,
+) -> Result<(), Unexpected> {
+    sqlx::query!(
+        "update mail_request set expires_at = $3 where user_id = $1 and purpose = $2 and expires_at > $3",
+        user_id as UserId,
+        purpose.name(),
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

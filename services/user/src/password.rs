@@ -6,17 +6,20 @@
 //! passwords would refuse almost none of that length: what people choose are common words twice, rows of keys, and their own
 //! name, which zxcvbn takes apart.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params};
 use chassis::Unexpected;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 use unicode_normalization::UnicodeNormalization;
 
+use crate::account::UserId;
 use crate::error::Error;
 use crate::threads::Threads;
 
@@ -29,6 +32,8 @@ const MIN_GUESSES_LOG10: f64 = 10.0;
 const ANYBODY: usize = 50;
 /// How many of the others may.
 const KNOWN: usize = 20;
+/// How many of the latter may be of one account, whose owner could otherwise take all places.
+const KNOWN_PER_ACCOUNT: usize = 2;
 
 /// The hash of no password. A login with an unknown e-mail address is checked against it, so that it takes as long as with a known
 /// one. It is fixed, so that not even the first check takes longer.
@@ -100,15 +105,16 @@ pub(crate) struct Right {
 /// Where a caller waits. A flood of logins fills one queue, and leaves places to owners of accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Queue {
-    /// A device that has signed in to the account, or a session of it.
-    Known,
+    /// A device that has signed in to this account, or a session of it. If others of this account have its places, it waits with
+    /// anybody.
+    Known(UserId),
     Anybody,
 }
 
 pub(crate) struct Passwords {
     threads: Threads,
     slots: Arc<Semaphore>,
-    known: Semaphore,
+    known: Known,
     anybody: Semaphore,
     /// Of those whom nobody knows, only one at a time waits for a slot, so that the others need not wait behind them.
     turn: Semaphore,
@@ -116,8 +122,8 @@ pub(crate) struct Passwords {
 
 impl Passwords {
     pub(crate) fn new(slots: usize) -> Self {
-        let queue = |places: usize| Semaphore::new(slots * places);
-        let (known, anybody, turn) = (queue(KNOWN), queue(ANYBODY), Semaphore::new(1));
+        let known = Known { places: Semaphore::new(slots * KNOWN), taken: Mutex::default() };
+        let (anybody, turn) = (Semaphore::new(slots * ANYBODY), Semaphore::new(1));
         Self { threads: Threads::start(slots), slots: Arc::new(Semaphore::new(slots)), known, anybody, turn }
     }
 
@@ -151,11 +157,13 @@ impl Passwords {
         Ok(checked.await??)
     }
 
-    fn queue(&self, queue: Queue) -> &Semaphore {
-        match queue {
-            Queue::Known => &self.known,
-            Queue::Anybody => &self.anybody,
+    fn place(&self, queue: Queue) -> Option<Place<'_>> {
+        if let Queue::Known(user_id) = queue
+            && let Some(place) = self.known.place(user_id)
+        {
+            return Some(Place::Known { _place: place });
         }
+        self.anybody.try_acquire().ok().map(|place| Place::Anybody { _place: place })
     }
 
     /// A caller that leaves gives up its place in the queue, and nothing is hashed for it.
@@ -165,9 +173,9 @@ impl Passwords {
         deadline: Instant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let _place = self.queue(queue).try_acquire().map_err(|_| Error::PasswordChecksBusy)?;
+        let place = self.place(queue).ok_or(Error::PasswordChecksBusy)?;
         let slot = timeout_at(deadline, async {
-            let _turn = if queue == Queue::Anybody { Some(self.turn.acquire().await?) } else { None };
+            let _turn = if matches!(place, Place::Anybody { .. }) { Some(self.turn.acquire().await?) } else { None };
             self.slots.clone().acquire_owned().await
         });
         let slot = slot.await.map_err(|_| chassis::Error::DeadlineExceeded)?;
@@ -180,6 +188,50 @@ impl Passwords {
             let _ = send.send(outcome);
         });
         Ok(done.await.map_err(|error| broken("hashing a password", error))?)
+    }
+}
+
+/// The queue of the known.
+struct Known {
+    places: Semaphore,
+    /// How many places each account has now.
+    taken: Mutex<HashMap<UserId, usize>>,
+}
+
+impl Known {
+    fn place(&self, user_id: UserId) -> Option<KnownPlace<'_>> {
+        let place = self.places.try_acquire().ok()?;
+        let mut all = self.taken.lock().expect("nothing panics while it holds this lock");
+        let taken = all.entry(user_id).or_default();
+        if *taken == KNOWN_PER_ACCOUNT {
+            return None;
+        }
+        *taken += 1;
+        Some(KnownPlace { of: self, user_id, _place: place })
+    }
+}
+
+/// A place in a queue, until this is dropped.
+enum Place<'a> {
+    Known { _place: KnownPlace<'a> },
+    Anybody { _place: SemaphorePermit<'a> },
+}
+
+struct KnownPlace<'a> {
+    of: &'a Known,
+    user_id: UserId,
+    _place: SemaphorePermit<'a>,
+}
+
+impl Drop for KnownPlace<'_> {
+    fn drop(&mut self) {
+        let mut all = self.of.taken.lock().expect("nothing panics while it holds this lock");
+        if let Entry::Occupied(mut taken) = all.entry(self.user_id) {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
+        }
     }
 }
 
@@ -204,11 +256,13 @@ fn broken(what: &str, error: impl std::fmt::Display) -> Unexpected {
 mod tests {
     use std::time::Duration;
 
+    use uuid::Uuid;
+
     use super::*;
 
     impl Passwords {
         pub(crate) fn has_place(&self, queue: Queue) -> bool {
-            self.queue(queue).available_permits() > 0
+            self.place(queue).is_some()
         }
     }
 
@@ -271,6 +325,22 @@ mod tests {
             assert!(is_weak_text(&NO_PASSWORD.replace(today, then)), "{then}");
         }
         assert!(!is_weak_text(&NO_PASSWORD.replace("m=19456", "m=65536")), "stronger ones stay");
+    }
+
+    /// Not even with tokens of its own devices.
+    #[test]
+    fn one_account_takes_few_places_of_known_devices() {
+        let passwords = Passwords::new(1);
+        let [ada, bob] = [1, 2].map(|it| Queue::Known(UserId::new(Uuid::from_u128(it))));
+        let is_known = |place: &Option<Place<'_>>| matches!(place, Some(Place::Known { .. }));
+        let mut of_ada: Vec<_> = (0..KNOWN + ANYBODY).map(|_| passwords.place(ada)).collect();
+        assert_eq!(of_ada.iter().filter(|place| is_known(place)).count(), KNOWN_PER_ACCOUNT);
+        assert_eq!(of_ada.iter().filter(|place| place.is_some()).count(), KNOWN_PER_ACCOUNT + ANYBODY);
+        assert!(is_known(&passwords.place(bob)) && passwords.place(Queue::Anybody).is_none());
+        of_ada.remove(0);
+        assert!(is_known(&passwords.place(ada)), "it was given back");
+        drop(of_ada);
+        assert!(passwords.known.taken.lock().expect("not poisoned").is_empty(), "nothing is kept of an account");
     }
 
     #[tokio::test]

@@ -1,10 +1,11 @@
 //! Deletes what is over: sessions that expired, used refresh tokens that are not answered any more, revocations of sessions
-//! whose access tokens have expired, links in mails that have expired. Each run deletes one batch of each, except rows that another replica is deleting.
+//! whose access tokens have expired, links in mails that have expired and are not counted any more. Each run deletes one batch of each, except rows that another replica is deleting.
 
 use std::sync::Arc;
 
 use chassis::{Did, Unexpected};
 
+use crate::mail::COUNTED;
 use crate::revocation::LISTED;
 use crate::service::Service;
 use crate::session::REPEATABLE;
@@ -37,7 +38,7 @@ pub(crate) async fn prune(service: Arc<Service>) -> Result<Did, Unexpected> {
     let mails = sqlx::query!(
         "delete from mail_request where mail_request_id in
            (select mail_request_id from mail_request where expires_at <= $1 limit $2 for update skip locked)",
-        now,
+        now - COUNTED,
         BATCH,
     );
     let mut deleted = 0;

@@ -3,14 +3,12 @@
 //! Who requests it learns nothing about the address: the call stores it, and a job finds out whether it has an account.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use chassis::{Caller, Did, Owner, Unexpected};
 use contracts::email;
 use contracts::souk::user::v1::{
     RequestPasswordResetRequest, RequestPasswordResetResponse, ResetPasswordRequest, ResetPasswordResponse,
 };
-use sqlx::PgConnection;
 
 use crate::account::{self, Account, UserId};
 use crate::error::Error;
@@ -20,9 +18,8 @@ use crate::revocation::end_sessions;
 use crate::service::Service;
 use crate::session::least_used;
 
-/// How many mails a user gets within [`WINDOW`] at most, however many were requested.
+/// How many mails a user gets within [`mail::COUNTED`] at most, however many were requested.
 const MOST: i64 = 3;
-const WINDOW: Duration = Duration::from_secs(3_600);
 
 pub(crate) async fn request(
     service: &Service,
@@ -38,12 +35,6 @@ pub(crate) async fn request(
     .await?;
     service.reset_requested.wake();
     Ok(RequestPasswordResetResponse {})
-}
-
-/// Deletes the request of an address, if there is one.
-pub(crate) async fn delete_request(db: &mut PgConnection, email: &str) -> Result<(), Unexpected> {
-    sqlx::query!("delete from reset_request where email = $1", email).execute(db).await?;
-    Ok(())
 }
 
 /// Handles the oldest request, unless another replica does: a mail for an account that is not disabled, nothing for others.
@@ -68,7 +59,7 @@ pub(crate) async fn handle_request(service: Arc<Service>) -> Result<Did, Unexpec
             r#"select count(*) as "count!" from mail_request where user_id = $1 and purpose = $2 and created_at > $3"#,
             user_id as UserId,
             Purpose::ResetPassword.name(),
-            now - WINDOW,
+            now - mail::COUNTED,
         );
         if recent.fetch_one(&mut *tx).await? < MOST {
             let actor = "anonymous".to_owned();
@@ -103,12 +94,13 @@ pub(crate) async fn reset(
     if !mail::consume(&mut tx, user_id, &request.token, purpose, now).await? {
         return Err(Error::MailTokenInvalid);
     }
-    account.set_password(&mut tx, &password_hash).await?;
+    account.set_password(&mut tx, &password_hash, now).await?;
     // The caller has the token, and so has read the mail.
     account.verify(&mut tx, now).await?;
     let sessions = least_used(&mut tx, user_id, 0).await?;
     let ended = end_sessions(&mut tx, &sessions, now).await?;
     tx.commit().await?;
     tracing::info!(%user_id, ended, "a password was reset");
-    Ok(ResetPasswordResponse { device_token: service.throttle.device_token(user_id, rand::random()) })
+    let device_token = service.throttle.device_token(user_id, account.password_version, rand::random());
+    Ok(ResetPasswordResponse { device_token })
 }

@@ -67,6 +67,14 @@ const TAKE_BACK: &str = "if redis.call('HINCRBY', KEYS[1], 'attempts', -1) < 0 t
 #[derive(Debug, Clone)]
 pub(crate) struct Attempts(String);
 
+/// One attempt that was admitted.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    of: Attempts,
+    /// Not without Redis.
+    is_counted: bool,
+}
+
 impl Throttle {
     /// `key`: of which the tokens of devices are made.
     pub(crate) fn new(redis: Redis, prefix: &str, key: SecretString, pace: Pace) -> Self {
@@ -92,7 +100,7 @@ impl Throttle {
     }
 
     /// Counts an attempt, before its password is checked, as it may be one of many at once.
-    pub(crate) async fn begin(&self, attempts: &Attempts) -> Result<(), Error> {
+    pub(crate) async fn begin(&self, attempts: &Attempts) -> Result<Attempt, Error> {
         let Pace { free, first, longest } = self.pace;
         let milliseconds = [first, longest, REMEMBERED].map(|time| time.as_millis().to_string());
         let arguments = [vec![free.to_string()], milliseconds.to_vec()].concat();
@@ -104,48 +112,51 @@ impl Throttle {
             }
             Ok(_) => {
                 FAILS.store(false, Ordering::Relaxed);
-                Ok(())
+                Ok(Attempt { of: attempts.clone(), is_counted: true })
             }
             Err(error) => {
                 if !FAILS.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "logins are not throttled per account until Redis responds");
                 }
-                Ok(())
+                Ok(Attempt { of: attempts.clone(), is_counted: false })
             }
         }
     }
 
     /// The password was not checked, as too many are being checked.
-    pub(crate) async fn take_back(&self, attempts: Attempts) {
-        // If it fails, the attempt counts, and Redis counts the failure.
-        let _ = self.redis.run_script(&self.take_back, vec![attempts.0], vec![]).await;
+    pub(crate) async fn take_back(&self, attempt: Attempt) {
+        if attempt.is_counted {
+            // If it fails, the attempt counts, and Redis counts the failure.
+            let _ = self.redis.run_script(&self.take_back, vec![attempt.of.0], vec![]).await;
+        }
     }
 
-    /// The password was right: its attempts are forgotten.
-    pub(crate) async fn succeeded(&self, attempts: Attempts) {
+    /// The password was right: all attempts are forgotten.
+    pub(crate) async fn succeeded(&self, attempt: Attempt) {
         // If it fails, later attempts wait, and Redis counts the failure.
-        let _ = self.redis.run_script(&self.forget, vec![attempts.0], vec![]).await;
+        let _ = self.redis.run_script(&self.forget, vec![attempt.of.0], vec![]).await;
     }
 
-    /// A token that shows that a device has signed in to this account.
-    pub(crate) fn device_token(&self, user_id: UserId, device: [u8; DEVICE]) -> String {
-        let mac = self.device_mac(user_id, &device).finalize().into_bytes();
+    /// A token that shows that a device has signed in to this account. It is valid until the password is replaced.
+    pub(crate) fn device_token(&self, user_id: UserId, password_version: i64, device: [u8; DEVICE]) -> String {
+        let mac = self.device_mac(user_id, password_version, &device).finalize().into_bytes();
         URL_SAFE_NO_PAD.encode([&device[..], &mac[..]].concat())
     }
 
     /// The device, if the token is one of this account.
-    pub(crate) fn device(&self, user_id: UserId, token: &str) -> Option<[u8; DEVICE]> {
+    pub(crate) fn device(&self, user_id: UserId, password_version: i64, token: &str) -> Option<[u8; DEVICE]> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (device, mac) = bytes.split_at_checked(DEVICE)?;
-        self.device_mac(user_id, device).verify_slice(mac).ok()?;
+        self.device_mac(user_id, password_version, device).verify_slice(mac).ok()?;
         device.try_into().ok()
     }
 
-    fn device_mac(&self, user_id: UserId, device: &[u8]) -> Hmac<Sha256> {
+    fn device_mac(&self, user_id: UserId, password_version: i64, device: &[u8]) -> Hmac<Sha256> {
         let key = self.key.expose_secret().as_bytes();
         let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
         mac.update(b"souk device of an account");
         mac.update(user_id.0.as_bytes());
+        mac.update(&password_version.to_be_bytes());
         mac.update(device);
         mac
     }
@@ -196,16 +207,17 @@ mod tests {
         for _ in 0..PACE.free {
             throttle.begin(&attempts).await.expect("without a wait");
         }
+        let mut last = None;
         for wait in [600, 1_200, 2_000, 2_000] {
             assert_eq!(throttle.wait(&attempts).await, wait);
             assert_eq!(throttle.wait(&attempts).await, wait, "an attempt that comes too early does not count");
             throttle.pass_time(&attempts).await;
-            throttle.begin(&attempts).await.expect("the wait is over");
+            last = Some(throttle.begin(&attempts).await.expect("the wait is over"));
         }
-        throttle.take_back(attempts.clone()).await;
-        throttle.begin(&attempts).await.expect("in place of the one that was taken back");
+        throttle.take_back(last.expect("there were some")).await;
+        let last = throttle.begin(&attempts).await.expect("in place of the one that was taken back");
         assert_eq!(throttle.wait(&attempts).await, 2_000);
-        throttle.succeeded(attempts.clone()).await;
+        throttle.succeeded(last).await;
         for _ in 0..PACE.free {
             throttle.begin(&attempts).await.expect("as at first");
         }
@@ -224,7 +236,8 @@ mod tests {
         let throttle = Throttle::new(redis, "souk:test", "a key".into(), PACE);
         let attempts = throttle.attempts("ada@example.com", None, None);
         for _ in 0..2 * PACE.free {
-            throttle.begin(&attempts).await.expect("it is admitted");
+            let attempt = throttle.begin(&attempts).await.expect("it is admitted");
+            assert!(!attempt.is_counted, "so it is not taken back from the count of others");
         }
     }
 }

@@ -69,12 +69,17 @@ pub struct Revoked {
     pub session_ids: Vec<Uuid>,
 }
 
+/// The keys of one document, and the tokens that were verified with them: if a key is removed, so are its tokens.
+struct Keys {
+    by_id: HashMap<String, DecodingKey>,
+    verified: Cache<[u8; 32], (Identity, Uuid, i64)>,
+}
+
 pub struct Verifier {
     pub issuer: String,
     pub audience: String,
-    keys: watch::Sender<Option<Arc<HashMap<String, DecodingKey>>>>,
+    keys: watch::Sender<Option<Arc<Keys>>>,
     revoked: watch::Sender<Option<HashSet<Uuid>>>,
-    verified: Cache<[u8; 32], (Identity, Uuid, i64)>,
     validation: Validation,
     /// How long calls of a process that has just started wait until it can verify access tokens.
     pub patience: Duration,
@@ -89,20 +94,19 @@ impl Verifier {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.leeway = 5;
         let (issuer, audience) = (issuer.to_owned(), audience.to_owned());
-        let (keys, revoked, verified) = (watch::Sender::new(None), watch::Sender::new(None), Cache::new(CACHED));
+        let (keys, revoked) = (watch::Sender::new(None), watch::Sender::new(None));
         let (patience, started) = (PATIENCE, Instant::now());
-        Self { issuer, audience, keys, revoked, verified, validation, patience, started }
+        Self { issuer, audience, keys, revoked, validation, patience, started }
     }
 
-    /// Replaces the keys, and clears the cache of verified tokens.
+    /// Replaces the keys. Tokens that were verified with the former ones are verified again.
     pub fn set_keys(&self, keys: &JwkSet) {
         let usable = keys.keys.iter().filter_map(|key| {
             let id = key.common.key_id.clone()?;
             Some((id, DecodingKey::from_jwk(key).ok()?))
         });
-        let usable = Arc::new(usable.collect());
-        self.keys.send_replace(Some(usable));
-        self.verified.clear();
+        let keys = Keys { by_id: usable.collect(), verified: Cache::new(CACHED) };
+        self.keys.send_replace(Some(Arc::new(keys)));
     }
 
     /// Replaces the list of revoked sessions.
@@ -121,23 +125,24 @@ impl Verifier {
 
     /// The caller and the session of a valid token, which may have been revoked.
     fn identify(&self, token: &str) -> Result<(Identity, Uuid), Error> {
+        let keys = self.keys.borrow().clone().ok_or(Error::KeysUnavailable)?;
         let hash: [u8; 32] = Sha256::digest(token).into();
-        if let Some((identity, session_id, expires)) = self.verified.get(&hash) {
+        if let Some((identity, session_id, expires)) = keys.verified.get(&hash) {
             if expires > OffsetDateTime::now_utc().unix_timestamp() {
                 return Ok((identity, session_id));
             }
-            self.verified.remove(&hash);
+            keys.verified.remove(&hash);
         }
-        let keys = self.keys.borrow().clone().ok_or(Error::KeysUnavailable)?;
         let head = jsonwebtoken::decode_header(token).map_err(|_| Error::TokenInvalid("it is not a JWT"))?;
         if head.typ.as_deref() != Some("at+jwt") {
             return Err(Error::TokenInvalid("it is not an access token"));
         }
-        let key = head.kid.and_then(|id| keys.get(&id).cloned()).ok_or(Error::TokenInvalid("its key is unknown"))?;
+        let key =
+            head.kid.and_then(|id| keys.by_id.get(&id).cloned()).ok_or(Error::TokenInvalid("its key is unknown"))?;
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.validation);
         let claims = claims.map_err(|error| Error::TokenInvalid(explain(error.kind())))?.claims;
         let identity = claims.identity();
-        self.verified.insert(hash, (identity.clone(), claims.sid, claims.exp));
+        keys.verified.insert(hash, (identity.clone(), claims.sid, claims.exp));
         Ok((identity, claims.sid))
     }
 

@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -20,15 +21,20 @@ use tonic::transport::server::Connected;
 
 use crate::boot::log_limit::LogLimit;
 use crate::boot::metrics::{self, ByRole};
+use crate::tls::Identity;
 use crate::tls::certificate::Certificate;
-use crate::tls::origin::{Origin, Party};
+use crate::tls::origin::{Origin, Party, UriPrefix};
 
-/// Handshakes at once. Further connections wait in the listener's queue.
-const HANDSHAKES: usize = 256;
+/// Handshakes at once. For a further one, the oldest is given up: so connections that send nothing do not keep out others.
+const HANDSHAKES: usize = 1_024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After an error of the listener, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(20);
 
+static NOT_ACCEPTED: LazyLock<Counter> = LazyLock::new(|| {
+    let help = "Errors of the listener of a role, such as too many open files, for which it paused";
+    metrics::register("connections_not_accepted", help, Counter::default())
+});
 static FAILED: LazyLock<Family<ByRole, Counter>> = LazyLock::new(|| {
     let help = "Connections to a role that were closed, as the caller showed no valid certificate in time";
     metrics::register("handshakes_failed", help, Family::default())
@@ -51,33 +57,49 @@ impl<IO> Connection<IO> {
 }
 
 /// A connection over TCP, encrypted or not.
-pub(crate) type Wire = Either<TlsStream<TcpStream>, TcpStream>;
+pub(crate) type Transport = Either<TlsStream<TcpStream>, TcpStream>;
 
-/// The connections whose callers proved who they are. Without a certificate of ours, as in a mesh, plain text is accepted, and
-/// only this machine is our sidecar. No failed connection ends the stream.
-pub fn accept<S>(incoming: S, certificate: Option<Arc<Certificate>>) -> impl Stream<Item = io::Result<Connection<Wire>>>
+/// The connections whose callers proved who they are. In a mesh, plain text is accepted, and only this machine is our sidecar. No
+/// failed connection ends the stream.
+pub fn accept<S>(incoming: S, identity: Identity) -> impl Stream<Item = io::Result<Connection<Transport>>>
 where
     S: Stream<Item = io::Result<TcpStream>>,
 {
-    let log = Arc::new(LogLimit::new(1));
+    let (log, listener_log) = (Arc::new(LogLimit::new(1)), Arc::new(LogLimit::new(1)));
+    let count = watch::Sender::new(0_usize);
     let connections = incoming.map(move |accepted| {
-        let (certificate, log) = (certificate.clone(), log.clone());
+        let (identity, log, listener_log) = (identity.clone(), log.clone(), listener_log.clone());
+        count.send_modify(|count| *count += 1);
+        let (mut count, number) = (count.subscribe(), *count.borrow());
         async move {
             let stream = match accepted {
                 Ok(stream) => stream,
                 Err(error) => {
-                    tracing::debug!(%error, "a connection was not accepted");
+                    NOT_ACCEPTED.inc();
+                    if let Some(left_out) = listener_log.admit() {
+                        tracing::error!(%error, left_out, "a connection was not accepted");
+                    }
                     tokio::time::sleep(PAUSE).await;
                     return None;
                 }
             };
-            let Some(certificate) = certificate else {
-                let origin = plain_origin(&stream);
-                return Some(Connection::new(Either::Right(stream), origin));
+            let certificate = match identity {
+                Identity::Certificate(certificate) => certificate,
+                Identity::Mesh(prefix) => {
+                    let origin = plain_origin(&stream, prefix);
+                    return Some(Connection::new(Either::Right(stream), origin));
+                }
             };
             let address = stream.peer_addr().ok();
-            let greeted = timeout(HANDSHAKE_TIMEOUT, greet(stream, &certificate)).await;
-            match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            let outcome = tokio::select! {
+                outcome = timeout(HANDSHAKE_TIMEOUT, handshake(stream, &certificate)) => {
+                    outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                }
+                _ = count.wait_for(|count| *count >= number + HANDSHAKES) => {
+                    Err(io::Error::other("too many later connections"))
+                }
+            };
+            match outcome {
                 Ok(connection) => Some(connection),
                 Err(error) => {
                     FAILED.get_or_create(&ByRole::new(certificate.role())).inc();
@@ -90,18 +112,18 @@ where
             }
         }
     });
-    connections.buffer_unordered(HANDSHAKES).filter_map(|connection| std::future::ready(connection.map(Ok)))
+    connections.buffer_unordered(HANDSHAKES + 1).filter_map(|connection| std::future::ready(connection.map(Ok)))
 }
 
 /// In a mesh, only this machine is the sidecar.
-fn plain_origin(stream: &TcpStream) -> Origin {
+fn plain_origin(stream: &TcpStream, prefix: UriPrefix) -> Origin {
     match stream.peer_addr() {
-        Ok(address) if address.ip().to_canonical().is_loopback() => Origin::Sidecar,
+        Ok(address) if address.ip().to_canonical().is_loopback() => Origin::Sidecar(prefix),
         _ => Origin::Unverified,
     }
 }
 
-async fn greet(stream: TcpStream, certificate: &Certificate) -> io::Result<Connection<Wire>> {
+async fn handshake(stream: TcpStream, certificate: &Certificate) -> io::Result<Connection<Transport>> {
     let stream = TlsAcceptor::from(certificate.configs().server.clone()).accept(stream).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let party = certificates.first().and_then(Party::of_certificate);

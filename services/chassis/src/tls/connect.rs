@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -10,10 +9,10 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::either::Either;
 
-use crate::tls::certificate::Certificate;
+use crate::tls::Identity;
 use crate::tls::origin::Party;
 
-pub(crate) type Wire = Either<TlsStream<TcpStream>, TcpStream>;
+pub(crate) type Transport = Either<TlsStream<TcpStream>, TcpStream>;
 
 /// Opens connections to one peer.
 #[derive(Debug, Clone)]
@@ -21,15 +20,15 @@ pub(crate) struct Connector {
     pub(crate) peer: &'static str,
     /// The host in the URL of the peer, which its certificate must have.
     pub(crate) host: ServerName<'static>,
-    /// Ours. Without it, connections are plain text, as in a mesh.
-    pub(crate) certificate: Option<Arc<Certificate>>,
+    /// Ours.
+    pub(crate) identity: Identity,
 }
 
 impl Connector {
-    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<Wire> {
+    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<Transport> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let Some(certificate) = &self.certificate else { return Ok(Either::Right(stream)) };
+        let Identity::Certificate(certificate) = &self.identity else { return Ok(Either::Right(stream)) };
         let connector = TlsConnector::from(certificate.configs().client.clone());
         let stream = connector.connect(self.host.clone(), stream).await?;
         // Its name could be that of another party on the same host.

@@ -18,7 +18,7 @@ use crate::boot::settings::Prefix;
 
 pub use accept::{Connection, accept};
 pub use certificate::Certificate;
-pub use origin::{Origin, Party};
+pub use origin::{Origin, Party, UriPrefix};
 
 /// How roles and the edge know each other.
 #[derive(Debug, Clone, Args)]
@@ -27,6 +27,9 @@ pub struct Tls {
     /// which names the caller in `x-forwarded-client-cert`.
     #[arg(default_value = "mutual")]
     pub mode: Mode,
+    /// In a mesh, what the URIs of Souk's service accounts begin with, such as `spiffe://cluster.local/ns/souk/sa/`. Callers with
+    /// other URIs are refused.
+    pub mesh_prefix: Option<UriPrefix>,
     /// The folder of `ca.crt`, and of the certificate and key of each role: `order.crt` and `order.key`. They are read again
     /// when they change.
     #[arg(default_value = ".dev/pki")]
@@ -47,6 +50,14 @@ pub enum Mode {
     Mesh,
 }
 
+/// How a role and its peers know each other.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    Certificate(Arc<Certificate>),
+    /// By sidecars, which name callers by URIs with this prefix.
+    Mesh(UriPrefix),
+}
+
 /// The certificates of the roles of this process.
 #[derive(Debug)]
 pub struct Certificates {
@@ -64,19 +75,20 @@ impl Certificates {
         party.is_part_of_souk() || self.settings.callers.contains(party)
     }
 
-    /// The certificate of a role, which is read when it is first used. None in a mesh. The error names the setting.
-    pub fn of(&self, role: &'static str) -> Result<Option<Arc<Certificate>>, String> {
+    /// The certificate of a role, which is read when it is first used. The error names the setting.
+    pub fn of(&self, role: &'static str) -> Result<Identity, String> {
         if self.settings.mode == Mode::Mesh {
-            return Ok(None);
+            let prefix = self.settings.mesh_prefix.clone();
+            return prefix.map(Identity::Mesh).ok_or("SOUK_TLS_MESH_PREFIX: SOUK_TLS_MODE=mesh needs it".to_owned());
         }
         let mut loaded = self.loaded.lock().expect("nothing panics while it holds this lock");
         if let Some(certificate) = loaded.get(role) {
-            return Ok(Some(certificate.clone()));
+            return Ok(Identity::Certificate(certificate.clone()));
         }
         let certificate = Certificate::load(&self.settings.directory, role);
         let certificate = Arc::new(certificate.map_err(|why| format!("SOUK_TLS_DIRECTORY: {why}"))?);
         loaded.insert(role, certificate.clone());
-        Ok(Some(certificate))
+        Ok(Identity::Certificate(certificate))
     }
 
     /// Reads changed files until `stop` is cancelled.

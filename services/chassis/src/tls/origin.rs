@@ -1,6 +1,7 @@
 //! Who called, by the certificate of the connection or, in a mesh, by the header of the sidecar.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -11,6 +12,26 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 const SIDECAR_HEADER: &str = "x-forwarded-client-cert";
 /// Those that call roles, beside other roles: the edge, and the service that sends mails, which is not in the roster yet.
 const OTHERS: [&str; 2] = ["edge", "notification"];
+
+/// Of the URIs in certificates of our authority.
+const CERTIFICATE_PREFIX: &str = "spiffe://souk/";
+
+/// What comes before the name of a party in the URIs that sidecars report, up to the last slash. A service account of the same
+/// name elsewhere, in another namespace for example, is another party.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UriPrefix(Arc<str>);
+
+impl FromStr for UriPrefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = text.strip_prefix("spiffe://").and_then(|path| path.strip_suffix('/'));
+        match path {
+            Some(path) if path.split('/').all(|part| !part.is_empty()) => Ok(Self(text.into())),
+            _ => Err(format!("`{text}` is not a prefix of URIs such as spiffe://cluster.local/ns/souk/sa/")),
+        }
+    }
+}
 
 /// One side of a connection, such as `order` or `edge`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,26 +54,19 @@ impl Party {
             GeneralName::URI(uri) => Some(*uri),
             _ => None,
         });
-        only(uris).and_then(|uri| Self::parse(uri.strip_prefix("spiffe://souk/")?).ok())
+        only(uris).and_then(|uri| Self::parse(uri.strip_prefix(CERTIFICATE_PREFIX)?).ok())
     }
 
-    /// From the header of a sidecar. Its last element is that of the sidecar's own connection; those before it are what the caller
+    /// From the header of a sidecar: a URI with this prefix. The header's last element is that of the sidecar's own connection; those before it are what the caller
     /// sent.
-    fn of_header(headers: &HeaderMap) -> Option<Self> {
+    fn of_header(headers: &HeaderMap, prefix: &UriPrefix) -> Option<Self> {
         let text = headers.get_all(SIDECAR_HEADER).into_iter().next_back()?.to_str().ok()?;
         let last = split(text, ',').pop()?;
         let uris = split(last, ';').into_iter().filter_map(|pair| {
             let (key, value) = pair.split_once('=')?;
             key.trim().eq_ignore_ascii_case("uri").then(|| value.trim().trim_matches('"'))
         });
-        let path = only(uris)?.strip_prefix("spiffe://")?;
-        match path.split('/').collect::<Vec<_>>()[..] {
-            ["souk", party] => Self::parse(party).ok(),
-            [domain, "ns", namespace, "sa", account] if !domain.is_empty() && !namespace.is_empty() => {
-                Self::parse(account).ok()
-            }
-            _ => None,
-        }
+        Self::parse(only(uris)?.strip_prefix(&*prefix.0)?).ok()
     }
 
     /// From letters, digits and hyphens.
@@ -78,8 +92,8 @@ impl fmt::Display for Party {
 pub enum Origin {
     /// The party that the caller's certificate names.
     Certificate(Party),
-    /// Our sidecar, which names the caller of each request.
-    Sidecar,
+    /// Our sidecar, which names the caller of each request by a URI with this prefix.
+    Sidecar(UriPrefix),
     /// Plain text from another machine.
     Unverified,
 }
@@ -89,7 +103,7 @@ impl Origin {
     pub(crate) fn party(&self, headers: &HeaderMap) -> Option<Party> {
         match self {
             Self::Certificate(party) => Some(party.clone()),
-            Self::Sidecar => Party::of_header(headers),
+            Self::Sidecar(prefix) => Party::of_header(headers, prefix),
             Self::Unverified => None,
         }
     }
@@ -128,41 +142,60 @@ mod tests {
         origin.party(&headers).filter(Party::is_part_of_souk).map(|party| party.to_string())
     }
 
+    fn sidecar() -> Origin {
+        Origin::Sidecar("spiffe://cluster.local/ns/souk/sa/".parse().expect("a prefix"))
+    }
+
     #[test]
     fn a_sidecar_names_the_caller_in_the_last_element() {
-        let istio = r#"By=spiffe://cluster.local/ns/souk/sa/product;Hash=0a1b;Subject="";URI=spiffe://cluster.local/ns/souk/sa/order"#;
-        assert_eq!(named_by(&Origin::Sidecar, &[istio]).as_deref(), Some("order"));
+        const US: &str = "spiffe://cluster.local/ns/souk/sa";
         for (good, party) in [
-            ("URI=spiffe://souk/edge", "edge"),
-            (r#"Hash=1;Subject="CN=a\",URI=spiffe://souk/user,b";URI="spiffe://souk/order""#, "order"),
-            ("URI=spiffe://souk/user,By=spiffe://souk/product;URI=spiffe://souk/order", "order"),
+            (&*format!(r#"By={US}/product;Hash=0a1b;Subject="";URI={US}/order"#), "order"),
+            (&format!("URI={US}/edge"), "edge"),
+            (&format!(r#"Hash=1;Subject="CN=a\",URI={US}/user,b";URI="{US}/order""#), "order"),
+            (&format!("URI={US}/user,By={US}/product;URI={US}/order"), "order"),
         ] {
-            assert_eq!(named_by(&Origin::Sidecar, &[good]).as_deref(), Some(party), "{good}");
+            assert_eq!(named_by(&sidecar(), &[good]).as_deref(), Some(party), "{good}");
         }
-        assert_eq!(named_by(&Origin::Sidecar, &["URI=spiffe://souk/user", istio]).as_deref(), Some("order"));
+        let (user, order) = (format!("URI={US}/user"), format!("URI={US}/order"));
+        assert_eq!(named_by(&sidecar(), &[&user, &order]).as_deref(), Some("order"));
         for odd in [
             "",
             "order",
             "URI=order",
-            "URI=https://souk/order",
-            "URI=spiffe://souk/order/x",
-            "URI=spiffe://other/order",
-            "URI=spiffe:///ns/souk/sa/order",
-            "URI=spiffe://souk/ns/souk/sa/",
-            "URI=spiffe://souk/order;URI=spiffe://souk/user",
-            "URI=spiffe://souk/order,By=spiffe://souk/product",
-            "URI=spiffe://souk/order,",
-            "URI=spiffe://souk/kafka",
-            r#"Subject="URI=spiffe://souk/order"#,
+            &format!("URI=https{}/order", US.trim_start_matches("spiffe")),
+            &format!("URI={US}/order/x"),
+            &format!("URI={US}/"),
+            &format!("URI={US}/order;URI={US}/user"),
+            &format!("URI={US}/order,By={US}/product"),
+            &format!("URI={US}/order,"),
+            &format!("URI={US}/kafka"),
+            &format!(r#"Subject="URI={US}/order"#),
         ] {
-            assert_eq!(named_by(&Origin::Sidecar, &[odd]), None, "{odd}");
+            assert_eq!(named_by(&sidecar(), &[odd]), None, "{odd}");
         }
-        assert_eq!(named_by(&Origin::Sidecar, &[]), None);
+        assert_eq!(named_by(&sidecar(), &[]), None);
+    }
+
+    #[test]
+    fn a_service_account_of_another_namespace_is_nobody() {
+        for other in [
+            "spiffe://cluster.local/ns/other/sa/order",
+            "spiffe://other.local/ns/souk/sa/order",
+            "spiffe://cluster.local/ns/souk/sa/x/order",
+            "spiffe://cluster.local/ns/souk/order",
+            "spiffe://souk/order",
+        ] {
+            assert_eq!(named_by(&sidecar(), &[&format!("URI={other}")]), None, "{other}");
+        }
+        for odd in ["", "spiffe://", "spiffe:///", "spiffe://cluster.local/ns/souk/sa", "spiffe://a//", "https://a/"] {
+            assert!(odd.parse::<UriPrefix>().is_err(), "{odd}");
+        }
     }
 
     #[test]
     fn only_a_sidecar_is_believed() {
-        let header = ["URI=spiffe://souk/order"];
+        let header = ["URI=spiffe://cluster.local/ns/souk/sa/order"];
         assert_eq!(named_by(&Origin::Unverified, &header), None);
         assert_eq!(named_by(&Origin::Certificate(Party::new("edge")), &header).as_deref(), Some("edge"));
         assert_eq!(named_by(&Origin::Certificate(Party::new("kafka")), &header), None, "it may not call");

@@ -12,7 +12,7 @@ const NEW: &str = "another horse battery";
 
 impl Fixture {
     /// Ada changes her password in this session.
-    async fn change(&self, session_id: Uuid, current: &str, new: &str) -> Result<(), Status> {
+    pub(super) async fn change(&self, session_id: Uuid, current: &str, new: &str) -> Result<(), Status> {
         let request = ChangePasswordRequest {
             user_id: "me".to_owned(),
             current_password: current.to_owned(),

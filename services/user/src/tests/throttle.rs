@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contracts::souk::user::v1::{CreateSessionRequest, CreateSessionResponse};
+use contracts::souk::user::v1::{ChangePasswordRequest, CreateSessionRequest, CreateSessionResponse};
 use sqlx::PgPool;
 use testkit::reason;
 use tonic::{Code, Status};
@@ -62,6 +62,27 @@ async fn a_known_device_signs_in_while_others_guess(db: PgPool) {
     fixture.try_password("bob@example.com", PASSWORD, "").await.expect("another account");
     // A stolen token gives as many attempts as everybody has.
     assert_eq!(fixture.guess("ada@example.com", &mine).await.0, PACE.free);
+}
+
+/// A thief of a token has no places and attempts of a known device once the password is another.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_device_token_ends_when_the_password_is_replaced(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    fixture.register("k1", "ada@example.com").await.expect("registered");
+    let signed_in = fixture.try_password("ada@example.com", PASSWORD, "").await.expect("signed in");
+    let (old, session_id) = (signed_in.device_token, signed_in.session.expect("a session").session_id);
+    let request = ChangePasswordRequest {
+        user_id: "me".to_owned(),
+        current_password: PASSWORD.to_owned(),
+        new_password: "another horse battery".to_owned(),
+    };
+    let session_id = session_id.parse().expect("a UUID");
+    let request = fixture.kit.session(fixture.user_id().await, session_id, request);
+    let new = fixture.users.clone().change_password(request).await.expect("changed").into_inner().device_token;
+    fixture.guess("ada@example.com", "").await;
+    let refused = fixture.try_password("ada@example.com", "another horse battery", &old).await.expect_err("it ended");
+    assert_eq!(reason(&refused), "LOGIN_THROTTLED@souk.user");
+    fixture.try_password("ada@example.com", "another horse battery", &new).await.expect("a known device");
 }
 
 /// An address without an account is not told apart.

@@ -86,7 +86,8 @@ async fn compare_products(stack: &Stack, supervisor: &mut Supervisor, edge: &Edg
     let plain = plain.start(supervisor, &stack.layout, "all-filters-plain-text", PLAIN_TEXT).await?;
     let certified = start_product(stack, supervisor, "product-mutual", CERTIFIED, vec![]).await?;
     let user = format!("http://127.0.0.1:{USER}");
-    let mesh = vec![("SOUK_TLS_MODE", "mesh".to_owned()), ("SOUK_USER_URL", user)];
+    let mesh = [("SOUK_TLS_MODE", "mesh"), ("SOUK_TLS_MESH_PREFIX", sidecar::PREFIX), ("SOUK_USER_URL", &user)];
+    let mesh = mesh.map(|(name, value)| (name, value.to_owned())).to_vec();
     let mesh = start_product(stack, supervisor, "product-mesh", MESH, mesh).await?;
     let way = |name, port, envoy, role| {
         Way::new(name, port, Request::Product(product.clone()), vec![("Envoy", envoy), ("product", role)])

@@ -27,18 +27,23 @@ fn links() -> impl Iterator<Item = (&'static str, Role, String)> {
     edge.chain(roles.map(|(caller, peer, setting)| (caller.name, peer, setting.to_owned())))
 }
 
+/// Of the URIs of all parties.
+pub(super) const PREFIX: &str = "spiffe://cluster.local/ns/souk/sa/";
+
 /// The settings of `souk` with which all connections pass through the sidecar.
 pub(super) fn settings() -> Vec<(String, String)> {
     let peers = (FIRST_PORT..).zip(links()).map(|(port, (caller, _, setting))| {
         let scheme = if caller == "edge" { "" } else { "http://" };
         (setting, format!("{scheme}127.0.0.1:{port}"))
     });
-    [("SOUK_TLS_MODE".to_owned(), "mesh".to_owned())].into_iter().chain(peers).collect()
+    let mesh = [("SOUK_TLS_MODE", "mesh"), ("SOUK_TLS_MESH_PREFIX", PREFIX)];
+    let mesh = mesh.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    mesh.into_iter().chain(peers).collect()
 }
 
 /// The header by which a sidecar names the caller, as Envoy adds it to requests.
 pub(super) fn caller(name: &str) -> Value {
-    let value = format!("URI=spiffe://cluster.local/ns/souk/sa/{name}");
+    let value = format!("URI={PREFIX}{name}");
     json!([{"append_action": "OVERWRITE_IF_EXISTS_OR_ADD", "header": {"key": "x-forwarded-client-cert", "value": value}}])
 }
 

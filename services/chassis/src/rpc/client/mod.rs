@@ -19,8 +19,8 @@ use tonic::{Code, Request, Response, Status, TimeoutExpired};
 use crate::boot::telemetry;
 use crate::rpc::error::{Error, Unexpected};
 use crate::rpc::run_to_end::time_left;
-use crate::tls::Certificates;
 use crate::tls::connect::Connector;
+use crate::tls::{Certificates, Identity};
 use peer::{RETRIES, Route};
 use replicas::{Replicas, lookup};
 
@@ -79,14 +79,14 @@ pub(crate) fn connect_as(
     url: &Url,
 ) -> Result<Peer, String> {
     let refuse = |why: String| format!("{setting}: `{}` {why}", url.text);
-    let certificate = certificates.of(role)?;
-    let scheme = if certificate.is_some() { "https" } else { "http" };
+    let identity = certificates.of(role)?;
+    let scheme = if matches!(identity, Identity::Certificate(_)) { "https" } else { "http" };
     if url.scheme != scheme {
         return Err(refuse(format!("does not begin with {scheme}://, see SOUK_TLS_MODE")));
     }
     let connector = |host: &Host| -> Result<_, String> {
         let name = ServerName::try_from(host.name.clone()).map_err(|error| refuse(error.to_string()))?;
-        Ok((host.clone(), Connector { peer: peer.name, host: name, certificate: certificate.clone() }))
+        Ok((host.clone(), Connector { peer: peer.name, host: name, identity: identity.clone() }))
     };
     let hosts = url.hosts.iter().map(connector).collect::<Result<_, _>>()?;
     Ok(Peer::new(Replicas::follow(peer.name, hosts, lookup())))

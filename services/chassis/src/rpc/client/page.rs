@@ -6,12 +6,16 @@ use bytes::Bytes;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use tokio::time::timeout;
 use tonic::body::Body;
 use tower::Service;
 
 use super::peer::{Peer, PeerError, RETRIES, Route};
 
+/// Until the headers of the response.
 const TIMEOUT: &str = "2S";
+/// Until its end.
+const BODY_TIMEOUT: Duration = Duration::from_secs(4);
 const RETRY_AFTER: Duration = Duration::from_millis(5);
 
 /// A document, and its tag.
@@ -25,6 +29,8 @@ pub(crate) struct Page {
 pub(crate) enum PageError {
     #[error(transparent)]
     Peer(#[from] PeerError),
+    #[error("the response did not end in time")]
+    Late,
     #[error("the response is {0}")]
     Status(StatusCode),
     #[error("the body is lost, or longer than {max} bytes: {source}")]
@@ -40,12 +46,24 @@ pub(crate) async fn read(
 ) -> Result<Option<Page>, PageError> {
     let route = Route::default();
     for retries in (1..=RETRIES).rev() {
-        match read_once(peer, path, known, max, route.with_retries(retries)).await {
+        match read_in_time(peer, path, known, max, route.with_retries(retries)).await {
             Err(_) => tokio::time::sleep(RETRY_AFTER).await,
             read => return read,
         }
     }
-    read_once(peer, path, known, max, route).await
+    read_in_time(peer, path, known, max, route).await
+}
+
+/// A body that never ends takes no longer than one that never begins.
+async fn read_in_time(
+    peer: &Peer,
+    path: &'static str,
+    known: Option<&HeaderValue>,
+    max: usize,
+    route: Route,
+) -> Result<Option<Page>, PageError> {
+    let read = timeout(BODY_TIMEOUT, read_once(peer, path, known, max, route));
+    read.await.unwrap_or(Err(PageError::Late))
 }
 
 async fn read_once(

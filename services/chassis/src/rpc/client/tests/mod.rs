@@ -17,10 +17,18 @@ use crate::tls::{Mode, Tls};
 
 const TEST: Role = Role { name: "test", domain: "souk.test", number: 0, has_database: false };
 
+fn certificates() -> Certificates {
+    let prefix = Some("spiffe://cluster.local/ns/souk/sa/".parse().expect("a prefix"));
+    Certificates::new(&Tls { mode: Mode::Mesh, mesh_prefix: prefix, directory: ".".into(), callers: vec![] })
+}
+
+fn mesh() -> Identity {
+    certificates().of(TEST.name).expect("no certificate is needed")
+}
+
 /// A peer that is spoken to in plain text.
 fn in_a_mesh(url: &str) -> Peer {
-    let certificates = Certificates::new(&Tls { mode: Mode::Mesh, directory: ".".into(), callers: vec![] });
-    connect(&certificates, TEST, TEST, &url.parse().expect("a URL")).expect("no certificate is needed")
+    connect(&certificates(), TEST, TEST, &url.parse().expect("a URL")).expect("no certificate is needed")
 }
 
 async fn ask(peer: &Peer, patience: Duration) -> Result<HealthCheckResponse, Status> {

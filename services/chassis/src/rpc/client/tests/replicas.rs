@@ -90,7 +90,7 @@ fn peer_at(addresses: &Arc<Mutex<Vec<SocketAddr>>>) -> Peer {
         let now = addresses.lock().expect("no panics").clone();
         Box::pin(async move { Ok(now) })
     };
-    let connector = Connector { peer: "test", host: "test".try_into().expect("a name"), certificate: None };
+    let connector = Connector { peer: "test", host: "test".try_into().expect("a name"), identity: super::mesh() };
     let host = Host::parse("http", "test:9000").expect("a host");
     Peer::new(Replicas::follow("test", vec![(host, connector)], Box::new(resolve)))
 }
