@@ -8,16 +8,17 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
-use roster::{ORDER, PRODUCT, ROLES, Role};
+use roster::{ORDER, PRODUCT, ROLES, Role, USER};
 use serde_json::Value;
 use stack::client::Client;
 use stack::pki::{Authority, Validity};
 use stack::supervisor::Command::{Start, Stop};
+use time::OffsetDateTime;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::cluster::replicas;
-use super::fault::{Expect, Fault, Site};
+use super::fault::{Expect, Fault, SERVES_WITHIN_FIVE, Site};
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(
@@ -45,8 +46,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     )
     .short(),
     Fault::new(
-        "certificate-expired",
-        "the certificate of the order service is replaced by one that has expired, for 10 s",
+        "certificate-bad",
+        "the certificate of the order service is replaced by one that has expired, which it does not use, for 10 s",
         Expect::NoFailure,
         |site| {
             Box::pin(async move {
@@ -54,6 +55,31 @@ pub(crate) const FAULTS: &[Fault] = &[
                 site.cluster.shows(ORDER, "souk_certificate_refused_total{role=\"order\"}", |count| count > 0).await?;
                 site.lasts(10).await;
                 let valid = Validity::of(time::Duration::days(50));
+                issue(&site, ORDER.name, valid)?;
+                uses(&site, ORDER, valid).await
+            })
+        },
+    ),
+    Fault::new(
+        "certificate-expired",
+        "the certificate that the order service uses expires and is replaced 10 s later; meanwhile a replica of the user service \
+         restarts, which the order service cannot connect to",
+        SERVES_WITHIN_FIVE,
+        |site| {
+            Box::pin(async move {
+                let soon = Validity::of(time::Duration::seconds(20));
+                issue(&site, ORDER.name, soon)?;
+                uses(&site, ORDER, soon).await?;
+                let left = soon.until - OffsetDateTime::now_utc() + time::Duration::seconds(1);
+                sleep(left.try_into().unwrap_or_default()).await;
+                let user = replicas(USER)[0];
+                site.cluster.send(user, Stop).await?;
+                site.cluster.send(user, Start).await?;
+                // Where the order service polls the revoked sessions.
+                let refused = "souk_handshakes_failed_total{role=\"user\"}";
+                site.cluster.replica_shows((USER, 1), refused, |count| count > 0).await?;
+                site.lasts(10).await;
+                let valid = Validity::of(time::Duration::days(40));
                 issue(&site, ORDER.name, valid)?;
                 uses(&site, ORDER, valid).await
             })

@@ -15,7 +15,7 @@ use super::LOOK_AGAIN;
 use super::backlog::Backlog;
 use super::certificates::SIGNING_KEY_LEAD;
 use super::proxy::{Mode, Proxy};
-use super::tls::Between;
+use super::tls::Interceptor;
 use stack::client::{Client, random_password};
 use stack::kafka;
 use stack::layout::Layout;
@@ -77,7 +77,7 @@ impl Cluster {
         stack::pki::ensure(&layout.pki)?;
         let mut products = Vec::new();
         for replica in all(roster::PRODUCT) {
-            let quotes = Between::new(&layout.pki, roster::ORDER, roster::PRODUCT)?;
+            let quotes = Interceptor::new(&layout.pki, roster::ORDER, roster::PRODUCT)?;
             products.push(Proxy::open(vec![replica], Some(quotes)).await?);
         }
         let mut cluster = Self {
@@ -179,14 +179,24 @@ impl Cluster {
 
     /// Waits until a metric has such a value at all replicas of a role.
     pub(crate) async fn shows(&self, role: Role, metric: &str, is_it: impl Fn(i64) -> bool) -> Result<()> {
-        let begun = Instant::now();
         for replica in 1..=count(role) {
-            let is_shown =
-                |line: &str| line.strip_prefix(metric).and_then(|it| it.trim().parse().ok()).is_some_and(&is_it);
-            while !self.metrics(role, replica).await?.lines().any(is_shown) {
-                ensure!(begun.elapsed() < SHOWS_WITHIN, "{metric} of replica {replica} of {} is another", role.name);
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
+            self.replica_shows((role, replica), metric, &is_it).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a metric has such a value at one replica.
+    pub(crate) async fn replica_shows(
+        &self,
+        (role, replica): (Role, u16),
+        metric: &str,
+        is_it: impl Fn(i64) -> bool,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        let is_shown = |line: &str| line.strip_prefix(metric).and_then(|it| it.trim().parse().ok()).is_some_and(&is_it);
+        while !self.metrics(role, replica).await?.lines().any(is_shown) {
+            ensure!(begun.elapsed() < SHOWS_WITHIN, "{metric} of replica {replica} of {} is another", role.name);
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())
     }

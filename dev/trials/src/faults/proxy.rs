@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::tls::Between;
+use super::tls::Interceptor;
 
 const CHUNK: usize = 64 << 10;
 
@@ -81,7 +81,7 @@ impl Drop for Disarm<'_> {
 
 struct Shared {
     upstreams: Vec<u16>,
-    tls: Option<Between>,
+    tls: Option<Interceptor>,
     next: AtomicUsize,
     mode: watch::Sender<Mode>,
     numbers: AtomicU64,
@@ -96,7 +96,7 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// Connections go to the upstreams in turn, skipping those that refuse. `tls`: they are those of roles.
-    pub(crate) async fn open(upstreams: Vec<u16>, tls: Option<Between>) -> Result<Self> {
+    pub(crate) async fn open(upstreams: Vec<u16>, tls: Option<Interceptor>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let mode = watch::Sender::new(Mode::Pass);
@@ -160,7 +160,7 @@ impl Shared {
         }
         let (mut client, mut server) = match &self.tls {
             None => (Either::Right(client), Either::Right(server)),
-            Some(tls) => match tls.greet(client, server).await {
+            Some(tls) => match tls.handshake(client, server).await {
                 Ok((client, server)) => (Either::Left(client), Either::Left(server)),
                 Err(_) => return,
             },

@@ -14,12 +14,12 @@ use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-pub(crate) struct Between {
+pub(crate) struct Interceptor {
     acceptor: TlsAcceptor,
     connector: TlsConnector,
 }
 
-impl Between {
+impl Interceptor {
     /// It is the server to `client`, and the client of `server`.
     pub(crate) fn new(pki: &Path, client: Role, server: Role) -> Result<Self> {
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -40,7 +40,7 @@ impl Between {
         Ok(Self { acceptor: Arc::new(accept).into(), connector: Arc::new(connect).into() })
     }
 
-    pub(crate) async fn greet(
+    pub(crate) async fn handshake(
         &self,
         client: TcpStream,
         server: TcpStream,
