@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use futures_util::future::join_all;
 use http::Request;
-use serde_json::json;
+use serde_json::{Value, json};
 use stack::client::{Client, random_password};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -32,7 +32,7 @@ pub(super) struct Attack {
     pub(super) run: fn(Arc<Target>) -> Running,
 }
 
-pub(super) const ATTACKS: [Attack; 6] = [
+pub(super) const ATTACKS: [Attack; 7] = [
     Attack {
         name: "slow-loris",
         what: "400 connections, each of which sends a byte of its headers per second",
@@ -74,6 +74,18 @@ pub(super) const ATTACKS: [Attack; 6] = [
             })
         },
     },
+    Attack {
+        name: "known-device-flood",
+        what: "200 clients that sign in to one account as its known device, from ever new addresses, while the owner of another \
+               account signs in",
+        slowdown: 1.5,
+        run: |target| {
+            Box::pin(async move {
+                let owner = sign_in_for_ever(target.clone());
+                tokio::try_join!(together(200, target, sign_in_often), owner).map(drop)
+            })
+        },
+    },
 ];
 
 /// The edge, and what it did to the attacker.
@@ -81,6 +93,7 @@ pub(super) struct Target {
     edge: SocketAddr,
     token: String,
     owner: Owner,
+    attacker: Owner,
     /// Of the addresses of attackers that guess.
     addresses: AtomicU32,
     connections: AtomicU64,
@@ -98,6 +111,12 @@ pub(super) struct Owner {
     pub(super) device_token: String,
 }
 
+impl Owner {
+    fn login(&self) -> Value {
+        json!({"email": self.email, "password": self.password, "deviceToken": self.device_token})
+    }
+}
+
 pub(super) struct Seen {
     connections: u64,
     closed: u64,
@@ -108,12 +127,13 @@ pub(super) struct Seen {
 }
 
 impl Target {
-    pub(super) fn new(port: u16, customer: &Client, owner: Owner) -> Self {
+    pub(super) fn new(port: u16, customer: &Client, [owner, attacker]: [Owner; 2]) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             edge: SocketAddr::from(([127, 0, 0, 1], port)),
             token: customer.token().to_owned(),
             owner,
+            attacker,
             addresses: AtomicU32::new(Ipv4Addr::new(127, 1, 0, 0).to_bits()),
             connections: zero(),
             closed: zero(),
@@ -268,16 +288,25 @@ async fn deep_json(target: Arc<Target>) -> Result<()> {
     }
 }
 
-/// As many guesses as one address may make, over one connection.
 async fn guess(target: Arc<Target>) -> Result<()> {
-    const GUESSES: u32 = 100;
+    let account =
+        || json!({"email": format!("{}@example.com", Uuid::now_v7().simple()), "password": random_password()});
+    log_in(&target, account).await
+}
+
+async fn sign_in_often(target: Arc<Target>) -> Result<()> {
+    log_in(&target, || target.attacker.login()).await
+}
+
+/// As often as one address may, over one connection.
+async fn log_in(target: &Target, login: impl Fn() -> Value) -> Result<()> {
+    const LOGINS: u32 = 100;
     let address = Ipv4Addr::from_bits(target.addresses.fetch_add(1, Ordering::Relaxed));
     let client = reqwest::Client::builder().local_address(IpAddr::V4(address)).build()?;
     count(&target.connections);
-    for _ in 0..GUESSES {
+    for _ in 0..LOGINS {
         count(&target.requests);
-        let guess = json!({"email": format!("{}@example.com", Uuid::now_v7().simple()), "password": random_password()});
-        client.post(format!("http://{}/v1/sessions", target.edge)).json(&guess).send().await?;
+        client.post(format!("http://{}/v1/sessions", target.edge)).json(&login()).send().await?;
         count(&target.responses);
         sleep(AGAIN).await;
     }
@@ -287,10 +316,8 @@ async fn guess(target: Arc<Target>) -> Result<()> {
 /// The owner is one of the clients that others must not keep out.
 async fn sign_in_for_ever(target: Arc<Target>) -> Result<()> {
     let client = Client::new(target.edge.port());
-    let Owner { email, password, device_token } = &target.owner;
     loop {
-        let login = json!({"email": email, "password": password, "deviceToken": device_token});
-        let response = client.post("/v1/sessions", login).await?;
+        let response = client.post("/v1/sessions", target.owner.login()).await?;
         count(if response.status.is_success() { &target.signed_in } else { &target.kept_out });
         sleep(Duration::from_secs(1)).await;
     }

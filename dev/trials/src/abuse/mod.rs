@@ -58,7 +58,8 @@ pub async fn run(options: &Options) -> Result<()> {
 async fn attack_all(stack: &Stack, options: &Options) -> Result<()> {
     let product = stack.operator().await?.stock("ABUSE", "A thing", ("EUR", 1_250), 1).await?;
     let path = format!("/v1/products/{product}");
-    let target = Arc::new(Target::new(stack.ports().edge(), &stack.customer().await?, owner(stack).await?));
+    let owners = [owner(stack, "owner@example.com").await?, owner(stack, "attacker@example.com").await?];
+    let target = Arc::new(Target::new(stack.ports().edge(), &stack.customer().await?, owners));
     let lasts = Duration::from_secs(if options.short { 5 } else { 60 });
     let chosen = |attack: &&Attack| options.only.is_empty() || options.only.iter().any(|name| name == attack.name);
     let mut problems = Vec::new();
@@ -103,8 +104,8 @@ async fn attack_all(stack: &Stack, options: &Options) -> Result<()> {
 }
 
 /// Somebody with an account, who has signed in before.
-async fn owner(stack: &Stack) -> Result<Owner> {
-    let (client, email, password) = (Client::new(stack.ports().edge()), "owner@example.com", random_password());
+async fn owner(stack: &Stack, email: &str) -> Result<Owner> {
+    let (client, password) = (Client::new(stack.ports().edge()), random_password());
     let account = json!({"email": email, "password": password, "displayName": "An owner"});
     client.post("/v1/users", account).await?.ok()?;
     let session = client.post("/v1/sessions", json!({"email": email, "password": password})).await?.ok()?;
