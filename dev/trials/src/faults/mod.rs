@@ -137,7 +137,7 @@ async fn run_schedule(
     }
     say("no more faults; the backlog drains");
     problems.extend(load.stop().await.into_iter().map(|error| format!("a customer failed: {error:#}")));
-    // Interceptor two faults, or after the last one.
+    // Between two faults, or after the last one.
     problems.extend(journal.take_wrong().map(|wrong| format!("a wrong refusal: {wrong}")));
     let begun = Instant::now();
     if let Err(error) = backlog::drain_all(cluster, &control, FINAL_PATIENCE + machine.slack()).await {
@@ -202,12 +202,12 @@ Written by `make faults`: two or three replicas of every role behind the edge, c
 another. Requests place and cancel orders, refund, read and sign in. A *failed* request got no response, or one that asks to
 retry, and the customer repeated it under the same key. *Failing for* is the longest time in which requests failed at a stretch.
 *Until* is when the last failed request ended, and *settled* is when every order of before the end of the fault was settled (paid,
-or ended otherwise), except those with slow payment methods; both are counted from the end of the fault. Interceptor two faults,
+or ended otherwise), except those with slow payment methods; both are counted from the end of the fault. Between two faults,
 customers wait until the backlog is drained.
 
 The results do not depend on the speed of the machine. Its capacity is measured first and printed above each table: customers use
 half of it, at most 40 purchases per second, and each limit, which is one of the product's own timeouts, gets a slack. A control
 client, whose requests no fault affects, detects when the machine stalls, which is when it gets no response for half a second;
 failures then, or within five seconds after, do not count. A trial fails when no order makes progress for longer than the product
-itself ever waits.
+itself ever waits, and when fewer requests succeeded than one per second.
 ";
