@@ -3,22 +3,27 @@
 
 #![expect(unsafe_code, reason = "librdkafka is a C library")]
 
+use std::collections::HashSet;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
 use rdkafka::bindings::{
-    rd_kafka_AclBinding_destroy, rd_kafka_AclBinding_new, rd_kafka_AclBinding_t, rd_kafka_AclOperation_t,
-    rd_kafka_AclPermissionType_t, rd_kafka_CreateAcls, rd_kafka_CreateAcls_result_acls, rd_kafka_ResourcePatternType_t,
-    rd_kafka_ResourceType_t, rd_kafka_acl_result_error, rd_kafka_error_string, rd_kafka_event_CreateAcls_result,
-    rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_error_string, rd_kafka_event_t,
-    rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t,
+    rd_kafka_AclBinding_destroy, rd_kafka_AclBinding_name, rd_kafka_AclBinding_new, rd_kafka_AclBinding_operation,
+    rd_kafka_AclBinding_principal, rd_kafka_AclBinding_restype, rd_kafka_AclBinding_t, rd_kafka_AclBindingFilter_new,
+    rd_kafka_AclOperation_t, rd_kafka_AclPermissionType_t, rd_kafka_CreateAcls, rd_kafka_CreateAcls_result_acls,
+    rd_kafka_DescribeAcls, rd_kafka_DescribeAcls_result_acls, rd_kafka_ResourcePatternType_t, rd_kafka_ResourceType_t,
+    rd_kafka_acl_result_error, rd_kafka_error_string, rd_kafka_event_CreateAcls_result,
+    rd_kafka_event_DescribeAcls_result, rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_error_string,
+    rd_kafka_event_t, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_t,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::{Brokers, Error};
+
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a principal may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +40,10 @@ pub enum Right<'a> {
     },
 }
 
-/// Gives rights to principals, such as `order`. What they have already stays. Blocks.
+/// Gives rights to principals, such as `order`, and waits until brokers apply them: a producer that begins before may fail for good.
+/// What they have already stays. Blocks.
 pub fn grant(brokers: &Brokers, rights: &[(&str, Right<'_>)], patience: Duration) -> Result<(), Error> {
+    let begun = Instant::now();
     let admin: AdminClient<DefaultClientContext> = brokers.config().create()?;
     let bindings = rights.iter().map(|(principal, right)| Binding::new(principal, *right));
     let bindings = bindings.collect::<Result<Vec<_>, Error>>()?;
@@ -46,17 +53,9 @@ pub fn grant(brokers: &Brokers, rights: &[(&str, Right<'_>)], patience: Duration
     let queue = Queue(unsafe { rd_kafka_queue_new(client) });
     // SAFETY: client, bindings and queue live until the end of this function; librdkafka copies the bindings.
     unsafe { rd_kafka_CreateAcls(client, pointers.as_mut_ptr(), pointers.len(), ptr::null(), queue.0) };
-    let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the queue is alive.
-    let event = Event(unsafe { rd_kafka_queue_poll(queue.0, patience) });
-    if event.0.is_null() {
-        return Err(Error::Slow);
-    }
-    // SAFETY: the event is not null, and what it returns lives as long as it does.
+    let event = queue.wait(patience)?;
+    // SAFETY: what the event returns lives as long as it does.
     unsafe {
-        if rd_kafka_event_error(event.0) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(Error::Access(text(rd_kafka_event_error_string(event.0))));
-        }
         let mut count = 0;
         let results = rd_kafka_CreateAcls_result_acls(rd_kafka_event_CreateAcls_result(event.0), &raw mut count);
         for at in 0..count {
@@ -66,7 +65,74 @@ pub fn grant(brokers: &Brokers, rights: &[(&str, Right<'_>)], patience: Duration
             }
         }
     }
+    // SAFETY: the bindings are alive.
+    let wanted: HashSet<_> = bindings.iter().map(|binding| unsafe { Applied::of(binding.0) }).collect();
+    while !wanted.is_subset(&applied(client, &queue, patience)?) {
+        if begun.elapsed() >= patience {
+            return Err(Error::Slow);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
     Ok(())
+}
+
+/// All rights that the broker applies.
+fn applied(client: *mut rd_kafka_t, queue: &Queue, patience: Duration) -> Result<HashSet<Applied>, Error> {
+    let mut why = [0 as c_char; 256];
+    // SAFETY: no text is passed, and the buffer has the length that is passed.
+    let all = unsafe {
+        rd_kafka_AclBindingFilter_new(
+            rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_ANY,
+            ptr::null(),
+            rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_ANY,
+            ptr::null(),
+            ptr::null(),
+            rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_ANY,
+            rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_ANY,
+            why.as_mut_ptr(),
+            why.len(),
+        )
+    };
+    if all.is_null() {
+        // SAFETY: librdkafka has written a text that ends with NUL.
+        return Err(Error::Access(unsafe { text(why.as_ptr()) }));
+    }
+    let all = Binding(all);
+    // SAFETY: client, filter and queue are alive during the call; librdkafka copies the filter.
+    unsafe { rd_kafka_DescribeAcls(client, all.0, ptr::null(), queue.0) };
+    let event = queue.wait(patience)?;
+    // SAFETY: what the event returns lives as long as it does, and is copied.
+    unsafe {
+        let mut count = 0;
+        let acls = rd_kafka_DescribeAcls_result_acls(rd_kafka_event_DescribeAcls_result(event.0), &raw mut count);
+        Ok((0..count).map(|at| Applied::of(*acls.add(at))).collect())
+    }
+}
+
+/// What tells bindings apart.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Applied {
+    kind: u32,
+    name: String,
+    principal: String,
+    operation: u32,
+}
+
+impl Applied {
+    /// # Safety
+    ///
+    /// The binding must be alive.
+    unsafe fn of(binding: *const rd_kafka_AclBinding_t) -> Self {
+        // SAFETY: the caller's promise; texts live as long as the binding, and are copied.
+        unsafe {
+            Self {
+                kind: rd_kafka_AclBinding_restype(binding) as u32,
+                name: text(rd_kafka_AclBinding_name(binding)),
+                principal: text(rd_kafka_AclBinding_principal(binding)),
+                operation: rd_kafka_AclBinding_operation(binding) as u32,
+            }
+        }
+    }
 }
 
 struct Binding(*mut rd_kafka_AclBinding_t);
@@ -115,6 +181,25 @@ impl Drop for Binding {
 }
 
 struct Queue(*mut rd_kafka_queue_t);
+
+impl Queue {
+    /// The next event, which is not null and no error.
+    fn wait(&self, patience: Duration) -> Result<Event, Error> {
+        let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is alive.
+        let event = Event(unsafe { rd_kafka_queue_poll(self.0, patience) });
+        if event.0.is_null() {
+            return Err(Error::Slow);
+        }
+        // SAFETY: the event is not null, and the text lives as long as it does.
+        unsafe {
+            if rd_kafka_event_error(event.0) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(Error::Access(text(rd_kafka_event_error_string(event.0))));
+            }
+        }
+        Ok(event)
+    }
+}
 
 impl Drop for Queue {
     fn drop(&mut self) {

@@ -15,6 +15,7 @@ mod erase;
 mod error;
 mod event;
 mod get;
+mod hash;
 mod list_sessions;
 mod mail;
 mod mail_link;

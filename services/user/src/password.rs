@@ -11,9 +11,8 @@ use std::collections::hash_map::Entry;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
+use argon2::Params;
 use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Argon2, Params};
 use chassis::Unexpected;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +20,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::account::UserId;
 use crate::error::Error;
+use crate::hash::Memory;
 use crate::threads::Threads;
 
 /// In characters, once normalized.
@@ -129,9 +129,9 @@ impl Passwords {
 
     /// Refuses a password that is easy to guess.
     pub(crate) async fn hash_new(&self, password: NewPassword, deadline: Instant) -> Result<String, Error> {
-        self.run(Queue::Anybody, deadline, move || {
+        self.run(Queue::Anybody, deadline, move |memory| {
             let NewPassword { text, field, known } = password;
-            if is_common(&text, &known) { Err(Error::PasswordCommon { field }) } else { Ok(hash_now(&text)?) }
+            if is_common(&text, &known) { Err(Error::PasswordCommon { field }) } else { Ok(memory.hash(&text)?) }
         })
         .await?
     }
@@ -145,13 +145,19 @@ impl Passwords {
         queue: Queue,
         deadline: Instant,
     ) -> Result<Option<Right>, Error> {
-        let checked = self.run(queue, deadline, move || {
+        let checked = self.run(queue, deadline, move |memory| {
             let hash = PasswordHash::new(&hash).map_err(|error| broken("a stored password hash", error))?;
-            let fits = |spelling: &String| Argon2::default().verify_password(spelling.as_bytes(), &hash).is_ok();
             let normalized = normalize(&password);
-            let Some(spelling) = spellings(password).into_iter().find(fits) else { return Ok(None) };
+            let mut fitting = None;
+            for spelling in spellings(password) {
+                if memory.verify(&spelling, &hash)? {
+                    fitting = Some(spelling);
+                    break;
+                }
+            }
+            let Some(spelling) = fitting else { return Ok(None) };
             let is_current = spelling == normalized && !is_weak(&hash);
-            let better_hash = if is_current { None } else { Some(hash_now(&normalized)?) };
+            let better_hash = if is_current { None } else { Some(memory.hash(&normalized)?) };
             Ok::<_, Unexpected>(Some(Right { better_hash }))
         });
         Ok(checked.await??)
@@ -171,7 +177,7 @@ impl Passwords {
         &self,
         queue: Queue,
         deadline: Instant,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let place = self.place(queue).ok_or(Error::PasswordChecksBusy)?;
         let slot = timeout_at(deadline, async {
@@ -181,8 +187,8 @@ impl Passwords {
         let slot = slot.await.map_err(|_| chassis::Error::DeadlineExceeded)?;
         let slot = slot.map_err(|error| broken("the password slots", error))?;
         let (send, done) = oneshot::channel();
-        self.threads.run(move || {
-            let outcome = work();
+        self.threads.run(move |memory| {
+            let outcome = work(memory);
             drop(slot);
             // The caller may have left.
             let _ = send.send(outcome);
@@ -233,11 +239,6 @@ impl Drop for KnownPlace<'_> {
             }
         }
     }
-}
-
-pub(crate) fn hash_now(password: &str) -> Result<String, Unexpected> {
-    let hash = Argon2::default().hash_password(password.as_bytes());
-    Ok(hash.map_err(|error| broken("hashing a password", error))?.to_string())
 }
 
 /// Whether its parameters are weaker than those of a new hash.
@@ -320,7 +321,10 @@ mod tests {
     #[test]
     fn hashes_with_weaker_parameters_are_replaced() {
         let is_weak_text = |hash: &str| is_weak(&PasswordHash::new(hash).expect("a hash"));
-        assert!(!is_weak_text(NO_PASSWORD) && !is_weak_text(&hash_now("correct horse battery").expect("hashed")));
+        assert!(
+            !is_weak_text(NO_PASSWORD)
+                && !is_weak_text(&Memory::default().hash("correct horse battery").expect("hashed"))
+        );
         for (today, then) in [("m=19456", "m=8192"), ("t=2", "t=1"), ("argon2id", "argon2i")] {
             assert!(is_weak_text(&NO_PASSWORD.replace(today, then)), "{then}");
         }

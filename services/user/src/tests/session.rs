@@ -14,7 +14,8 @@ use super::Fixture;
 use super::register::{PASSWORD, registration};
 use crate::account::UserId;
 use crate::error::Error;
-use crate::password::{NO_PASSWORD, Passwords, Queue, Right, hash_now};
+use crate::hash::Memory;
+use crate::password::{NO_PASSWORD, Passwords, Queue, Right};
 
 pub(super) fn login(email: &str, password: &str) -> Request<CreateSessionRequest> {
     Request::new(CreateSessionRequest {
@@ -68,7 +69,7 @@ async fn check(passwords: &Passwords, queue: Queue) -> Result<Option<Right>, Err
 /// Not the time is compared, as a busy machine has its own, but what takes it.
 #[tokio::test]
 async fn the_unknown_cost_one_check_like_the_known_from_the_first_on() {
-    let real = hash_now(PASSWORD).expect("hashed");
+    let real = Memory::default().hash(PASSWORD).expect("hashed");
     let parameters = |hash: &str| hash.split('$').take(4).collect::<Vec<_>>().join("$");
     assert_eq!(parameters(NO_PASSWORD), parameters(&real));
     assert_eq!(NO_PASSWORD.len(), real.len(), "salt and output have the same lengths");
@@ -149,7 +150,7 @@ async fn a_hash_of_what_was_typed_still_verifies(db: PgPool) {
     let fixture = Fixture::open(db.clone()).await;
     let typed = "cafe\u{301} au lait, bitte";
     fixture.register("k1", "ada@example.com").await.expect("registered");
-    let old = hash_now(typed).expect("hashed");
+    let old = Memory::default().hash(typed).expect("hashed");
     sqlx::query("update account set password_hash = $1").bind(old).execute(&db).await.expect("as it was stored");
     fixture.sessions.clone().create_session(login("ada@example.com", typed)).await.expect("as it was typed then");
     fixture
