@@ -181,7 +181,7 @@ fn greet(layout: &Layout) {
         "
 Souk is up.
   REST and gRPC   http://127.0.0.1:{edge}, https://localhost:{} (of the authority .dev/pki/ca.crt)
-  roles           127.0.0.1:{}-{} (gRPC), http://127.0.0.1:{} (health, metrics, keys)
+  roles           127.0.0.1:{}-{} (gRPC), http://127.0.0.1:{} (health, metrics)
   Postgres        127.0.0.1:{}      Redis  127.0.0.1:{}      Kafka  127.0.0.1:{}
   payment provider  127.0.0.1:{provider}
   operator        .dev/operator.env           logs   {}
