@@ -28,8 +28,11 @@ async fn all_rows(stack: &Stack) -> Result<BTreeMap<String, String>> {
             "select tablename::text from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations'";
         let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut db).await?;
         for table in tables {
-            let rows =
-                format!("select md5(coalesce(string_agg(it::text, ' ' order by it::text), '')) from \"{table}\" as it");
+            // A job looks at erased users each minute, and writes when it will look again.
+            let row = if table == "erased_user" { "(to_jsonb(it) - 'due_at')" } else { "it" };
+            let rows = format!(
+                "select md5(coalesce(string_agg({row}::text, ' ' order by {row}::text), '')) from \"{table}\" as it"
+            );
             all.insert(format!("{service} {table}"), sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut db).await?);
         }
         db.close().await?;
