@@ -52,9 +52,10 @@ async fn check_current(
     hash: String,
     (user_id, session_id): (UserId, SessionId),
 ) -> Result<(), Error> {
+    let place = service.passwords.place(Queue::Known(user_id))?;
     let attempts = service.throttle.attempts_in_session(user_id, session_id);
     let attempt = service.throttle.begin(&attempts).await?;
-    match service.passwords.check(password, hash, Queue::Known(user_id), caller.deadline).await {
+    match service.passwords.check(place, password, hash, caller.deadline).await {
         Ok(right) => right.ok_or(Error::PasswordWrong)?,
         Err(error) => {
             service.throttle.take_back(attempt).await;

@@ -51,11 +51,11 @@ async fn sign_in(
     let device = account
         .as_ref()
         .and_then(|account| service.throttle.device(account.user_id, account.password_version, &request.device_token));
+    let place = service.passwords.place(user_id.filter(|_| device.is_some()).map_or(Queue::Anybody, Queue::Known))?;
     let attempts = service.throttle.attempts(email, user_id, device);
     let attempt = service.throttle.begin(&attempts).await?;
     let hash = account.as_ref().map_or(NO_PASSWORD, |account| &account.password_hash).to_owned();
-    let queue = user_id.filter(|_| device.is_some()).map_or(Queue::Anybody, Queue::Known);
-    let right = match service.passwords.check(request.password, hash, queue, caller.deadline).await {
+    let right = match service.passwords.check(place, request.password, hash, caller.deadline).await {
         Ok(right) => right,
         Err(error) => {
             service.throttle.take_back(attempt).await;

@@ -73,9 +73,10 @@ pub struct Config {
     /// How long a new key is published before it signs. Every role fetches it within 15 seconds, and the edge within a minute.
     #[arg(default_value = "10m", value_parser = parse_duration)]
     signing_key_lead: Duration,
-    /// How many passwords are hashed at once; each takes 19 MiB.
-    #[arg(default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
-    password_slots: u8,
+    /// How many passwords are hashed at once; each takes 19 MiB. If it is not set: half as many as there
+    /// are processors, so that a flood of logins leaves the others.
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=64))]
+    password_slots: Option<u8>,
     /// When a session ends that is not used.
     #[arg(default_value = "30d", value_parser = parse_session_time)]
     session_idle: Duration,
@@ -85,8 +86,9 @@ pub struct Config {
     /// How many sessions a user has at most: signing in once more ends the one that was not used for longest.
     #[arg(default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     sessions_per_user: u16,
-    /// A file with the secret of which the tokens of links in mails, and those of known devices, are made, in its first line: at least 32 random characters,
-    /// the same for all replicas. With another secret, links that were sent before still work, and no new mail has them.
+    /// A file whose first line is a secret: at least 32 random characters, the same for all replicas. The tokens of links in mails and
+    /// of known devices are derived from it. With another secret, links that were sent before still work, mails that were not
+    /// yet sent get none, and no device is known any more.
     mail_key_file: Option<PathBuf>,
     #[command(flatten)]
     redis: Prefixed<redis::Config>,
@@ -124,6 +126,10 @@ impl Settings for Config {
     const CONNECTIONS: u32 = 10;
 }
 
+fn half_of_the_processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+}
+
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let (issuer, audience) = (&context.verifier.issuer, &context.verifier.audience);
     let folder = config.signing_key_folder.as_ref().ok_or("USER_SIGNING_KEY_FOLDER is required")?;
@@ -133,7 +139,7 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let service = Service {
         db: config.foundation.pool(roster::USER)?,
         clock: context.clock.of_database(),
-        passwords: Passwords::new(config.password_slots.into()),
+        passwords: Passwords::new(config.password_slots.map_or_else(half_of_the_processors, usize::from)),
         signer,
         links: Links {
             key: key.clone(),

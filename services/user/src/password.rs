@@ -129,7 +129,7 @@ impl Passwords {
 
     /// Refuses a password that is easy to guess.
     pub(crate) async fn hash_new(&self, password: NewPassword, deadline: Instant) -> Result<String, Error> {
-        self.run(Queue::Anybody, deadline, move |memory| {
+        self.run(self.place(Queue::Anybody)?, deadline, move |memory| {
             let NewPassword { text, field, known } = password;
             if is_common(&text, &known) { Err(Error::PasswordCommon { field }) } else { Ok(memory.hash(&text)?) }
         })
@@ -140,12 +140,12 @@ impl Passwords {
     /// there is a better one.
     pub(crate) async fn check(
         &self,
+        place: Place<'_>,
         password: String,
         hash: String,
-        queue: Queue,
         deadline: Instant,
     ) -> Result<Option<Right>, Error> {
-        let checked = self.run(queue, deadline, move |memory| {
+        let checked = self.run(place, deadline, move |memory| {
             let hash = PasswordHash::new(&hash).map_err(|error| broken("a stored password hash", error))?;
             let normalized = normalize(&password);
             let mut fitting = None;
@@ -163,23 +163,24 @@ impl Passwords {
         Ok(checked.await??)
     }
 
-    fn place(&self, queue: Queue) -> Option<Place<'_>> {
+    /// A place in this queue, or a refusal, which is to cost nothing: a caller asks for it before it does anything else.
+    pub(crate) fn place(&self, queue: Queue) -> Result<Place<'_>, Error> {
         if let Queue::Known(user_id) = queue
             && let Some(place) = self.known.place(user_id)
         {
-            return Some(Place::Known { _place: place });
+            return Ok(Place::Known { _place: place });
         }
-        self.anybody.try_acquire().ok().map(|place| Place::Anybody { _place: place })
+        let place = self.anybody.try_acquire().map_err(|_| Error::PasswordChecksBusy)?;
+        Ok(Place::Anybody { _place: place })
     }
 
     /// A caller that leaves gives up its place in the queue, and nothing is hashed for it.
     async fn run<T: Send + 'static>(
         &self,
-        queue: Queue,
+        place: Place<'_>,
         deadline: Instant,
         work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let place = self.place(queue).ok_or(Error::PasswordChecksBusy)?;
         let slot = timeout_at(deadline, async {
             let _turn = if matches!(place, Place::Anybody { .. }) { Some(self.turn.acquire().await?) } else { None };
             self.slots.clone().acquire_owned().await
@@ -218,12 +219,12 @@ impl Known {
 }
 
 /// A place in a queue, until this is dropped.
-enum Place<'a> {
+pub(crate) enum Place<'a> {
     Known { _place: KnownPlace<'a> },
     Anybody { _place: SemaphorePermit<'a> },
 }
 
-struct KnownPlace<'a> {
+pub(crate) struct KnownPlace<'a> {
     of: &'a Known,
     user_id: UserId,
     _place: SemaphorePermit<'a>,
@@ -263,7 +264,7 @@ mod tests {
 
     impl Passwords {
         pub(crate) fn has_place(&self, queue: Queue) -> bool {
-            self.place(queue).is_some()
+            self.place(queue).is_ok()
         }
     }
 
@@ -336,12 +337,12 @@ mod tests {
     fn one_account_takes_few_places_of_known_devices() {
         let passwords = Passwords::new(1);
         let [ada, bob] = [1, 2].map(|it| Queue::Known(UserId::new(Uuid::from_u128(it))));
-        let is_known = |place: &Option<Place<'_>>| matches!(place, Some(Place::Known { .. }));
+        let is_known = |place: &Result<Place<'_>, Error>| matches!(place, Ok(Place::Known { .. }));
         let mut of_ada: Vec<_> = (0..KNOWN + ANYBODY).map(|_| passwords.place(ada)).collect();
         assert_eq!(of_ada.iter().filter(|place| is_known(place)).count(), KNOWN_PER_ACCOUNT);
-        assert_eq!(of_ada.iter().filter(|place| place.is_some()).count(), KNOWN_PER_ACCOUNT + ANYBODY);
-        assert!(is_known(&passwords.place(bob)) && passwords.place(Queue::Anybody).is_none());
-        of_ada.remove(0);
+        assert_eq!(of_ada.iter().filter(|place| place.is_ok()).count(), KNOWN_PER_ACCOUNT + ANYBODY);
+        assert!(is_known(&passwords.place(bob)) && !passwords.has_place(Queue::Anybody));
+        drop(of_ada.remove(0));
         assert!(is_known(&passwords.place(ada)), "it was given back");
         drop(of_ada);
         assert!(passwords.known.taken.lock().expect("not poisoned").is_empty(), "nothing is kept of an account");

@@ -123,7 +123,7 @@ impl Throttle {
         }
     }
 
-    /// The password was not checked, as too many are being checked.
+    /// The password was not checked in time, as many are being checked.
     pub(crate) async fn take_back(&self, attempt: Attempt) {
         if attempt.is_counted {
             // If it fails, the attempt counts, and Redis counts the failure.

@@ -19,8 +19,12 @@ use uuid::Uuid;
 
 /// The attacker's address, which is not that of the client whose reads are measured.
 const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 6, 66));
-/// Of new connections, when the edge closes them.
+/// Until an attacker connects again, when the edge has ended or refused its connection.
 const AGAIN: Duration = Duration::from_millis(50);
+/// The same, of an attacker that wants to be slow. Connecting as fast as one is refused would be another attack.
+const SLOWLY: Duration = Duration::from_secs(1);
+/// The same, of thousands that do nothing, which otherwise only showed the speed of this program.
+const IDLY: Duration = Duration::from_secs(5);
 
 type Running = Pin<Box<dyn Future<Output = Result<()>>>>;
 
@@ -35,33 +39,33 @@ pub(super) struct Attack {
 pub(super) const ATTACKS: [Attack; 7] = [
     Attack {
         name: "slow-loris",
-        what: "400 connections, each of which sends a byte of its headers per second",
+        what: "400 connections, each of which sends a byte of its headers per second, and which are opened again",
         slowdown: 2.0,
-        run: |target| Box::pin(together(400, target, slow_loris)),
+        run: |target| Box::pin(together(400, SLOWLY, target, slow_loris)),
     },
     Attack {
         name: "idle-connections",
         what: "10,000 connections that send nothing",
         slowdown: 2.0,
-        run: |target| Box::pin(together(10_000, target, idle)),
+        run: |target| Box::pin(together(10_000, IDLY, target, idle)),
     },
     Attack {
         name: "rapid-reset",
         what: "4 connections that open HTTP/2 streams and reset them at once",
         slowdown: 2.0,
-        run: |target| Box::pin(together(4, target, rapid_reset)),
+        run: |target| Box::pin(together(4, AGAIN, target, rapid_reset)),
     },
     Attack {
         name: "large-bodies",
         what: "8 connections that send bodies of 100 MB",
         slowdown: 2.0,
-        run: |target| Box::pin(together(8, target, large_body)),
+        run: |target| Box::pin(together(8, AGAIN, target, large_body)),
     },
     Attack {
         name: "deep-json",
         what: "8 connections that send JSON of a depth of 100,000, with a token",
         slowdown: 2.0,
-        run: |target| Box::pin(together(8, target, deep_json)),
+        run: |target| Box::pin(together(8, AGAIN, target, deep_json)),
     },
     Attack {
         name: "login-flood",
@@ -70,7 +74,7 @@ pub(super) const ATTACKS: [Attack; 7] = [
         run: |target| {
             Box::pin(async move {
                 let owner = sign_in_for_ever(target.clone());
-                tokio::try_join!(together(200, target, guess), owner).map(drop)
+                tokio::try_join!(together(200, AGAIN, target, guess), owner).map(drop)
             })
         },
     },
@@ -82,7 +86,7 @@ pub(super) const ATTACKS: [Attack; 7] = [
         run: |target| {
             Box::pin(async move {
                 let owner = sign_in_for_ever(target.clone());
-                tokio::try_join!(together(200, target, sign_in_often), owner).map(drop)
+                tokio::try_join!(together(200, AGAIN, target, sign_in_often), owner).map(drop)
             })
         },
     },
@@ -187,6 +191,7 @@ fn count(counter: &AtomicU64) {
 /// Several attackers, each of which begins again when the edge ends its connection.
 async fn together<F: Future<Output = Result<()>>>(
     attackers: usize,
+    again: Duration,
     target: Arc<Target>,
     attack: impl Fn(Arc<Target>) -> F + Copy,
 ) -> Result<()> {
@@ -197,7 +202,7 @@ async fn together<F: Future<Output = Result<()>>>(
                 // An attack fails when the edge ends the connection.
                 let _ = attack(target.clone()).await;
                 count(&target.closed);
-                sleep(AGAIN).await;
+                sleep(again).await;
             }
         }
     });
@@ -223,10 +228,7 @@ async fn slow_loris(target: Arc<Target>) -> Result<()> {
 
 async fn idle(target: Arc<Target>) -> Result<()> {
     let mut stream = target.connect().await?;
-    let ended = stream.read(&mut [0]).await;
-    // Ten thousand that connect again at once would only show the speed of this program.
-    sleep(Duration::from_secs(5)).await;
-    Ok(ended.map(drop)?)
+    Ok(stream.read(&mut [0]).await.map(drop)?)
 }
 
 async fn rapid_reset(target: Arc<Target>) -> Result<()> {

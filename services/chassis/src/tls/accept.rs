@@ -27,7 +27,7 @@ use crate::tls::origin::{Origin, Party, UriPrefix};
 
 /// Handshakes at once. For a further one, the oldest is given up: so connections that send nothing do not keep out others.
 const HANDSHAKES: usize = 1_024;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error of the listener, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(20);
 

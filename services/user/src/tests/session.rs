@@ -63,7 +63,7 @@ fn later() -> Instant {
 
 /// A password that is checked against the hash of none.
 async fn check(passwords: &Passwords, queue: Queue) -> Result<Option<Right>, Error> {
-    passwords.check(PASSWORD.to_owned(), NO_PASSWORD.to_owned(), queue, later()).await
+    passwords.check(passwords.place(queue)?, PASSWORD.to_owned(), NO_PASSWORD.to_owned(), later()).await
 }
 
 /// Not the time is compared, as a busy machine has its own, but what takes it.
