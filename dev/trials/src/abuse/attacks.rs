@@ -33,44 +33,68 @@ pub(super) struct Attack {
     pub(super) what: &'static str,
     /// How many times as long reads of others may take.
     pub(super) slowdown: f64,
+    /// Whether Souk is to compute for the attacker all the time, on threads of the lowest priority. As far as a busy processor alone slows
+    /// down others, which differs between machines, that is no fault of Souk.
+    pub(super) computes: bool,
     pub(super) run: fn(Arc<Target>) -> Running,
 }
 
-pub(super) const ATTACKS: [Attack; 7] = [
+/// No attack, but a busy processor.
+pub(super) static COMPUTING: Attack = Attack {
+    name: "computing",
+    what: "a thread of the lowest priority that only computes",
+    slowdown: f64::INFINITY,
+    computes: true,
+    run: |_| {
+        Box::pin(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        })
+    },
+};
+
+pub(super) static ATTACKS: [Attack; 7] = [
     Attack {
         name: "slow-loris",
         what: "400 connections, each of which sends a byte of its headers per second, and which are opened again",
         slowdown: 2.0,
+        computes: false,
         run: |target| Box::pin(together(400, SLOWLY, target, slow_loris)),
     },
     Attack {
         name: "idle-connections",
         what: "10,000 connections that send nothing",
         slowdown: 2.0,
+        computes: false,
         run: |target| Box::pin(together(10_000, IDLY, target, idle)),
     },
     Attack {
         name: "rapid-reset",
         what: "4 connections that open HTTP/2 streams and reset them at once",
         slowdown: 2.0,
+        computes: false,
         run: |target| Box::pin(together(4, AGAIN, target, rapid_reset)),
     },
     Attack {
         name: "large-bodies",
         what: "8 connections that send bodies of 100 MB",
         slowdown: 2.0,
+        computes: false,
         run: |target| Box::pin(together(8, AGAIN, target, large_body)),
     },
     Attack {
         name: "deep-json",
         what: "8 connections that send JSON of a depth of 100,000, with a token",
         slowdown: 2.0,
+        computes: false,
         run: |target| Box::pin(together(8, AGAIN, target, deep_json)),
     },
     Attack {
         name: "login-flood",
         what: "200 guesses per second at accounts that do not exist, from ever new addresses, while an owner signs in",
         slowdown: 1.5,
+        computes: true,
         run: |target| {
             Box::pin(async move {
                 let owner = sign_in_for_ever(target.clone());
@@ -83,6 +107,7 @@ pub(super) const ATTACKS: [Attack; 7] = [
         what: "200 logins per second to one account as its known device, from ever new addresses, while the owner of another \
                account signs in",
         slowdown: 1.5,
+        computes: true,
         run: |target| {
             Box::pin(async move {
                 let owner = sign_in_for_ever(target.clone());

@@ -126,10 +126,10 @@ async fn compare_limits(stack: &Stack, supervisor: &mut Supervisor, edge: &Edge)
     let local = edge.clone().without_exact_limits()?;
     let local = local.start(supervisor, &stack.layout, "local-limit-alone", LOCAL).await?;
     let way = |name, port, envoy| {
-        Way::new(name, port, Request::Refresh, vec![("Envoy", envoy), ("souk", souk), ("Redis", redis)])
+        Way::new(name, port, Request::VerifyEmail, vec![("Envoy", envoy), ("souk", souk), ("Redis", redis)])
     };
     let ways = [way("exact limit", EXACT, exact), way("local limit alone", LOCAL, local)];
-    let [exact, local] = compare("RefreshSession with an unknown token", ways).await?;
+    let [exact, local] = compare("VerifyEmail with an unknown token", ways).await?;
     print_ratio("exact limit / local limit alone", &exact, &local);
     Ok(())
 }
