@@ -69,9 +69,9 @@ pub struct Config {
     #[arg(value_delimiter = ',')]
     cors_origins: Vec<String>,
     #[command(flatten)]
-    tls: Prefixed<Tls>,
+    pub tls: Prefixed<Tls>,
     /// The folder of `edge.yaml` and `authority.yaml`, as `souk envoy-secret` prints them: where Envoy finds certificates.
-    #[arg(default_value = ".dev/up/secrets")]
+    #[arg(default_value = ".dev/up/envoy")]
     secrets_directory: PathBuf,
     #[command(flatten)]
     token: Prefixed<Tokens>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::routing::any;
-use chassis::boot::metrics;
+use chassis::boot::{health_of, metrics};
 use chassis::tls::{self, Certificates, Connection, Mode, Origin, Party, Tls};
 use http::uri::PathAndQuery;
 use roster::Role;
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 /// Its callers are listed in its policy: only the order service.
 const QUOTE: &str = "/souk.product.v1.ProductService/QuoteItems";
@@ -32,6 +34,7 @@ struct Server {
     address: SocketAddr,
     pki: TempDir,
     certificates: Arc<Certificates>,
+    health: HealthReporter,
 }
 
 fn pki() -> TempDir {
@@ -61,9 +64,9 @@ async fn serve_callers(role: Role, mode: Mode, callers: &[&str]) -> Server {
     let page = any(async || [("grpc-status", "3"), ("content-type", "application/grpc")]);
     let mut role = chassis::Role::new(role, &kit.context).page(PAGE, page);
     let server = chassis::boot::server::serve(&mut role, &kit.context, incoming, CancellationToken::new());
-    let (_health, server) = server.await.expect("it can be served");
+    let (health, server) = server.await.expect("it can be served");
     tokio::spawn(server);
-    Server { address, pki, certificates }
+    Server { address, pki, certificates, health }
 }
 
 /// A client as `grpcurl` is one. `authority`: whom it trusts. `own`: where its certificate is.
@@ -323,4 +326,30 @@ fn files_that_are_bad_are_named() {
         let said = load(role);
         assert!(said.starts_with("SOUK_TLS_DIRECTORY: ") && said.contains(file), "{role}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_role_of_this_machine_is_asked_for_its_health() {
+    for mode in [Mode::Mutual, Mode::Mesh] {
+        let server = serve(roster::ORDER, mode).await;
+        let health = async |role| {
+            let asked = health_of(role, server.address, &server.certificates).await;
+            asked.map_err(|error| error.to_string())
+        };
+        assert_eq!(health(roster::ORDER).await, Ok(()), "{mode:?}");
+        server.health.set_service_status("", ServingStatus::NotServing).await;
+        let why = health(roster::ORDER).await.expect_err("it does not serve");
+        assert_eq!(why, format!("order at {} is NOT_SERVING", server.address), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_health_of_a_role_is_only_its_own() {
+    let server = serve(roster::ORDER, Mode::Mutual).await;
+    let another = health_of(roster::PAYMENT, server.address, &server.certificates).await;
+    let why = another.expect_err("the order service listens there").to_string();
+    assert!(why.contains("is not reached"), "{why}");
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port").local_addr().expect("an address");
+    let none = health_of(roster::ORDER, free, &server.certificates).await.expect_err("nothing listens").to_string();
+    assert!(none.contains("Connection refused"), "{none}");
 }

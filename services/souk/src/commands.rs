@@ -1,9 +1,11 @@
-//! Commands of single roles other than running them.
+//! Commands of single roles other than running them, and that of the edge.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use user::CreateOperatorError;
 
+use crate::cli::Envoy;
 use crate::roles::CreateOperator;
 use crate::{USAGE, print, print_error};
 
@@ -26,4 +28,32 @@ pub(crate) async fn rebuild_orders(config: &order::Config) -> ExitCode {
         Err(error) => return print_error(&error, 1),
     }
     if differ == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+pub(crate) fn configure_envoy(envoy: &Envoy) -> ExitCode {
+    let yaml = match edge::render(&envoy.config, contracts::DESCRIPTORS) {
+        Ok(yaml) => yaml,
+        Err(error) => return print_error(&error, USAGE),
+    };
+    let Some(directory) = &envoy.directory else { return print(yaml.as_bytes()) };
+    let mut files = vec![("envoy.yaml", yaml)];
+    for (secret, name) in [(edge::Secret::Edge, "edge.yaml"), (edge::Secret::Authority, "authority.yaml")] {
+        match edge::render_secret(secret, &envoy.config.tls) {
+            Ok(yaml) => files.push((name, yaml)),
+            Err(error) => return print_error(&error, USAGE),
+        }
+    }
+    let written = std::fs::create_dir_all(directory)
+        .and_then(|()| files.iter().try_for_each(|(name, yaml)| replace(&directory.join(name), yaml)));
+    match written {
+        Ok(()) => print(format!("{}: written\n", directory.display()).as_bytes()),
+        Err(error) => print_error(&format!("--directory {}: {error}", directory.display()), 1),
+    }
+}
+
+/// A running Envoy reads a file again when another one is moved to its place.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, file)
 }

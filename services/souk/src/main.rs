@@ -3,6 +3,7 @@
 
 mod cli;
 mod commands;
+mod health;
 mod migrate;
 mod ops;
 #[cfg(test)]
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> ExitCode {
     match command {
         Command::Role(command) => roles::run(*command).await,
+        Command::Health(it) => health::run(&it).await,
         Command::Migrate(config) => match migrate::run(&config).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error @ (migrate::Error::Config { .. } | migrate::Error::Kafka(_))) => print_error(&error, USAGE),
@@ -61,10 +63,7 @@ async fn run(command: Command) -> ExitCode {
             Err(error @ check::Error::Config { .. }) => print_error(&error, USAGE),
             Err(error) => print_error(&error, 1),
         },
-        Command::Envoy(config) => match edge::render(&config, contracts::DESCRIPTORS) {
-            Ok(yaml) => print(yaml.as_bytes()),
-            Err(error) => print_error(&error, USAGE),
-        },
+        Command::Envoy(envoy) => commands::configure_envoy(&envoy),
         Command::EnvoySecret(it) => match edge::render_secret(it.secret, &it.tls) {
             Ok(yaml) => print(yaml.as_bytes()),
             Err(error) => print_error(&error, USAGE),

@@ -40,6 +40,8 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["payment"], "PAYMENT_DATABASE_CONNECTIONS", "0"),
     (&["payment"], "PAYMENT_WORKERS", "0"),
     (&["payment"], "PAYMENT_WORKERS", "257"),
+    (&["health", "order"], "ORDER_LISTEN", "here"),
+    (&["health", "order"], "SOUK_TLS_DIRECTORY", "/nowhere"),
     (&["migrate"], "SOUK_MIGRATE_DATABASE_URL", "nonsense"),
     (&["migrate"], "SOUK_MIGRATE_DATABASE_PASSWORD_FILE", "/nowhere/password"),
     (&["migrate"], "USER_DATABASE_PASSWORD_FILE", "/nowhere/password"),
