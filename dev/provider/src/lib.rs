@@ -84,6 +84,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use command::Request;
@@ -115,9 +116,21 @@ pub struct WebhookEndpoint {
     pub events: Vec<String>,
 }
 
+/// The PEM files of a server's certificate and of its key.
+pub struct Certificate {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
 /// Serves until SIGTERM or SIGINT.
-pub async fn serve(listen: SocketAddr, data: PathBuf, webhooks: Option<WebhookEndpoint>) -> io::Result<()> {
+pub async fn serve(
+    listen: SocketAddr,
+    tls: Option<Certificate>,
+    data: PathBuf,
+    webhooks: Option<WebhookEndpoint>,
+) -> io::Result<()> {
     let provider = Provider::open(data)?;
+    let tls = tls.map(|files| listener::acceptor(&files.certificate, &files.key)).transpose()?;
     if let Some(WebhookEndpoint { url, secret_file, events }) = webhooks {
         let secret = std::fs::read_to_string(secret_file)?;
         provider.send_webhooks(url, secret.lines().next().unwrap_or_default().to_owned(), events);
@@ -134,7 +147,7 @@ pub async fn serve(listen: SocketAddr, data: PathBuf, webhooks: Option<WebhookEn
         stopped.cancel();
     });
     tracing::info!(address = %listener.local_addr()?, "the payment provider listens");
-    provider.serve_on(listener, stop).await
+    provider.serve_over(listener, tls, stop).await
 }
 
 impl Provider {
@@ -155,10 +168,19 @@ impl Provider {
 
     /// Serves on an open socket until `stop` is cancelled.
     pub async fn serve_on(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        self.serve_over(listener, None, stop).await
+    }
+
+    async fn serve_over(
+        self,
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
         for refund in self.ledger().refunds_that_change() {
             self.advance_later(refund);
         }
-        let server = axum::serve(listener::Bounded::new(listener), self.router())
+        let server = axum::serve(listener::Bounded::new(listener, tls), self.router())
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         tokio::select! {
             served = async { server.await } => served,

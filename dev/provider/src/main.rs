@@ -6,15 +6,21 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use provider::webhook::SUBSCRIBED;
-use provider::{WebhookEndpoint, serve};
+use provider::{Certificate, WebhookEndpoint, serve};
 
-/// Simulates the payment provider: Stripe's wire API over HTTP.
+/// Simulates the payment provider: Stripe's wire API over HTTP or HTTPS.
 #[derive(Debug, Parser)]
 #[command(name = "provider")]
 struct Options {
     /// The address that it listens on.
     #[arg(long, default_value = "127.0.0.1:9201")]
     listen: SocketAddr,
+    /// The file with its certificate (PEM): it then serves over TLS.
+    #[arg(long, requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The file with the key of its certificate.
+    #[arg(long, requires = "certificate")]
+    key: Option<PathBuf>,
     /// The folder of its ledger; created if missing.
     #[arg(long)]
     data: PathBuf,
@@ -31,11 +37,13 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Options { listen, data, webhook_url, webhook_secret_file, webhook_events: events } = Options::parse();
+    let Options { listen, certificate, key, data, webhook_url, webhook_secret_file, webhook_events: events } =
+        Options::parse();
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
     let webhooks =
         webhook_url.zip(webhook_secret_file).map(|(url, secret_file)| WebhookEndpoint { url, secret_file, events });
-    match serve(listen, data, webhooks).await {
+    let tls = certificate.zip(key).map(|(certificate, key)| Certificate { certificate, key });
+    match serve(listen, tls, data, webhooks).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("provider: {error}");
