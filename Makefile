@@ -18,7 +18,7 @@ help:
 	@echo "make fmt           format the code"
 
 # Compilers are installed here, before our own installer can be built. Without root, the message names all packages at once.
-NEEDS := build-essential pkg-config libssl-dev protobuf-compiler libprotobuf-dev postgresql redis-server default-jre-headless maven openssl python3-venv
+NEEDS := build-essential pkg-config libssl-dev protobuf-compiler libprotobuf-dev postgresql redis-server default-jre-headless maven python3-venv
 define ensure_compilers
 	@for program in cc c++ pkg-config protoc; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	pkg-config --exists openssl 2>/dev/null || missing="$$missing libssl-dev"; \

@@ -59,20 +59,30 @@ pub fn product_id(response: &Value) -> Result<String> {
 }
 
 impl Client {
+    /// At the edge of this machine.
     pub fn new(port: u16) -> Self {
+        Self::at(format!("http://127.0.0.1:{port}"))
+    }
+
+    /// At the edge with this URL.
+    pub fn at(edge: String) -> Self {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build();
         let http = http.expect("a client with default TLS settings can be built");
-        Self { http, edge: format!("http://127.0.0.1:{port}"), token: None }
+        Self { http, edge, token: None }
     }
 
     /// A fresh customer, signed in.
     pub async fn customer(port: u16) -> Result<Self> {
+        Self::new(port).register().await
+    }
+
+    /// Registers a customer, and signs in.
+    pub async fn register(&self) -> Result<Self> {
         let (name, password) = (Uuid::now_v7().simple().to_string(), random_password());
         let email = format!("{name}@example.com");
-        let anonymous = Self::new(port);
         let body = json!({"email": email, "password": password, "displayName": "A customer"});
-        anonymous.send(Method::POST, "/v1/users", &name, Some(body)).await?.ok()?;
-        anonymous.sign_in(&email, &password).await
+        self.send(Method::POST, "/v1/users", &name, Some(body)).await?.ok()?;
+        self.sign_in(&email, &password).await
     }
 
     pub async fn sign_in(&self, email: &str, password: &str) -> Result<Self> {

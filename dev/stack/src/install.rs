@@ -111,8 +111,7 @@ pub async fn ensure(tools: &Path) -> Result<()> {
     if postgres().is_none() {
         missing.push(("postgresql", "Postgres"));
     }
-    let programs =
-        [("java", "default-jre-headless"), ("openssl", "openssl"), ("setpriv", "util-linux"), (REDIS, "redis-server")];
+    let programs = [("java", "default-jre-headless"), ("setpriv", "util-linux"), (REDIS, "redis-server")];
     for (program, package) in programs {
         if !on_path(program) {
             missing.push((package, program));

@@ -202,9 +202,9 @@ impl Layout {
         Ok(format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}?sslmode=verify-full&sslrootcert={ca}"))
     }
 
-    /// Where the edge finds its certificates.
-    pub fn secrets(&self) -> PathBuf {
-        self.home.join("secrets")
+    /// What `souk envoy` writes for the edge.
+    pub fn envoy(&self) -> PathBuf {
+        self.home.join("envoy")
     }
 
     pub fn log(&self, name: &str) -> PathBuf {

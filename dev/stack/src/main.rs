@@ -1,9 +1,10 @@
-//! `stack`: the program behind `make up`, `make test`, `make test-servers` and `make prepare`.
+//! `stack`: the program behind `make up`, `make test`, `make test-servers` and `make prepare`, and of two jobs of
+//! `docker compose up`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use stack::{controlled, prepare, test, up};
+use stack::{controlled, prepare, purchase, secrets, test, up};
 
 /// Installs, starts and supervises all of Souk on this machine.
 #[derive(Debug, Parser)]
@@ -23,6 +24,10 @@ enum Command {
     Test,
     /// Starts the servers that tests of single crates need, prints their environment variables, and runs until Ctrl-C.
     TestServers,
+    /// Makes all certificates, keys and passwords for containers, unless they are there.
+    Secrets(secrets::Options),
+    /// Creates a catalogue at an edge, and buys something to prove that it works.
+    Purchase(purchase::Options),
     /// Regenerates `.sqlx`, the types of all queries.
     Prepare,
 }
@@ -34,6 +39,8 @@ async fn main() -> ExitCode {
         Command::Controlled(options) => controlled::run(&options).await,
         Command::Test => test::run().await,
         Command::TestServers => test::serve().await,
+        Command::Secrets(options) => secrets::run(&options),
+        Command::Purchase(options) => purchase::run(&options).await,
         Command::Prepare => prepare::run().await,
     };
     match outcome {

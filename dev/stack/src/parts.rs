@@ -1,6 +1,5 @@
 //! How each server is started: Postgres, Redis, Kafka, the payment provider, `souk`, Envoy.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -10,8 +9,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::install::{self, run};
+use crate::install;
 use crate::kafka;
+use crate::keys;
 use crate::layout::Layout;
 use crate::pki;
 use crate::postgres::{self, Access, Fsync};
@@ -111,7 +111,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         // The simulator has no limit, unless a test sets one.
         ("PAYMENT_PROVIDER_RATE".to_owned(), "2000".to_owned()),
         ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
-        ("EDGE_SECRETS_DIRECTORY".to_owned(), layout.secrets().to_string_lossy().into_owned()),
+        ("EDGE_SECRETS_DIRECTORY".to_owned(), layout.envoy().to_string_lossy().into_owned()),
         ("ORDER_PRODUCT_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::PRODUCT)))),
         ("INVENTORY_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
         ("PAYMENT_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
@@ -178,40 +178,6 @@ pub fn wide_limits() -> Vec<(String, String)> {
     limits.map(|limit| (format!("SOUK_LIMIT_{limit}"), "100000".to_owned())).collect()
 }
 
-/// Creates the keys of this stack.
-async fn make_keys(layout: &Layout) -> Result<()> {
-    let keys = layout.home.join("keys");
-    std::fs::create_dir_all(&keys)?;
-    std::fs::set_permissions(&keys, PermissionsExt::from_mode(0o700))?;
-    let access = keys.join("access/first.pem");
-    if !access.exists() {
-        std::fs::create_dir_all(keys.join("access"))?;
-        let file = access.to_string_lossy();
-        let make = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &file];
-        run("openssl", &make, &keys).await?;
-    }
-    std::fs::write(keys.join("provider.key"), "sk_test_souk\n")?;
-    let services = roster::services().map(|role| format!("souk_{}", role.name));
-    let others = kafka::users().chain([postgres::ADMINISTRATOR]).map(str::to_owned);
-    for user in services.chain(others) {
-        let file = layout.password_file(&user);
-        if !file.exists() {
-            std::fs::write(&file, format!("{}\n", hex::encode(rand::random::<[u8; 24]>())))?;
-        }
-    }
-    let mail = keys.join("mail.key");
-    if !mail.exists() {
-        let secret: [u8; 32] = rand::random();
-        std::fs::write(&mail, format!("{}\n", hex::encode(secret)))?;
-    }
-    let webhook = keys.join("webhook.key");
-    if !webhook.exists() {
-        let secret: [u8; 24] = rand::random();
-        std::fs::write(&webhook, format!("whsec_{}\n", hex::encode(secret)))?;
-    }
-    Ok(())
-}
-
 /// Starts what `souk` depends on: Postgres, Redis, Kafka and the payment provider, with all databases and topics.
 pub async fn start_dependencies(
     layout: &Layout,
@@ -221,7 +187,7 @@ pub async fn start_dependencies(
     settings: &[(String, String)],
     say: &dyn Fn(&str),
 ) -> Result<()> {
-    make_keys(layout).await?;
+    keys::make(&layout.home.join("keys"))?;
     pki::ensure(&layout.pki)?;
     say("starting Postgres, Redis, Kafka and the payment provider");
     let kafka = async {
@@ -273,14 +239,9 @@ pub fn serve(layout: &Layout, name: &'static str, role: &str, admin: u16, settin
 
 /// Envoy, with the configuration that `souk envoy` prints.
 pub async fn envoy(layout: &Layout, settings: &[(String, String)]) -> Result<Spec> {
-    let yaml = layout.home.join("envoy.yaml");
-    std::fs::write(&yaml, souk(layout, settings, &["envoy"]).await?)?;
-    std::fs::create_dir_all(layout.secrets())?;
-    for secret in ["edge", "authority"] {
-        let yaml = souk(layout, settings, &["envoy-secret", secret]).await?;
-        std::fs::write(layout.secrets().join(format!("{secret}.yaml")), yaml)?;
-    }
-    envoy_with(layout, "envoy", &yaml, layout.ports.edge())
+    let folder = layout.envoy();
+    souk(layout, settings, &["envoy", "--directory", &folder.to_string_lossy()]).await?;
+    envoy_with(layout, "envoy", &folder.join("envoy.yaml"), layout.ports.edge())
 }
 
 /// An Envoy with this configuration, which listens on `port`.

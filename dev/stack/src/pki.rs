@@ -23,7 +23,7 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 
 /// Those that have a certificate beside the roles: the edge, a person's `grpcurl`, commands of `souk`, and servers.
-const OTHERS: [&str; 6] = ["edge", "dev", "migrate", "check", "kafka", "postgres"];
+const OTHERS: [&str; 8] = ["edge", "dev", "migrate", "check", "kafka", "postgres", "redis", "provider"];
 
 const AUTHORITY: &str = "ca";
 const AUTHORITY_VALID_FOR: Duration = Duration::days(3_650);

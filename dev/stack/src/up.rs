@@ -4,17 +4,18 @@ use std::cell::Cell;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::client::{Client, product_id, random_password};
+use crate::client::{Client, random_password};
 use crate::install;
 use crate::layout::{Layout, root};
 use crate::parts;
 use crate::postgres::{Access, Fsync};
+use crate::purchase::{buy, seed};
 use crate::supervisor::Supervisor;
 
 #[derive(Debug, Args)]
@@ -30,21 +31,6 @@ pub struct Options {
 /// The steps of `make up`. The first, compiling, is done before this program runs.
 const STEPS: u32 = 7;
 const BUILT: u32 = 1;
-/// How many units the test purchase buys.
-const TEST_PURCHASE: u32 = 2;
-
-/// The seeded products: SKU, title, cents, units.
-const CATALOGUE: [(&str, &str, i64, u32); 8] = [
-    ("TEA-ASSAM", "Assam tea, 250 g", 890, 500),
-    ("TEA-MINT", "Mint tea, 100 g", 450, 500),
-    ("SAFFRON-1G", "Saffron, 1 g", 1_290, 200),
-    ("LAMP-BRASS", "Brass lamp", 7_900, 40),
-    ("RUG-KILIM", "Kilim rug, 120 x 180 cm", 24_900, 10),
-    ("CUP-COPPER", "Copper cup", 1_650, 300),
-    ("SOAP-OLIVE", "Olive oil soap", 350, 1_000),
-    ("TRAY-SILVER", "Silver tray", 12_500, 15),
-];
-
 pub async fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
     let step = Cell::new(BUILT);
@@ -84,27 +70,14 @@ async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) 
     let operator = sign_in_operator(layout, &settings).await?;
     say("seeding the catalogue");
     match seed(&operator).await? {
-        Some(product_id) => buy(layout, &product_id, say).await?,
+        Some(product_id) => {
+            say("buying something");
+            buy(&Client::new(layout.ports.edge()), &product_id).await?;
+        }
         None => say("nothing is bought: all products of the catalogue are archived"),
     }
     write_environment(layout, &settings)?;
     greet(layout);
-    Ok(())
-}
-
-/// The test purchase: shows that everything works.
-async fn buy(layout: &Layout, product_id: &str, say: &dyn Fn(&str)) -> Result<()> {
-    say("buying something");
-    let customer = Client::customer(layout.ports.edge()).await?;
-    let begun = Instant::now();
-    let order = customer.order(product_id, TEST_PURCHASE.cast_signed(), "pm_card_visa").await?.ok()?["order"].clone();
-    let order_id = order["orderId"].as_str().context("an order has an id")?;
-    customer.wait_for_state(order_id, "CONFIRMED").await?;
-    let took = begun.elapsed();
-    let paid = |order: &serde_json::Value| order["payment"]["captured"] == true;
-    let order = customer.wait_for(order_id, Duration::from_secs(30), "paid", paid).await?;
-    println!("order {order_id} was confirmed in {} ms and is paid", took.as_millis());
-    println!("{}", serde_json::to_string_pretty(&order)?);
     Ok(())
 }
 
@@ -138,30 +111,6 @@ pub async fn create_operator(
     let done = parts::souk(layout, settings, &arguments).await;
     std::fs::remove_file(&path)?;
     done.map(drop)
-}
-
-/// Creates missing products of the catalogue, and receives units of those that are sold out. Returns the id of the first
-/// product that is not archived.
-pub async fn seed(operator: &Client) -> Result<Option<String>> {
-    let for_sale = operator.products().await?;
-    let mut first = None;
-    for (sku, title, cents, units) in CATALOGUE {
-        let id = match for_sale.get(sku) {
-            Some(id) => id.clone(),
-            None => {
-                let created = operator.create_product(sku, title, ("EUR", cents)).await?;
-                if created.reason() == "SKU_TAKEN" {
-                    continue;
-                }
-                product_id(&created.ok()?)?
-            }
-        };
-        if operator.available(sku).await? < i64::from(TEST_PURCHASE) {
-            operator.receive(sku, units).await?.ok()?;
-        }
-        first.get_or_insert(id);
-    }
-    Ok(first)
 }
 
 /// Writes the settings of `souk` for commands that a person runs. A shell reads the file.

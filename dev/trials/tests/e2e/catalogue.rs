@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use stack::up::seed;
+use stack::purchase::seed;
 
 use crate::{new_sku, shared};
 
