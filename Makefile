@@ -1,6 +1,6 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help up test test-servers faults abuse bugs bench flash reads security check-bench prepare lint-deploy audit image deploy-tag release fmt
+.PHONY: help up test test-servers faults abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit image deploy-tag release fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
@@ -15,6 +15,7 @@ help:
 	@echo "make security      measure what the edge's filters, TLS, exact limits and credentials cost"
 	@echo "make check-bench   measure the time and memory of \`souk check\` over a million orders (ORDERS=n)"
 	@echo "make prepare       regenerate .sqlx, after a query or a migration changed"
+	@echo "make reference     regenerate docs/configuration.md, and what of k8s/ follows from the contracts"
 	@echo "make lint-deploy   check k8s/, argocd/ and .github/"
 	@echo "make audit         check dependencies, also for known vulnerabilities, whose list is fetched from GitHub"
 	@echo "make image         build the container image (IMAGE=name TAG=tag PUSH=1)"
@@ -96,6 +97,11 @@ prepare:
 	$(ensure_compilers)
 	cargo build -q -p stack
 	@target/debug/stack prepare
+
+reference:
+	$(ensure_compilers)
+	SOUK_WRITE=1 cargo test -q -p house mesh
+	SOUK_WRITE=1 cargo test -q -p souk --test reference configuration
 
 lint-deploy:
 	@k8s/lint/lint.sh

@@ -1,10 +1,12 @@
 //! Conventions of the whole repository that no compiler checks. The tests read only files and contracts, and build no service.
 
 mod idempotency;
+mod kubernetes;
 mod lists;
 mod migrations;
 mod samples;
 mod tidy;
+mod workflows;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,173 @@
+//! k8s/ agrees with the roster and with the contracts: which roles there are, their ports, and who calls whom.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use prost_reflect::MethodDescriptor;
+use roster::Role;
+
+use super::{methods, read, root};
+
+/// The access of an RPC between services, `ACCESS_SERVICE`.
+const SERVICE: i32 = 4;
+/// What every role polls from the user service.
+const PAGES: [&str; 2] = ["/.well-known/jwks.json", "/internal/revoked"];
+const MESH: &str = "overlays/istio/roles.yaml";
+
+fn k8s(path: &str) -> PathBuf {
+    root().join("k8s").join(path)
+}
+
+/// The names of roles, in the order of the roster.
+fn names() -> impl Iterator<Item = &'static str> {
+    roster::ROLES.into_iter().map(|role| role.name)
+}
+
+fn package(role: Role) -> String {
+    format!("{}.v1", role.domain)
+}
+
+/// The RPCs of a role that only other roles call, each with those of the roster that may.
+fn internal(role: Role) -> Vec<(String, Vec<&'static str>)> {
+    let of_role = methods().into_iter().filter(|method| method.parent_service().package_name() == package(role));
+    of_role.filter_map(|method| Some((path(&method), callers(&method)?))).collect()
+}
+
+fn path(method: &MethodDescriptor) -> String {
+    format!("/{}/{}", method.parent_service().full_name(), method.name())
+}
+
+/// None if its callers are not roles.
+fn callers(method: &MethodDescriptor) -> Option<Vec<&'static str>> {
+    let extension = method.parent_pool().get_extension_by_name("souk.policy.v1.policy").expect("it is defined");
+    let options = method.options();
+    let policy = options.get_extension(&extension);
+    let policy = policy.as_message().expect("every RPC has a policy");
+    if policy.get_field_by_name("access")?.as_enum_number() != Some(SERVICE) {
+        return None;
+    }
+    let listed = policy.get_field_by_name("callers")?;
+    let listed: Vec<_> = listed.as_list()?.iter().filter_map(|caller| caller.as_str()).collect();
+    Some(names().filter(|name| listed.contains(name)).collect())
+}
+
+/// Those that call a role, beside the edge, which calls all of them: by the contracts, and for the keys of access tokens.
+fn callers_of(role: Role) -> Vec<&'static str> {
+    let internal = internal(role);
+    let calls = |name: &str| internal.iter().any(|(_, callers)| callers.contains(&name));
+    names().filter(|name| *name != role.name && (role == roster::USER || calls(name))).collect()
+}
+
+/// A line `<key>: [a, b]` or `<key>: a` of a role.yaml.
+fn values(folder: &str, key: &str) -> Vec<String> {
+    let text = read(&k8s(&format!("base/{folder}/role.yaml")));
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+    let line = line.unwrap_or_else(|| panic!("{folder}/role.yaml has no `{key}`"));
+    line.trim_matches(['[', ']']).split(", ").map(str::to_owned).collect()
+}
+
+fn set<T: Into<String>>(values: impl IntoIterator<Item = T>) -> BTreeSet<String> {
+    values.into_iter().map(Into::into).collect()
+}
+
+#[test]
+fn every_role_is_deployed_with_its_port_and_its_callers() {
+    let base = read(&k8s("base/kustomization.yaml"));
+    for role in roster::ROLES {
+        assert!(base.contains(&format!("\n- {}\n", role.name)), "k8s/base/kustomization.yaml lacks {}", role.name);
+        assert_eq!(values(role.name, "port"), [role.port().to_string()], "{}", role.name);
+        let callers = callers_of(role).into_iter().chain(["edge"]);
+        assert_eq!(set(values(role.name, "callers")), set(callers), "callers of {}", role.name);
+    }
+}
+
+#[test]
+fn every_role_may_call_its_peers_and_no_others() {
+    assert_eq!(set(values("edge", "peers")), set(names()));
+    for role in roster::ROLES {
+        let peers = roster::ROLES.into_iter().filter(|peer| callers_of(*peer).contains(&role.name));
+        let settings = [read(&k8s("base/souk.env")), read(&k8s(&format!("base/{}/settings.env", role.name)))].concat();
+        let mut peers = set(peers.map(|peer| peer.name));
+        if role.has_database {
+            peers.extend(set(["postgres", "kafka"]));
+        }
+        let folder = if role == roster::GATEWAY { root().to_owned() } else { root().join("services") };
+        if read(&folder.join(role.name).join("src/lib.rs")).contains("redis: Prefixed<redis::Config>") {
+            peers.insert("redis".to_owned());
+        }
+        if settings.contains("_PROVIDER_URL=") {
+            peers.insert("provider".to_owned());
+        }
+        assert_eq!(set(values(role.name, "peers")), peers, "peers of {}", role.name);
+    }
+}
+
+/// Istio's objects of every role.
+fn mesh() -> String {
+    let mut text = "# Written by `make reference` from the contracts and the roster.\n".to_owned();
+    roster::ROLES.into_iter().for_each(|role| text.push_str(&mesh_of(role)));
+    text
+}
+
+fn mesh_of(role: Role) -> String {
+    let (name, port, internal) = (role.name, role.port(), internal(role));
+    let account = |name: &&str| format!("cluster.local/ns/souk/sa/{name}");
+    let accounts = |callers: &[&str]| callers.iter().map(account).collect::<Vec<_>>().join(", ");
+    let mut rules = format!("  - from: [{{source: {{principals: [{}]}}}}]\n", accounts(&["edge"]));
+    let closed: Vec<_> = internal.iter().map(|(path, _)| path.as_str()).collect();
+    let but = if closed.is_empty() { String::new() } else { format!(", notPaths: [{}]", closed.join(", ")) };
+    writeln!(rules, "    to: [{{operation: {{ports: [\"{port}\"]{but}}}}}]").expect("a String can be written");
+    let pages = (role == roster::USER).then(|| (PAGES.join(", "), callers_of(role)));
+    for (paths, callers) in internal.into_iter().chain(pages).filter(|(_, callers)| !callers.is_empty()) {
+        writeln!(rules, "  - from: [{{source: {{principals: [{}]}}}}]", accounts(&callers))
+            .expect("a String can be written");
+        writeln!(rules, "    to: [{{operation: {{ports: [\"{port}\"], paths: [{paths}]}}}}]")
+            .expect("a String can be written");
+    }
+    format!(
+        "---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app.kubernetes.io/name: {name}}}}}
+  action: ALLOW
+  rules:
+{rules}---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {name}}}
+spec:
+  host: {name}.souk.svc.cluster.local
+  trafficPolicy:
+    tls: {{mode: ISTIO_MUTUAL}}
+    loadBalancer: {{simple: LEAST_REQUEST}}
+  subsets:
+  - {{name: stable, labels: {{track: stable}}}}
+  - {{name: canary, labels: {{track: canary}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  hosts: [{name}.souk.svc.cluster.local]
+  http:
+  # The edge and the callers retry themselves.
+  - retries: {{attempts: 0}}
+    route:
+    - {{destination: {{host: {name}.souk.svc.cluster.local, subset: stable}}, weight: 100}}
+    - {{destination: {{host: {name}.souk.svc.cluster.local, subset: canary}}, weight: 0}}
+"
+    )
+}
+
+/// `make reference` sets `SOUK_WRITE`.
+#[test]
+fn the_mesh_admits_the_callers_of_the_contracts() {
+    let (file, text) = (k8s(MESH), mesh());
+    if std::env::var_os("SOUK_WRITE").is_some() {
+        std::fs::write(&file, &text).expect("it can be written");
+    }
+    assert!(read(&file) == text, "k8s/{MESH} differs from the contracts: run `make reference`");
+}
