@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# `make lint-deploy`: checks what deploys Souk. k8s/ and argocd/ by the schemas of Kubernetes and of the custom resources, .github/ by
-# zizmor. Its tools are installed in these versions into .dev/tools/deploy; Go's caches are removed afterwards.
+# `make lint-deploy`: checks what deploys Souk. k8s/ and argocd/ by the schemas of Kubernetes and of the custom resources, and by
+# kube-score; .github/ by actionlint and zizmor. Its tools are installed in these versions into .dev/tools/deploy; Go's caches are
+# removed afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=$PWD/.dev/tools/deploy
@@ -10,6 +11,8 @@ overlays=(dev production gateway-api istio)
 programs=(
   sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
   github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
+  github.com/zegl/kube-score/cmd/kube-score@v1.20.0
+  github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 )
 # The modules that contain custom resources, and where.
 resources=(
@@ -20,6 +23,18 @@ resources=(
 )
 # kubernetes-validate has the schemas of Kubernetes itself.
 packages=(zizmor==1.32.0 kubernetes-validate==1.37.0)
+
+# Findings of kube-score that are accepted everywhere, and why.
+accepted=(
+  # A limit of CPU throttles: roles and the edge would miss their deadlines while the node is idle.
+  container-resources
+  # Images have the tag of a release, and tags of releases are not moved.
+  container-image-pull-policy
+  # They prefer other nodes and zones, and still start where there is one node.
+  deployment-has-host-podantiaffinity
+  # Liveness is about the process alone, readiness about whether it serves: they are different questions.
+  pod-probes-identical
+)
 
 install() {
   local half=$tools.half
@@ -63,10 +78,17 @@ trap 'rm -rf "$rendered"' EXIT
 
 conform=(kubeconform -strict -summary -schema-location "$tools/schemas/{{.ResourceKind}}{{.KindSuffix}}.json"
   -schema-location "$tools/schemas/{{.ResourceKind}}-{{.Group}}-{{.ResourceAPIVersion}}.json")
+score=(kube-score score --kubernetes-version v1.34 --output-format ci)
+for test in "${accepted[@]}"; do score+=(--ignore-test "$test"); done
 
 for overlay in "${overlays[@]}"; do
   step "k8s/overlays/$overlay: kustomize" kustomize build "k8s/overlays/$overlay" -o "$rendered/$overlay.yaml"
   step "k8s/overlays/$overlay: kubeconform" "${conform[@]}" "$rendered/$overlay.yaml"
 done
 step "argocd: kubeconform" "${conform[@]}" argocd/*.yaml
+# Not dev: its servers have one replica each, on purpose.
+for overlay in production gateway-api istio; do
+  step "k8s/overlays/$overlay: kube-score" "${score[@]}" "$rendered/$overlay.yaml"
+done
+step ".github: actionlint" actionlint -color=false
 step ".github: zizmor" zizmor --offline --persona pedantic --quiet .github
