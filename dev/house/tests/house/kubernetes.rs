@@ -52,11 +52,12 @@ fn callers(method: &MethodDescriptor) -> Option<Vec<&'static str>> {
     Some(names().filter(|name| listed.contains(name)).collect())
 }
 
-/// Those that call a role, beside the edge, which calls all of them: by the contracts, and for the keys of access tokens.
+/// Those that call a role, beside the edge, which calls all of them: by the contracts, and for the keys of access tokens, which
+/// the user service itself polls, too.
 fn callers_of(role: Role) -> Vec<&'static str> {
     let internal = internal(role);
     let calls = |name: &str| internal.iter().any(|(_, callers)| callers.contains(&name));
-    names().filter(|name| *name != role.name && (role == roster::USER || calls(name))).collect()
+    names().filter(|name| role == roster::USER || calls(name)).collect()
 }
 
 /// A line `<key>: [a, b]` or `<key>: a` of a role.yaml.
