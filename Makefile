@@ -1,8 +1,10 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help up test test-servers faults abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit image check-tag deploy-tag release fmt
+.PHONY: help packages rust up test test-servers faults abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit image check-tag deploy-tag release fmt
 
 help:
+	@echo "make packages      install packages that the others need, on Debian or Ubuntu (as root)"
+	@echo "make rust          install the version of Rust that the others need"
 	@echo "make up            start everything on this machine, and buy something"
 	@echo "make test          check and test everything"
 	@echo "make test-servers  start the servers that \`cargo test -p NAME\` needs, until Ctrl-C"
@@ -24,18 +26,29 @@ help:
 	@echo "make release       replace proto/released.binpb, which later contracts must be compatible with"
 	@echo "make fmt           format the code"
 
-# Compilers are installed here, before our own installer can be built. Without root, the message names all packages at once.
-NEEDS := build-essential pkg-config libssl-dev protobuf-compiler libprotobuf-dev postgresql redis-server default-jre-headless maven python3-venv
+# Compilers are installed here, before our own installer can be built. Without root, the message names what installs everything.
+COMPILERS := build-essential pkg-config libssl-dev protobuf-compiler libprotobuf-dev
+SERVERS := postgresql redis-server default-jre-headless maven python3-venv
 define ensure_compilers
 	@for program in cc c++ pkg-config protoc; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	pkg-config --exists openssl 2>/dev/null || missing="$$missing libssl-dev"; \
 	[ -z "$$missing" ] || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing$$missing"; \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends build-essential pkg-config libssl-dev protobuf-compiler libprotobuf-dev; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends $(COMPILERS); \
 	else \
-	  echo "missing:$$missing. On Debian or Ubuntu, this is everything: sudo apt-get install $(NEEDS)"; exit 1; \
+	  echo "missing:$$missing. On Debian or Ubuntu, \`sudo make packages\` installs everything"; exit 1; \
 	fi
 endef
+RUST = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+packages:
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends $(COMPILERS) $(SERVERS)
+
+# The version in Cargo.toml, for this folder only.
+rust:
+	rustup toolchain install $(RUST) --profile minimal --component clippy,rustfmt
+	rustup override set $(RUST)
 
 up:
 	$(ensure_compilers)
