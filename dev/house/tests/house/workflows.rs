@@ -11,10 +11,9 @@ fn workflows_run_targets_of_the_makefile() {
     let mut run = BTreeSet::new();
     for file in files(&root().join(".github/workflows"), ".yml") {
         let text = read(&file);
-        for line in text
-            .lines()
-            .map(|line| line.trim().trim_start_matches("- ").trim_start_matches("run: ").trim_start_matches("sudo "))
-        {
+        for line in text.lines() {
+            let line =
+                ["- ", "run: ", "sudo "].iter().fold(line.trim(), |line, before| line.trim_start_matches(before));
             if let Some(target) = line.strip_prefix("make ").and_then(|rest| rest.split(' ').next()) {
                 assert!(targets.contains(target), "{}: there is no `make {target}`", file.display());
                 run.insert(target.to_owned());
