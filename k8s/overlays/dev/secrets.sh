@@ -17,8 +17,9 @@ secret gateway $redis
 secret user "$(password user)" $redis mail.key=mail.key access.pem=access/first.pem
 for role in product inventory order; do secret "$role" "$(password "$role")"; done
 secret payment "$(password payment)" provider.key=provider.key webhook.key=webhook.key
-secret migrate postgres.database-password=postgres.password "$(password user)" "$(password product)" "$(password inventory)" \
-  "$(password order)" "$(password payment)"
+services=$(for role in user product inventory order payment; do password "$role"; done)
+secret migrate postgres.database-password=postgres.password $services
+secret check $services provider.key=provider.key
 secret postgres postgres.password=postgres.password
 secret redis redis.conf=redis.conf
 secret provider webhook.key=webhook.key

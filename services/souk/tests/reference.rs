@@ -114,7 +114,7 @@ fn env(path: &str) -> BTreeMap<String, String> {
 /// What has settings in k8s/, with the command that reads them.
 fn deployed() -> impl Iterator<Item = (&'static str, &'static str)> {
     let roles = roster::ROLES.into_iter().map(|role| (role.name, role.name));
-    roles.chain([("migrate", "migrate"), ("edge", "envoy")])
+    roles.chain([("migrate", "migrate"), ("check", "check"), ("edge", "envoy")])
 }
 
 #[test]
