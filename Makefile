@@ -1,6 +1,6 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help packages rust up test test-servers faults abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit image check-tag deploy-tag release fmt
+.PHONY: help packages rust up test test-servers faults compose-test abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit image check-tag deploy-tag release fmt
 
 help:
 	@echo "make packages      install packages that the others need, on Debian or Ubuntu (as root)"
@@ -9,6 +9,7 @@ help:
 	@echo "make test          check and test everything"
 	@echo "make test-servers  start the servers that \`cargo test -p NAME\` needs, until Ctrl-C"
 	@echo "make faults        inject faults under load, and check the invariants (SEED=n PAIRS=n)"
+	@echo "make compose-test  run docker-compose.yml without an image registry, and kill containers under load"
 	@echo "make abuse         attack the edge from one address, and measure another client meanwhile"
 	@echo "make bugs          plant bugs, and check that a test fails for each (ONLY=a,b)"
 	@echo "make bench         measure the throughput and cost of orders"
@@ -71,6 +72,11 @@ faults:
 	$(ensure_compilers)
 	cargo build --release -p souk -p provider -p stack -p trials
 	@target/release/trials faults --table docs/faults.md
+
+compose-test:
+	$(ensure_compilers)
+	cargo build -q -p trials
+	@target/debug/trials compose
 
 abuse:
 	$(ensure_compilers)

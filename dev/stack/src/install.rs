@@ -34,7 +34,7 @@ pub async fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<()>
     bail!("`{program} {}` failed:\n{}", arguments.join(" "), tail.join("\n"))
 }
 
-fn on_path(program: &str) -> bool {
+pub fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
@@ -55,8 +55,8 @@ pub fn postgres() -> Option<PathBuf> {
     postgres_versions().filter(|version| *version >= OLDEST_POSTGRES).max().map(postgres_folder)
 }
 
-/// Installs packages of the distribution, if we are root.
-async fn packages(missing: &[(&str, &str)]) -> Result<()> {
+/// Installs packages of the distribution, each with the program that is missing, if we are root.
+pub async fn packages(missing: &[(&str, &str)]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

@@ -1,10 +1,10 @@
-//! `trials`: the program behind `make faults`, `make abuse`, `make bugs` and the benchmarks.
+//! `trials`: the program behind `make faults`, `make compose-test`, `make abuse`, `make bugs` and the benchmarks.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use trials::{abuse, bench, bugs, faults};
+use trials::{abuse, bench, bugs, compose, faults};
 
 /// Injects faults into Souk on this machine, plants bugs, or measures it.
 #[derive(Debug, Parser)]
@@ -18,6 +18,8 @@ struct Cli {
 enum Command {
     /// Injects faults under load, and checks the invariants.
     Faults(faults::Options),
+    /// Runs docker-compose.yml, and kills containers under load.
+    Compose(compose::Options),
     /// Attacks the edge from one address, and measures another client meanwhile.
     Abuse(abuse::Options),
     /// Plants bugs, one after another, and checks that a test fails for each.
@@ -48,6 +50,7 @@ enum Bench {
 async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Faults(options) => faults::run(&options).await,
+        Command::Compose(options) => compose::run(&options).await,
         Command::Abuse(options) => abuse::run(&options).await,
         Command::Bugs(options) => bugs::run(&options).await,
         Command::Bench { bench: None } => bench::run().await,

@@ -4,14 +4,14 @@
 mod backlog;
 mod certificates;
 mod cluster;
-mod control;
+pub(crate) mod control;
 mod customers;
 mod databases;
 mod fault;
-mod journal;
+pub(crate) mod journal;
 mod kafka;
 mod limits;
-mod load;
+pub(crate) mod load;
 mod machine;
 mod peers;
 mod processes;

@@ -1,0 +1,102 @@
+//! The containers of `docker-compose.yml`.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use stack::layout::root;
+
+use super::engine::Engine;
+
+/// How long a killed container may take until it is healthy again.
+const RESTARTS_WITHIN: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+pub(super) struct Project<'a> {
+    engine: &'a Engine,
+}
+
+impl<'a> Project<'a> {
+    pub(super) fn new(engine: &'a Engine) -> Self {
+        Self { engine }
+    }
+
+    /// `docker compose`, to its end. Returns its output.
+    pub(super) async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let file = root().join("docker-compose.yml");
+        let compose = ["compose", "--file", &file.to_string_lossy()].map(str::to_owned);
+        let arguments = compose.iter().map(String::as_str).chain(arguments.iter().copied());
+        self.engine.docker(&arguments.collect::<Vec<_>>()).await
+    }
+
+    /// Waits until a job has succeeded. Returns its log.
+    pub(super) async fn finish(&self, job: &str) -> Result<String> {
+        let container = self.container(job).await?;
+        let code = self.engine.docker(&["wait", &container]).await?;
+        let log = self.engine.docker(&["logs", &container]).await?;
+        ensure!(code.trim() == "0", "{job} ended with {}:\n{log}", code.trim());
+        Ok(log)
+    }
+
+    /// A file of a container, by way of a folder of ours.
+    pub(super) async fn file(&self, from: &str, folder: &Path) -> Result<String> {
+        let copy = folder.join("copy");
+        self.run(&["cp", from, &copy.to_string_lossy()]).await?;
+        let text = std::fs::read_to_string(&copy)?;
+        std::fs::remove_file(copy)?;
+        Ok(text)
+    }
+
+    /// Kills the process of a container, as a crash does: `docker kill` would be a wish that it stays away. Waits until Docker has
+    /// started it again and it is healthy.
+    pub(super) async fn kill(&self, service: &str) -> Result<()> {
+        let container = self.container(service).await?;
+        let look = async |format: &str| {
+            let said = self.engine.docker(&["inspect", "--format", format, &container]).await?;
+            anyhow::Ok(said.trim().to_owned())
+        };
+        let (process, restarts) = (look("{{.State.Pid}}").await?, look("{{.RestartCount}}").await?);
+        let id = process.parse().ok().and_then(Pid::from_raw).with_context(|| format!("{service} does not run"))?;
+        kill_process(id, Signal::KILL)?;
+        let begun = Instant::now();
+        let state = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}}";
+        loop {
+            let restarted = look("{{.RestartCount}}").await? != restarts;
+            let state = look(state).await?;
+            if restarted && state == "running healthy" {
+                return Ok(());
+            }
+            if begun.elapsed() > RESTARTS_WITHIN {
+                bail!("{service} was killed, and after {RESTARTS_WITHIN:?} it is {state}");
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    pub(super) async fn describe_images(&self) -> Result<()> {
+        for image in ["souk", "souk-laptop"] {
+            let about = "{{.Size}} bytes, {{len .RootFS.Layers}} layers, user {{.Config.User}}";
+            let said = self.engine.docker(&["image", "inspect", "--format", about, image]).await?;
+            println!("{image}: {}", said.trim());
+        }
+        Ok(())
+    }
+
+    pub(super) async fn show_memory(&self) -> Result<()> {
+        let columns = "table {{.Name}}\t{{.MemUsage}}\t{{.CPUPerc}}";
+        print!("{}", self.engine.docker(&["stats", "--no-stream", "--format", columns]).await?);
+        Ok(())
+    }
+
+    pub(super) async fn show_logs(&self) -> Result<()> {
+        println!("{}", self.run(&["ps", "--all"]).await?);
+        println!("{}", self.run(&["logs", "--no-color", "--tail", "15"]).await?);
+        Ok(())
+    }
+
+    async fn container(&self, service: &str) -> Result<String> {
+        let said = self.run(&["ps", "--all", "--quiet", service]).await?;
+        Ok(said.lines().next().with_context(|| format!("there is no container of {service}"))?.to_owned())
+    }
+}
