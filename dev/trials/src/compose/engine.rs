@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 /// Compose and buildx as Docker's present command line has them; older distributions have none.
 const PLUGINS: [&str; 2] = ["docker-compose", "docker-buildx"];
 /// The release of Debian from which they are.
-const PLUGINS_FROM: &str = "deb http://deb.debian.org/debian trixie main";
+const PLUGINS_FROM: &str = "trixie";
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -114,6 +114,14 @@ async fn forward_policy() -> Result<String> {
     Ok(policy.with_context(|| format!("iptables has no policy of FORWARD: {said}"))?.to_owned())
 }
 
+/// The mirror of Debian that this machine uses.
+pub(super) async fn mirror() -> Result<String> {
+    let mut apt = Command::new("apt-get");
+    let output = apt.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]).output().await?;
+    let said = String::from_utf8(output.stdout)?;
+    Ok(said.lines().next().context("apt-get has no source of packages")?.to_owned())
+}
+
 async fn ensure_plugins(config: &Path) -> Result<()> {
     let folder = config.join("cli-plugins");
     if PLUGINS.iter().all(|plugin| folder.join(plugin).exists()) {
@@ -123,7 +131,7 @@ async fn ensure_plugins(config: &Path) -> Result<()> {
     let apt = config.join("apt");
     fs::create_dir_all(apt.join("lists/partial"))?;
     fs::create_dir_all(&folder)?;
-    fs::write(apt.join("sources.list"), format!("{PLUGINS_FROM}\n"))?;
+    fs::write(apt.join("sources.list"), format!("deb {} {PLUGINS_FROM} main\n", mirror().await?))?;
     let setting = |name: &str, path: PathBuf| format!("{name}={}", path.display());
     let settings = [
         setting("Dir::Etc::sourcelist", apt.join("sources.list")),

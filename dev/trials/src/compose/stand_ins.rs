@@ -10,7 +10,7 @@ use stack::install::{self, run};
 use stack::layout::root;
 use tokio::process::Command;
 
-use super::engine::Engine;
+use super::engine::{Engine, mirror};
 
 const DEBIAN: &str = "debian:bookworm-slim";
 /// Those of `Dockerfile` and `docker-compose.yml`, and the target that makes each.
@@ -50,7 +50,7 @@ pub(super) async fn ensure(engine: &Engine, tools: &Path, say: &dyn Fn(&str)) ->
 
 async fn import_debian(engine: &Engine, folder: &Path) -> Result<()> {
     let place = folder.to_string_lossy();
-    run("debootstrap", &["--variant=minbase", "bookworm", &place, "http://deb.debian.org/debian"], root()).await?;
+    run("debootstrap", &["--variant=minbase", "bookworm", &place, &mirror().await?], root()).await?;
     let mut tar = Command::new("tar").args(["-C", &place, "-c", "."]).stdout(Stdio::piped()).spawn()?;
     let files: Stdio = tar.stdout.take().context("it is piped")?.try_into()?;
     let imported = engine.command(&["import", "-", DEBIAN]).stdin(files).stdout(Stdio::null()).status().await?;
