@@ -25,7 +25,7 @@ pub(crate) struct Service {
 
 pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
     Role::new(roster::INVENTORY, context)
-        .database(&service.db, &service.clock)
+        .database(&crate::SCHEMA, &service.db, &service.clock)
         .serve(InventoryServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
         .consume(&service.db, on_event::TOPICS, service)

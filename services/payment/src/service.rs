@@ -39,7 +39,7 @@ pub(crate) fn role(service: &Arc<Service>, workers: usize, context: &Context) ->
     let drive = Job::new("payment.drive", SECOND, service, drive::drive_when_woken);
     let compare_reported = Job::new("payment.compare_reported", SECOND, service, reconcile::compare_reported);
     Role::new(roster::PAYMENT, context)
-        .database(&service.db, &service.clock)
+        .database(&crate::SCHEMA, &service.db, &service.clock)
         .serve(PaymentServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
         .consume(&service.db, on_event::TOPICS, service)

@@ -13,6 +13,6 @@ pub(crate) struct Service {
 
 pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
     Role::new(roster::PRODUCT, context)
-        .database(&service.db, &service.clock)
+        .database(&crate::SCHEMA, &service.db, &service.clock)
         .serve(ProductServiceServer::from_arc(service.clone()))
 }

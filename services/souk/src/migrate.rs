@@ -265,7 +265,7 @@ async fn grant(db: &mut PgConnection, role: &str, append_only: &[&str]) -> sqlx:
     for table in append_only.iter().chain([&dead_letter::AUDIT]) {
         execute(&mut tx, format!("revoke update, delete on {table} from {role}")).await?;
     }
-    execute(&mut tx, format!("revoke all on _sqlx_migrations from {role}")).await?;
+    execute(&mut tx, format!("revoke insert, update, delete on _sqlx_migrations from {role}")).await?;
     tx.commit().await
 }
 

@@ -55,7 +55,7 @@ impl Service {
 pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
     let resets = Job::new("user.reset_requests", Duration::from_secs(1), service, reset_password::handle_request);
     Role::new(roster::USER, context)
-        .database(&service.db, &service.clock)
+        .database(&crate::SCHEMA, &service.db, &service.clock)
         .serve(UserServiceServer::from_arc(service.clone()))
         .serve(SessionServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)

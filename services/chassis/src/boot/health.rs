@@ -13,7 +13,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::boot::clock::Clock;
-use crate::boot::db;
+use crate::boot::db::{self, Schema};
 use crate::boot::metrics::{self, ByRole};
 
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -63,6 +63,29 @@ pub(crate) async fn follow(
         }
         serves = probed.is_ok();
         tokio::time::sleep(if serves { PROBE_EVERY } else { PROBE_AGAIN }).await;
+    }
+}
+
+/// Waits until `souk migrate` has applied all migrations that this release knows, or a later release has applied more.
+pub(crate) async fn until_migrated(schema: &Schema, db: &PgPool) {
+    let newest = schema.migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let mut is_logged = false;
+    while let Err(why) = is_migrated(db, newest).await {
+        if !is_logged {
+            tracing::warn!(role = schema.service, why, "the role is not ready until `souk migrate` has run");
+            is_logged = true;
+        }
+        tokio::time::sleep(PROBE_AGAIN).await;
+    }
+}
+
+async fn is_migrated(db: &PgPool, newest: i64) -> Result<(), String> {
+    let applied = "select coalesce(max(version), 0) from _sqlx_migrations where success";
+    let applied: i64 = sqlx::query_scalar(applied).fetch_one(db).await.map_err(|error| error.to_string())?;
+    if applied < newest {
+        Err(format!("migration {newest} is not applied, only those up to {applied}"))
+    } else {
+        Ok(())
     }
 }
 
@@ -139,6 +162,17 @@ mod tests {
         tokio::select! {
             never = following => match never {},
             () = story => {}
+        }
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn a_role_is_not_ready_before_its_migrations(db: PgPool) {
+        assert!(is_migrated(&db, 2).await.is_err(), "nothing is there");
+        db.execute("create table _sqlx_migrations (version bigint, success boolean)").await.expect("created");
+        for (version, is_there) in [(1, false), (2, true), (3, true)] {
+            let applied = format!("insert into _sqlx_migrations values ({version}, true)");
+            db.execute(AssertSqlSafe(applied)).await.expect("inserted");
+            assert_eq!(is_migrated(&db, 2).await.is_ok(), is_there, "{version}");
         }
     }
 

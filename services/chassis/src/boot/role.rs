@@ -18,6 +18,7 @@ use tower::Service;
 
 use crate::boot::clock::Clock;
 use crate::boot::config::Common;
+use crate::boot::db::Schema;
 use crate::boot::job::{Did, Job};
 use crate::event::consumer::{Consumer, Handler};
 use crate::event::outbox::{Outbox, Wake};
@@ -65,7 +66,7 @@ pub struct Role {
     pub jobs: Vec<Job>,
     pub consumers: Vec<Consumer>,
     pub outbox: Option<Outbox>,
-    pub(crate) database: Option<PgPool>,
+    pub(crate) database: Option<(&'static Schema, PgPool)>,
     pub(crate) clock: Clock,
     pub(crate) routes: RoutesBuilder,
     pub(crate) services: Vec<&'static str>,
@@ -152,10 +153,10 @@ impl Role {
         self
     }
 
-    /// Sets its database, without which it is NOT_SERVING, and its clock: jobs start when the database's time is known. Adds the
-    /// job that deletes old responses.
-    pub fn database(mut self, db: &PgPool, clock: &Clock) -> Self {
-        self.database = Some(db.clone());
+    /// Sets its database, without which it is NOT_SERVING, and which has to have this schema before it is ready, and its clock:
+    /// jobs start when the database's time is known. Adds the job that deletes old responses.
+    pub fn database(mut self, schema: &'static Schema, db: &PgPool, clock: &Clock) -> Self {
+        self.database = Some((schema, db.clone()));
         self.clock = clock.clone();
         self.job(Job::new("delete_old_responses", DELETE_EVERY, db, |db| async move {
             Ok(Did::any(idempotency::delete_old(&db).await?))

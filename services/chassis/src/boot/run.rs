@@ -1,6 +1,7 @@
 //! Runs roles until SIGTERM or SIGINT. Then they become NOT_SERVING, wait until load balancers send no more calls, finish calls
 //! and jobs, and end within the grace period.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ pub async fn run(roles: Vec<Role>, config: &Common, context: Context) -> Result<
     let admin = tokio::spawn(admin.with_graceful_shutdown(stop_working.clone().cancelled_owned()).into_future());
 
     let (mut servers, mut workers, mut watches) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-    let mut reporters = Vec::new();
+    let (mut reporters, mut schemas) = (Vec::new(), Vec::new());
     let verifier = context.verifier.clone().poll(user, stop_working.clone());
     workers.spawn(async move {
         verifier.await;
@@ -77,8 +78,9 @@ pub async fn run(roles: Vec<Role>, config: &Common, context: Context) -> Result<
         servers.spawn(async move { (name, server.await) });
         reporters.push((reporter.clone(), role.services.clone()));
         let clock = role.clock;
-        if let Some(db) = role.database {
+        if let Some((schema, db)) = role.database {
             let clock = clock.clone();
+            schemas.push((schema, db.clone()));
             watches.spawn(async move { health::follow(name, &role.services, &reporter, &db, &clock).await });
         }
         for job in role.jobs {
@@ -106,9 +108,16 @@ pub async fn run(roles: Vec<Role>, config: &Common, context: Context) -> Result<
     if !context.verifier.ready_in_time().await {
         tracing::warn!("access tokens cannot be verified yet; only public methods are served until they can");
     }
-    ready.store(true, Ordering::Relaxed);
+    let becomes_ready = async {
+        for (schema, db) in schemas {
+            health::until_migrated(schema, &db).await;
+        }
+        ready.store(true, Ordering::Relaxed);
+        std::future::pending::<Infallible>().await
+    };
 
     let outcome = tokio::select! {
+        never = becomes_ready => match never {},
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         Some(ended) = workers.join_next() => Err(BootError::Died(ended.unwrap_or("a background task that panicked"))),
