@@ -8,10 +8,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use stack::layout::root;
 
 use super::engine::Engine;
+use super::stand_ins::BASE;
 
 /// How long a killed container may take until it is healthy again.
 const RESTARTS_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// What Souk may add to it, in bytes.
+const MAX_OWN: u64 = 60_000_000;
 
 pub(super) struct Project<'a> {
     engine: &'a Engine,
@@ -74,12 +77,19 @@ impl<'a> Project<'a> {
         }
     }
 
+    /// Fails if Souk adds too much to its base.
     pub(super) async fn describe_images(&self) -> Result<()> {
+        let inspect = async |format: &str, image: &str| {
+            self.engine.docker(&["image", "inspect", "--format", format, image]).await
+        };
         for image in ["souk", "souk-laptop"] {
             let about = "{{.Size}} bytes, {{len .RootFS.Layers}} layers, user {{.Config.User}}";
-            let said = self.engine.docker(&["image", "inspect", "--format", about, image]).await?;
-            println!("{image}: {}", said.trim());
+            println!("{image}: {}", inspect(about, image).await?.trim());
         }
+        let size = async |image| anyhow::Ok(inspect("{{.Size}}", image).await?.trim().parse::<u64>()?);
+        let own = size("souk").await?.saturating_sub(size(BASE).await?);
+        println!("souk has {own} bytes beside its base");
+        ensure!(own <= MAX_OWN, "the image of Souk has more than {MAX_OWN} bytes beside its base");
         Ok(())
     }
 

@@ -12,11 +12,13 @@ use tokio::process::Command;
 
 use super::engine::{Engine, mirror};
 
+/// The base of the image of Souk.
+pub(super) const BASE: &str = "gcr.io/distroless/cc-debian12:nonroot";
 const DEBIAN: &str = "debian:bookworm-slim";
 /// Those of `Dockerfile` and `docker-compose.yml`, and the target that makes each.
 const IMAGES: [(&str, &str); 6] = [
     ("rust:1.95.0-bookworm", "rust"),
-    ("gcr.io/distroless/cc-debian12:nonroot", "distroless"),
+    (BASE, "distroless"),
     ("postgres:15.18-bookworm", "postgres"),
     ("redis:7.0.15-bookworm", "redis"),
     ("apache/kafka:4.4.0", "kafka"),
