@@ -82,6 +82,6 @@ fn a_service_that_stores_responses_deletes_old_ones() {
     };
     let keep = with("idempotency::begin(");
     assert!(keep.len() >= 3, "{keep:?}");
-    let forget = with(".database(&service.db, &service.clock)");
+    let forget = with(".database(&crate::SCHEMA, &service.db, &service.clock)");
     assert!(keep.is_subset(&forget), "a role with a database deletes old responses: {keep:?}, {forget:?}");
 }
