@@ -34,10 +34,10 @@ use serde::Serialize;
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub struct Config {
-    /// The address to which clients connect without TLS: on a laptop, or behind a balancer that ends it. `off`: none.
+    /// The address to which clients connect without TLS: on a laptop, or behind a balancer that terminates TLS. `off`: none.
     #[arg(default_value = "127.0.0.1:8080", value_parser = listeners::parse_plain)]
     listen: Plain,
-    /// Whether the listener without TLS may have an address that is not on loopback, as behind a balancer that ends TLS.
+    /// Whether the listener without TLS may have an address that is not on loopback, as behind a balancer that terminates TLS.
     #[arg(default_value = "off")]
     plain: Switch,
     /// The address to which clients connect with TLS, for HTTP/2 and HTTP/1.1. Unset: none.

@@ -34,6 +34,9 @@ fn settings(command: &str) -> Vec<Setting> {
     let help = String::from_utf8(output.expect("the program can be run").stdout).expect("UTF-8");
     let (_, options) = help.split_once("\nOptions:\n").expect("it has options");
     let (options, _) = options.split_once("\n  -h, --help").expect("it has this one, too");
+    // The help has each of these on a line of its own, or all behind the text.
+    let tags = ["[env: ", "[default: ", "[possible values: "];
+    let options = tags.iter().fold(options.to_owned(), |options, tag| options.replace(tag, &format!("\n{tag}")));
     let settings: Vec<_> = options.split("\n      --").filter_map(parse).collect();
     assert!(settings.len() > 5, "{command}: {help}");
     settings
