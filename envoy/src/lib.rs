@@ -120,7 +120,7 @@ pub enum Error {
     Path { variable: &'static str, path: PathBuf, error: std::io::Error },
     #[error(
         "EDGE_LISTEN: `{0}` is not on loopback, and clients connect to it without TLS; EDGE_TLS_LISTEN is with TLS, and behind a \
-         balancer that ends it, set EDGE_PLAIN=on"
+         balancer that terminates TLS, set EDGE_PLAIN=on"
     )]
     Plain(SocketAddr),
     #[error("EDGE_LISTEN is `off` and EDGE_TLS_LISTEN is not set, so clients could not connect")]

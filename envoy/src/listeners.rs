@@ -72,7 +72,7 @@ pub(crate) struct Listener {
 }
 
 /// With two of them, each counts the limits that are not exact for itself. Passwords and tokens do not leave this machine in plain
-/// text, unless a setting says that they go to a balancer that ends TLS.
+/// text, unless a setting says that they go to a balancer that terminates TLS.
 pub(crate) fn of(config: &Config) -> Result<Vec<Listener>, Error> {
     let Plain(plain) = config.listen;
     if let Some(listen) = plain.filter(|listen| !listen.ip().is_loopback() && config.plain == Switch::Off) {
