@@ -263,6 +263,11 @@ mod tests {
     use super::*;
 
     impl Passwords {
+        /// Each check fails.
+        pub(crate) fn without_threads() -> Self {
+            Self { threads: Threads::start(0), ..Self::new(1) }
+        }
+
         pub(crate) fn has_place(&self, queue: Queue) -> bool {
             self.place(queue).is_ok()
         }

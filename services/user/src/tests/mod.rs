@@ -73,11 +73,11 @@ fn links() -> Links {
 
 impl Fixture {
     pub(super) async fn open(db: PgPool) -> Self {
-        Self::open_with(db, None, 2).await
+        Self::open_with(db, None, Passwords::new(2)).await
     }
 
-    /// `clock`: another one than the kit's. `slots`: how many passwords are hashed at once.
-    pub(super) async fn open_with(db: PgPool, clock: Option<Clock>, slots: usize) -> Self {
+    /// `clock`: another one than the kit's.
+    pub(super) async fn open_with(db: PgPool, clock: Option<Clock>, passwords: Passwords) -> Self {
         let mut kit = Kit::new();
         let keys = Folder::new(1);
         let signer = keys.signer();
@@ -85,7 +85,7 @@ impl Fixture {
         let service = Arc::new(Service {
             db,
             clock,
-            passwords: Passwords::new(slots),
+            passwords,
             signer,
             links: links(),
             throttle: throttle().await,

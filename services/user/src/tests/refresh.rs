@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 use super::register::PASSWORD;
 use super::session::login;
 use super::{DAY, Fixture, LIMITS};
+use crate::password::Passwords;
 use crate::session::REPEATABLE;
 
 impl Fixture {
@@ -52,7 +53,7 @@ fn assert_refused(refreshed: Result<RefreshSessionResponse, Status>, expected: &
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn each_refresh_gives_the_next_token_of_the_same_session(db: PgPool) {
-    let fixture = Fixture::open_with(db, Some(Clock::fixed(time::OffsetDateTime::now_utc())), 2).await;
+    let fixture = Fixture::open_with(db, Some(Clock::fixed(time::OffsetDateTime::now_utc())), Passwords::new(2)).await;
     let first = fixture.signed_in().await;
     let (mut token, session) = (first.refresh_token.clone(), first.session.clone().expect("a session"));
     for _ in 0..3 {

@@ -156,7 +156,7 @@ fn key_of(token: &str) -> String {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_published_keys_verify_the_token_of_a_session(db: PgPool) {
-    let fixture = Fixture::open_with(db, Some(Clock::System), 2).await;
+    let fixture = Fixture::open_with(db, Some(Clock::System), Passwords::new(2)).await;
     let ada = fixture.register("k1", "ada@example.com").await.expect("registered");
     let session = fixture.sessions.clone().create_session(login("ada@example.com", PASSWORD)).await.expect("signed in");
     let session = session.into_inner();

@@ -10,6 +10,7 @@ use tonic_types::StatusExt;
 
 use super::register::PASSWORD;
 use super::{Fixture, PACE};
+use crate::password::Passwords;
 use crate::throttle::Pace;
 
 impl Fixture {
@@ -106,7 +107,7 @@ async fn a_right_password_ends_the_count(db: PgPool) {
 /// A login that was refused because too many passwords were being checked is no wrong password.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn only_passwords_that_were_checked_count(db: PgPool) {
-    let busy = Fixture::open_with(db, None, 0).await;
+    let busy = Fixture::open_with(db, None, Passwords::new(0)).await;
     for _ in 0..2 * PACE.free {
         let refused = busy.try_password("ada@example.com", PASSWORD, "").await.expect_err("nothing is checked");
         assert_eq!(reason(&refused), "PASSWORD_CHECKS_BUSY@souk.user");
