@@ -172,3 +172,20 @@ fn the_mesh_admits_the_callers_of_the_contracts() {
     }
     assert!(read(&file) == text, "k8s/{MESH} differs from the contracts: run `make reference`");
 }
+
+/// A laptop's servers are the same with Docker and with Kubernetes. Lines of k8s/ such as `- {name: redis, newTag: 7.0.15-bookworm}`.
+#[test]
+fn servers_have_the_versions_of_compose() {
+    let compose = read(&root().join("docker-compose.yml"));
+    let mut compared = 0;
+    for file in super::files(&root().join("k8s"), "kustomization.yaml") {
+        for line in read(&file).lines().filter_map(|line| line.strip_prefix("- {name: ")?.strip_suffix('}')) {
+            let Some((name, tag)) = line.split_once(", newTag: ") else { continue };
+            if !name.starts_with("souk") {
+                assert!(compose.contains(&format!("image: {name}:{tag}\n")), "{}: {name}:{tag}", file.display());
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 4, "{compared} images have a version");
+}
