@@ -55,7 +55,7 @@ pub async fn run(options: &Options) -> Result<()> {
 async fn test(options: &Options, engine: &Engine, home: &Path, say: &dyn Fn(&str)) -> Result<()> {
     let project = Project::new(engine);
     let tried = async {
-        project.run(&["build", "--quiet"]).await?;
+        project.run(&["--progress", "plain", "build"]).await?;
         say("the images are built");
         project.describe_images().await?;
         project.run(&["up", "--detach", "--quiet-pull"]).await?;
