@@ -3,7 +3,7 @@
 //!
 //! | File | Contents |
 //! | --- | --- |
-//! | `ca.crt`, `ca.key` | the authority |
+//! | `ca.crt`, `ca.key` | the authority; its key may be in another folder |
 //! | `<party>.crt`, `<party>.key` | a party's certificate, and its key (PKCS#8) |
 //!
 //! A certificate has the party's name as its common name and as a DNS name, beside `localhost`, both loopback addresses and
@@ -68,7 +68,12 @@ pub fn parties() -> impl Iterator<Item = &'static str> {
 
 /// Makes the authority of a folder and all certificates, unless they are there and valid for long enough.
 pub fn ensure(folder: &Path) -> Result<()> {
-    let authority = Authority::open(folder)?;
+    ensure_with(folder, folder)
+}
+
+/// The same, with the key of the authority in a folder of its own.
+pub fn ensure_with(folder: &Path, authority: &Path) -> Result<()> {
+    let authority = Authority::open_with(folder, authority)?;
     parties().try_for_each(|party| {
         if is_due(&folder.join(format!("{party}.crt"))) || !folder.join(format!("{party}.key")).exists() {
             authority.issue(party, Validity::of(VALID_FOR))?;
@@ -89,11 +94,17 @@ fn is_due(certificate: &Path) -> bool {
 impl Authority {
     /// The authority of a folder, which is made if there is none. It is locked until it is dropped.
     pub fn open(folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        Self::open_with(folder, folder)
+    }
+
+    fn open_with(folder: &Path, authority: &Path) -> Result<Self> {
+        for folder in [folder, authority] {
+            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+            fs::set_permissions(folder, Permissions::from_mode(0o700)).with_context(|| folder.display().to_string())?;
+        }
         let lock = File::create(folder.join(".lock"))?;
         lock.lock()?;
-        let [certificate, key] = files(folder, AUTHORITY);
+        let ([certificate, _], [_, key]) = (files(folder, AUTHORITY), files(authority, AUTHORITY));
         let params = authority_params();
         let key = if is_due(&certificate) || !key.exists() {
             // What an earlier authority issued is worth nothing now.

@@ -15,17 +15,20 @@ use crate::{keys, pki};
 pub struct Options {
     /// The folder.
     folder: PathBuf,
+    /// Where the key of the authority is, if not beside the certificates: who reads it can be any party.
+    #[arg(long, value_name = "FOLDER")]
+    authority: Option<PathBuf>,
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    make(&options.folder)?;
+    make(&options.folder, options.authority.as_deref())?;
     println!("{}: certificates, keys and passwords are there", options.folder.display());
     Ok(())
 }
 
-fn make(folder: &Path) -> Result<()> {
+fn make(folder: &Path, authority: Option<&Path>) -> Result<()> {
     let (pki, keys) = (folder.join("pki"), folder.join("keys"));
-    pki::ensure(&pki)?;
+    pki::ensure_with(&pki, authority.unwrap_or(&pki))?;
     keys::make(&keys)?;
     keys::ensure(&keys.join("operator.password"), || Ok(random_password()))?;
     keys::ensure(&keys.join("redis.password"), || Ok(random_password()))?;
@@ -58,16 +61,27 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = folder.path();
         let read = |name: &str| read(&folder.join(name)).expect("it is there");
-        make(folder).expect("they can be made");
+        make(folder, None).expect("they can be made");
         let (pem, redis) = (read("keys/kafka.pem"), read("keys/redis.conf"));
         assert_eq!(redis, format!("requirepass {}", read("keys/redis.password")));
-        make(folder).expect("they are there");
+        make(folder, None).expect("they are there");
         assert_eq!((read("keys/kafka.pem"), read("keys/redis.conf")), (pem.clone(), redis));
         let authority = Authority::open(&folder.join("pki")).expect("it is there");
         authority.issue("kafka", Validity::of(Duration::days(90))).expect("it can be issued");
         drop(authority);
-        make(folder).expect("one is new");
+        make(folder, None).expect("one is new");
         assert_ne!(read("keys/kafka.pem"), pem);
         assert!(read("keys/kafka.pem").contains(&read("pki/kafka.crt")));
+    }
+
+    #[test]
+    fn the_key_of_the_authority_can_be_elsewhere() {
+        let (secrets, authority) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let certificate = secrets.path().join("pki/ca.crt");
+        make(secrets.path(), Some(authority.path())).expect("they can be made");
+        assert!(authority.path().join("ca.key").exists() && !secrets.path().join("pki/ca.key").exists());
+        let first = read(&certificate).expect("it is there");
+        make(secrets.path(), Some(authority.path())).expect("they are there");
+        assert_eq!(read(&certificate).expect("it is there"), first);
     }
 }
