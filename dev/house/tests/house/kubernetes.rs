@@ -174,6 +174,7 @@ fn the_mesh_admits_the_callers_of_the_contracts() {
 }
 
 /// A laptop's servers are the same with Docker and with Kubernetes. Lines of k8s/ such as `- {name: redis, newTag: 7.0.15-bookworm}`.
+/// Scripts use an image that is there anyway.
 #[test]
 fn servers_have_the_versions_of_compose() {
     let compose = read(&root().join("docker-compose.yml"));
@@ -187,5 +188,12 @@ fn servers_have_the_versions_of_compose() {
             }
         }
     }
-    assert!(compared >= 4, "{compared} images have a version");
+    for script in super::files(&root().join("dev/stack/compose"), ".sh") {
+        let text = read(&script);
+        for image in text.split_whitespace().filter(|word| word.starts_with("postgres:")) {
+            assert!(compose.contains(&format!("image: {image}\n")), "{}: {image}", script.display());
+            compared += 1;
+        }
+    }
+    assert!(compared >= 6, "{compared} images have a version");
 }

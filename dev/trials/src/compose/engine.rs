@@ -1,5 +1,6 @@
 //! A Docker engine of its own, with its data in `.dev/docker`. What it changes in the network of this machine is changed back.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -90,8 +91,8 @@ impl Engine {
 
     /// Runs `docker` to its end, and returns its output.
     pub(super) async fn docker(&self, arguments: &[&str]) -> Result<String> {
-        let command = self.command(arguments).stdin(Stdio::null()).output();
-        let output = command.await.context("docker cannot be run")?;
+        let output = self.command("docker").args(arguments).stdin(Stdio::null()).output();
+        let output = output.await.context("docker cannot be run")?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             bail!("`docker {}` failed:\n{said}{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
@@ -99,9 +100,10 @@ impl Engine {
         Ok(said)
     }
 
-    pub(super) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+    /// `docker`, or a script that calls it.
+    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 }

@@ -1,5 +1,6 @@
 //! `make compose-test`: `docker-compose.yml` as it is, in a Docker engine of its own, with stand-ins for the official images. It ends
-//! with the test purchase; then customers buy while one container of each kind is killed, and `souk check` checks the invariants.
+//! with the test purchase; then customers buy while one container of each kind is killed, and everything is lost and restored from a
+//! backup; and `souk check` checks the invariants.
 
 mod engine;
 mod project;
@@ -63,7 +64,7 @@ async fn test(options: &Options, engine: &Engine, home: &Path, say: &dyn Fn(&str
         ensure!(log.contains("and is paid"), "the log of the test purchase does not show that it is paid:\n{log}");
         print!("{log}");
         say("everything runs, and the test purchase is paid");
-        if options.short { Ok(()) } else { kill_each(&project, home, say).await }
+        if options.short { Ok(()) } else { try_under_load(&project, home, say).await }
     };
     let tried = tried.await;
     if tried.is_err() {
@@ -73,7 +74,7 @@ async fn test(options: &Options, engine: &Engine, home: &Path, say: &dyn Fn(&str
     project.run(&["--profile", "check", "down", "--volumes", "--timeout", "30"]).await.and(tried)
 }
 
-async fn kill_each(project: &Project<'_>, home: &Path, say: &dyn Fn(&str)) -> Result<()> {
+async fn try_under_load(project: &Project<'_>, home: &Path, say: &dyn Fn(&str)) -> Result<()> {
     let email = "operator@souk.local";
     let password = project.file("secrets:/secrets/keys/operator.password", home).await?;
     let edge = Client::new(EDGE);
@@ -87,7 +88,7 @@ async fn kill_each(project: &Project<'_>, home: &Path, say: &dyn Fn(&str)) -> Re
     let load = Load::start(edge.clone(), (email, password.trim_end()), journal.clone(), &products, 1);
     load.slow_down(RATE);
     let control = Control::start(edge, None);
-    let killed = async {
+    let tried = async {
         for server in SERVERS {
             journal.buys(CUSTOMERS.into(), &control).await.with_context(|| format!("before {server} is killed"))?;
             let killed = Instant::now();
@@ -98,11 +99,15 @@ async fn kill_each(project: &Project<'_>, home: &Path, say: &dyn Fn(&str)) -> Re
                 killed.elapsed().as_secs_f64()
             ));
         }
-        project.show_memory().await
+        project.show_memory().await?;
+        let paused = load.pause().await;
+        restore(project, home, say).await?;
+        drop(paused);
+        journal.buys(CUSTOMERS.into(), &control).await.context("everything was restored")
     };
-    let killed = killed.await;
+    let tried = tried.await;
     let failures = load.stop().await;
-    killed?;
+    tried?;
     ensure!(failures.is_empty(), "customers failed: {failures:?}");
     let wrong = journal.take_wrong();
     ensure!(wrong.is_none(), "a wrong refusal: {wrong:?}");
@@ -110,5 +115,18 @@ async fn kill_each(project: &Project<'_>, home: &Path, say: &dyn Fn(&str)) -> Re
     let check = ["run", "--rm", "--volume", &mount, "check", "check", "--journal", "/journal.jsonl"];
     print!("{}", project.run(&check).await?);
     say(&format!("{} orders were placed, and no invariant was violated", journal.bought()));
+    Ok(())
+}
+
+/// Orders are in every state meanwhile.
+async fn restore(project: &Project<'_>, home: &Path, say: &dyn Fn(&str)) -> Result<()> {
+    let backup = home.join("backup");
+    project.script("backup.sh", &backup).await?;
+    say("there is a backup");
+    project.lose_everything().await?;
+    project.script("restore.sh", &backup).await?;
+    std::fs::remove_dir_all(backup)?;
+    project.run(&["up", "--detach", "--quiet-pull"]).await?;
+    say("everything was lost, and restored");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The containers of `docker-compose.yml`.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,6 +32,26 @@ impl<'a> Project<'a> {
         let compose = ["compose", "--file", &file.to_string_lossy()].map(str::to_owned);
         let arguments = compose.iter().map(String::as_str).chain(arguments.iter().copied());
         self.engine.docker(&arguments.collect::<Vec<_>>()).await
+    }
+
+    /// Runs a script of `dev/stack/compose/` for a folder.
+    pub(super) async fn script(&self, script: &str, folder: &Path) -> Result<()> {
+        let script = root().join("dev/stack/compose").join(script);
+        let output = self.engine.command(&script).arg(folder).stdin(Stdio::null()).output().await?;
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} failed:\n{said}", script.display());
+        Ok(())
+    }
+
+    /// Deletes all containers, and what they keep but for the payments at the provider, as if another machine went on.
+    pub(super) async fn lose_everything(&self) -> Result<()> {
+        self.run(&["down"]).await?;
+        let volumes = self.engine.docker(&["volume", "ls", "--quiet", "--filter", "name=^souk_"]).await?;
+        for volume in volumes.lines().filter(|volume| *volume != "souk_provider") {
+            self.engine.docker(&["volume", "rm", volume]).await?;
+        }
+        Ok(())
     }
 
     /// Waits until a job has succeeded. Returns its log.

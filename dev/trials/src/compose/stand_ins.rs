@@ -55,7 +55,8 @@ async fn import_debian(engine: &Engine, folder: &Path) -> Result<()> {
     run("debootstrap", &["--variant=minbase", "bookworm", &place, &mirror().await?], root()).await?;
     let mut tar = Command::new("tar").args(["-C", &place, "-c", "."]).stdout(Stdio::piped()).spawn()?;
     let files: Stdio = tar.stdout.take().context("it is piped")?.try_into()?;
-    let imported = engine.command(&["import", "-", DEBIAN]).stdin(files).stdout(Stdio::null()).status().await?;
+    let imported =
+        engine.command("docker").args(["import", "-", DEBIAN]).stdin(files).stdout(Stdio::null()).status().await?;
     ensure!(imported.success() && tar.wait().await?.success(), "{DEBIAN} cannot be imported");
     Ok(())
 }
