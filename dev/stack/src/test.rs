@@ -91,7 +91,7 @@ pub async fn start_servers(supervisor: &mut Supervisor) -> Result<[(&'static str
     ])
 }
 
-async fn step(name: &str, program: &str, arguments: &[&str], environment: &[(&str, String)]) -> Result<()> {
+pub(crate) async fn step(name: &str, program: &str, arguments: &[&str], environment: &[(&str, String)]) -> Result<()> {
     let begun = Instant::now();
     println!("== {name}");
     let mut command = Command::new(program);
