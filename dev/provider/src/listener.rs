@@ -7,11 +7,13 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Timeout, timeout};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -20,11 +22,14 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
 const CONNECTIONS: usize = 1_024;
+/// A client that takes longer is disconnected, as it would hold one of the connections.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Bounded {
     listener: TcpListener,
     free: Arc<Semaphore>,
     tls: Option<TlsAcceptor>,
+    handshake: Duration,
 }
 
 pub(crate) struct Connection {
@@ -35,13 +40,13 @@ pub(crate) struct Connection {
 enum Stream {
     Plain(TcpStream),
     /// Until the first read has ended it. A slow client delays no other, as the listener does not wait for it.
-    Handshake(Box<Accept<TcpStream>>),
+    Handshake(Pin<Box<Timeout<Accept<TcpStream>>>>),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Bounded {
     pub(crate) fn new(listener: TcpListener, tls: Option<TlsAcceptor>) -> Bounded {
-        Bounded { listener, free: Arc::new(Semaphore::new(CONNECTIONS)), tls }
+        Bounded { listener, free: Arc::new(Semaphore::new(CONNECTIONS)), tls, handshake: HANDSHAKE }
     }
 }
 
@@ -69,7 +74,7 @@ impl Listener for Bounded {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
         let stream = match &self.tls {
-            Some(tls) => Stream::Handshake(Box::new(tls.accept(stream))),
+            Some(tls) => Stream::Handshake(Box::pin(timeout(self.handshake, tls.accept(stream)))),
             None => Stream::Plain(stream),
         };
         (Connection { stream, _permit: permit }, peer)
@@ -87,7 +92,8 @@ impl Connection {
     /// What to read from and write to, after the handshake.
     fn poll_wire(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut dyn Wire>>> {
         if let Stream::Handshake(accept) = &mut self.stream {
-            self.stream = Stream::Tls(Box::new(ready!(Pin::new(accept).poll(cx))?));
+            let stream = ready!(accept.as_mut().poll(cx)).map_err(io::Error::from)??;
+            self.stream = Stream::Tls(Box::new(stream));
         }
         match &mut self.stream {
             Stream::Plain(stream) => Poll::Ready(Ok(Pin::new(stream))),
@@ -139,20 +145,39 @@ mod tests {
     use super::*;
     use crate::Provider;
 
+    /// With certificates that are made in this folder.
+    fn certified(folder: &Path) -> TlsAcceptor {
+        stack::pki::ensure(folder).expect("certificates can be made");
+        acceptor(&folder.join("provider.crt"), &folder.join("provider.key")).expect("they are good")
+    }
+
+    #[tokio::test]
+    async fn a_client_that_begins_no_handshake_is_disconnected() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (tls, listener) =
+            (certified(folder.path()), TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port"));
+        let address = listener.local_addr().expect("an address");
+        let mut bounded = Bounded { handshake: Duration::from_millis(10), ..Bounded::new(listener, Some(tls)) };
+        let _silent = TcpStream::connect(address).await.expect("it listens");
+        let (mut connection, _) = bounded.accept().await;
+        let ended = connection.read(&mut [0]).await.expect_err("it sent nothing");
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+    }
+
     #[tokio::test]
     async fn a_client_that_begins_no_handshake_delays_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
-        stack::pki::ensure(folder.path()).expect("certificates can be made");
-        let file = |name: &str| folder.path().join(name);
-        let tls = acceptor(&file("provider.crt"), &file("provider.key")).expect("they are good");
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let (tls, listener) =
+            (certified(folder.path()), TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port"));
         let address = listener.local_addr().expect("an address");
         let provider = Provider::open(folder.path().join("ledger")).expect("a new ledger");
         tokio::spawn(provider.serve_over(listener, Some(tls), CancellationToken::new()));
 
         let _silent = TcpStream::connect(address).await.expect("it listens");
         let mut authorities = RootCertStore::empty();
-        authorities.add(CertificateDer::from_pem_file(file("ca.crt")).expect("PEM")).expect("a certificate");
+        authorities
+            .add(CertificateDer::from_pem_file(folder.path().join("ca.crt")).expect("PEM"))
+            .expect("a certificate");
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let config = config.with_safe_default_protocol_versions().expect("it has some");
         let config = config.with_root_certificates(authorities).with_no_client_auth();

@@ -1,9 +1,12 @@
-//! `souk health` reports what a running role says of itself.
+//! What a running role says of its health, to `souk health` and on its admin port.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use sqlx::{ConnectOptions, PgPool};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,6 +81,41 @@ async fn the_exit_code_says_whether_a_role_serves() {
 
     gateway.child.kill().await.expect("it runs");
     gateway.wait_for(1, "is not reached: Connection refused").await;
+}
+
+/// Waits until `/readyz` of an admin port has this status.
+async fn wait_until_ready_is(admin: SocketAddr, status: &str) {
+    let begun = Instant::now();
+    loop {
+        let mut said = String::new();
+        if let Ok(mut stream) = TcpStream::connect(admin).await {
+            let request = format!("GET /readyz HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("it listens");
+            stream.read_to_string(&mut said).await.expect("text");
+            if said.starts_with(&format!("HTTP/1.1 {status} ")) {
+                return;
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE, "{status} was expected: {said}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_role_is_not_ready_before_its_migrations(db: PgPool) {
+    let pki = tempfile::tempdir().expect("a folder for temporary files");
+    stack::pki::ensure(pki.path()).expect("certificates can be made");
+    let admin = free_address();
+    let settings = [
+        ("SOUK_TLS_DIRECTORY", pki.path().to_string_lossy().into_owned()),
+        ("SOUK_ADMIN_LISTEN", admin.to_string()),
+        ("PRODUCT_LISTEN", free_address().to_string()),
+        ("PRODUCT_DATABASE_URL", db.connect_options().to_url_lossy().to_string()),
+    ];
+    let _role = souk(&["product"], &settings).stdout(Stdio::null()).spawn().expect("the program can be run");
+    wait_until_ready_is(admin, "503").await;
+    product::MIGRATOR.run(&db).await.expect("the migrations can be applied");
+    wait_until_ready_is(admin, "200").await;
 }
 
 #[tokio::test]
