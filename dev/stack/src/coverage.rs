@@ -16,12 +16,14 @@ const FLOOR: f64 = 95.0;
 /// What is not deployed. Much of it runs in other checks only, such as `make faults`.
 const NOT_DEPLOYED: [&str; 2] = ["dev/", "services/testkit"];
 const FOLDER: &str = "target/coverage";
-/// Only crates of this repository are instrumented. Processes that a test kills record nothing.
+/// Only crates of this repository are instrumented. Processes that a test kills record nothing, and those without its environment
+/// record it where they are.
 const RUN: &str = r#"set -eu
 eval "$(cargo llvm-cov show-env --sh)"
 cargo llvm-cov clean --workspace
 cargo build -q --workspace
 cargo test -q --workspace --no-fail-fast
+find services -name "*.profraw" -delete
 cargo llvm-cov report --workspace --json --summary-only --output-path "$CARGO_TARGET_DIR/summary.json""#;
 
 pub async fn run() -> Result<()> {

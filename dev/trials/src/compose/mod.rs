@@ -126,7 +126,9 @@ async fn restore(project: &Project<'_>, home: &Path, say: &dyn Fn(&str)) -> Resu
     project.lose_everything().await?;
     project.script("restore.sh", &backup).await?;
     std::fs::remove_dir_all(backup)?;
-    project.run(&["up", "--detach", "--quiet-pull"]).await?;
-    say("everything was lost, and restored");
+    project.run(&["up", "--detach", "--quiet-pull", "--scale", "order=2"]).await?;
+    let replicas = project.run(&["ps", "--quiet", "order"]).await?;
+    ensure!(replicas.lines().count() == 2, "two replicas of order were asked for: {replicas}");
+    say("everything was lost, and restored, with a second replica of order");
     Ok(())
 }
