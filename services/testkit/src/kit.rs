@@ -7,6 +7,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use chassis::event::Consumer;
 use chassis::rpc::policy::Policies;
+use chassis::rpc::stream::Streams;
 use chassis::rpc::token::{Claims, Revoked, RoleClaim, Verifier};
 use chassis::tls::{Certificates, Connection, Mode, Origin, Party, Tls};
 use chassis::{Clock, Context, Role};
@@ -72,13 +73,16 @@ impl Kit {
         verifier.set_keys(&keys);
         verifier.set_revoked(Revoked::default());
         let start = OffsetDateTime::from_unix_timestamp(1_767_225_600).expect("a date");
+        let tasks = TaskTracker::new();
+        let verifier = Arc::new(verifier);
         let context = Context {
             clock: Clock::fixed(start),
-            verifier: Arc::new(verifier),
+            streams: Streams::new(&tasks, &verifier),
+            verifier,
             policies: Policies::read(contracts::DESCRIPTORS).expect("every RPC has a policy"),
             certificates: certificates(),
             descriptors: contracts::DESCRIPTORS,
-            tasks: TaskTracker::new(),
+            tasks,
         };
         Self { context, key, keys, consumer: None, open: None }
     }

@@ -78,7 +78,7 @@ impl Harness {
         ] {
             sqlx::query(table).execute(&db).await.expect("a table for the test");
         }
-        let outbox = Outbox { db: db.clone(), wake: Wake::default() };
+        let outbox = Outbox { db: db.clone(), wake: Wake::default(), changed: None };
         Self { db, topic, outbox, producer: bus::producer(&brokers()).expect("the settings are right") }
     }
 

@@ -90,7 +90,7 @@ async fn a_commit_of_another_replica_wakes_the_leader(db: PgPool) {
     let harness = Harness::new(db).await;
     let leader = relay(&harness, "leader");
     eventually("a leader", async || (service_metric("outbox_leader", "leader") > 0.0).then_some(())).await;
-    let other = Harness { outbox: Outbox { db: harness.db.clone(), wake: Wake::default() }, ..harness };
+    let other = Harness { outbox: Outbox { db: harness.db.clone(), wake: Wake::default(), changed: None }, ..harness };
     let follower = relay(&other, "follower");
     let mut waits = Vec::new();
     for _ in 0..21 {
@@ -188,7 +188,7 @@ async fn the_process_of_a_relay() {
     let options: PgConnectOptions = url.parse().expect("a URL");
     let db = PgPoolOptions::new().max_connections(3).connect_lazy_with(options);
     let producer = bus::producer(&brokers()).expect("the settings are right");
-    let outbox = Outbox { db, wake: Wake::default() };
+    let outbox = Outbox { db, wake: Wake::default(), changed: None };
     relay::publish(outbox, "process", bus::sender(producer, "process"), Default::default()).await;
 }
 

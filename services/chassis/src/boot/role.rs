@@ -21,10 +21,12 @@ use crate::boot::config::Common;
 use crate::boot::db::Schema;
 use crate::boot::job::{Did, Job};
 use crate::event::consumer::{Consumer, Handler};
-use crate::event::outbox::{Outbox, Wake};
+use crate::event::outbox::{Changed, Outbox, Wake};
 use crate::rpc::idempotency;
 use crate::rpc::policy::{Access, Policies, Policy, RateClass, Unreadable};
 use crate::rpc::run_to_end::RunToEnd;
+use crate::rpc::stream::Streams;
+use crate::rpc::stream_limit::StreamLimit;
 use crate::rpc::token::Verifier;
 use crate::tls::Certificates;
 
@@ -38,17 +40,22 @@ pub struct Context {
     pub descriptors: &'static [u8],
     /// Running handlers.
     pub tasks: TaskTracker,
+    /// For handlers whose response is a stream.
+    pub streams: Streams,
 }
 
 impl Context {
     pub fn new(config: &Common, descriptors: &'static [u8]) -> Result<Self, Unreadable> {
+        let verifier = Arc::new(Verifier::new(&config.token.issuer, &config.token.audience));
+        let tasks = TaskTracker::new();
         Ok(Self {
             clock: Clock::System,
-            verifier: Arc::new(Verifier::new(&config.token.issuer, &config.token.audience)),
+            streams: Streams::new(&tasks, &verifier),
+            verifier,
             policies: Policies::read(descriptors)?,
             certificates: Arc::new(Certificates::new(&config.tls)),
             descriptors,
-            tasks: TaskTracker::new(),
+            tasks,
         })
     }
 }
@@ -76,6 +83,7 @@ pub struct Role {
     pub(crate) pages: (axum::Router, Vec<&'static str>),
     pub(crate) background: Vec<(&'static str, Background)>,
     tasks: TaskTracker,
+    streams: StreamLimit,
 }
 
 impl Role {
@@ -95,6 +103,7 @@ impl Role {
             pages: Default::default(),
             background: vec![],
             tasks: context.tasks.clone(),
+            streams: StreamLimit::new(&context.policies),
         }
     }
 
@@ -103,7 +112,7 @@ impl Role {
         Self { listen, ..self }
     }
 
-    /// Adds a gRPC service of unary RPCs, whose handlers run to their end.
+    /// Adds a gRPC service, whose handlers run to their end. Its RPCs take one message; a response may be a stream.
     pub fn serve<S>(mut self, service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -115,7 +124,7 @@ impl Role {
         S::Future: Send + 'static,
     {
         self.services.push(S::NAME);
-        self.routes.add_service(RunToEnd::new(self.tasks.clone(), self.domain).named_layer(service));
+        self.routes.add_service(self.run_to_end().named_layer(service));
         self
     }
 
@@ -132,13 +141,18 @@ impl Role {
     {
         let callers = callers.iter().map(|caller| (*caller).to_owned()).collect();
         let domain = self.domain.to_owned();
-        let policy = Policy { access: Access::Service, callers, rate_class: RateClass::Internal, domain };
+        let policy =
+            Policy { access: Access::Service, callers, rate_class: RateClass::Internal, is_stream: false, domain };
         self.foreign.push((path, policy));
-        self.routes.add_service(RunToEnd::new(self.tasks.clone(), self.domain).named_layer(service));
+        self.routes.add_service(self.run_to_end().named_layer(service));
         self
     }
 
-    /// Adds a gRPC service of streaming RPCs. Its handlers are dropped when the caller leaves, so they must not use a database.
+    fn run_to_end(&self) -> RunToEnd {
+        RunToEnd::new(self.tasks.clone(), self.streams.clone(), self.domain)
+    }
+
+    /// Adds a gRPC service of RPCs that take a stream of messages. Its handlers are dropped when the caller leaves, so they must not use a database.
     pub fn serve_streaming<S>(mut self, service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -179,7 +193,15 @@ impl Role {
 
     /// Publishes the events in the outbox of this database. `published` wakes its relay.
     pub fn publish(mut self, db: &PgPool, published: &Wake) -> Self {
-        self.outbox = Some(Outbox { db: db.clone(), wake: published.clone() });
+        self.outbox = Some(Outbox { db: db.clone(), wake: published.clone(), changed: None });
+        self
+    }
+
+    /// Is told which aggregates changed, by the relay of the outbox that it publishes.
+    pub fn tell(mut self, changed: &Changed) -> Self {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.changed = Some(changed.clone());
+        }
         self
     }
 

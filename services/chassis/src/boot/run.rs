@@ -134,6 +134,8 @@ pub async fn run(roles: Vec<Role>, config: &Common, context: Context) -> Result<
         }
         tokio::time::sleep(config.drain).await;
         stop_serving.cancel();
+        // Connections close when their streams have ended.
+        context.streams.drain();
         while servers.join_next().await.is_some() {}
         context.tasks.close();
         context.tasks.wait().await;

@@ -7,4 +7,4 @@ pub mod outbox;
 pub mod relay;
 
 pub use consumer::{Consumer, Due, HandleError, Handler, Record};
-pub use outbox::Wake;
+pub use outbox::{Changed, Wake};

@@ -1,7 +1,8 @@
 //! Events to publish. [`append`] adds one to the transaction of the change that it is about; the relay publishes it after
 //! the commit, never before.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
@@ -105,9 +106,39 @@ impl Wake {
     }
 }
 
+/// The keys of events that the relay has read: the aggregates that changed, whichever replica changed them. Only the process whose
+/// relay leads knows them, and a key may come again.
+#[derive(Debug, Clone, Default)]
+pub struct Changed {
+    keys: Arc<Mutex<HashSet<Uuid>>>,
+    /// Wakes who takes them.
+    pub wake: Wake,
+}
+
+/// Keys that wait to be taken. More are dropped.
+const MAX_CHANGED: usize = 10_000;
+
+impl Changed {
+    pub(crate) fn note(&self, keys: impl Iterator<Item = Uuid>) {
+        let mut changed = self.keys.lock().expect("nothing panics while it holds this lock");
+        let room = MAX_CHANGED.saturating_sub(changed.len());
+        changed.extend(keys.take(room));
+        if !changed.is_empty() {
+            self.wake.wake();
+        }
+    }
+
+    /// Those since the last call.
+    pub fn take(&self) -> Vec<Uuid> {
+        self.keys.lock().expect("nothing panics while it holds this lock").drain().collect()
+    }
+}
+
 /// The outbox of one service, for its relay.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     pub db: PgPool,
     pub wake: Wake,
+    /// Is told which aggregates changed.
+    pub changed: Option<Changed>,
 }

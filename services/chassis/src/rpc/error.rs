@@ -119,6 +119,10 @@ pub enum Error {
     MethodNotFound,
     #[error("the service is overloaded; try again")]
     Overloaded,
+    #[error("{scope} has {limit} open streams, which is the most")]
+    StreamsExhausted { scope: &'static str, limit: usize },
+    #[error("the replica is stopping; call again")]
+    Stopping,
     #[error("the deadline passed; the outcome is unknown")]
     DeadlineExceeded,
     #[error(transparent)]
@@ -166,6 +170,11 @@ impl Error {
             Self::Overloaded => {
                 Refusal::new(Code::Unavailable, "OVERLOADED", text).retry_after(Duration::from_millis(250))
             }
+            Self::StreamsExhausted { scope, limit } => {
+                let refusal = Refusal::new(Code::ResourceExhausted, "STREAMS_EXHAUSTED", text);
+                refusal.with("scope", scope).with("limit", limit).retry_after(Duration::from_secs(5))
+            }
+            Self::Stopping => Refusal::new(Code::Unavailable, "STOPPING", text).retry_after(Duration::from_millis(500)),
             Self::DeadlineExceeded => Refusal::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", text),
             Self::Unexpected(unexpected) => return Err(unexpected),
         })

@@ -13,6 +13,8 @@ pub mod page;
 pub mod policy;
 pub(crate) mod refused;
 pub(crate) mod run_to_end;
+pub mod stream;
+pub(crate) mod stream_limit;
 pub mod token;
 pub mod update;
 

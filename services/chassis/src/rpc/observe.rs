@@ -22,12 +22,12 @@ use crate::boot::telemetry;
 use crate::rpc::policy::Policies;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    rpc: String,
-    code: &'static str,
+pub(crate) struct Outcome {
+    pub(crate) rpc: String,
+    pub(crate) code: &'static str,
 }
 
-const CODES: [&str; 17] = [
+pub(crate) const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -53,7 +53,11 @@ static CALLS: LazyLock<Family<Outcome, Counter>> =
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 static SECONDS: LazyLock<Family<ByRpc, Histogram>> = LazyLock::new(|| {
     let make: fn() -> Histogram = || Histogram::new(BUCKETS);
-    metrics::register("rpc_seconds", "Duration of calls, by RPC", Family::new_with_constructor(make))
+    metrics::register(
+        "rpc_seconds",
+        "Duration of calls, by RPC; of a stream, until it begins",
+        Family::new_with_constructor(make),
+    )
 });
 
 /// The metrics of one RPC, looked up once and not per call.
@@ -149,12 +153,17 @@ where
         let outcome = std::task::ready!(this.inner.poll(cx));
         if let (Some(meters), Ok(response)) = (this.meters.as_ref(), &outcome) {
             // The code of an error is in the headers; that of a success follows in the trailers.
-            let code = text(response.headers(), "grpc-status").and_then(|code| code.parse::<usize>().ok()).unwrap_or(0);
-            meters.codes[code.min(16)].inc();
+            meters.codes[code_in(response.headers()).unwrap_or(0)].inc();
             meters.seconds.observe(this.begun.elapsed().as_secs_f64());
         }
         Poll::Ready(outcome)
     }
+}
+
+/// The code in headers or trailers, as an index of [`CODES`].
+pub(crate) fn code_in(headers: &HeaderMap) -> Option<usize> {
+    let code = text(headers, "grpc-status")?.parse::<usize>().ok()?;
+    Some(code.min(CODES.len() - 1))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -27,6 +27,8 @@ pub struct Policy {
     /// For [`Access::Service`]: which roles may call.
     pub callers: Vec<String>,
     pub rate_class: RateClass,
+    /// Whether its response is a stream of messages.
+    pub is_stream: bool,
     /// The domain of errors about it, such as `souk.order`.
     pub domain: String,
 }
@@ -81,7 +83,8 @@ pub fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> Result<Policy, 
     let value = options.get_extension(&extension);
     let package = method.parent_service().package_name().to_owned();
     let domain = package.rsplit_once('.').map_or(package.as_str(), |(domain, _version)| domain);
-    value.as_message().and_then(|message| parse(message, domain)).ok_or_else(missing)
+    let policy = value.as_message().and_then(|message| parse(message, domain)).ok_or_else(missing)?;
+    Ok(Policy { is_stream: method.is_server_streaming(), ..policy })
 }
 
 fn parse(policy: &DynamicMessage, domain: &str) -> Option<Policy> {
@@ -100,5 +103,5 @@ fn parse(policy: &DynamicMessage, domain: &str) -> Option<Policy> {
     };
     let callers = policy.get_field_by_name("callers")?;
     let callers = callers.as_list()?.iter().filter_map(|caller| caller.as_str().map(str::to_owned)).collect();
-    Some(Policy { access, callers, rate_class, domain: domain.to_owned() })
+    Some(Policy { access, callers, rate_class, is_stream: false, domain: domain.to_owned() })
 }

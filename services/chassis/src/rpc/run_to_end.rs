@@ -2,6 +2,9 @@
 //! transaction open on a pooled connection if that happens during `begin`. So each call runs in a task: the caller may leave, or
 //! get DEADLINE_EXCEEDED, while the task goes on. The timeouts of its statements, locks and outgoing calls bound the task; above
 //! a number of concurrent calls, more are refused.
+//!
+//! The handler of a stream of responses ends when the stream begins; what follows is in `stream.rs`. The deadline is for its
+//! beginning.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,6 +23,7 @@ use tracing::Instrument;
 
 use crate::rpc::error::{Error, Unexpected};
 use crate::rpc::frame;
+use crate::rpc::stream_limit::StreamLimit;
 
 /// Concurrent calls of one service.
 const MAX_CALLS: usize = 1_024;
@@ -65,13 +69,14 @@ pub(crate) fn is_too_late() -> bool {
 pub(crate) struct RunToEnd {
     tasks: TaskTracker,
     permits: Arc<Semaphore>,
+    streams: StreamLimit,
     domain: &'static str,
 }
 
 impl RunToEnd {
     /// The process waits for `tasks` when it stops.
-    pub(crate) fn new(tasks: TaskTracker, domain: &'static str) -> Self {
-        Self { tasks, permits: Arc::new(Semaphore::new(MAX_CALLS)), domain }
+    pub(crate) fn new(tasks: TaskTracker, streams: StreamLimit, domain: &'static str) -> Self {
+        Self { tasks, permits: Arc::new(Semaphore::new(MAX_CALLS)), streams, domain }
     }
 }
 
@@ -109,7 +114,7 @@ where
         let deadline = now + grpc_timeout(request.headers()).unwrap_or(DEFAULT_DEADLINE).min(MAX_DEADLINE);
         request.extensions_mut().insert(Deadline(deadline));
         let takes_gzip = frame::takes_gzip(request.headers());
-        let RunToEnd { tasks, permits, domain } = self.layer.clone();
+        let RunToEnd { tasks, permits, streams, domain } = self.layer.clone();
         let clone = self.inner.clone();
         // The service that was polled ready must be called, not its clone.
         let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -118,6 +123,7 @@ where
             let (mut head, body) = request.into_parts();
             let body = frame::receive(&mut head.headers, body, now + ARRIVES_WITHIN).await?;
             time_left(deadline)?;
+            let stream = streams.admit(head.uri.path(), &head.extensions)?;
             let Ok(permit) = permits.try_acquire_owned() else {
                 return Err(Error::Overloaded);
             };
@@ -132,7 +138,7 @@ where
                 response
             }));
             match task.await {
-                Ok(Ok(response)) => Ok(response),
+                Ok(Ok(response)) => Ok((response, stream)),
                 Ok(Err(never)) => match never {},
                 Err(panic) => Err(Unexpected::Broken(format!("a handler panicked: {panic}")).into()),
             }
@@ -140,8 +146,10 @@ where
         Box::pin(async move {
             let outcome = timeout_at(deadline, call).await.unwrap_or(Err(Error::DeadlineExceeded));
             let outcome = match outcome {
-                Ok(response) if takes_gzip => frame::compress(response).await,
-                outcome => outcome,
+                Ok((response, Some(stream))) => Ok(stream.follow(response)),
+                Ok((response, None)) if takes_gzip => frame::compress(response).await,
+                Ok((response, None)) => Ok(response),
+                Err(error) => Err(error),
             };
             Ok(outcome.unwrap_or_else(|error| frame::refuse(error, domain)))
         })
@@ -204,7 +212,7 @@ mod tests {
                 ready(Ok::<_, Infallible>(Response::new(Body::empty())))
             }
         });
-        let service = RunToEnd::new(TaskTracker::new(), "souk.test").layer(handler);
+        let service = RunToEnd::new(TaskTracker::new(), StreamLimit::default(), "souk.test").layer(handler);
         let Ok(response) = service.oneshot(request).await;
         let deadline = *seen.lock().expect("no panics");
         (Status::from_header_map(response.headers()), deadline)
@@ -268,7 +276,7 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(Body::empty()))
             }
         });
-        let service = RunToEnd::new(TaskTracker::new(), "souk.test").layer(handler);
+        let service = RunToEnd::new(TaskTracker::new(), StreamLimit::default(), "souk.test").layer(handler);
         let mut call = tokio::spawn(service.oneshot(send(&b"\0\0\0\0\0"[..])));
         for _ in 0..100 {
             tokio::task::yield_now().await;

@@ -123,6 +123,11 @@ impl Verifier {
         }
     }
 
+    /// Whether a session has ended whose tokens were valid before.
+    pub fn is_revoked(&self, session_id: Uuid) -> bool {
+        self.revoked.borrow().as_ref().is_some_and(|revoked| revoked.contains(&session_id))
+    }
+
     /// The caller and the session of a valid token, which may have been revoked.
     fn identify(&self, token: &str) -> Result<(Identity, Uuid), Error> {
         let keys = self.keys.borrow().clone().ok_or(Error::KeysUnavailable)?;

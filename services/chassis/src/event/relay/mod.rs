@@ -151,6 +151,9 @@ impl Relay<'_> {
             let read_at = Instant::now();
             let rows = self.read(&acknowledged).await?;
             let count = rows.len();
+            if let Some(changed) = &self.outbox.changed {
+                changed.note(rows.iter().map(|record| record.key));
+            }
             acknowledged = self.send(rows, read_at, stop).await?;
             PUBLISHED.get_or_create(&ByService::new(self.service)).inc_by(acknowledged.len() as u64);
             if self.observed.is_none_or(|at| at.elapsed() >= TICK) {
