@@ -17,6 +17,7 @@ struct Binding {
     /// Such as `/v1/orders/{order_id}:cancel`.
     template: String,
     request: MessageDescriptor,
+    is_stream: bool,
     /// The field that the body maps to; `*` for the whole request, empty for no body.
     body: String,
 }
@@ -40,6 +41,24 @@ pub(crate) fn write_lua(descriptors: &[u8]) -> Result<String, Error> {
     }
     lua.push_str("  },\n}\n");
     Ok(lua)
+}
+
+/// The paths of streams: `local streams = {…}`.
+pub(crate) fn write_streams(descriptors: &[u8]) -> Result<String, Error> {
+    let streams = read(descriptors)?.into_iter().filter(|binding| binding.is_stream);
+    let paths = streams.map(|binding| Ok(format!("\"^{}$\"", path(&binding)?.0)));
+    Ok(format!("local streams = {{{}}}\n", paths.collect::<Result<Vec<_>, Error>>()?.join(", ")))
+}
+
+/// A regular expression for the paths of streams, with a query.
+pub(crate) fn match_streams(descriptors: &[u8]) -> Result<String, Error> {
+    let streams = read(descriptors)?.into_iter().filter(|binding| binding.is_stream);
+    let paths = streams.map(|binding| {
+        let mut literals = binding.template.split('{').map(|it| it.rsplit('}').next().unwrap_or_default());
+        let literals: Vec<_> = literals.by_ref().map(|it| it.replace('.', "[.]")).collect();
+        literals.join("[^/:]+")
+    });
+    Ok(format!("({})([?].*)?", paths.collect::<Vec<_>>().join("|")))
 }
 
 fn read(descriptors: &[u8]) -> Result<Vec<Binding>, Error> {
@@ -67,6 +86,7 @@ fn read(descriptors: &[u8]) -> Result<Vec<Binding>, Error> {
                     method: verb,
                     template,
                     request: method.input(),
+                    is_stream: method.is_server_streaming(),
                     body: body.as_str().unwrap_or_default().to_owned(),
                 });
             }
@@ -82,8 +102,8 @@ fn pattern(http: &DynamicMessage) -> Option<(String, String)> {
     Some((set.to_uppercase(), text(set)?))
 }
 
-/// `{method = "POST", path = "/v1/orders/([^/:]+):cancel", variables = {"order_id"}, …}`
-fn rule(binding: &Binding) -> Result<String, Error> {
+/// Its path as a Lua pattern, and the fields that are captured.
+fn path(binding: &Binding) -> Result<(String, Vec<String>), Error> {
     let unreadable = || Error::Binding(binding.template.clone());
     let (mut path, mut variables, mut rest) = (String::new(), Vec::new(), binding.template.as_str());
     while let Some((literal, variable)) = rest.split_once('{') {
@@ -98,6 +118,13 @@ fn rule(binding: &Binding) -> Result<String, Error> {
         rest = after;
     }
     path.push_str(&escape(rest));
+    Ok((path, variables))
+}
+
+/// `{method = "POST", path = "/v1/orders/([^/:]+):cancel", variables = {"order_id"}, …}`
+fn rule(binding: &Binding) -> Result<String, Error> {
+    let unreadable = || Error::Binding(binding.template.clone());
+    let (path, variables) = path(binding)?;
     let (method, request, body) = (&binding.method, binding.request.full_name(), binding.body.as_str());
     let is_raw = match body {
         "" | "*" => false,

@@ -2,7 +2,7 @@
 //! route per public RPC, with its token requirement, rate limit and retries. Internal RPCs never have a route.
 //!
 //! Filters run in this order, so that policy is per RPC and the same for REST and gRPC: CORS, gRPC-Web, body size, HEAD
-//! (`lua/head.lua`), headers (`lua/headers.lua`), strict REST requests (`lua/requests.lua`), transcoding, limits of addresses,
+//! (`lua/head.lua`), headers (`lua/headers.lua`), strict REST requests (`lua/requests.lua`), ids of events (`lua/event_ids.lua`), transcoding, limits of addresses,
 //! tokens, limits that are exact over all Envoys, their fallback, refusal of invalid bodies (`lua/body.lua`), routing. Limits of
 //! addresses come before tokens, so that invalid tokens count against them.
 
@@ -98,6 +98,7 @@ const HEAD: &str = include_str!("../lua/head.lua");
 const HEADERS: &str = include_str!("../lua/headers.lua");
 const BODY: &str = include_str!("../lua/body.lua");
 const JSON: &str = include_str!("../lua/json.lua");
+const EVENT_IDS: &str = include_str!("../lua/event_ids.lua");
 const REQUESTS: &str = include_str!("../lua/requests.lua");
 /// The shortest deadline that is passed to a service: more than an RPC usually takes.
 const DEADLINE_FLOOR: Duration = Duration::from_millis(100);
@@ -169,7 +170,9 @@ pub fn render(config: &Config, descriptors: &[u8]) -> Result<String, Error> {
             services,
             rpcs,
             clusters,
-            head => HEAD,
+            head => [&bindings::write_streams(descriptors)?, HEAD].concat(),
+            event_ids => EVENT_IDS,
+            stream_paths => bindings::match_streams(descriptors)?,
             headers => [&deadlines(config.timeout), HEADERS].concat(),
             strict_bodies => BODY,
             strict_requests => [&bindings::write_lua(descriptors)?, JSON, REQUESTS].concat(),

@@ -119,9 +119,14 @@ impl Client {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let response = request.send().await?;
+        let mut response = request.send().await?;
         let status = response.status();
-        let text = response.text().await?;
+        // Of a stream, the first message.
+        let is_stream = response.headers().get("content-type").is_some_and(|it| it == "text/event-stream");
+        let text = match is_stream {
+            true => String::from_utf8_lossy(&response.chunk().await?.unwrap_or_default()).into_owned(),
+            false => response.text().await?,
+        };
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Ok(Response { status, body })
     }

@@ -217,6 +217,15 @@ impl Edge {
         self.call(Method::GET, path, &[("authorization", &format!("Bearer {token}"))], None).await
     }
 
+    /// A response that may never end.
+    pub(crate) async fn open(&self, path: &str, token: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let mut request = self.client.get(format!("http://{}{path}", self.address)).bearer_auth(token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.expect("Envoy responds")
+    }
+
     pub(crate) async fn post(&self, path: &str, token: &str, body: impl Into<reqwest::Body>) -> RestResponse {
         let headers = [("authorization", &*format!("Bearer {token}")), ("content-type", "application/json")];
         self.call(Method::POST, path, &headers, Some(body.into())).await

@@ -10,6 +10,7 @@ mod property;
 mod protocol;
 mod refusals;
 mod routes;
+mod streams;
 mod strict;
 mod tokens;
 mod upstream;

@@ -112,7 +112,9 @@ async fn every_route_has_the_settings_of_its_policy() {
         assert_eq!(token["requirement_name"].as_str(), (!is_public).then_some("token"), "{route}");
         assert_eq!(route["metadata"]["filter_metadata"]["souk"], class, "{route}");
         assert_eq!(route["route"]["cluster"], policy.domain.trim_start_matches("souk."), "{route}");
-        assert_eq!(route["route"]["timeout"], "4s", "{route}");
+        let (timeout, priority) = if policy.is_stream { ("0s", Some("HIGH")) } else { ("4s", None) };
+        assert_eq!(route["route"]["timeout"], timeout, "{route}");
+        assert_eq!(route["route"]["priority"].as_str(), priority, "{route}");
         let retry = route["route"]["retry_policy"]["retry_on"].as_str().unwrap_or_default();
         assert_eq!(retry.contains("unavailable"), class["class"] == "read", "only reads may be retried: {route}");
     }

@@ -10,6 +10,7 @@ use chassis::rpc::policy::Policies;
 use chassis::rpc::token::KEYS_PATH;
 use chassis::tls::{self, Identity};
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
+use contracts::souk::order::v1::watch_order_response::Update;
 use contracts::souk::order::v1::*;
 use contracts::souk::payment::v1::payment_service_server::{PaymentService, PaymentServiceServer};
 use contracts::souk::payment::v1::*;
@@ -19,6 +20,7 @@ use contracts::souk::user::v1::*;
 use jsonwebtoken::jwk::JwkSet;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
@@ -288,6 +290,28 @@ impl OrderService for Services {
         _: Request<ListOrderEventsRequest>,
     ) -> Result<Response<ListOrderEventsResponse>, Status> {
         Ok(Response::new(ListOrderEventsResponse::default()))
+    }
+
+    type WatchOrderStream = std::pin::Pin<Box<dyn Stream<Item = Result<WatchOrderResponse, Status>> + Send>>;
+
+    /// The order at version 3 and its next change, and then silence; after that change, the end.
+    async fn watch_order(
+        &self,
+        request: Request<WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        self.note("WatchOrder", &request);
+        let message = |version, update| Ok(WatchOrderResponse { version, update: Some(update) });
+        let title = r#"data: {"version":"7" "#.to_owned();
+        let items = vec![OrderLine { title, ..OrderLine::default() }];
+        let order = |version| Some(Order { version, items: items.clone(), ..Order::default() });
+        if request.into_inner().after_version == 4 {
+            let end = WatchEnd { reason: WatchEndReason::OrderEnded.into() };
+            let messages = [message(4, Update::KeepAlive(KeepAlive {})), message(4, Update::End(end))];
+            return Ok(Response::new(Box::pin(tokio_stream::iter(messages))));
+        }
+        let state = message(3, Update::Order(order(3).expect("an order")));
+        let change = message(4, Update::Change(OrderChange { event: None, order: order(4) }));
+        Ok(Response::new(Box::pin(tokio_stream::iter([state, change]).chain(tokio_stream::pending()))))
     }
 
     /// Refuses, with every kind of error detail.

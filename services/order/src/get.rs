@@ -5,6 +5,8 @@ use chassis::{Caller, Unexpected, timestamp};
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::*;
 use prost::Message;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::ids::OrderId;
@@ -31,9 +33,10 @@ pub(crate) async fn list_events(
     let page = Page::<i64>::parse(request.page_size, &request.page_token, &format!("events of {order_id}"))?;
     let mut db = service.db.acquire().await?;
     Order::find(&mut db, order_id, caller.owner()?).await?.ok_or(Error::OrderNotFound)?;
-    let mut rows = sqlx::query!(
-        "select version, event_id, type as event_type, payload, actor, causation_id, occurred_at
-         from order_event where order_id = $1 and version > $2 order by version limit $3",
+    let mut rows = sqlx::query_as!(
+        StoredEvent,
+        r#"select order_id as "order_id: _", version, event_id, type as event_type, payload, actor, causation_id, occurred_at
+           from order_event where order_id = $1 and version > $2 order by version limit $3"#,
         order_id as OrderId,
         page.after.unwrap_or_default(),
         page.limit(),
@@ -41,19 +44,39 @@ pub(crate) async fn list_events(
     .fetch_all(&mut *db)
     .await?;
     let next_page_token = page.cut(&mut rows, |row| row.version);
-    let entries = rows.into_iter().map(|row| {
+    let entries = rows.iter().map(|row| {
         let event = OrderEvent::decode(&*row.payload).map_err(Unexpected::from)?;
-        Ok(OrderEventEntry {
-            version: row.version,
-            event_id: row.event_id.to_string(),
-            r#type: row.event_type.rsplit('.').next().unwrap_or_default().to_owned(),
-            time: Some(timestamp(row.occurred_at)),
-            actor: row.actor,
-            causation_id: row.causation_id.map(|id| id.to_string()).unwrap_or_default(),
-            reason: event.event.map(reason).unwrap_or_default(),
-        })
+        Ok(row.to_entry(&event))
     });
     Ok(ListOrderEventsResponse { events: entries.collect::<Result<_, Error>>()?, next_page_token })
+}
+
+/// A row of `order_event`.
+#[derive(Debug)]
+pub(crate) struct StoredEvent {
+    pub(crate) order_id: OrderId,
+    pub(crate) version: i64,
+    pub(crate) event_id: Uuid,
+    pub(crate) event_type: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) actor: String,
+    pub(crate) causation_id: Option<Uuid>,
+    pub(crate) occurred_at: OffsetDateTime,
+}
+
+impl StoredEvent {
+    /// `event` is its payload.
+    pub(crate) fn to_entry(&self, event: &OrderEvent) -> OrderEventEntry {
+        OrderEventEntry {
+            version: self.version,
+            event_id: self.event_id.to_string(),
+            r#type: self.event_type.rsplit('.').next().unwrap_or_default().to_owned(),
+            time: Some(timestamp(self.occurred_at)),
+            actor: self.actor.clone(),
+            causation_id: self.causation_id.map(|id| id.to_string()).unwrap_or_default(),
+            reason: event.event.clone().map(reason).unwrap_or_default(),
+        }
+    }
 }
 
 fn reason(event: Event) -> String {

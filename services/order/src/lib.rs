@@ -29,13 +29,14 @@ mod service;
 mod state;
 mod states;
 mod stuck;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::boot::config::parse_duration;
 use chassis::boot::{Foundation, Schema, Settings};
-use chassis::event::Wake;
+use chassis::event::{Changed, Wake};
 use chassis::rpc::client;
 use chassis::{Context, Role};
 use clap::Args;
@@ -44,6 +45,7 @@ use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 pub use rebuild::{Difference, rebuild};
 
 use service::{Service, role};
+use watch::{Times, Watched};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/order");
 pub static SCHEMA: Schema =
@@ -78,6 +80,10 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         )?),
         payment_deadline: config.payment_deadline,
         published: Wake::default(),
+        changed: Changed::default(),
+        watched: Watched::default(),
+        watch_times: Times::default(),
+        streams: context.streams.clone(),
     };
     Ok(role(&Arc::new(service), context).listen_on(config.foundation.listen))
 }

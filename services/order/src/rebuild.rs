@@ -131,7 +131,13 @@ async fn rebuild_batch(session: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<D
     Ok(broken.into_iter().chain(differ).map(|(order_id, why)| Difference { order_id, why }).collect())
 }
 
-fn fold(built: Option<Order>, order_id: Uuid, event: OrderEvent, at: OffsetDateTime) -> Result<Order, String> {
+/// An order after one more of its events.
+pub(crate) fn fold(
+    built: Option<Order>,
+    order_id: Uuid,
+    event: OrderEvent,
+    at: OffsetDateTime,
+) -> Result<Order, String> {
     let (total, user_id) = (event.total.unwrap_or_default(), event.user_id);
     match (built, event.event.ok_or("an event has no payload")?) {
         (None, Event::OrderPlaced(placed)) => {

@@ -1,10 +1,11 @@
+use chassis::rpc::stream::ResponseStream;
 use chassis::{RpcResult, accept, respond};
 use contracts::souk::order::v1::order_service_server::OrderService;
 use contracts::souk::order::v1::*;
 use tonic::Request;
 
 use crate::service::Service;
-use crate::{cancel, create, fulfill, get, list, states};
+use crate::{cancel, create, fulfill, get, list, states, watch};
 
 #[tonic::async_trait]
 impl OrderService for Service {
@@ -31,6 +32,14 @@ impl OrderService for Service {
     async fn list_order_events(&self, request: Request<ListOrderEventsRequest>) -> RpcResult<ListOrderEventsResponse> {
         let (caller, request) = accept(request);
         respond(get::list_events(self, &caller, request).await)
+    }
+
+    type WatchOrderStream = ResponseStream<WatchOrderResponse>;
+
+    async fn watch_order(&self, request: Request<WatchOrderRequest>) -> RpcResult<Self::WatchOrderStream> {
+        let header = request.metadata().get("last-event-id").map(|it| it.to_str().unwrap_or_default().to_owned());
+        let (caller, request) = accept(request);
+        respond(watch::watch(self, &caller, header.as_deref(), request).await)
     }
 
     async fn fulfill_order(&self, request: Request<FulfillOrderRequest>) -> RpcResult<FulfillOrderResponse> {

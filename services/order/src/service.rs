@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::Wake;
+use chassis::event::{Changed, Wake};
 use chassis::rpc::client;
+use chassis::rpc::stream::Streams;
 use chassis::{Clock, Context, Job, Role};
 use contracts::souk::order::v1::order_service_server::OrderServiceServer;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use sqlx::PgPool;
 
-use crate::{erase, expire, on_event, stuck};
+use crate::watch::{Times, Watched};
+use crate::{erase, expire, on_event, stuck, watch};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -21,15 +23,28 @@ pub(crate) struct Service {
     pub(crate) payment_deadline: Duration,
     /// Wakes the relay of the outbox.
     pub(crate) published: Wake,
+    /// Orders of whose events the relay has read.
+    pub(crate) changed: Changed,
+    pub(crate) watched: Watched,
+    pub(crate) watch_times: Times,
+    pub(crate) streams: Streams,
 }
 
 pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
+    let listen = {
+        let service = service.clone();
+        |stop| watch::listen(service, stop)
+    };
     Role::new(roster::ORDER, context)
         .database(&crate::SCHEMA, &service.db, &service.clock)
         .serve(OrderServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
+        .tell(&service.changed)
         .consume(&service.db, on_event::TOPICS, service)
         .job(Job::new("order.expire", SECOND, service, expire::expire_due))
         .job(Job::new("order.erase_addresses", SECOND, service, erase::erase_addresses))
         .job(Job::new("order.stuck", SECOND * 10, service, stuck::count_stuck))
+        .job(Job::new("order.watch", SECOND, service, watch::read_changes).woken_by(service.watched.wake.clone()))
+        .job(Job::new("order.announce", SECOND, service, watch::announce).woken_by(service.changed.wake.clone()))
+        .background("the listening for changed orders", listen)
 }

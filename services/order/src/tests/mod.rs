@@ -10,17 +10,20 @@ mod rebuild;
 mod storm;
 mod story;
 mod stuck;
+mod watch;
+mod watch_replicas;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::Wake;
+use chassis::event::{Changed, Wake};
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use sqlx::PgPool;
 use testkit::{Catalogue, Kit};
 use tonic::transport::Channel;
 
 use crate::service::{Service, role};
+use crate::watch::{Times, Watched};
 
 /// The order service over a catalogue, and a client of it. Helpers of single tests are beside these tests.
 pub(super) struct Fixture {
@@ -32,10 +35,24 @@ pub(super) struct Fixture {
 
 impl Fixture {
     pub(super) async fn open(db: PgPool) -> Self {
+        Self::open_with(db, Times::default()).await
+    }
+
+    pub(super) async fn open_with(db: PgPool, watch_times: Times) -> Self {
         let (mut kit, (catalogue, products)) = (Kit::new(), Catalogue::serve(roster::ORDER).await);
         let clock = kit.context.clock.clone();
         let payment_deadline = Duration::from_secs(900);
-        let service = Arc::new(Service { db, clock, products, payment_deadline, published: Wake::default() });
+        let service = Arc::new(Service {
+            db,
+            clock,
+            products,
+            payment_deadline,
+            published: Wake::default(),
+            changed: Changed::default(),
+            watched: Watched::default(),
+            watch_times,
+            streams: kit.context.streams.clone(),
+        });
         let client = OrderServiceClient::new(kit.serve(role(&service, &kit.context)).await);
         Self { kit, service, client, catalogue }
     }

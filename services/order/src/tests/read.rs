@@ -17,6 +17,13 @@ impl Fixture {
         response.into_inner().order.expect("a success has the order")
     }
 
+    /// One minor unit of it.
+    pub(super) async fn refund_one(&self, order_id: Uuid) {
+        let amount = Some(Money::new("EUR", 1));
+        let refunded = Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() });
+        self.kit.deliver(payment_event(order_id, refunded)).await;
+    }
+
     pub(super) async fn state(&self, order_id: Uuid) -> OrderState {
         self.order(order_id).await.state()
     }
@@ -92,11 +99,6 @@ async fn the_events_of_an_order_are_listed_page_by_page(db: PgPool) {
     for record in [stock_reserved(order), authorized(order), captured(order, 2_500)] {
         fixture.kit.deliver(record).await;
     }
-    let refund_once = async || {
-        let amount = Some(Money::new("EUR", 1));
-        let refunded = Payment::PaymentRefunded(PaymentRefunded { amount, ..Default::default() });
-        fixture.kit.deliver(payment_event(order, refunded)).await;
-    };
     let page = async |page_size: i32, page_token: String| {
         let ask = ListOrderEventsRequest { order_id: order.to_string(), page_size, page_token };
         let page = fixture.client.clone().list_order_events(fixture.kit.customer(CUSTOMER, ask)).await.expect("theirs");
@@ -104,10 +106,10 @@ async fn the_events_of_an_order_are_listed_page_by_page(db: PgPool) {
         (events.into_iter().map(|event| event.version).collect::<Vec<_>>(), next_page_token)
     };
     for _ in 5..=50 {
-        refund_once().await;
+        fixture.refund_one(order).await;
     }
     assert_eq!(page(0, String::new()).await, ((1..=50).collect(), String::new()), "a full page, and nothing behind it");
-    refund_once().await;
+    fixture.refund_one(order).await;
     let (versions, next) = page(0, String::new()).await;
     assert_eq!((versions, next.is_empty()), ((1..=50).collect(), false));
     assert_eq!(page(0, next.clone()).await, (vec![51], String::new()));

@@ -2,6 +2,7 @@
 
 use chassis::RpcResult;
 use chassis::rpc::client::Peer;
+use chassis::rpc::stream::ResponseStream;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use contracts::souk::order::v1::*;
@@ -51,6 +52,12 @@ impl OrderService for AllAlike {
     }
 
     async fn list_order_events(&self, _: Request<ListOrderEventsRequest>) -> RpcResult<ListOrderEventsResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    type WatchOrderStream = ResponseStream<WatchOrderResponse>;
+
+    async fn watch_order(&self, _: Request<WatchOrderRequest>) -> RpcResult<Self::WatchOrderStream> {
         Err(Status::unimplemented(""))
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stack::client::Client;
 use testkit::Raw;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Response};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
@@ -133,9 +133,17 @@ pub(super) async fn grpc(channel: &Channel, token: &str, rpc: &MethodDescriptor,
     let path = format!("/{}/{}", rpc.parent_service().full_name(), rpc.name()).parse()?;
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await?;
-    let status = match client.unary(request, path, Raw).await {
+    let response = match rpc.is_server_streaming() {
+        false => client.unary(request, path, Raw).await.map(Response::into_inner),
+        // The first message is enough.
+        true => match client.server_streaming(request, path, Raw).await {
+            Ok(stream) => stream.into_inner().message().await.map(Option::unwrap_or_default),
+            Err(status) => Err(status),
+        },
+    };
+    let status = match response {
         Ok(response) => {
-            let response = DynamicMessage::decode(rpc.output(), response.into_inner().as_slice())?;
+            let response = DynamicMessage::decode(rpc.output(), response.as_slice())?;
             let text = serde_json::to_string(&response)?;
             return Ok(Outcome { code: Code::Ok, reason: String::new(), text });
         }

@@ -112,9 +112,9 @@ pub(super) fn sample(rpc: &str, ids: &Ids, taken_sku: &str) -> Option<(Value, Da
             let items = json!([{"productId": nobody, "quantity": 1}]);
             (json!({"items": items, "paymentMethod": "pm_card_visa"}), Shop("PRODUCT_UNAVAILABLE"))
         }
-        "order.v1.OrderService.GetOrder" | "order.v1.OrderService.ListOrderEvents" => {
-            (json!({"orderId": order}), Named("ORDER_NOT_FOUND"))
-        }
+        "order.v1.OrderService.GetOrder"
+        | "order.v1.OrderService.ListOrderEvents"
+        | "order.v1.OrderService.WatchOrder" => (json!({"orderId": order}), Named("ORDER_NOT_FOUND")),
         "order.v1.OrderService.ListOrders" => (json!({}), Own),
         "order.v1.OrderService.CancelOrder" => {
             (json!({"orderId": order, "reason": "CANCEL_REASON_CUSTOMER_REQUEST"}), Named("ORDER_NOT_FOUND"))
