@@ -4,8 +4,12 @@
 #
 # The base has the C library, OpenSSL (for librdkafka), certificate authorities, time zones and an account 65532, and neither a shell
 # nor a package manager. OpenSSL is the base's and not part of the program, so that its fixes need no more than a new base.
-ARG RUST=rust:1.95.0-bookworm
-ARG RUNTIME=gcr.io/distroless/cc-debian12:nonroot
+ARG RUST=rust
+ARG RUNTIME=runtime
+
+# Named here, and not in an ARG, so that Dependabot finds them.
+FROM rust:1.95.0-bookworm AS rust
+FROM gcr.io/distroless/cc-debian12:nonroot AS runtime
 
 FROM ${RUST} AS tools
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
@@ -43,7 +47,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && find /souk /laptop -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${RUNTIME} AS souk
-ARG VERSION=0.1.0
+ARG VERSION=dev
 ARG REVISION=unknown
 ARG SOURCE
 LABEL org.opencontainers.image.title="Souk" \

