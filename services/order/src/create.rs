@@ -1,18 +1,21 @@
 //! Place an order: price the items, and record it as PENDING. Everything after that happens by events.
 //!
 //! A stored response is looked up before prices are read: a retry must not fail, or cost more, because the catalogue
-//! changed since.
+//! changed since. An order without items is one of the cart, which is read before it is priced, and emptied in the transaction of
+//! the order if it has not changed meanwhile.
 
 use std::collections::HashSet;
 
 use chassis::rpc::client;
 use chassis::rpc::idempotency::{self, Begun};
+use chassis::rpc::update::check_etag;
 use chassis::{Caller, Unexpected};
 use contracts::money::Invalid;
 use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse, Order as OrderProto, OrderItem};
 use contracts::souk::product::v1::{ItemQuote, ProductState, QuoteItemsRequest};
 use contracts::souk::r#type::v1::Money;
 
+use crate::cart::{self, Cart};
 use crate::error::Error;
 use crate::ids::{OrderId, ProductId, UserId};
 use crate::order::{Line, Order};
@@ -26,10 +29,14 @@ pub(crate) async fn create(
     mut request: CreateOrderRequest,
 ) -> Result<CreateOrderResponse, Error> {
     let user_id = UserId::new(caller.user_id()?);
-    let product_ids = parse_items(&request.items)?;
+    parse_items(&request.items)?;
+    if !request.items.is_empty() && !request.cart_etag.is_empty() {
+        return Err(chassis::Error::field("cart_etag", "is for an order of the cart, which has no items here").into());
+    }
     let expected = parse_expected_total(&request)?;
     if request.validate_only {
-        let (lines, total) = quote(service, caller, &request.items, &product_ids, expected.as_ref()).await?;
+        let wanted = Wanted::find(service, user_id, &request).await?;
+        let (lines, total) = wanted.quote(service, caller, expected.as_ref()).await?;
         let items = lines.iter().map(|line| line.to_proto(&total.currency)).collect();
         let order = OrderProto { user_id: user_id.to_string(), items, total: Some(total), ..Default::default() };
         return Ok(CreateOrderResponse { order: Some(order) });
@@ -38,7 +45,8 @@ pub(crate) async fn create(
     if let Some(response) = idempotency::replay(&service.db, caller, &key, &request).await? {
         return Ok(response);
     }
-    let (lines, total) = quote(service, caller, &request.items, &product_ids, expected.as_ref()).await?;
+    let wanted = Wanted::find(service, user_id, &request).await?;
+    let (lines, total) = wanted.quote(service, caller, expected.as_ref()).await?;
 
     let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
         Begun::Fresh(tx) => tx,
@@ -65,6 +73,9 @@ pub(crate) async fn create(
         lines,
     };
     order.insert(&mut tx, request.shipping_address.as_ref()).await?;
+    if let Some(version) = wanted.cart_version {
+        cart::empty_into(&mut tx, order.order_id, user_id, version, now).await?;
+    }
     let mut changes = Changes::new(service);
     changes.place(&order, Cause::caller(caller));
     changes.save(&mut tx).await?;
@@ -96,25 +107,63 @@ fn parse_expected_total(request: &CreateOrderRequest) -> Result<Option<Money>, E
     })
 }
 
-/// Asks for today's prices. Their sum must be what the customer expects to pay, if the request says so.
-async fn quote(
+/// What is ordered.
+struct Wanted {
+    items: Vec<OrderItem>,
+    product_ids: Vec<ProductId>,
+    /// Of the cart, if it is ordered.
+    cart_version: Option<i64>,
+}
+
+impl Wanted {
+    async fn find(service: &Service, user_id: UserId, request: &CreateOrderRequest) -> Result<Self, Error> {
+        if !request.items.is_empty() {
+            let (items, product_ids) = (request.items.clone(), parse_items(&request.items)?);
+            return Ok(Self { items, product_ids, cart_version: None });
+        }
+        let mut db = service.db.acquire().await?;
+        let cart = Cart::find(&mut db, user_id).await?;
+        check_etag(&request.cart_etag, cart.version)?;
+        if cart.items.is_empty() {
+            return Err(Error::CartEmpty);
+        }
+        let product_ids = cart.items.iter().map(|item| item.product_id).collect();
+        Ok(Self { items: cart.to_order_items(), product_ids, cart_version: Some(cart.version) })
+    }
+
+    /// At today's prices. Their sum must be what the customer expects to pay, if the request says so.
+    async fn quote(
+        &self,
+        service: &Service,
+        caller: &Caller,
+        expected: Option<&Money>,
+    ) -> Result<(Vec<Line>, Money), Error> {
+        let quotes = ask_prices(service, caller, &self.product_ids).await?;
+        let (lines, actual) = price(&self.items, &self.product_ids, quotes).map_err(|error| match error {
+            Error::ProductUnavailable { fields } if self.cart_version.is_some() => {
+                Error::ProductUnavailable { fields: fields.iter().map(|field| format!("cart.{field}")).collect() }
+            }
+            error => error,
+        })?;
+        if let Some(expected) = expected.filter(|expected| **expected != actual) {
+            return Err(Error::PriceChanged { expected: expected.clone(), actual });
+        }
+        Ok((lines, actual))
+    }
+}
+
+/// Asks for today's prices.
+pub(crate) async fn ask_prices(
     service: &Service,
     caller: &Caller,
-    items: &[OrderItem],
     product_ids: &[ProductId],
-    expected: Option<&Money>,
-) -> Result<(Vec<Line>, Money), Error> {
+) -> Result<Vec<ItemQuote>, Error> {
     let ask = QuoteItemsRequest { product_ids: product_ids.iter().map(ProductId::to_string).collect() };
     let quotes = client::read(caller.deadline, ask, |ask| {
         let mut products = service.products.clone();
         async move { products.quote_items(ask).await }
     });
-    let quotes = quotes.await.map_err(|status| client::failed("product", status))?.quotes;
-    let (lines, actual) = price(items, product_ids, quotes)?;
-    if let Some(expected) = expected.filter(|expected| **expected != actual) {
-        return Err(Error::PriceChanged { expected: expected.clone(), actual });
-    }
-    Ok((lines, actual))
+    Ok(quotes.await.map_err(|status| client::failed("product", status))?.quotes)
 }
 
 /// The lines at the prices that were quoted, and their sum. Never a price of the caller's.

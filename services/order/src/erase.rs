@@ -1,4 +1,4 @@
-//! Users who were erased: their shipping addresses go. Of an order that has ended, at once; of one that goes on, when it ends,
+//! Users who were erased: their carts and shipping addresses go. Of an order that has ended, at once; of one that goes on, when it ends,
 //! as until then the address is needed to deliver it. What happened to their orders stays.
 
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use chassis::{Did, Unexpected};
 use sqlx::PgConnection;
 
+use crate::cart;
 use crate::ids::UserId;
 use crate::service::Service;
 
@@ -47,6 +48,8 @@ pub(crate) async fn erase_addresses(service: Arc<Service>) -> Result<Did, Unexpe
     if users.is_empty() {
         return Ok(Did::Nothing);
     }
+    // Again and again, as an access token may still be valid for a while.
+    cart::erase(&mut tx, &users).await?;
     let erased = sqlx::query!(
         r#"delete from order_shipping_address where order_id in
              (select order_id from "order" join order_shipping_address using (order_id)

@@ -1,8 +1,11 @@
+use std::time::Duration;
+
 use chassis::{Explain, Refusal, Unexpected};
 use contracts::money::MAX_MINOR;
 use contracts::souk::r#type::v1::Money;
 use tonic::Code;
 
+use crate::cart::MAX_ITEMS;
 use crate::order::IllegalStep;
 use crate::state::State;
 
@@ -18,6 +21,12 @@ pub(crate) enum Error {
     TotalOutOfRange,
     #[error("the total is {} {} by now, and {} {} was expected", .actual.minor, .actual.currency, .expected.minor, .expected.currency)]
     PriceChanged { expected: Money, actual: Money },
+    #[error("the cart is empty")]
+    CartEmpty,
+    #[error("a cart has at most {MAX_ITEMS} products")]
+    CartFull,
+    #[error("the cart has changed while it was priced: order again")]
+    CartChanged,
     #[error("an order that is {} cannot be cancelled", .state.name())]
     OrderNotCancellable { state: State },
     #[error("an order that is {} cannot be fulfilled", .state.name())]
@@ -47,6 +56,11 @@ impl Explain for Error {
                 .with("expected_minor", expected.minor)
                 .with("actual_currency", actual.currency)
                 .with("actual_minor", actual.minor),
+            Self::CartEmpty => Refusal::precondition("CART_EMPTY", "cart", text),
+            Self::CartFull => Refusal::precondition("CART_FULL", "cart", text).with("limit", MAX_ITEMS),
+            Self::CartChanged => {
+                Refusal::new(Code::Aborted, "CART_CHANGED", text).retry_after(Duration::from_millis(100))
+            }
             Self::OrderNotCancellable { state } => precondition("ORDER_NOT_CANCELLABLE", state),
             Self::OrderNotFulfillable { state } => precondition("ORDER_NOT_FULFILLABLE", state),
             Self::PaymentNotCaptured => precondition("PAYMENT_NOT_CAPTURED", State::Confirmed),

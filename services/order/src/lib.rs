@@ -9,6 +9,7 @@
 //! published without being recorded or recorded without being published.
 
 mod cancel;
+mod cart;
 pub mod check;
 mod create;
 mod erase;

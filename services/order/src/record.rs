@@ -15,6 +15,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::cart;
 use crate::fact::Fact;
 use crate::ids::OrderId;
 use crate::order::{IllegalStep, Order};
@@ -109,6 +110,10 @@ impl<'a> Changes<'a> {
     pub(crate) async fn save(self, db: &mut PgConnection) -> Result<(), Unexpected> {
         if !self.orders.is_empty() {
             Order::save_all(db, &self.orders.values().collect::<Vec<_>>()).await?;
+        }
+        let ended: Vec<_> = self.orders.values().filter(|order| order.state.has_ended()).collect();
+        if !ended.is_empty() {
+            cart::settle(db, &ended, self.service.clock.now()).await?;
         }
         if !self.events.is_empty() {
             insert_events(db, &self.events).await?;

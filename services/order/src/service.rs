@@ -7,6 +7,7 @@ use chassis::event::{Changed, Wake};
 use chassis::rpc::client;
 use chassis::rpc::stream::Streams;
 use chassis::{Clock, Context, Job, Role};
+use contracts::souk::order::v1::cart_service_server::CartServiceServer;
 use contracts::souk::order::v1::order_service_server::OrderServiceServer;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use sqlx::PgPool;
@@ -38,6 +39,7 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
     Role::new(roster::ORDER, context)
         .database(&crate::SCHEMA, &service.db, &service.clock)
         .serve(OrderServiceServer::from_arc(service.clone()))
+        .serve(CartServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
         .tell(&service.changed)
         .consume(&service.db, on_event::TOPICS, service)

@@ -48,6 +48,28 @@ impl State {
         }
     }
 
+    pub(crate) fn of_proto(state: OrderState) -> Option<Self> {
+        Some(match state {
+            OrderState::Unspecified => return None,
+            OrderState::Pending => Self::Pending,
+            OrderState::Reserved => Self::Reserved,
+            OrderState::Confirmed => Self::Confirmed,
+            OrderState::Fulfilled => Self::Fulfilled,
+            OrderState::Rejected => Self::Rejected,
+            OrderState::PaymentFailed => Self::PaymentFailed,
+            OrderState::Cancelled => Self::Cancelled,
+            OrderState::Expired => Self::Expired,
+        })
+    }
+
+    /// Whether it changes no more.
+    pub(crate) fn has_ended(self) -> bool {
+        match self {
+            Self::Pending | Self::Reserved | Self::Confirmed => false,
+            Self::Fulfilled | Self::Rejected | Self::PaymentFailed | Self::Cancelled | Self::Expired => true,
+        }
+    }
+
     /// Where a fact leads from here; none if it is not legal. Every change of an order passes here.
     pub(crate) fn after(self, fact: &Fact) -> Option<Self> {
         use State::{Cancelled, Confirmed, Expired, Fulfilled, PaymentFailed, Pending, Rejected, Reserved};

@@ -13,9 +13,7 @@ use std::time::Duration;
 use chassis::rpc::stream::{Left, ResponseStream, Sink};
 use chassis::{Caller, Unexpected};
 use contracts::souk::order::v1::watch_order_response::Update;
-use contracts::souk::order::v1::{
-    KeepAlive, OrderState, WatchEnd, WatchEndReason, WatchOrderRequest, WatchOrderResponse,
-};
+use contracts::souk::order::v1::{KeepAlive, WatchEnd, WatchEndReason, WatchOrderRequest, WatchOrderResponse};
 
 use crate::error::Error;
 use crate::ids::OrderId;
@@ -60,7 +58,7 @@ pub(crate) async fn watch(
         return Err(chassis::Error::field("after_version", format!("the order has version {}", current.version)).into());
     }
     let mut watcher = Watcher { times: service.watch_times, version: last_seen, known: current.version };
-    if last_seen == current.version && has_ended(current.state.to_proto()) {
+    if last_seen == current.version && current.state.has_ended() {
         return Ok(service.streams.begin(caller, |sink| async move { watcher.end_order(&sink).await }));
     }
     let watch = service.watched.watch(order_id, (last_seen > 0).then_some(last_seen));
@@ -70,17 +68,6 @@ pub(crate) async fn watch(
 fn parse_event_id(header: Option<&str>) -> Result<i64, Error> {
     let version = header.map_or(Some(0), |text| text.parse().ok().filter(|version| *version >= 0));
     version.ok_or_else(|| chassis::Error::field("last-event-id", "must be a version of the order").into())
-}
-
-/// Whether an order changes its state no more.
-fn has_ended(state: OrderState) -> bool {
-    use OrderState::{
-        Cancelled, Confirmed, Expired, Fulfilled, PaymentFailed, Pending, Rejected, Reserved, Unspecified,
-    };
-    match state {
-        Unspecified | Pending | Reserved | Confirmed => false,
-        Fulfilled | Rejected | PaymentFailed | Cancelled | Expired => true,
-    }
 }
 
 /// One stream.
@@ -102,7 +89,7 @@ impl Watcher {
                 update = watch.next() => {
                     let update = update.ok_or_else(|| Unexpected::Broken("a watched order cannot be read".to_owned()))?;
                     self.version = update.version;
-                    let ended = update.version >= self.known && order_of(&update).is_some_and(has_ended);
+                    let ended = update.version >= self.known && has_ended(&update);
                     let sent = sink.send(update).await;
                     if ended {
                         return self.end_order(sink).await;
@@ -137,11 +124,12 @@ impl Watcher {
     }
 }
 
-/// The state of the order that a message has.
-fn order_of(message: &WatchOrderResponse) -> Option<OrderState> {
-    match message.update.as_ref()? {
-        Update::Order(order) => Some(order.state()),
-        Update::Change(change) => change.order.as_ref().map(|order| order.state()),
-        Update::KeepAlive(_) | Update::End(_) => None,
-    }
+/// Whether the order has ended with this message.
+fn has_ended(message: &WatchOrderResponse) -> bool {
+    let order = match &message.update {
+        Some(Update::Order(order)) => Some(order),
+        Some(Update::Change(change)) => change.order.as_ref(),
+        Some(Update::KeepAlive(_) | Update::End(_)) | None => None,
+    };
+    order.and_then(|order| State::of_proto(order.state())).is_some_and(State::has_ended)
 }

@@ -9,12 +9,13 @@ use super::methods;
 const AS_MANY_AS_ASKED_FOR: &str = "as many as the request names, 100 at most";
 const LINES: &str = "an order is placed with 100 lines at most";
 
-const BOUNDED: [(&str, &str); 11] = [
+const BOUNDED: [(&str, &str); 12] = [
     ("souk.inventory.v1.BatchGetStockResponse.missing_skus", AS_MANY_AS_ASKED_FOR),
     ("souk.inventory.v1.BatchGetStockResponse.stocks", AS_MANY_AS_ASKED_FOR),
     ("souk.inventory.v1.Reservation.lines", LINES),
     ("souk.ops.v1.ListDeadLettersResponse.dead_letters", "`page_size`, and the last id is the token"),
     ("souk.order.v1.BatchGetOrderStatesResponse.orders", AS_MANY_AS_ASKED_FOR),
+    ("souk.order.v1.Cart.items", "a cart has 100 products at most"),
     ("souk.order.v1.Order.items", LINES),
     ("souk.payment.v1.GetLedgerResponse.transfers", "the first 1,000"),
     ("souk.payment.v1.GetPaymentResponse.refunds", "the newest 100"),

@@ -89,7 +89,7 @@ async fn bad_requests_name_what_is_wrong(db: PgPool) {
     let good = fixture.wanted("k1");
     let item = |quantity| OrderItem { quantity, ..good.items[0].clone() };
     for (request, field) in [
-        (CreateOrderRequest { items: vec![], ..good.clone() }, "items"),
+        (CreateOrderRequest { cart_etag: "v1".into(), ..good.clone() }, "cart_etag"),
         (CreateOrderRequest { items: vec![item(0)], ..good.clone() }, "items[0].quantity"),
         (CreateOrderRequest { items: vec![item(-1)], ..good.clone() }, "items[0].quantity"),
         (CreateOrderRequest { items: vec![item(1_000)], ..good.clone() }, "items[0].quantity"),

@@ -17,7 +17,7 @@ use super::Fixture;
 use super::rebuild::compare;
 use crate::erase::erase_addresses;
 
-fn erased(user_id: Uuid) -> Record {
+pub(super) fn erased(user_id: Uuid) -> Record {
     let event = Event::UserErased(UserErased {});
     let event_type = event.event_type();
     let event = UserEvent { user_id: user_id.to_string(), event: Some(event) };

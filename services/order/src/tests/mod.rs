@@ -1,5 +1,7 @@
 mod away;
 mod cancel;
+mod cart;
+mod cart_orders;
 mod create;
 mod erase;
 mod flow;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::event::{Changed, Wake};
+use contracts::souk::order::v1::cart_service_client::CartServiceClient;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use sqlx::PgPool;
 use testkit::{Catalogue, Kit};
@@ -30,6 +33,7 @@ pub(super) struct Fixture {
     pub(super) kit: Kit,
     pub(super) service: Arc<Service>,
     pub(super) client: OrderServiceClient<Channel>,
+    pub(super) carts: CartServiceClient<Channel>,
     pub(super) catalogue: Catalogue,
 }
 
@@ -53,7 +57,8 @@ impl Fixture {
             watch_times,
             streams: kit.context.streams.clone(),
         });
-        let client = OrderServiceClient::new(kit.serve(role(&service, &kit.context)).await);
-        Self { kit, service, client, catalogue }
+        let channel = kit.serve(role(&service, &kit.context)).await;
+        let (client, carts) = (OrderServiceClient::new(channel.clone()), CartServiceClient::new(channel));
+        Self { kit, service, client, carts, catalogue }
     }
 }

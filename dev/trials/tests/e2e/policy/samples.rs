@@ -112,6 +112,13 @@ pub(super) fn sample(rpc: &str, ids: &Ids, taken_sku: &str) -> Option<(Value, Da
             let items = json!([{"productId": nobody, "quantity": 1}]);
             (json!({"items": items, "paymentMethod": "pm_card_visa"}), Shop("PRODUCT_UNAVAILABLE"))
         }
+        "order.v1.CartService.GetCart" => (json!({}), Own),
+        // The same product each time, so that only the first call changes anything.
+        "order.v1.CartService.SetCartItem" => {
+            (json!({"productId": "01a21008-32a4-7365-bd7c-246a1d31a94e", "quantity": 1}), Shop(""))
+        }
+        "order.v1.CartService.RemoveCartItem" => (json!({"productId": nobody}), Shop("")),
+        "order.v1.CartService.ClearCart" => (json!({}), Shop("")),
         "order.v1.OrderService.GetOrder"
         | "order.v1.OrderService.ListOrderEvents"
         | "order.v1.OrderService.WatchOrder" => (json!({"orderId": order}), Named("ORDER_NOT_FOUND")),
