@@ -321,7 +321,8 @@ async fn a_body_arrives_as_written_or_not_at_all() {
                     arrived += 1;
                     let read = rpc.read(&damaged);
                     // The transcoder accepts more times than prost-reflect, such as 2026-1-2 and those of the year 226.
-                    if read.is_some() || !shown.contains("Time\"") {
+                    let has_time = shown.contains("Time\"") || shown.contains("_time\"");
+                    if read.is_some() || !has_time {
                         assert_eq!(Some(message), read, "{}: {shown}", rpc.path);
                     }
                 }
