@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::client::{Client, product_id};
@@ -22,6 +22,9 @@ pub struct Options {
     password_file: PathBuf,
 }
 
+/// It takes milliseconds, and longer while replicas join their group.
+const COUNTED_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How many units the test purchase buys.
 const TEST_PURCHASE: u32 = 2;
 
@@ -43,8 +46,9 @@ pub async fn run(options: &Options) -> Result<()> {
     let password = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let edge = Client::at(options.edge.clone());
     let operator = edge.sign_in(&options.email, password.lines().next().unwrap_or_default()).await;
-    match seed(&operator.context("the operator cannot sign in")?).await? {
-        Some(product_id) => buy(&edge, &product_id).await,
+    let operator = operator.context("the operator cannot sign in")?;
+    match seed(&operator).await? {
+        Some(product_id) => buy(&edge, &operator, &product_id).await,
         None => bail!("nothing can be bought: all products of the catalogue are archived"),
     }
 }
@@ -73,8 +77,9 @@ pub async fn seed(operator: &Client) -> Result<Option<String>> {
     Ok(first)
 }
 
-/// A new customer buys a product, and waits until it is paid.
-pub(crate) async fn buy(edge: &Client, product_id: &str) -> Result<()> {
+/// A new customer buys a product, and waits until it is paid; the operator, until it is in the figures.
+pub(crate) async fn buy(edge: &Client, operator: &Client, product_id: &str) -> Result<()> {
+    let before = sales_of_today(operator).await?;
     let customer = edge.register().await?;
     let begun = Instant::now();
     let order = customer.order(product_id, TEST_PURCHASE.cast_signed(), "pm_card_visa").await?.ok()?["order"].clone();
@@ -85,5 +90,33 @@ pub(crate) async fn buy(edge: &Client, product_id: &str) -> Result<()> {
     let order = customer.wait_for(order_id, Duration::from_secs(30), "paid", paid).await?;
     println!("order {order_id} was confirmed in {} ms and is paid", took.as_millis());
     println!("{}", serde_json::to_string_pretty(&order)?);
-    Ok(())
+    show_sales(operator, before).await
+}
+
+/// What was sold today, in cents.
+async fn sales_of_today(operator: &Client) -> Result<i64> {
+    let today = operator.get("/v1/analytics/sales?currency=EUR").await?.ok()?;
+    // The last period is today's, if anything was sold today.
+    let periods = today["periods"].as_array().context("a list")?;
+    let ends_today = |period: &&serde_json::Value| {
+        let starts = period["localStart"].as_str().unwrap_or_default();
+        today["endDate"].as_str().is_some_and(|date| starts.starts_with(date))
+    };
+    let gross = periods.iter().rfind(ends_today).map(|period| &period["sales"]["gross"]["minor"]);
+    Ok(gross.and_then(|minor| minor.as_str()).and_then(|minor| minor.parse().ok()).unwrap_or_default())
+}
+
+/// Shows the sales figure that the order moved.
+async fn show_sales(operator: &Client, before: i64) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let now = sales_of_today(operator).await?;
+        if now != before {
+            let euros = |cents: i64| format!("{}.{:02}", cents / 100, cents % 100);
+            println!("sales of today: {} EUR, before {} EUR", euros(now), euros(before));
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < COUNTED_WITHIN, "the order is not in the figures of analytics");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }

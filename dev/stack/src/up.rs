@@ -72,7 +72,7 @@ async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) 
     match seed(&operator).await? {
         Some(product_id) => {
             say("buying something");
-            buy(&Client::new(layout.ports.edge()), &product_id).await?;
+            buy(&Client::new(layout.ports.edge()), &operator, &product_id).await?;
         }
         None => say("nothing is bought: all products of the catalogue are archived"),
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use chassis::boot::metrics::{self, ByConsumer};
-use chassis::event::{Consumer, Record};
+use chassis::event::{Consumer, Handler, PartitionLag, Record};
 use chassis::{Backoff, Clock};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -45,6 +45,7 @@ type Partitions = HashMap<String, HashMap<i32, Arc<Partition>>>;
 /// Receives librdkafka's statistics and rebalances for one consumer.
 struct Watch {
     consumer: &'static str,
+    handler: Arc<dyn Handler>,
     partitions: Mutex<Partitions>,
 }
 
@@ -56,9 +57,15 @@ impl Watch {
 
 impl ClientContext for Watch {
     fn stats(&self, statistics: Statistics) {
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        // A partition that is not assigned to us has a lag of -1.
-        let lag = partitions.map(|partition| partition.consumer_lag_stored.max(0)).sum();
+        let mut lag = 0;
+        for topic in statistics.topics.values() {
+            // A partition that is not assigned to us has a lag of -1.
+            let ours = topic.partitions.values().filter(|partition| partition.consumer_lag_stored >= 0);
+            let ours = ours.map(|it| PartitionLag { partition: it.partition, waiting: it.consumer_lag_stored });
+            let ours: Vec<_> = ours.collect();
+            lag += ours.iter().map(|partition| partition.waiting).sum::<i64>();
+            self.handler.observe_lag(&ours);
+        }
         LAG.get_or_create(&ByConsumer::new(self.consumer)).set(lag);
     }
 }
@@ -91,7 +98,8 @@ pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, st
     config.set("group.id", consumer.name).set("client.id", consumer.name);
     let rejoin = Backoff::new(REJOIN_DELAY, REJOIN_DELAY * 4);
     while !stop.is_cancelled() {
-        let watch = Watch { consumer: consumer.name, partitions: Mutex::default() };
+        let handler = consumer.handler.clone();
+        let watch = Watch { consumer: consumer.name, handler, partitions: Mutex::default() };
         let source: Arc<Source> = match config.create_with_context(watch) {
             Ok(source) => Arc::new(source),
             Err(error) => return tracing::error!(consumer = consumer.name, %error, "the consumer's settings are wrong"),

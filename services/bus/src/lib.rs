@@ -7,6 +7,7 @@ pub mod access;
 mod brokers;
 mod consumer;
 mod partition;
+mod reading;
 mod replay;
 mod send;
 pub mod topics;
@@ -23,6 +24,7 @@ use rdkafka::producer::FutureProducer;
 
 pub use brokers::{Brokers, Invalid};
 pub use consumer::consume;
+pub use reading::topic;
 pub use replay::{Replayed, replay, scan};
 pub use send::sender;
 pub use wire::{Unreadable, parse};
@@ -63,6 +65,9 @@ impl Bus {
             let producer = producer(&brokers).map_err(|error| format!("SOUK_KAFKA_BROKERS: {error}"))?;
             let (service, send) = (role.name, sender(producer, role.name));
             role = role.background("the outbox relay", move |stop| relay::publish(outbox, service, send, stop));
+        }
+        for (topic, slot) in &role.topics {
+            slot.fill(reading::topic(&brokers, role.name, topic));
         }
         let mut config = consumer_config(&brokers);
         if let Some(instance) = &self.instance {

@@ -18,9 +18,10 @@ pub const PRODUCT: Role = Role { name: "product", domain: "souk.product", number
 pub const INVENTORY: Role = Role { name: "inventory", domain: "souk.inventory", number: 4, has_database: true };
 pub const ORDER: Role = Role { name: "order", domain: "souk.order", number: 5, has_database: true };
 pub const PAYMENT: Role = Role { name: "payment", domain: "souk.payment", number: 6, has_database: true };
+pub const ANALYTICS: Role = Role { name: "analytics", domain: "souk.analytics", number: 8, has_database: true };
 
 /// In the order in which requests meet them.
-pub const ROLES: [Role; 6] = [GATEWAY, USER, PRODUCT, INVENTORY, ORDER, PAYMENT];
+pub const ROLES: [Role; 7] = [GATEWAY, USER, PRODUCT, INVENTORY, ORDER, PAYMENT, ANALYTICS];
 
 /// Those that have a database.
 pub fn services() -> impl Iterator<Item = Role> {

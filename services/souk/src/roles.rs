@@ -14,7 +14,7 @@ use crate::serve::serve;
 
 /// The schemas of `roster::services()`, in its order.
 pub(crate) static SCHEMAS: &[&Schema] =
-    &[&user::SCHEMA, &product::SCHEMA, &inventory::SCHEMA, &order::SCHEMA, &payment::SCHEMA];
+    &[&user::SCHEMA, &product::SCHEMA, &inventory::SCHEMA, &order::SCHEMA, &payment::SCHEMA, &analytics::SCHEMA];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RoleCommand {
@@ -32,6 +32,8 @@ pub(crate) enum RoleCommand {
     Order(Box<SingleOr<order::Config, OrderCommand>>),
     /// Runs the payment service.
     Payment(SingleRole<payment::Config>),
+    /// Runs the analytics service.
+    Analytics(SingleRole<analytics::Config>),
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +52,8 @@ pub(crate) struct All {
     order: Prefixed<order::Config>,
     #[command(flatten)]
     payment: Prefixed<payment::Config>,
+    #[command(flatten)]
+    analytics: Prefixed<analytics::Config>,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +114,7 @@ pub(crate) async fn run(command: RoleCommand) -> ExitCode {
             None => order.single.serve(order::start).await,
         },
         RoleCommand::Payment(single) => single.serve(payment::start).await,
+        RoleCommand::Analytics(single) => single.serve(analytics::start).await,
     }
 }
 
@@ -123,6 +128,7 @@ impl All {
             inventory::start(&self.inventory, context)?,
             order::start(&self.order, context)?,
             payment::start(&self.payment, context)?,
+            analytics::start(&self.analytics, context)?,
         ])
     }
 }

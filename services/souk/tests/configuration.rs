@@ -40,6 +40,7 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["payment"], "PAYMENT_DATABASE_CONNECTIONS", "0"),
     (&["payment"], "PAYMENT_WORKERS", "0"),
     (&["payment"], "PAYMENT_WORKERS", "257"),
+    (&["analytics"], "ANALYTICS_TIME_ZONE", "Berlin"),
     (&["health", "order"], "ORDER_LISTEN", "here"),
     (&["health", "order"], "SOUK_TLS_DIRECTORY", "/nowhere"),
     (&["migrate"], "SOUK_MIGRATE_DATABASE_URL", "nonsense"),

@@ -9,7 +9,11 @@ use super::methods;
 const AS_MANY_AS_ASKED_FOR: &str = "as many as the request names, 100 at most";
 const LINES: &str = "an order is placed with 100 lines at most";
 
-const BOUNDED: [(&str, &str); 12] = [
+const BOUNDED: [(&str, &str); 16] = [
+    ("souk.analytics.v1.GetCheckoutFunnelResponse.exits", "104: the most frequent 100, and others of each kind"),
+    ("souk.analytics.v1.GetSalesSummaryResponse.periods", "the periods of a request, once for each currency"),
+    ("souk.analytics.v1.GetSalesSummaryResponse.totals", "one for each currency"),
+    ("souk.analytics.v1.ListTopProductsResponse.products", "`limit`, 200 at most"),
     ("souk.inventory.v1.BatchGetStockResponse.missing_skus", AS_MANY_AS_ASKED_FOR),
     ("souk.inventory.v1.BatchGetStockResponse.stocks", AS_MANY_AS_ASKED_FOR),
     ("souk.inventory.v1.Reservation.lines", LINES),

@@ -30,8 +30,20 @@ pub struct Options {
 }
 
 /// Everything that serves, in the order in which they are killed.
-const SERVERS: [&str; 11] =
-    ["gateway", "user", "product", "inventory", "order", "payment", "edge", "provider", "redis", "kafka", "postgres"];
+const SERVERS: [&str; 12] = [
+    "gateway",
+    "user",
+    "product",
+    "inventory",
+    "order",
+    "payment",
+    "analytics",
+    "edge",
+    "provider",
+    "redis",
+    "kafka",
+    "postgres",
+];
 const PRODUCTS: usize = 20;
 const UNITS: u32 = 1_000_000;
 /// Purchases per second: enough that each kill meets some.

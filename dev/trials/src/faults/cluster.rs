@@ -313,7 +313,7 @@ impl Cluster {
         Ok(Backlog { orders, prompt_orders, held, payments, unpublished, events })
     }
 
-    async fn count(&self, database: &str, query: &str) -> Result<i64> {
+    pub(crate) async fn count(&self, database: &str, query: &str) -> Result<i64> {
         let mut session = self.administrator(database).await?;
         let count = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut session).await?;
         session.close().await?;

@@ -1,15 +1,19 @@
 //! Faults: Postgres is killed, ends sessions, is locked, slow or unreachable.
 
 use std::slice::from_ref;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use roster::ORDER;
+use anyhow::{Result, ensure};
+use roster::{ANALYTICS, ORDER};
 
-use super::cluster::{Cluster, all_replicas};
+use super::cluster::{Cluster, all_replicas, replicas};
 use super::fault::{Expect, Fault, Injected, SERVES_WITHIN_FIVE, Site, TWELVE_SECONDS};
 use super::proxy::Mode;
 use stack::supervisor::Command::Kill;
+
+/// Consumers retry within five seconds, and have a backlog of a fault.
+const CATCH_UP: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new("postgres-killed", "kill -9 of Postgres, with recovery", SERVES_WITHIN_FIVE, |site| {
@@ -77,7 +81,40 @@ pub(crate) const FAULTS: &[Fault] = &[
         TWELVE_SECONDS,
         |site| misbehave(site, Mode::HalfOpen),
     ),
+    Fault::new(
+        "analytics-database-cut",
+        "no replica of analytics can reach its database for 15 s; then the figures catch up",
+        Expect::NoFailure,
+        |site| {
+            Box::pin(async move {
+                let set = |mode| {
+                    let databases = replicas(ANALYTICS).iter().filter_map(|name| site.cluster.database(name).ok());
+                    databases.for_each(|proxy| proxy.set(mode));
+                };
+                set(Mode::Cut);
+                site.lasts(15).await;
+                set(Mode::Pass);
+                figures_catch_up(site.cluster).await
+            })
+        },
+    ),
 ];
+
+/// Waits until all orders that are paid now are in the figures.
+async fn figures_catch_up(cluster: &Cluster) -> Result<()> {
+    let paid = cluster.count("souk_order", r#"select count(*) from "order" where captured"#).await?;
+    let counted = "select coalesce(sum(paid_orders), 0)::bigint from sales join projection using (projection_id)
+                   where state = 'LIVE'";
+    let begun = Instant::now();
+    loop {
+        let counted = cluster.count("souk_analytics", counted).await?;
+        if counted >= paid {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < CATCH_UP, "{counted} of {paid} paid orders are in the figures");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
 
 fn set_all(cluster: &Cluster, mode: Mode) {
     all_replicas().filter_map(|replica| cluster.database(replica).ok()).for_each(|proxy| proxy.set(mode));

@@ -1,5 +1,6 @@
 //! End-to-end tests: real servers, started once for all tests of this program, called as clients do.
 
+mod analytics;
 mod bad_requests;
 mod cancel;
 mod catalogue;

@@ -14,7 +14,7 @@ use crate::{Market, alone, check, wait};
 const CONSUMERS: [&str; 3] = ["inventory", "order", "payment"];
 const ORDERS: usize = 40;
 
-async fn database(stack: &Stack, service: &str) -> Result<PgConnection> {
+pub(crate) async fn database(stack: &Stack, service: &str) -> Result<PgConnection> {
     let url = stack.layout.database(ADMINISTRATOR, &format!("souk_{service}"))?;
     Ok(PgConnection::connect(&url).await?)
 }

@@ -2,5 +2,6 @@
 
 mod consumer;
 mod harness;
+mod reading;
 mod relay;
 mod topics;

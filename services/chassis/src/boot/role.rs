@@ -22,6 +22,7 @@ use crate::boot::db::Schema;
 use crate::boot::job::{Did, Job};
 use crate::event::consumer::{Consumer, Handler};
 use crate::event::outbox::{Changed, Outbox, Wake};
+use crate::event::topic::TopicSlot;
 use crate::rpc::idempotency;
 use crate::rpc::policy::{Access, Policies, Policy, RateClass, Unreadable};
 use crate::rpc::run_to_end::RunToEnd;
@@ -73,6 +74,8 @@ pub struct Role {
     pub jobs: Vec<Job>,
     pub consumers: Vec<Consumer>,
     pub outbox: Option<Outbox>,
+    /// Topics that it reads again from their beginning.
+    pub topics: Vec<(&'static str, TopicSlot)>,
     pub(crate) database: Option<(&'static Schema, PgPool)>,
     pub(crate) clock: Clock,
     pub(crate) routes: RoutesBuilder,
@@ -95,6 +98,7 @@ impl Role {
             jobs: vec![],
             consumers: vec![],
             outbox: None,
+            topics: vec![],
             database: None,
             clock: Clock::System,
             routes: RoutesBuilder::default(),
@@ -188,6 +192,12 @@ impl Role {
         H: Handler + 'static,
     {
         self.consumers.push(Consumer { name: self.name, topics, db: db.clone(), handler: handler.clone() });
+        self
+    }
+
+    /// Can read this topic again from its beginning; one that it consumes, so that it has the right to.
+    pub fn read_again(mut self, topic: &'static str, slot: &TopicSlot) -> Self {
+        self.topics.push((topic, slot.clone()));
         self
     }
 

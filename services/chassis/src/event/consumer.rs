@@ -34,6 +34,13 @@ pub struct Due<'a> {
     pub span: Span,
 }
 
+/// How many records of a partition wait to be handled, of those that are assigned to this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionLag {
+    pub partition: i32,
+    pub waiting: i64,
+}
+
 /// Why an event was not handled.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
@@ -70,6 +77,9 @@ pub trait Handler: Send + Sync {
 
     /// Called after the commit, such as to wake a job.
     fn committed(&self) {}
+
+    /// Called every few seconds with the partitions of one topic that are assigned to this process.
+    fn observe_lag(&self, _partitions: &[PartitionLag]) {}
 }
 
 /// One subscription of a service.

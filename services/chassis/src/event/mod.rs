@@ -5,6 +5,8 @@ pub mod dead_letter;
 pub mod inbox;
 pub mod outbox;
 pub mod relay;
+pub mod topic;
 
-pub use consumer::{Consumer, Due, HandleError, Handler, Record};
+pub use consumer::{Consumer, Due, HandleError, Handler, PartitionLag, Record};
 pub use outbox::{Changed, Wake};
+pub use topic::{Progress, Reading, Topic, TopicSlot};

@@ -143,6 +143,12 @@ pub(super) fn sample(rpc: &str, ids: &Ids, taken_sku: &str) -> Option<(Value, Da
             let body = json!({"contentType": "application/json", "data": "e30="});
             (json!({"provider": "nobody", "body": body}), Shop("PROVIDER_NOT_FOUND"))
         }
+        "analytics.v1.AnalyticsService.GetSalesSummary"
+        | "analytics.v1.AnalyticsService.ExportSales"
+        | "analytics.v1.AnalyticsService.ListTopProducts"
+        | "analytics.v1.AnalyticsService.GetCheckoutFunnel"
+        | "analytics.v1.AnalyticsService.GetProjectionStatus"
+        | "analytics.v1.AnalyticsService.RebuildProjection" => (json!({}), Shop("")),
         "ops.v1.OpsService.ListDeadLetters" | "ops.v1.OpsService.GetOutboxStatus" => (json!({}), Shop("")),
         "ops.v1.OpsService.RedriveDeadLetters" => {
             (json!({"consumer": "order.saga", "key": nobody}), Shop("KEY_NOT_PARKED"))

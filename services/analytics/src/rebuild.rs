@@ -1,0 +1,248 @@
+//! Rebuilds the figures from the topic, beside the live ones, and swaps both.
+//!
+//! One replica does it, under a lease. Each unit of the job reads some records and adds them to the projection that is built.
+//! When it has reached the end of the topic, it makes the live projection wait, reads the few records that came since, and
+//! makes the new projection the live one, all in one transaction. An event that both have counted is not counted again, as each
+//! projection has the last version of every order: so there is neither a gap nor a repeat.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::event::{HandleError, Handler, Progress, Reading, Record, TopicSlot};
+use chassis::{Caller, Did, Unexpected, timestamp};
+use contracts::souk::analytics::v1::*;
+use sqlx::PgConnection;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::service::Service;
+use crate::{fact, project};
+
+pub(crate) const EVERY: Duration = Duration::from_secs(1);
+/// If the builder does nothing for so long, another replica begins again.
+const LEASE: time::Duration = time::Duration::seconds(30);
+/// How many records may be left when both projections are swapped, as the live one waits while they are read.
+const FEW: i64 = 200;
+/// How many orders with events that cannot be handled a rebuild bears.
+const MAX_PARKED: usize = 10_000;
+
+/// The rebuild that this replica does.
+pub(crate) struct Rebuild {
+    topic: TopicSlot,
+    /// Tells replicas apart.
+    builder: Uuid,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    projection_id: i64,
+    reading: Box<dyn Reading>,
+    /// Orders with an event that cannot be handled: their later events do not count, as they do not for the consumer.
+    parked: HashSet<Uuid>,
+}
+
+impl Rebuild {
+    pub(crate) fn new(topic: &TopicSlot, builder: Uuid) -> Self {
+        Self { topic: topic.clone(), builder, running: Mutex::default() }
+    }
+}
+
+/// Begins a rebuild, unless one runs, which is returned then. Which replica does it is decided by the job.
+pub(crate) async fn request(service: &Service, caller: &Caller) -> Result<RebuildProjectionResponse, Error> {
+    // The update changes nothing: it makes the statement return the row that is there.
+    let building = sqlx::query!(
+        r#"insert into projection (state, created_at, requested_by) values ('BUILDING', $1, $2)
+           on conflict (state) where state in ('BUILDING', 'LIVE') do update set state = excluded.state
+           returning projection_id, created_at, read_records, total_records, xmax = '0' as "is_new!""#,
+        service.clock.now(),
+        caller.actor(),
+    );
+    let building = building.fetch_one(&service.db).await?;
+    let projection_id = building.projection_id;
+    if building.is_new {
+        tracing::info!(projection_id, actor = caller.actor(), "a rebuild of the figures was requested");
+    }
+    let projection = Projection {
+        projection_id,
+        create_time: Some(timestamp(building.created_at)),
+        live_time: None,
+        read_records: building.read_records,
+        total_records: building.total_records,
+    };
+    Ok(RebuildProjectionResponse { projection: Some(projection) })
+}
+
+/// Does a part of the rebuild.
+pub(crate) async fn rebuild(service: Arc<Service>) -> Result<Did, Unexpected> {
+    let Some(topic) = service.rebuild.topic.get() else { return Ok(Did::Nothing) };
+    let mut running = service.rebuild.running.lock().await;
+    let Some(projection_id) = claim(&service).await? else {
+        *running = None;
+        return Ok(Did::Nothing);
+    };
+    let mut it = match running.take() {
+        Some(it) if it.projection_id == projection_id => it,
+        _ => {
+            tracing::info!(projection_id, "the figures are rebuilt from the beginning of the topic");
+            Running { projection_id, reading: topic.open().await?, parked: HashSet::new() }
+        }
+    };
+    let records = match it.reading.next().await {
+        Ok(records) => records,
+        Err(error) => {
+            // It goes on where it is.
+            *running = Some(it);
+            return Err(error);
+        }
+    };
+    // If this fails, what was read is lost: the next unit begins again.
+    let is_live = if records.is_empty() { it.look_on(&service).await? } else { it.add(&service, &records).await? };
+    if !is_live {
+        *running = Some(it);
+    }
+    Ok(Did::Something)
+}
+
+/// The projection that is to be built, if this replica is the one to do it.
+async fn claim(service: &Service) -> Result<Option<i64>, Unexpected> {
+    let now = service.clock.now();
+    let claimed = sqlx::query_scalar!(
+        "update projection set builder = $1, leased_until = $3
+         where state = 'BUILDING' and (builder is null or builder = $1 or leased_until < $2) returning projection_id",
+        service.rebuild.builder,
+        now,
+        now + LEASE,
+    );
+    Ok(claimed.fetch_optional(&service.db).await?)
+}
+
+impl Running {
+    /// Adds records. Returns whether it became live, which it does not.
+    async fn add(&mut self, service: &Service, records: &[Record]) -> Result<bool, Unexpected> {
+        let mut tx = service.db.begin().await?;
+        self.lock(&mut tx, service).await?;
+        self.add_all(&mut tx, service, records).await?;
+        self.save(&mut tx, self.reading.progress()).await?;
+        tx.commit().await?;
+        Ok(false)
+    }
+
+    /// Looks for records that came meanwhile, and makes the projection the live one if these are few.
+    async fn look_on(&mut self, service: &Service) -> Result<bool, Unexpected> {
+        self.reading.look_for_end().await?;
+        let Progress { read, total } = self.reading.progress();
+        if total - read > FEW {
+            return Ok(false);
+        }
+        self.swap(service).await
+    }
+
+    /// The one transaction in which the topic is read: while it waits, the live projection does. Reading is bounded by two
+    /// seconds at a time; if that is not enough, the transaction is rolled back, and the next unit goes on.
+    async fn swap(&mut self, service: &Service) -> Result<bool, Unexpected> {
+        let mut tx = service.db.begin().await?;
+        sqlx::query!("select pg_advisory_xact_lock(hashtextextended('live projection', 2))").execute(&mut *tx).await?;
+        self.lock(&mut tx, service).await?;
+        // What the live projection has counted is before this end: it counts nothing more until this transaction is over.
+        self.reading.look_for_end().await?;
+        let Progress { read, total } = self.reading.progress();
+        if total - read > FEW * 5 {
+            return Ok(false);
+        }
+        loop {
+            let records = self.reading.next().await?;
+            if records.is_empty() {
+                break;
+            }
+            self.add_all(&mut tx, service, &records).await?;
+        }
+        self.save(&mut tx, self.reading.progress()).await?;
+        sqlx::query!("update projection set state = 'RETIRED' where state = 'LIVE'").execute(&mut *tx).await?;
+        sqlx::query!(
+            "update projection set state = 'LIVE', live_at = $2 where projection_id = $1",
+            self.projection_id,
+            service.clock.now(),
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        let (projection_id, parked) = (self.projection_id, self.parked.len());
+        tracing::info!(projection_id, parked, records = total, "the rebuilt figures are the live ones");
+        Ok(true)
+    }
+
+    /// Until the commit, this replica is the builder.
+    async fn lock(&self, tx: &mut PgConnection, service: &Service) -> Result<(), Unexpected> {
+        let ours = sqlx::query_scalar!(
+            "select projection_id from projection
+             where projection_id = $1 and state = 'BUILDING' and builder = $2 for update",
+            self.projection_id,
+            service.rebuild.builder,
+        );
+        match ours.fetch_optional(tx).await? {
+            Some(_) => Ok(()),
+            None => Err(Unexpected::Peer { peer: "another replica", source: "it rebuilds the figures now".into() }),
+        }
+    }
+
+    /// Adds the events that count. If they cannot be handled together, they are handled one by one, as the consumer does.
+    async fn add_all(
+        &mut self,
+        tx: &mut PgConnection,
+        service: &Service,
+        records: &[Record],
+    ) -> Result<(), Unexpected> {
+        let wanted: Vec<_> = records.iter().filter(|record| service.wants(&record.event_type)).collect();
+        let wanted: Vec<_> = wanted.into_iter().filter(|record| !self.parked.contains(&record.key)).collect();
+        let facts: Result<Vec<_>, _> = wanted.iter().map(|record| fact::parse(record)).collect();
+        let together = match facts {
+            Ok(facts) => project::add(tx, self.projection_id, &facts).await,
+            Err(error) => Err(error),
+        };
+        match together {
+            Err(HandleError::Poisoned(_)) => {}
+            Err(HandleError::Unexpected(error)) => return Err(error),
+            Ok(()) => return Ok(()),
+        }
+        // Poisoned events are found before anything is written.
+        for record in wanted {
+            if self.parked.contains(&record.key) {
+                continue;
+            }
+            let alone = match fact::parse(record) {
+                Ok(fact) => project::add(tx, self.projection_id, &[fact]).await,
+                Err(error) => Err(error),
+            };
+            match alone {
+                Err(HandleError::Poisoned(error)) => self.park(record, &error)?,
+                Err(HandleError::Unexpected(error)) => return Err(error),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn park(&mut self, record: &Record, error: &str) -> Result<(), Unexpected> {
+        let (key, version) = (record.key, record.version);
+        tracing::warn!(%key, version, error, "a rebuild leaves out an event that cannot be handled, and later ones of its order");
+        self.parked.insert(key);
+        if self.parked.len() > MAX_PARKED {
+            return Err(Unexpected::Broken(format!("over {MAX_PARKED} orders have events that cannot be handled")));
+        }
+        Ok(())
+    }
+
+    async fn save(&self, tx: &mut PgConnection, progress: Progress) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "update projection set read_records = $2, total_records = $3 where projection_id = $1",
+            self.projection_id,
+            progress.read,
+            progress.total,
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
