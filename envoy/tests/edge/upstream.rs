@@ -189,6 +189,10 @@ impl UserService for Services {
         Ok(Response::new(ChangePasswordResponse::default()))
     }
 
+    async fn list_users(&self, _: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
+        Ok(Response::new(ListUsersResponse::default()))
+    }
+
     async fn disable_user(&self, _: Request<DisableUserRequest>) -> Result<Response<DisableUserResponse>, Status> {
         Ok(Response::new(DisableUserResponse::default()))
     }
@@ -315,6 +319,14 @@ impl OrderService for Services {
     }
 
     /// Refuses, with every kind of error detail.
+    async fn return_items(&self, _: Request<ReturnItemsRequest>) -> Result<Response<ReturnItemsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_pick_list(&self, _: Request<GetPickListRequest>) -> Result<Response<GetPickListResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn fulfill_order(&self, _: Request<FulfillOrderRequest>) -> Result<Response<FulfillOrderResponse>, Status> {
         let mut details =
             ErrorDetails::with_error_info("PAYMENT_NOT_CAPTURED", "souk.order", [("a".to_owned(), "b".to_owned())]);
@@ -341,6 +353,13 @@ impl PaymentService for Services {
     async fn list_payments(&self, _: Request<ListPaymentsRequest>) -> Result<Response<ListPaymentsResponse>, Status> {
         // Long enough to be compressed.
         Ok(Response::new(ListPaymentsResponse { next_page_token: "t".repeat(5_000), ..Default::default() }))
+    }
+
+    async fn search_payments(
+        &self,
+        _: Request<SearchPaymentsRequest>,
+    ) -> Result<Response<SearchPaymentsResponse>, Status> {
+        Ok(Response::new(SearchPaymentsResponse::default()))
     }
 
     /// Refuses the token, with a service's error.

@@ -33,7 +33,7 @@ pub(crate) const INVARIANTS: [Invariant; 11] = [
     Invariant {
         name: "I4",
         promise: "every order settles in time",
-        checked: "deadlines, payments, stock and refunds of every order; parked keys",
+        checked: "deadlines, payments, stock, refunds and returns of every order; parked keys",
         unchecked: "",
     },
     Invariant {

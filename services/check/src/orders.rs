@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chassis::Unexpected;
 use chassis::check::{Exemptions, Finding, Range};
 use inventory::check::Holding;
-use order::check::Settled;
+use order::check::{Returned, Settled};
 use uuid::Uuid;
 
 use crate::dead_letters::Discarded;
@@ -55,6 +55,13 @@ async fn check_range(sources: &Sources, range: Range, exemptions: &Exemptions) -
             &order::check::refunded(order, range).await?,
             exemptions,
         ),
+        compare_returns(
+            &order::check::returned(order, range, as_of).await?,
+            &inventory::check::returned(inventory, range).await?,
+            &payment::check::returned(payment, range).await?,
+            exemptions,
+        ),
+        payment::check::check_returns(payment, range).await?,
         order::check::check_orders(order, range).await?,
         inventory::check::check_reservations(inventory, range).await?,
     ])
@@ -90,6 +97,23 @@ pub(crate) fn compare_refunds(
         let why =
             (known != *refunded).then(|| format!("{refunded} was refunded, but the order service knows of {known}"));
         finding.add_unless_exempt(exemptions, order, why);
+    }
+    finding
+}
+
+/// I4: inventory took back the units that came back of each order, and payment refunded them, as far as it could.
+pub(crate) fn compare_returns(
+    ours: &HashMap<Uuid, Returned>,
+    units: &HashMap<Uuid, i64>,
+    minor: &HashMap<Uuid, i64>,
+    exemptions: &Exemptions,
+) -> Finding {
+    let mut finding = Finding::new("I4", "orders and their returns");
+    for (order, ours) in ours {
+        let of = |all: &HashMap<Uuid, i64>| all.get(order).copied().unwrap_or_default();
+        let theirs = Returned { units: of(units), minor: of(minor) };
+        let why = || format!("{ours:?} came back, but inventory and payment know of {theirs:?}");
+        finding.add_unless_exempt(exemptions, order, (*ours != theirs).then(why));
     }
     finding
 }

@@ -16,9 +16,10 @@ use uuid::Uuid;
 
 use crate::ids::{OrderId, UserId};
 use crate::record::Changes;
-use crate::reservation::{Decision, OrderPhase, Reservation, decide};
+use crate::reservation::{Decision, OrderPhase, Reservation, Step, decide};
 use crate::service::Service;
 use crate::stock::{Line, LockedStock, units_held};
+use crate::take_back::Return;
 
 /// The state of an order at one of its versions, from an event or from a response of the order service.
 pub(crate) struct OrderUpdate {
@@ -29,6 +30,8 @@ pub(crate) struct OrderUpdate {
     pub(crate) phase: OrderPhase,
     /// The lines of a placed order; empty otherwise.
     pub(crate) lines: Vec<Line>,
+    /// What came back.
+    pub(crate) returned: Option<Return>,
     /// The id of the event; none for a response.
     pub(crate) event_id: Option<Uuid>,
     /// The trace of the event.
@@ -66,6 +69,11 @@ pub(crate) async fn apply(
                 return Err(HandleError::Poisoned(format!(
                     "an order is not {phase:?} while its reservation is {state:?}"
                 )));
+            }
+            Decision::Record(Step::TakeBack)
+                if update.returned.as_ref().is_none_or(|returned| !reservation.has(&returned.items)) =>
+            {
+                return Err(HandleError::Poisoned("more units come back than the order has".to_owned()));
             }
             Decision::Record(step) => changes.record(update, reservation, step),
         }

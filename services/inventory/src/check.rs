@@ -32,7 +32,7 @@ pub async fn check_stock(db: &PgPool) -> Result<Finding, Unexpected> {
              coalesce(bought, 0) as "bought!"
            from stock left join
              (select sku, sum(quantity) filter (where state = 'HELD') as held,
-                sum(quantity) filter (where state = 'SOLD') as bought
+                sum(quantity - returned) filter (where state = 'SOLD') as bought
               from reservation_line join reservation using (order_id) group by sku) as said using (sku)"#,
     );
     let (mut finding, mut rows) = (Finding::new("I1", "SKUs"), rows.fetch(db));
@@ -70,14 +70,29 @@ pub async fn check_reservations(db: &PgPool, range: Range) -> Result<Finding, Un
     Ok(finding)
 }
 
-/// How many events reservations have recorded: the first of those behind `after`, in the order of their ids.
+/// How many events reservations and SKUs have recorded: the first of those behind `after`, in the order of their ids.
 pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid, i64)>, Unexpected> {
     let rows = sqlx::query!(
-        "select order_id, version from reservation where order_id > $1 and version > 0 order by order_id limit $2",
+        r#"(select order_id as "key!", version as "version!" from reservation where order_id > $1 and version > 0
+            order by order_id limit $2)
+           union all
+           (select low_id, low_version from stock where low_id > $1 and low_version > 0 order by low_id limit $2)
+           order by 1 limit $2"#,
         after,
         limit,
     );
-    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.version)).collect())
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.key, row.version)).collect())
+}
+
+/// How many units came back of the orders of a range. Orders of which none did are left out.
+pub async fn returned(db: &PgPool, range: Range) -> Result<HashMap<Uuid, i64>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, sum(returned) as "units!" from reservation_line
+           where order_id > $1 and order_id <= $2 and returned > 0 group by order_id"#,
+        range.after,
+        range.last,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.units)).collect())
 }
 
 /// Whether the units of the orders of a range are held or sold. Orders without units are left out.

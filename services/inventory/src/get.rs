@@ -45,15 +45,16 @@ pub(crate) async fn get_reservation(
     );
     let row = row.fetch_optional(&service.db).await?.ok_or(Error::ReservationNotFound)?;
     let lines = sqlx::query!(
-        "select sku, quantity from reservation_line where order_id = $1 order by sku",
+        "select sku, quantity, returned from reservation_line where order_id = $1 order by sku",
         order_id as OrderId,
     );
     let lines = lines.fetch_all(&service.db).await?.into_iter();
-    let lines = lines.map(|line| ReservationLine { sku: line.sku, quantity: line.quantity }).collect();
+    let lines =
+        lines.map(|line| ReservationLine { sku: line.sku, quantity: line.quantity, returned_quantity: line.returned });
     let reservation = Reservation {
         order_id: request.order_id,
         state: row.state.to_proto().into(),
-        lines,
+        lines: lines.collect(),
         create_time: Some(timestamp(row.created_at)),
         update_time: Some(timestamp(row.updated_at)),
     };

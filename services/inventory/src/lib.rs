@@ -9,7 +9,9 @@ pub mod check;
 mod error;
 mod get;
 mod ids;
+mod low_stock;
 mod move_stock;
+mod movement;
 mod on_event;
 mod record;
 mod reservation;
@@ -17,6 +19,7 @@ mod rpc;
 mod service;
 mod stale;
 mod stock;
+mod take_back;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +38,7 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/
 pub static SCHEMA: Schema = Schema {
     service: "inventory",
     migrator: &MIGRATOR,
-    append_only: &["reservation_history"],
+    append_only: &["reservation_history", "stock_movement"],
     consumes: on_event::TOPICS,
 };
 

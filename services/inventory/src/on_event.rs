@@ -12,6 +12,7 @@ use crate::ids::{OrderId, UserId};
 use crate::reservation::OrderPhase;
 use crate::service::Service;
 use crate::stock::Line;
+use crate::take_back::{Return, Returned};
 
 pub(crate) const TOPICS: &[&str] = &[Event::TOPIC];
 
@@ -37,8 +38,10 @@ fn phase_of(event: &Event) -> Option<OrderPhase> {
         Event::OrderPlaced(_) => Some(OrderPhase::Placed),
         Event::OrderConfirmed(_) => Some(OrderPhase::Confirmed),
         Event::OrderPaymentFailed(_) | Event::OrderCancelled(_) | Event::OrderExpired(_) => Some(OrderPhase::Ended),
+        Event::OrderItemsReturned(_) => Some(OrderPhase::ItemsReturned),
         Event::OrderReserved(_)
         | Event::OrderPaid(_)
+        | Event::OrderPartlyFulfilled(_)
         | Event::OrderFulfilled(_)
         | Event::OrderRejected(_)
         | Event::OrderRefunded(_)
@@ -52,12 +55,23 @@ fn parse(due: &Due<'_>) -> Result<OrderUpdate, HandleError> {
     let order_id = OrderId::parse(&event.order_id).ok_or_else(|| poisoned("its order_id is not a UUID"))?;
     let payload = event.event.ok_or_else(|| poisoned("it has no payload"))?;
     let phase = phase_of(&payload).ok_or_else(|| poisoned("its type is not the one in its headers"))?;
+    let (mut lines, mut returned) = (vec![], None);
+    match payload {
+        Event::OrderPlaced(placed) => lines = sum(placed.lines),
+        Event::OrderItemsReturned(event) => {
+            let items = event.items.into_iter().map(Returned::parse).collect::<Option<_>>();
+            let items = items.ok_or_else(|| poisoned("an item has no quantity or disposition"))?;
+            returned = Some(Return { actor: due.record.actor.clone(), items });
+        }
+        _ => {}
+    }
     Ok(OrderUpdate {
         order_id,
         user_id: UserId::parse(&event.user_id),
         version: due.record.version,
         phase,
-        lines: if let Event::OrderPlaced(placed) = payload { sum(placed.lines) } else { vec![] },
+        lines,
+        returned,
         event_id: Some(due.record.event_id),
         span: due.span.clone(),
     })

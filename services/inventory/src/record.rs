@@ -15,9 +15,11 @@ use time::OffsetDateTime;
 
 use crate::apply::OrderUpdate;
 use crate::ids::{OrderId, UserId};
+use crate::low_stock;
 use crate::reservation::{Reservation, State, Step};
 use crate::service::Service;
 use crate::stock::{Change, HOLD, Line, LockedStock, RELEASE, RETURN, SELL, Shortage};
+use crate::take_back::{self, Return};
 
 /// What one transaction records, while reservations and stock are locked.
 pub(crate) struct Changes<'a> {
@@ -26,12 +28,13 @@ pub(crate) struct Changes<'a> {
     /// How many units a customer holds of a SKU; counted only where there is a cap.
     held: HashMap<(UserId, String), i64>,
     history: Vec<(OrderId, i64, State)>,
+    returns: Vec<(OrderId, Return)>,
     events: Batch,
 }
 
 impl<'a> Changes<'a> {
     pub(crate) fn new(service: &'a Service, stock: LockedStock, held: HashMap<(UserId, String), i64>) -> Self {
-        Self { service, stock, held, history: vec![], events: Batch::default() }
+        Self { service, stock, held, history: vec![], returns: vec![], events: Batch::default() }
     }
 
     pub(crate) fn record(&mut self, update: &OrderUpdate, reservation: &mut Reservation, step: Step) {
@@ -49,6 +52,7 @@ impl<'a> Changes<'a> {
                 self.change_stock(reservation, RETURN);
                 (State::Returned, Some(Event::StockReturned(StockReturned {})))
             }
+            Step::TakeBack => return self.take_back(update, reservation),
             // No stock changes, so nothing is published.
             Step::Tombstone => (State::Released, None),
         };
@@ -89,8 +93,21 @@ impl<'a> Changes<'a> {
         if room < i64::from(requested) { short(room, "HOLD_CAP") } else { None }
     }
 
+    /// The reservation stays SOLD, with fewer units.
+    fn take_back(&mut self, update: &OrderUpdate, reservation: &mut Reservation) {
+        let Some(returned) = &update.returned else { return };
+        for item in &returned.items {
+            self.stock.add(&item.line, item.change());
+            *reservation.taken_back.entry(item.line.sku.clone()).or_default() += item.line.quantity;
+        }
+        reservation.is_changed = true;
+        reservation.order_version = reservation.order_version.max(update.version);
+        self.returns.push((update.order_id, returned.clone()));
+    }
+
     fn change_stock(&mut self, reservation: &Reservation, change: Change) {
         for line in &reservation.lines {
+            let line = &Line { sku: line.sku.clone(), quantity: reservation.left(line) };
             self.stock.add(line, change);
             if let Some(user_id) = reservation.user_id {
                 *self.held.entry((user_id, line.sku.clone())).or_default() +=
@@ -120,11 +137,17 @@ impl<'a> Changes<'a> {
         tx: &mut PgConnection,
         reservations: &BTreeMap<OrderId, Reservation>,
     ) -> Result<(), Unexpected> {
-        if self.history.is_empty() {
+        if self.history.is_empty() && self.returns.is_empty() {
             return Ok(());
         }
-        write(tx, reservations, &self.stock.changes, &self.history, self.service.clock.now()).await?;
-        Ok(self.events.append(tx).await?)
+        let now = self.service.clock.now();
+        write(tx, reservations, &self.stock.changes, &self.history, now).await?;
+        if !self.returns.is_empty() {
+            take_back::write(tx, &self.returns, now).await?;
+        }
+        let mut events = self.events;
+        low_stock::record(tx, self.service, &self.stock.fallen(), "service:inventory", &mut events).await?;
+        Ok(events.append(tx).await?)
     }
 }
 
@@ -144,9 +167,10 @@ async fn write(
     sqlx::query!(
         "with moved as (
            update stock set available = stock.available + sum.available, reserved = stock.reserved + sum.reserved,
-             sold = stock.sold + sum.sold
-           from (select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) limit cardinality($1))
-             as sum (sku, available, reserved, sold)
+             sold = stock.sold + sum.sold, written_off = stock.written_off + sum.written_off
+           from (select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $17::bigint[])
+               limit cardinality($1))
+             as sum (sku, available, reserved, sold, written_off)
            where stock.sku = sum.sku
          ), state as (
            insert into reservation
@@ -181,6 +205,7 @@ async fn write(
         &column(history, |step| step.0) as &[OrderId],
         &column(history, |step| step.1),
         &column(history, |step| step.2.name()) as &[&str],
+        &column(&stock, |(_, sum)| sum.written_off),
     )
     .execute(tx)
     .await?;

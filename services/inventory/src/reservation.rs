@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 
 use crate::ids::{OrderId, UserId};
 use crate::stock::Line;
+use crate::take_back::Returned;
 
 /// The default is that of an order that is not known yet.
 #[derive(Debug, Default)]
@@ -19,7 +20,10 @@ pub(crate) struct Reservation {
     pub(crate) version: i64,
     /// The order's, when it came into this state.
     pub(crate) order_version: i64,
+    /// Without the units that earlier transactions took back.
     pub(crate) lines: Vec<Line>,
+    /// The units of each SKU that this transaction takes back.
+    pub(crate) taken_back: BTreeMap<String, i32>,
     /// Whether this transaction inserts it.
     pub(crate) is_new: bool,
     /// Whether this transaction writes it.
@@ -43,6 +47,8 @@ pub(crate) enum OrderPhase {
     Confirmed,
     /// Cancelled, expired, or its payment failed.
     Ended,
+    /// Units that were sold come back; the order is in the same state as before.
+    ItemsReturned,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +68,8 @@ pub(crate) enum Step {
     Sell,
     Release,
     Return,
+    /// Some of the sold units come back.
+    TakeBack,
     /// The order ended before anything was held: the reservation is inserted as released, so that a late OrderPlaced holds nothing.
     Tombstone,
 }
@@ -70,7 +78,8 @@ pub(crate) enum Step {
 /// response of the order service, which may be ahead of the events.
 pub(crate) fn decide(known: Option<(State, i64)>, phase: OrderPhase, version: i64) -> Decision {
     use State::{Held, Rejected, Released, Returned, Sold};
-    if known.is_some_and(|(_, known)| version <= known) {
+    // A return is in no state that could be read from the order service: it is known only by its event, which the inbox admits once.
+    if phase != OrderPhase::ItemsReturned && known.is_some_and(|(_, known)| version <= known) {
         return Decision::Ignore;
     }
     match (known.map(|(state, _)| state), phase) {
@@ -81,6 +90,8 @@ pub(crate) fn decide(known: Option<(State, i64)>, phase: OrderPhase, version: i6
         (None, OrderPhase::Ended) => Decision::Record(Step::Tombstone),
         (Some(_), OrderPhase::Placed) | (Some(Sold), OrderPhase::Confirmed) => Decision::Ignore,
         (Some(Released | Returned | Rejected), OrderPhase::Ended) => Decision::Ignore,
+        (Some(Sold), OrderPhase::ItemsReturned) => Decision::Record(Step::TakeBack),
+        (None | Some(Held | Released | Returned | Rejected), OrderPhase::ItemsReturned) => Decision::Contradiction,
         // An order is confirmed only after its stock was reserved, and never after its end.
         (None | Some(Released | Returned | Rejected), OrderPhase::Confirmed) => Decision::Contradiction,
     }
@@ -99,7 +110,7 @@ impl Reservation {
             r#"select order_id as "order_id: OrderId", user_id as "user_id: UserId", state as "state: State", version, order_version,
                  array(select sku from reservation_line as line where line.order_id = reservation.order_id order by sku)
                    as "skus!",
-                 array(select quantity from reservation_line as line where line.order_id = reservation.order_id order by sku)
+                 array(select quantity - returned from reservation_line as line where line.order_id = reservation.order_id order by sku)
                    as "quantities!"
                from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
                  join reservation on order_id = wanted.id
@@ -114,12 +125,28 @@ impl Reservation {
                 version: row.version,
                 order_version: row.order_version,
                 lines: lines.map(|(sku, quantity)| Line { sku, quantity }).collect(),
+                taken_back: BTreeMap::new(),
                 is_new: false,
                 is_changed: false,
             };
             (row.order_id, reservation)
         });
         Ok(rows.collect())
+    }
+
+    /// Units that are not taken back.
+    pub(crate) fn left(&self, line: &Line) -> i32 {
+        line.quantity - self.taken_back.get(&line.sku).copied().unwrap_or_default()
+    }
+
+    /// Whether the order has as many units left as these.
+    pub(crate) fn has(&self, items: &[Returned]) -> bool {
+        let mut wanted = BTreeMap::<&str, i64>::new();
+        for item in items {
+            *wanted.entry(&item.line.sku).or_default() += i64::from(item.line.quantity);
+        }
+        let left = |sku: &str| self.lines.iter().find(|line| line.sku == sku).map_or(0, |line| self.left(line));
+        wanted.into_iter().all(|(sku, quantity)| quantity <= i64::from(left(sku)))
     }
 }
 
@@ -175,22 +202,26 @@ mod tests {
     fn every_pair_is_decided() {
         use Decision::{Contradiction, Ignore, Record};
         let table = [
-            (None, [Record(Step::Hold), Contradiction, Record(Step::Tombstone)]),
-            (Some(State::Held), [Ignore, Record(Step::Sell), Record(Step::Release)]),
-            (Some(State::Sold), [Ignore, Ignore, Record(Step::Return)]),
-            (Some(State::Released), [Ignore, Contradiction, Ignore]),
-            (Some(State::Returned), [Ignore, Contradiction, Ignore]),
-            (Some(State::Rejected), [Ignore, Contradiction, Ignore]),
+            (None, [Record(Step::Hold), Contradiction, Record(Step::Tombstone), Contradiction]),
+            (Some(State::Held), [Ignore, Record(Step::Sell), Record(Step::Release), Contradiction]),
+            (Some(State::Sold), [Ignore, Ignore, Record(Step::Return), Record(Step::TakeBack)]),
+            (Some(State::Released), [Ignore, Contradiction, Ignore, Contradiction]),
+            (Some(State::Returned), [Ignore, Contradiction, Ignore, Contradiction]),
+            (Some(State::Rejected), [Ignore, Contradiction, Ignore, Contradiction]),
         ];
         assert_eq!(table[1..].iter().filter_map(|(state, _)| *state).collect::<Vec<_>>(), State::ALL);
         for (state, decisions) in table {
             for (phase, expected) in
-                [OrderPhase::Placed, OrderPhase::Confirmed, OrderPhase::Ended].into_iter().zip(decisions)
+                [OrderPhase::Placed, OrderPhase::Confirmed, OrderPhase::Ended, OrderPhase::ItemsReturned]
+                    .into_iter()
+                    .zip(decisions)
             {
                 let known = state.map(|state| (state, 1));
                 assert_eq!(decide(known, phase, 2), expected, "{state:?} {phase:?}");
+                // The inbox admits a return once, and the order's state does not say that there was one.
+                let again = if phase == OrderPhase::ItemsReturned { expected } else { Ignore };
                 if known.is_some() {
-                    assert_eq!(decide(known, phase, 1), Ignore, "{state:?} {phase:?} again");
+                    assert_eq!(decide(known, phase, 1), again, "{state:?} {phase:?} again");
                 }
             }
         }
@@ -221,7 +252,7 @@ mod tests {
                     let state = match decide(known, *phase, *version) {
                         Decision::Record(Step::Hold) if self.has_stock => State::Held,
                         Decision::Record(Step::Hold) => State::Rejected,
-                        Decision::Record(Step::Sell) => State::Sold,
+                        Decision::Record(Step::Sell | Step::TakeBack) => State::Sold,
                         Decision::Record(Step::Release | Step::Tombstone) => State::Released,
                         Decision::Record(Step::Return) => State::Returned,
                         Decision::Ignore => {

@@ -4,7 +4,7 @@ use contracts::souk::inventory::v1::*;
 use tonic::Request;
 
 use crate::service::Service;
-use crate::{get, move_stock};
+use crate::{get, low_stock, move_stock, movement};
 
 #[tonic::async_trait]
 impl InventoryService for Service {
@@ -24,6 +24,25 @@ impl InventoryService for Service {
     async fn adjust_stock(&self, request: Request<AdjustStockRequest>) -> RpcResult<AdjustStockResponse> {
         let (caller, request) = accept(request);
         respond(move_stock::adjust(self, &caller, request).await)
+    }
+
+    async fn set_low_stock_threshold(
+        &self,
+        request: Request<SetLowStockThresholdRequest>,
+    ) -> RpcResult<SetLowStockThresholdResponse> {
+        let (caller, request) = accept(request);
+        respond(low_stock::set_threshold(self, &caller, request).await)
+    }
+
+    async fn list_low_stock(&self, request: Request<ListLowStockRequest>) -> RpcResult<ListLowStockResponse> {
+        respond(low_stock::list(self, accept(request).1).await)
+    }
+
+    async fn list_stock_movements(
+        &self,
+        request: Request<ListStockMovementsRequest>,
+    ) -> RpcResult<ListStockMovementsResponse> {
+        respond(movement::list(self, accept(request).1).await)
     }
 
     async fn get_reservation(&self, request: Request<GetReservationRequest>) -> RpcResult<GetReservationResponse> {

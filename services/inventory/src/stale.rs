@@ -90,7 +90,8 @@ async fn apply_order_state(service: &Service, order: &OrderStatus) -> Result<(),
     let broken = |why: String| Unexpected::Broken(format!("the hold of order {:?}: {why}", order.order_id));
     let order_id = OrderId::parse(&order.order_id).ok_or_else(|| broken("it is not a UUID".to_owned()))?;
     let (version, span) = (order.version, Span::current());
-    let update = OrderUpdate { order_id, user_id: None, version, phase, lines: vec![], event_id: None, span };
+    let update =
+        OrderUpdate { order_id, user_id: None, version, phase, lines: vec![], returned: None, event_id: None, span };
     let mut tx = service.db.begin().await?;
     match apply(service, &mut tx, &[update]).await {
         Ok(()) => Ok(tx.commit().await?),

@@ -7,6 +7,7 @@ use contracts::souk::inventory::v1 as proto;
 use sqlx::PgConnection;
 
 use crate::ids::UserId;
+use crate::low_stock::{Fallen, Threshold};
 
 /// A number of units of one SKU.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,47 +61,67 @@ pub(crate) struct Change {
     pub(crate) available: i64,
     pub(crate) reserved: i64,
     pub(crate) sold: i64,
+    pub(crate) written_off: i64,
 }
 
 /// For one unit.
-pub(crate) const HOLD: Change = Change { available: -1, reserved: 1, sold: 0 };
-pub(crate) const SELL: Change = Change { available: 0, reserved: -1, sold: 1 };
-pub(crate) const RELEASE: Change = Change { available: 1, reserved: -1, sold: 0 };
-pub(crate) const RETURN: Change = Change { available: 1, reserved: 0, sold: -1 };
+pub(crate) const HOLD: Change = Change { available: -1, reserved: 1, sold: 0, written_off: 0 };
+pub(crate) const SELL: Change = Change { available: 0, reserved: -1, sold: 1, written_off: 0 };
+pub(crate) const RELEASE: Change = Change { available: 1, reserved: -1, sold: 0, written_off: 0 };
+pub(crate) const RETURN: Change = Change { available: 1, reserved: 0, sold: -1, written_off: 0 };
+pub(crate) const WRITE_OFF: Change = Change { available: 0, reserved: 0, sold: -1, written_off: 1 };
 
 /// Locked rows of stock: the available units, and the changes to write, summed up for each SKU.
 #[derive(Debug, Default)]
 pub(crate) struct LockedStock {
-    available: HashMap<String, i64>,
+    rows: HashMap<String, Row>,
     pub(crate) changes: BTreeMap<String, Change>,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    available: i64,
+    /// Before the changes.
+    before: i64,
+    threshold: Option<Threshold>,
 }
 
 impl LockedStock {
     /// Locks rows, in the order of SKUs. For the limit see [`Reservation::lock_all`](crate::reservation::Reservation::lock_all).
     pub(crate) async fn lock(db: &mut PgConnection, skus: &[String]) -> Result<Self, Unexpected> {
         let rows = sqlx::query!(
-            r#"select stock.sku, available
+            r#"select stock.sku, available, low_at, low_id, low_version
                from (select sku from unnest($1::text[]) as sku limit cardinality($1)) as wanted
                  join stock on stock.sku = wanted.sku
                order by stock.sku collate "C" for no key update of stock"#,
             skus,
         );
-        let available = rows.fetch_all(db).await?.into_iter().map(|row| (row.sku, row.available)).collect();
-        Ok(Self { available, changes: BTreeMap::new() })
+        let rows = rows.fetch_all(db).await?.into_iter().map(|row| {
+            let threshold = Threshold::of(row.low_at, row.low_id, row.low_version);
+            (row.sku, Row { available: row.available, before: row.available, threshold })
+        });
+        Ok(Self { rows: rows.collect(), changes: BTreeMap::new() })
     }
 
     /// 0 for a SKU that was never received.
     pub(crate) fn available(&self, sku: &str) -> i64 {
-        self.available.get(sku).copied().unwrap_or_default()
+        self.rows.get(sku).map_or(0, |row| row.available)
     }
 
     pub(crate) fn add(&mut self, line: &Line, change: Change) {
         let quantity = i64::from(line.quantity);
-        *self.available.entry(line.sku.clone()).or_default() += change.available * quantity;
+        self.rows.entry(line.sku.clone()).or_default().available += change.available * quantity;
         let sum = self.changes.entry(line.sku.clone()).or_default();
         sum.available += change.available * quantity;
         sum.reserved += change.reserved * quantity;
         sum.sold += change.sold * quantity;
+        sum.written_off += change.written_off * quantity;
+    }
+
+    /// The SKUs that became low by the changes.
+    pub(crate) fn fallen(&self) -> Vec<Fallen> {
+        let fallen = |(sku, row): (&String, &Row)| row.threshold.as_ref()?.fallen(sku, row.before, row.available);
+        self.rows.iter().filter_map(fallen).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Cancel an order. Legal until it is fulfilled: held stock is released and captured money is refunded, each by
+//! Cancel an order. Legal until a part of it is fulfilled: held stock is released and captured money is refunded, each by
 //! the service that owns it, when it consumes `OrderCancelled`.
 
 use chassis::rpc::idempotency::{self, Begun};
@@ -11,6 +11,7 @@ use crate::ids::OrderId;
 use crate::order::Order;
 use crate::record::{Cause, Changes};
 use crate::service::Service;
+use crate::state::State;
 
 pub(crate) async fn cancel(
     service: &Service,
@@ -29,6 +30,9 @@ pub(crate) async fn cancel(
         Begun::Replay(response) => return Ok(response),
     };
     let mut order = Order::lock(&mut tx, order_id, owner).await?.ok_or(Error::OrderNotFound)?;
+    if order.state == State::Confirmed && !order.shipments.is_empty() {
+        return Err(Error::OrderPartlyFulfilled);
+    }
     let cancelled = Fact::Cancelled { reason };
     if order.state.after(&cancelled).is_none() {
         return Err(Error::OrderNotCancellable { state: order.state });

@@ -209,6 +209,31 @@ pub async fn refunded(db: &PgPool, range: Range) -> Result<HashMap<Uuid, i64>, U
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.refunded_minor)).collect())
 }
 
+/// Orders of which units came back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Returned {
+    pub units: i64,
+    /// Their price, in minor units.
+    pub minor: i64,
+}
+
+/// What came back of the orders of a range, unless they changed just now: by now, inventory and payment must have consumed it. Of
+/// which nothing did are there, too.
+pub async fn returned(db: &PgPool, range: Range, now: OffsetDateTime) -> Result<HashMap<Uuid, Returned>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, coalesce(units, 0) as "units!", coalesce(minor, 0) as "minor!"
+           from "order" left join lateral
+             (select sum(returned) as units, sum(returned * price_minor)::bigint as minor
+              from order_line where returns > 0 and order_line.order_id = "order".order_id) as line on true
+           where order_id > $1 and order_id <= $2 and updated_at < $3"#,
+        range.after,
+        range.last,
+        now - PATIENCE,
+    );
+    let returned = rows.fetch_all(db).await?.into_iter();
+    Ok(returned.map(|row| (row.order_id, Returned { units: row.units, minor: row.minor })).collect())
+}
+
 /// How an order settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {

@@ -67,10 +67,12 @@ pub(crate) async fn create(
         exit_reason: String::new(),
         carrier: String::new(),
         tracking_number: String::new(),
+        returns: 0,
         expires_at: now + service.payment_deadline,
         created_at: now,
         updated_at: now,
         lines,
+        shipments: vec![],
     };
     order.insert(&mut tx, request.shipping_address.as_ref()).await?;
     if let Some(version) = wanted.cart_version {
@@ -195,6 +197,8 @@ pub(crate) fn price(
             title: quote.title,
             quantity: item.quantity,
             price_minor: price.minor,
+            fulfilled: 0,
+            returned: 0,
         });
     }
     if !unavailable.is_empty() {

@@ -7,6 +7,7 @@ use tonic::Code;
 
 use crate::cart::MAX_ITEMS;
 use crate::order::IllegalStep;
+use crate::parcel::MAX_PARTS;
 use crate::state::State;
 
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,18 @@ pub(crate) enum Error {
     OrderNotFulfillable { state: State },
     #[error("the payment is not captured yet")]
     PaymentNotCaptured,
+    #[error(
+        "a part of the order was handed to a carrier: fulfil the rest, and take back what the customer does not keep"
+    )]
+    OrderPartlyFulfilled,
+    #[error("nothing of an order that is {} can be returned", .state.name())]
+    OrderNotReturnable { state: State },
+    #[error("the order has no such product")]
+    ItemNotInOrder { fields: Vec<String> },
+    #[error("only {left} units of {sku} are left to fulfil or return")]
+    ItemQuantityExceeded { sku: String, left: i32 },
+    #[error("an order has {MAX_PARTS} shipments and {MAX_PARTS} returns at most")]
+    OrderPartsExhausted,
     #[error(transparent)]
     StepIllegal(#[from] IllegalStep),
     #[error(transparent)]
@@ -64,6 +77,13 @@ impl Explain for Error {
             Self::OrderNotCancellable { state } => precondition("ORDER_NOT_CANCELLABLE", state),
             Self::OrderNotFulfillable { state } => precondition("ORDER_NOT_FULFILLABLE", state),
             Self::PaymentNotCaptured => precondition("PAYMENT_NOT_CAPTURED", State::Confirmed),
+            Self::OrderPartlyFulfilled => precondition("ORDER_PARTLY_FULFILLED", State::Confirmed),
+            Self::OrderNotReturnable { state } => precondition("ORDER_NOT_RETURNABLE", state),
+            Self::ItemNotInOrder { fields } => Refusal::invalid("ITEM_NOT_IN_ORDER", fields, text),
+            Self::ItemQuantityExceeded { sku, left } => {
+                Refusal::precondition("ITEM_QUANTITY_EXCEEDED", &sku, text).with("sku", &sku).with("left", left)
+            }
+            Self::OrderPartsExhausted => Refusal::precondition("ORDER_PARTS_EXHAUSTED", "order", text),
             Self::StepIllegal(IllegalStep { state, .. }) => precondition("ORDER_STEP_ILLEGAL", state),
             Self::Chassis(error) => return error.explain(),
         })

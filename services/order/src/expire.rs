@@ -20,7 +20,8 @@ pub(crate) async fn expire_due(service: Arc<Service>) -> Result<Did, Unexpected>
         Order,
         r#"select order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
              payment_method, payment_id as "payment_id: _", captured, refunded_minor, exit_reason, carrier,
-             tracking_number, expires_at, created_at, updated_at, array[]::record[] as "lines!: _"
+             tracking_number, returns, expires_at, created_at, updated_at, array[]::record[] as "lines!: _",
+             array[]::record[] as "shipments!: _"
            from "order" where state in ('PENDING', 'RESERVED') and expires_at <= $1
            order by expires_at limit $2 for no key update skip locked"#,
         service.clock.now(),

@@ -6,6 +6,7 @@ use contracts::souk::r#type::v1::Money;
 
 use crate::ids::PaymentId;
 use crate::order::Order;
+use crate::parcel::{Parcel, Returned};
 
 /// Something that happened to an order after it was placed.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,10 +25,12 @@ pub(crate) enum Fact {
     PaymentFailed {
         reason: String,
     },
-    Fulfilled {
-        carrier: String,
-        tracking_number: String,
-    },
+    /// A part of it was handed to a carrier, and units are left.
+    PartlyFulfilled(Parcel),
+    /// What was left was handed to a carrier.
+    Fulfilled(Parcel),
+    /// Fulfilled units came back.
+    ItemsReturned(Vec<Returned>),
     Cancelled {
         reason: CancelReason,
     },
@@ -45,6 +48,11 @@ pub(crate) enum Fact {
 }
 
 impl Fact {
+    /// Whether lines and shipments change with it.
+    pub(crate) fn moves_parcels(&self) -> bool {
+        matches!(self, Self::PartlyFulfilled(_) | Self::Fulfilled(_) | Self::ItemsReturned(_))
+    }
+
     pub(crate) fn to_event(&self, order: &Order) -> Event {
         match self.clone() {
             Self::Reserved => Event::OrderReserved(OrderReserved { payment_method: order.payment_method.clone() }),
@@ -55,9 +63,23 @@ impl Fact {
             }),
             Self::Paid { payment_id } => Event::OrderPaid(OrderPaid { payment_id: payment_id.to_string() }),
             Self::PaymentFailed { reason } => Event::OrderPaymentFailed(OrderPaymentFailed { reason }),
-            Self::Fulfilled { carrier, tracking_number } => {
-                Event::OrderFulfilled(OrderFulfilled { carrier, tracking_number })
-            }
+            Self::PartlyFulfilled(parcel) => Event::OrderPartlyFulfilled(OrderPartlyFulfilled {
+                items: order.items_to_event(&parcel),
+                shipment_number: order.shipments_count(),
+                carrier: parcel.carrier,
+                tracking_number: parcel.tracking_number,
+            }),
+            Self::Fulfilled(parcel) => Event::OrderFulfilled(OrderFulfilled {
+                items: order.items_to_event(&parcel),
+                shipment_number: order.shipments_count(),
+                carrier: parcel.carrier,
+                tracking_number: parcel.tracking_number,
+            }),
+            Self::ItemsReturned(items) => Event::OrderItemsReturned(OrderItemsReturned {
+                return_number: order.returns,
+                refund: Some(Money::new(order.currency.clone(), order.price_of(&items))),
+                items: order.returned_to_event(&items),
+            }),
             Self::Cancelled { reason } => Event::OrderCancelled(OrderCancelled { reason: reason.into() }),
             Self::Expired => Event::OrderExpired(OrderExpired { reason: "DEADLINE_PASSED".to_owned() }),
             Self::Refunded { payment_id, minor } => Event::OrderRefunded(OrderRefunded {
@@ -82,7 +104,11 @@ impl Fact {
             Event::OrderConfirmed(it) => Self::Confirmed { payment_id: id(&it.payment_id) },
             Event::OrderPaid(it) => Self::Paid { payment_id: id(&it.payment_id) },
             Event::OrderPaymentFailed(it) => Self::PaymentFailed { reason: it.reason },
-            Event::OrderFulfilled(it) => Self::Fulfilled { carrier: it.carrier, tracking_number: it.tracking_number },
+            Event::OrderFulfilled(it) => Self::Fulfilled(Parcel::from_event(it.carrier, it.tracking_number, &it.items)),
+            Event::OrderPartlyFulfilled(it) => {
+                Self::PartlyFulfilled(Parcel::from_event(it.carrier, it.tracking_number, &it.items))
+            }
+            Event::OrderItemsReturned(it) => Self::ItemsReturned(it.items.iter().map(Returned::from_event).collect()),
             Event::OrderCancelled(it) => Self::Cancelled { reason: it.reason() },
             Event::OrderExpired(_) => Self::Expired,
             Event::OrderRefunded(it) => {

@@ -1,13 +1,16 @@
-//! Record that a paid order was handed to a carrier.
+//! Record that a paid order, or a part of it, was handed to a carrier.
+
+use std::collections::HashSet;
 
 use chassis::Caller;
 use chassis::rpc::idempotency::{self, Begun};
-use contracts::souk::order::v1::{FulfillOrderRequest, FulfillOrderResponse};
+use contracts::souk::order::v1::{FulfillOrderRequest, FulfillOrderResponse, OrderItem};
 
 use crate::error::Error;
 use crate::fact::Fact;
-use crate::ids::OrderId;
+use crate::ids::{OrderId, ProductId};
 use crate::order::Order;
+use crate::parcel::{MAX_PARTS, Parcel, Units};
 use crate::record::{Cause, Changes};
 use crate::service::Service;
 use crate::state::State;
@@ -18,6 +21,7 @@ pub(crate) async fn fulfill(
     mut request: FulfillOrderRequest,
 ) -> Result<FulfillOrderResponse, Error> {
     let order_id = OrderId::parse(&request.order_id).ok_or(Error::OrderNotFound)?;
+    let wanted = parse_items(&request.items)?;
     let key = caller.take_key(&mut request.request_id)?;
 
     let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
@@ -31,13 +35,33 @@ pub(crate) async fn fulfill(
     if !order.captured {
         return Err(Error::PaymentNotCaptured);
     }
-    let fulfilled = Fact::Fulfilled { carrier: request.carrier, tracking_number: request.tracking_number };
+    if order.shipments_count() >= MAX_PARTS {
+        return Err(Error::OrderPartsExhausted);
+    }
+    let items = if wanted.is_empty() { order.unfulfilled() } else { wanted };
+    order.check_units(&items, |line| line.quantity - order.fulfilled(line))?;
+    let is_complete = order.is_complete_with(&items);
+    let parcel = Parcel { carrier: request.carrier, tracking_number: request.tracking_number, items };
+    let fact = if is_complete { Fact::Fulfilled(parcel) } else { Fact::PartlyFulfilled(parcel) };
     let mut changes = Changes::new(service);
-    changes.record(&mut order, &fulfilled, Cause::caller(caller))?;
+    changes.record(&mut order, &fact, Cause::caller(caller))?;
     changes.save(&mut tx).await?;
 
     let response = FulfillOrderResponse { order: Some(order.to_proto()) };
     tx.commit(&response).await?;
     service.published.wake();
     Ok(response)
+}
+
+fn parse_items(items: &[OrderItem]) -> Result<Vec<Units>, Error> {
+    let (mut parsed, mut seen) = (Vec::new(), HashSet::new());
+    for (at, item) in items.iter().enumerate() {
+        let refuse = |why: &str| chassis::Error::field(format!("items[{at}].product_id"), why);
+        let product_id = ProductId::parse(&item.product_id).ok_or_else(|| refuse("must be a UUID"))?;
+        if !seen.insert(product_id) {
+            return Err(refuse("names a product that another item names").into());
+        }
+        parsed.push(Units { product_id, quantity: item.quantity });
+    }
+    Ok(parsed)
 }

@@ -22,8 +22,11 @@ mod ids;
 mod list;
 mod on_event;
 mod order;
+mod parcel;
+mod pick_list;
 mod rebuild;
 mod record;
+mod return_items;
 mod rpc;
 mod saga;
 mod service;
@@ -49,8 +52,12 @@ use service::{Service, role};
 use watch::{Times, Watched};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/order");
-pub static SCHEMA: Schema =
-    Schema { service: "order", migrator: &MIGRATOR, append_only: &["order_event"], consumes: on_event::TOPICS };
+pub static SCHEMA: Schema = Schema {
+    service: "order",
+    migrator: &MIGRATOR,
+    append_only: &["order_event", "order_shipment"],
+    consumes: on_event::TOPICS,
+};
 
 /// The order service.
 #[derive(Debug, Clone, Args)]

@@ -30,8 +30,8 @@ pub(crate) const TOPICS: &[&str] = &[Stock::TOPIC, Payment::TOPIC, User::TOPIC];
 #[tonic::async_trait]
 impl Handler for Service {
     fn wants(&self, event_type: &str) -> bool {
-        // All event types of this version of the contracts; later ones are skipped.
-        Stock::of_type(event_type).is_some()
+        // All event types of this version of the contracts that are about an order; later ones are skipped.
+        Stock::of_type(event_type).is_some_and(|event| !matches!(event, Stock::StockLow(_)))
             || Payment::of_type(event_type).is_some()
             || matches!(User::of_type(event_type), Some(User::UserErased(_)))
     }
@@ -108,6 +108,7 @@ fn parse_stock(event: InventoryEvent) -> Result<(OrderId, PeerEvent), HandleErro
         }
         Stock::StockSold(_) => PeerEvent::StockSold,
         Stock::StockReleased(_) | Stock::StockReturned(_) => PeerEvent::StockReleased,
+        Stock::StockLow(_) => return Err(poisoned("its type is not the one in its headers")),
     };
     Ok((order_id, event))
 }

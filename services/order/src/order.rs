@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use crate::fact::Fact;
 use crate::ids::{OrderId, PaymentId, ProductId, UserId};
+use crate::parcel::Shipment;
 use crate::state::State;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -26,12 +27,17 @@ pub(crate) struct Order {
     pub(crate) refunded_minor: i64,
     /// The reason of its terminal state. Empty otherwise.
     pub(crate) exit_reason: String,
+    /// Of the newest shipment.
     pub(crate) carrier: String,
     pub(crate) tracking_number: String,
+    /// How many returns there were.
+    pub(crate) returns: i32,
     pub(crate) expires_at: OffsetDateTime,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
     pub(crate) lines: Vec<Line>,
+    /// Lists leave them out.
+    pub(crate) shipments: Vec<Shipment>,
 }
 
 /// Queries that read an order select its lines as an array of such records.
@@ -43,6 +49,9 @@ pub(crate) struct Line {
     pub(crate) title: String,
     pub(crate) quantity: i32,
     pub(crate) price_minor: i64,
+    /// Units in shipments. Where an earlier release fulfilled the order, see [`Order::fulfilled`].
+    pub(crate) fulfilled: i32,
+    pub(crate) returned: i32,
 }
 
 /// A fact that is not legal in the state of an order. Verbs look first, and refuse in their own words.
@@ -57,9 +66,11 @@ impl Order {
     /// What a fact changes. The first one, that it was placed, is how an order begins.
     pub(crate) fn apply(&mut self, fact: &Fact, at: OffsetDateTime) -> Result<(), IllegalStep> {
         let illegal = || IllegalStep { state: self.state, event_type: fact.to_event(self).event_type() };
-        self.state = self.state.after(fact).ok_or_else(illegal)?;
-        self.version += 1;
-        self.updated_at = at;
+        let after = self.state.after(fact).ok_or_else(illegal)?;
+        // What a customer may have received is taken back, not cancelled.
+        if matches!(fact, Fact::Cancelled { .. }) && !self.shipments.is_empty() {
+            return Err(illegal());
+        }
         match fact {
             Fact::Reserved => {}
             Fact::Expired => self.exit_reason = "DEADLINE_PASSED".to_owned(),
@@ -75,11 +86,12 @@ impl Order {
                 self.refunded_minor += minor;
             }
             Fact::RefundFailed { minor, .. } => self.refunded_minor -= minor,
-            Fact::Fulfilled { carrier, tracking_number } => {
-                self.carrier.clone_from(carrier);
-                self.tracking_number.clone_from(tracking_number);
-            }
+            Fact::PartlyFulfilled(parcel) | Fact::Fulfilled(parcel) => self.ship(parcel, at),
+            Fact::ItemsReturned(items) => self.take_back(items),
         }
+        self.state = after;
+        self.version += 1;
+        self.updated_at = at;
         Ok(())
     }
 
@@ -97,9 +109,11 @@ impl Order {
             Self,
             r#"select order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
                  payment_method, payment_id as "payment_id: _", captured, refunded_minor, exit_reason, carrier,
-                 tracking_number, expires_at, created_at, updated_at,
-                 array(select row (product_id, sku, title, quantity, price_minor) from order_line
-                       where order_line.order_id = "order".order_id order by line) as "lines!: _"
+                 tracking_number, returns, expires_at, created_at, updated_at,
+                 array(select row (product_id, sku, title, quantity, price_minor, fulfilled, returned) from order_line
+                       where order_line.order_id = "order".order_id order by line) as "lines!: _",
+                 array(select row (number, carrier, tracking_number, product_ids, quantities, shipped_at) from order_shipment as it
+                       where shipments > 0 and it.order_id = "order".order_id order by number) as "shipments!: _"
                from "order" where order_id = $1 and ($2::uuid is null or user_id = $2)"#,
             order_id as OrderId,
             owner.filter(),
@@ -128,9 +142,11 @@ impl Order {
             Self,
             r#"select "order".order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
                  payment_method, payment_id as "payment_id: _", captured, refunded_minor, exit_reason, carrier,
-                 tracking_number, expires_at, created_at, updated_at,
-                 array(select row (product_id, sku, title, quantity, price_minor) from order_line
-                       where order_line.order_id = "order".order_id order by line) as "lines!: _"
+                 tracking_number, returns, expires_at, created_at, updated_at,
+                 array(select row (product_id, sku, title, quantity, price_minor, fulfilled, returned) from order_line
+                       where order_line.order_id = "order".order_id order by line) as "lines!: _",
+                 array(select row (number, carrier, tracking_number, product_ids, quantities, shipped_at) from order_shipment as it
+                       where shipments > 0 and it.order_id = "order".order_id order by number) as "shipments!: _"
                from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
                  join "order" on "order".order_id = wanted.id
                where coalesce(user_id = $2, true) order by "order".order_id for no key update of "order""#,
@@ -151,14 +167,14 @@ impl Order {
             r#"with placed as (
                  insert into "order"
                    (order_id, user_id, state, version, currency, total_minor, payment_method, captured, refunded_minor,
-                    exit_reason, carrier, tracking_number, expires_at, created_at, updated_at)
-                 values ($1, $2, $3, $4, $5, $6, $7, false, 0, '', '', '', $8, $9, $9)
+                    exit_reason, carrier, tracking_number, shipments, returns, expires_at, created_at, updated_at)
+                 values ($1, $2, $3, $4, $5, $6, $7, false, 0, '', '', '', 0, 0, $8, $9, $9)
                ), address as (
                  insert into order_shipping_address (order_id, recipient, lines, city, postal_code, country)
                  select $1, $15::text, $16::text[], $17::text, $18::text, $19::text where $15 is not null
                )
-               insert into order_line (order_id, line, product_id, sku, title, quantity, price_minor)
-               select $1, line, product_id, sku, title, quantity, price_minor
+               insert into order_line (order_id, line, product_id, sku, title, quantity, price_minor, fulfilled, returned)
+               select $1, line, product_id, sku, title, quantity, price_minor, 0, 0
                from unnest($10::uuid[], $11::text[], $12::text[], $13::integer[], $14::bigint[])
                  with ordinality as asked (product_id, sku, title, quantity, price_minor, line)"#,
             self.order_id as OrderId,
@@ -192,11 +208,13 @@ impl Order {
             r#"update "order" set state = changed.state, version = changed.version, payment_id = changed.payment_id,
                  captured = changed.captured, refunded_minor = changed.refunded_minor,
                  exit_reason = changed.exit_reason, carrier = changed.carrier,
-                 tracking_number = changed.tracking_number, updated_at = changed.updated_at
+                 tracking_number = changed.tracking_number, shipments = changed.shipments, returns = changed.returns,
+                 updated_at = changed.updated_at
                from (select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::uuid[], $5::boolean[], $6::bigint[],
-                   $7::text[], $8::text[], $9::text[], $10::timestamptz[]) limit cardinality($1))
+                   $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::integer[], $12::integer[])
+                   limit cardinality($1))
                  as changed (order_id, state, version, payment_id, captured, refunded_minor, exit_reason, carrier,
-                   tracking_number, updated_at)
+                   tracking_number, updated_at, shipments, returns)
                where "order".order_id = changed.order_id"#,
             &column(orders, |order| order.order_id) as &[OrderId],
             &column(orders, |order| order.state.name()) as &[&str],
@@ -208,6 +226,8 @@ impl Order {
             &column(orders, |order| order.carrier.as_str()) as &[&str],
             &column(orders, |order| order.tracking_number.as_str()) as &[&str],
             &column(orders, |order| order.updated_at),
+            &column(orders, |order| order.shipments_count()),
+            &column(orders, |order| order.returns),
         )
         .execute(db)
         .await?;
@@ -215,9 +235,6 @@ impl Order {
     }
 
     pub(crate) fn to_proto(&self) -> proto::Order {
-        let shipped = !self.carrier.is_empty();
-        let shipment =
-            || proto::Shipment { carrier: self.carrier.clone(), tracking_number: self.tracking_number.clone() };
         proto::Order {
             order_id: self.order_id.to_string(),
             user_id: self.user_id.to_string(),
@@ -233,13 +250,19 @@ impl Order {
                 captured: self.captured,
                 refunded_minor: self.refunded_minor,
             }),
-            shipment: shipped.then(shipment),
+            shipment: self.newest_shipment(),
             exit_reason: self.exit_reason.clone(),
+            shipments: self.shipments.iter().map(|shipment| self.shipment_to_proto(shipment)).collect(),
         }
     }
 
     pub(crate) fn lines_to_proto(&self) -> Vec<proto::OrderLine> {
-        self.lines.iter().map(|line| line.to_proto(&self.currency)).collect()
+        let line = |line: &Line| proto::OrderLine {
+            fulfilled_quantity: self.fulfilled(line),
+            returned_quantity: line.returned,
+            ..line.to_proto(&self.currency)
+        };
+        self.lines.iter().map(line).collect()
     }
 }
 
@@ -251,6 +274,8 @@ impl Line {
             sku: self.sku.clone(),
             title: self.title.clone(),
             unit_price: Some(Money::new(currency, self.price_minor)),
+            fulfilled_quantity: 0,
+            returned_quantity: 0,
         }
     }
 }

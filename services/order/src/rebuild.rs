@@ -17,14 +17,16 @@ use crate::Config;
 use crate::fact::Fact;
 use crate::ids::{OrderId, ProductId, UserId};
 use crate::order::{Line, Order};
+use crate::parcel;
 use crate::state::State;
 
 const MAX_ORDERS: i64 = 500;
 
 /// Temporary tables hide the live ones of the same name, so that the same statements write to them.
-const TEMPORARY: [&str; 3] = [
+const TEMPORARY: [&str; 4] = [
     r#"create temporary table "order" (like public."order") on commit delete rows"#,
     "create temporary table order_line (like public.order_line) on commit delete rows",
+    "create temporary table order_shipment (like public.order_shipment) on commit delete rows",
     "create temporary table order_shipping_address (like public.order_shipping_address) on commit delete rows",
 ];
 
@@ -32,12 +34,16 @@ const TEMPORARY: [&str; 3] = [
 const DIFFERENCES: &str = r#"
     with live as (
       select order_id, to_jsonb(it) || jsonb_build_object('lines',
-        (select jsonb_agg(to_jsonb(one) order by one.line) from public.order_line as one where one.order_id = it.order_id)
+        (select jsonb_agg(to_jsonb(one) order by one.line) from public.order_line as one where one.order_id = it.order_id),
+        'parcels',
+        (select jsonb_agg(to_jsonb(one) order by one.number) from public.order_shipment as one where one.order_id = it.order_id)
       ) as said
       from public."order" as it where order_id = any($1)
     ), built as (
       select order_id, to_jsonb(it) || jsonb_build_object('lines',
-        (select jsonb_agg(to_jsonb(one) order by one.line) from pg_temp.order_line as one where one.order_id = it.order_id)
+        (select jsonb_agg(to_jsonb(one) order by one.line) from pg_temp.order_line as one where one.order_id = it.order_id),
+        'parcels',
+        (select jsonb_agg(to_jsonb(one) order by one.number) from pg_temp.order_shipment as one where one.order_id = it.order_id)
       ) as said
       from pg_temp."order" as it
     )
@@ -124,7 +130,9 @@ async fn rebuild_batch(session: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<D
     for order in built.values() {
         order.insert(&mut tx, None).await?;
     }
-    Order::save_all(&mut tx, &built.values().collect::<Vec<_>>()).await?;
+    let orders: Vec<_> = built.values().collect();
+    Order::save_all(&mut tx, &orders).await?;
+    parcel::save(&mut tx, orders.into_iter().filter(|order| order.has_parcels())).await?;
     let whole: Vec<_> = ids.iter().filter(|id| !broken.contains_key(id)).copied().collect();
     let differ = sqlx::query_as(DIFFERENCES).bind(whole).fetch_all(&mut *tx).await?;
     tx.rollback().await?;
@@ -158,10 +166,12 @@ pub(crate) fn fold(
                 exit_reason: String::new(),
                 carrier: String::new(),
                 tracking_number: String::new(),
+                returns: 0,
                 expires_at: expires_at + time::Duration::nanoseconds(i64::from(expires.nanos)),
                 created_at: at,
                 updated_at: at,
                 lines,
+                shipments: vec![],
             })
         }
         (Some(mut order), event) => {
@@ -180,5 +190,7 @@ fn parse_line(line: OrderLine) -> Result<Line, String> {
         title: line.title,
         quantity: line.quantity,
         price_minor: line.unit_price.unwrap_or_default().minor,
+        fulfilled: 0,
+        returned: 0,
     })
 }

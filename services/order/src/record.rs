@@ -19,6 +19,7 @@ use crate::cart;
 use crate::fact::Fact;
 use crate::ids::OrderId;
 use crate::order::{IllegalStep, Order};
+use crate::parcel;
 use crate::service::Service;
 
 /// Who or what caused a fact.
@@ -50,6 +51,8 @@ impl Cause {
 pub(crate) struct Changes<'a> {
     service: &'a Service,
     orders: BTreeMap<OrderId, Order>,
+    /// Whether shipments or returns are among the facts.
+    moves_parcels: bool,
     events: Vec<NewEvent>,
 }
 
@@ -66,7 +69,7 @@ struct NewEvent {
 
 impl<'a> Changes<'a> {
     pub(crate) fn new(service: &'a Service) -> Self {
-        Self { service, orders: BTreeMap::new(), events: vec![] }
+        Self { service, orders: BTreeMap::new(), moves_parcels: false, events: vec![] }
     }
 
     /// Records that an order was placed.
@@ -82,6 +85,7 @@ impl<'a> Changes<'a> {
     /// Applies a fact to an order, and records it.
     pub(crate) fn record(&mut self, order: &mut Order, fact: &Fact, cause: Cause) -> Result<(), IllegalStep> {
         order.apply(fact, self.service.clock.now())?;
+        self.moves_parcels |= fact.moves_parcels();
         self.push(order, fact.to_event(order), cause);
         self.orders.insert(order.order_id, order.clone());
         Ok(())
@@ -114,6 +118,9 @@ impl<'a> Changes<'a> {
         let ended: Vec<_> = self.orders.values().filter(|order| order.state.has_ended()).collect();
         if !ended.is_empty() {
             cart::settle(db, &ended, self.service.clock.now()).await?;
+        }
+        if self.moves_parcels {
+            parcel::save(db, self.orders.values()).await?;
         }
         if !self.events.is_empty() {
             insert_events(db, &self.events).await?;

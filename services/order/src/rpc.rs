@@ -5,7 +5,7 @@ use contracts::souk::order::v1::*;
 use tonic::Request;
 
 use crate::service::Service;
-use crate::{cancel, create, fulfill, get, list, states, watch};
+use crate::{cancel, create, fulfill, get, list, pick_list, return_items, states, watch};
 
 #[tonic::async_trait]
 impl OrderService for Service {
@@ -45,6 +45,15 @@ impl OrderService for Service {
     async fn fulfill_order(&self, request: Request<FulfillOrderRequest>) -> RpcResult<FulfillOrderResponse> {
         let (caller, request) = accept(request);
         respond(fulfill::fulfill(self, &caller, request).await)
+    }
+
+    async fn return_items(&self, request: Request<ReturnItemsRequest>) -> RpcResult<ReturnItemsResponse> {
+        let (caller, request) = accept(request);
+        respond(return_items::return_items(self, &caller, request).await)
+    }
+
+    async fn get_pick_list(&self, request: Request<GetPickListRequest>) -> RpcResult<GetPickListResponse> {
+        respond(pick_list::get(self, accept(request).1).await)
     }
 
     async fn batch_get_order_states(

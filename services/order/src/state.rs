@@ -79,7 +79,9 @@ impl State {
             (Reserved, Fact::Confirmed { .. }) => Some(Confirmed),
             (Reserved | Confirmed, Fact::PaymentFailed { .. }) => Some(PaymentFailed),
             (Confirmed, Fact::Paid { .. }) => Some(Confirmed),
-            (Confirmed, Fact::Fulfilled { .. }) => Some(Fulfilled),
+            (Confirmed, Fact::PartlyFulfilled(_)) => Some(Confirmed),
+            (Confirmed, Fact::Fulfilled(_)) => Some(Fulfilled),
+            (Confirmed | Fulfilled, Fact::ItemsReturned(_)) => Some(self),
             (Pending | Reserved | Confirmed, Fact::Cancelled { .. }) => Some(Cancelled),
             (Pending | Reserved, Fact::Expired) => Some(Expired),
             (
@@ -98,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::ids::PaymentId;
+    use crate::parcel::Parcel;
 
     /// A row for each state, a column for each fact in the order below: the state after it, or a dot where it is illegal.
     #[test]
@@ -109,21 +112,23 @@ mod tests {
             Fact::Confirmed { payment_id },
             Fact::Paid { payment_id },
             Fact::PaymentFailed { reason: text() },
-            Fact::Fulfilled { carrier: text(), tracking_number: text() },
+            Fact::PartlyFulfilled(Parcel::default()),
+            Fact::Fulfilled(Parcel::default()),
+            Fact::ItemsReturned(vec![]),
             Fact::Cancelled { reason: CancelReason::CustomerRequest },
             Fact::Expired,
             Fact::Refunded { payment_id, minor: 1 },
             Fact::RefundFailed { payment_id, minor: 1, reason: text() },
         ];
         let table = [
-            "RESERVED REJECTED . . . . CANCELLED EXPIRED . .",
-            ". . CONFIRMED . PAYMENT_FAILED . CANCELLED EXPIRED . .",
-            ". . . CONFIRMED PAYMENT_FAILED FULFILLED CANCELLED . CONFIRMED CONFIRMED",
-            ". . . . . . . . FULFILLED FULFILLED",
-            ". . . . . . . . . .",
-            ". . . . . . . . PAYMENT_FAILED PAYMENT_FAILED",
-            ". . . . . . . . CANCELLED CANCELLED",
-            ". . . . . . . . EXPIRED EXPIRED",
+            "RESERVED REJECTED . . . . . . CANCELLED EXPIRED . .",
+            ". . CONFIRMED . PAYMENT_FAILED . . . CANCELLED EXPIRED . .",
+            ". . . CONFIRMED PAYMENT_FAILED CONFIRMED FULFILLED CONFIRMED CANCELLED . CONFIRMED CONFIRMED",
+            ". . . . . . . FULFILLED . . FULFILLED FULFILLED",
+            ". . . . . . . . . . . .",
+            ". . . . . . . . . . PAYMENT_FAILED PAYMENT_FAILED",
+            ". . . . . . . . . . CANCELLED CANCELLED",
+            ". . . . . . . . . . EXPIRED EXPIRED",
         ];
         for (state, row) in State::ALL.into_iter().zip(table) {
             let after: Vec<_> = facts.iter().map(|fact| state.after(fact).map_or(".", State::name)).collect();

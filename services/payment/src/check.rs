@@ -72,6 +72,24 @@ pub async fn intents(db: &PgPool, range: Range) -> Result<Vec<(Uuid, Option<Stri
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.intent_id)).collect())
 }
 
+/// I3: of every return, as much was reserved for a refund as its row says.
+pub async fn check_returns(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, number, order_return.minor, refund.minor as "refund_minor?"
+           from order_return join payment using (payment_id) left join refund using (refund_id)
+           where order_id > $1 and order_id <= $2"#,
+        range.after,
+        range.last,
+    );
+    let mut finding = Finding::new("I3", "refunds of returns");
+    for row in rows.fetch_all(db).await? {
+        let reserved = row.refund_minor.unwrap_or_default();
+        let why = || format!("return {} has a refund of {reserved} instead of {}", row.number, row.minor);
+        finding.add(row.order_id, (reserved != row.minor).then(why));
+    }
+    Ok(finding)
+}
+
 /// The `count`th order behind `after` that has a payment.
 pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uuid>, Unexpected> {
     let end = sqlx::query_scalar!(
@@ -126,6 +144,17 @@ pub async fn refunded(db: &PgPool, range: Range, now: OffsetDateTime) -> Result<
         now - PATIENCE,
     );
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.refunded_minor)).collect())
+}
+
+/// What came back of the orders of a range, by its price in minor units. Orders of which nothing did are left out.
+pub async fn returned(db: &PgPool, range: Range) -> Result<HashMap<Uuid, i64>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, sum(asked_minor)::bigint as "asked!" from order_return join payment using (payment_id)
+           where order_id > $1 and order_id <= $2 group by order_id"#,
+        range.after,
+        range.last,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.asked)).collect())
 }
 
 /// The `count`th payment behind `after`. Histories end a range, too, so that those without a payment are not read all at once.

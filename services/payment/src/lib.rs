@@ -18,6 +18,7 @@ mod error;
 mod goal;
 mod ids;
 mod on_event;
+mod order_return;
 mod payment;
 mod read;
 mod reconcile;
@@ -25,6 +26,7 @@ mod record;
 mod refund;
 mod refund_payment;
 mod rpc;
+mod search;
 mod service;
 mod stale;
 mod state;
@@ -51,7 +53,7 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/
 pub static SCHEMA: Schema = Schema {
     service: "payment",
     migrator: &MIGRATOR,
-    append_only: &["ledger_transfer", "payment_history"],
+    append_only: &["ledger_transfer", "payment_history", "order_return"],
     consumes: on_event::TOPICS,
 };
 

@@ -1,4 +1,4 @@
-//! Consumes the events of orders: parses all, and sets the goals of their payments.
+//! Consumes the events of orders: parses all, sets the goals of their payments, and reserves the refunds of their returns.
 
 use chassis::event::{Due, HandleError, Handler, Record};
 use contracts::event::Event as _;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::goal::{NewPayment, Wanted, set_goals};
 use crate::ids::OrderId;
+use crate::order_return::{self, Return};
 use crate::service::Service;
 use crate::state::Goal;
 
@@ -18,12 +19,26 @@ pub(crate) const TOPICS: &[&str] = &[Event::TOPIC];
 #[tonic::async_trait]
 impl Handler for Service {
     fn wants(&self, event_type: &str) -> bool {
-        Event::of_type(event_type).is_some_and(|event| goal_of(&event).is_some())
+        Event::of_type(event_type)
+            .is_some_and(|event| goal_of(&event).is_some() || matches!(event, Event::OrderItemsReturned(_)))
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
-        let wanted = due.iter().map(|due| parse(due.record)).collect::<Result<_, _>>()?;
-        Ok(set_goals(tx, &self.clock, wanted).await?)
+        let (mut wanted, mut returns) = (Vec::new(), Vec::new());
+        for due in due {
+            match parse(due.record)? {
+                Parsed::Goal(goal) => wanted.push(goal),
+                Parsed::Return(it) => returns.push(it),
+            }
+        }
+        if !wanted.is_empty() {
+            set_goals(tx, &self.clock, wanted).await?;
+        }
+        // After the goals: what is returned was captured, so its order was confirmed in an earlier set.
+        for it in &returns {
+            order_return::reserve(tx, &self.clock, it).await?;
+        }
+        Ok(())
     }
 
     fn committed(&self) {
@@ -39,17 +54,30 @@ fn goal_of(event: &Event) -> Option<Goal> {
         Event::OrderPaymentFailed(_) | Event::OrderCancelled(_) | Event::OrderExpired(_) => Some(Goal::Released),
         Event::OrderPlaced(_)
         | Event::OrderPaid(_)
+        | Event::OrderPartlyFulfilled(_)
         | Event::OrderFulfilled(_)
+        | Event::OrderItemsReturned(_)
         | Event::OrderRejected(_)
         | Event::OrderRefunded(_)
         | Event::OrderRefundFailed(_) => None,
     }
 }
 
-fn parse(record: &Record) -> Result<Wanted, HandleError> {
+enum Parsed {
+    Goal(Wanted),
+    Return(Return),
+}
+
+fn parse(record: &Record) -> Result<Parsed, HandleError> {
     let order = OrderEvent::decode(&*record.payload)?;
     let order_id = OrderId::new(parse_id(&order.order_id, "order_id")?);
     let event = order.event.ok_or_else(|| poisoned("it has no payload"))?;
+    if let Event::OrderItemsReturned(returned) = &event {
+        let refund = returned.refund.clone().unwrap_or_default().checked();
+        let refund = refund.map_err(|why| poisoned(&format!("its refund: {why}")))?;
+        let (number, actor) = (returned.return_number, record.actor.clone());
+        return Ok(Parsed::Return(Return { order_id, number, refund, actor }));
+    }
     let goal = goal_of(&event).ok_or_else(|| poisoned("its type is not the one in its headers"))?;
     let begins = match event {
         Event::OrderReserved(reserved) => {
@@ -60,7 +88,7 @@ fn parse(record: &Record) -> Result<Wanted, HandleError> {
         }
         _ => None,
     };
-    Ok(Wanted { order_id, version: record.version, goal, cause: record.event_id, begins })
+    Ok(Parsed::Goal(Wanted { order_id, version: record.version, goal, cause: record.event_id, begins }))
 }
 
 fn poisoned(why: &str) -> HandleError {

@@ -113,6 +113,26 @@ impl Payment {
         Ok(row.fetch_optional(db).await?)
     }
 
+    /// Reserves an amount for a refund, and makes the payment due. The row is locked; its table refuses more than was captured.
+    pub(crate) async fn reserve(
+        db: &mut PgConnection,
+        payment_id: PaymentId,
+        minor: i64,
+        now: OffsetDateTime,
+    ) -> sqlx::Result<()> {
+        sqlx::query!(
+            "update payment set refund_pending_minor = refund_pending_minor + $2, due_at = $3, wanted_at = $3, attempts = 0,
+               updated_at = $3
+             where payment_id = $1",
+            payment_id.0,
+            minor,
+            now,
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+
     /// As it is now, if the lease on it is still this one.
     pub(crate) async fn leased(
         db: impl PgExecutor<'_>,

@@ -37,17 +37,8 @@ pub(crate) async fn refund_payment(
         Wanted::Everything if left == 0 => return Err(Error::RefundExceedsCapture { left }),
         Wanted::Everything => left,
     };
-    sqlx::query!(
-        "update payment set refund_pending_minor = refund_pending_minor + $2, due_at = $3, wanted_at = $3, attempts = 0,
-           updated_at = $3
-         where payment_id = $1",
-        payment_id.0,
-        minor,
-        now,
-    )
-    .execute(&mut *tx)
-    .await
-    .map_err(on_constraint("payment_refunds", Error::RefundExceedsCapture { left }))?;
+    let reserved = Payment::reserve(&mut tx, payment_id, minor, now).await;
+    reserved.map_err(on_constraint("payment_refunds", Error::RefundExceedsCapture { left }))?;
     let new = NewRefund { payment_id, minor, actor: &caller.actor(), reason: request.reason() };
     let refund = Refund::new(&service.clock, new);
     refund.insert(&mut tx).await?;

@@ -4,7 +4,7 @@ use contracts::souk::payment::v1::*;
 use tonic::Request;
 
 use crate::service::Service;
-use crate::{read, refund_payment, webhook};
+use crate::{read, refund_payment, search, webhook};
 
 #[tonic::async_trait]
 impl PaymentService for Service {
@@ -20,6 +20,10 @@ impl PaymentService for Service {
 
     async fn get_ledger(&self, request: Request<GetLedgerRequest>) -> RpcResult<GetLedgerResponse> {
         respond(read::get_ledger(self, accept(request).1).await)
+    }
+
+    async fn search_payments(&self, request: Request<SearchPaymentsRequest>) -> RpcResult<SearchPaymentsResponse> {
+        respond(search::search(self, accept(request).1).await)
     }
 
     async fn refund_payment(&self, request: Request<RefundPaymentRequest>) -> RpcResult<RefundPaymentResponse> {

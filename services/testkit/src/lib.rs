@@ -9,9 +9,11 @@
 //! | `status` | what an error says: its reason, its fields |
 //! | `trial` | what every change owes: it happens once or not at all, wherever it is cut off |
 //! | `database` | what Postgres knows of a test's database |
+//! | `dice` | numbers that follow from a seed |
 //! | `log` | the lines that a test logs |
 
 mod database;
+mod dice;
 mod events;
 mod kit;
 mod log;
@@ -21,6 +23,7 @@ mod status;
 mod trial;
 
 pub use database::deadlocks;
+pub use dice::Dice;
 pub use events::{deliver, published, record};
 pub use kit::{Kit, OPERATOR, certificates};
 pub use log::Log;
@@ -32,4 +35,4 @@ pub use peers::orders::serve_orders;
 pub use peers::unreachable;
 pub use raw::Raw;
 pub use status::{fields, reason};
-pub use trial::{try_event, try_key};
+pub use trial::{try_event, try_event_at, try_key};

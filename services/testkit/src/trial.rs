@@ -50,10 +50,15 @@ where
 /// Tries an event whose effect publishes another: if the session ends before that, it has no effect; delivered again, it has
 /// one.
 pub async fn try_event(kit: &Kit, record: &Record) {
+    try_event_at(kit, record, "outbox").await;
+}
+
+/// The same of an event whose effect writes last to this table, and publishes nothing.
+pub async fn try_event_at(kit: &Kit, record: &Record, table: &str) {
     let (consumer, clock) = (kit.consumer(), &kit.context.clock);
     let db = &consumer.db;
     let before = digest(db).await;
-    let holdup = hold_up(db, "outbox").await;
+    let holdup = hold_up(db, table).await;
     let mut cut_off = tokio::spawn({
         let (consumer, clock, record) = (consumer.clone(), clock.clone(), record.clone());
         async move { inbox::consume(&consumer, &clock, &[record]).await }

@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod get;
 mod hash;
+mod list;
 mod list_sessions;
 mod mail;
 mod mail_link;

@@ -6,8 +6,8 @@ use tonic::Request;
 
 use crate::service::Service;
 use crate::{
-    change_password, create_session, delete_session, disable, erase, get, list_sessions, mail_link, refresh_session,
-    register, reset_password, update, verify_email,
+    change_password, create_session, delete_session, disable, erase, get, list, list_sessions, mail_link,
+    refresh_session, register, reset_password, update, verify_email,
 };
 
 #[tonic::async_trait]
@@ -35,6 +35,10 @@ impl UserService for Service {
     async fn disable_user(&self, request: Request<DisableUserRequest>) -> RpcResult<DisableUserResponse> {
         let (caller, request) = accept(request);
         respond(disable::disable(self, &caller, request).await)
+    }
+
+    async fn list_users(&self, request: Request<ListUsersRequest>) -> RpcResult<ListUsersResponse> {
+        respond(list::list(self, accept(request).1).await)
     }
 
     async fn enable_user(&self, request: Request<EnableUserRequest>) -> RpcResult<EnableUserResponse> {

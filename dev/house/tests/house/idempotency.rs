@@ -8,12 +8,13 @@ use prost_reflect::{Kind, MethodDescriptor};
 use super::{is_test, methods, root, sources};
 
 /// The RPCs that move money or stock, or create an order or a user.
-const TAKE_A_KEY: [&str; 7] = [
+const TAKE_A_KEY: [&str; 8] = [
     "souk.inventory.v1.InventoryService.AdjustStock",
     "souk.inventory.v1.InventoryService.ReceiveStock",
     "souk.order.v1.OrderService.CancelOrder",
     "souk.order.v1.OrderService.CreateOrder",
     "souk.order.v1.OrderService.FulfillOrder",
+    "souk.order.v1.OrderService.ReturnItems",
     "souk.payment.v1.PaymentService.RefundPayment",
     "souk.user.v1.UserService.RegisterUser",
 ];

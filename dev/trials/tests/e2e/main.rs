@@ -14,6 +14,7 @@ mod policy;
 mod pressure;
 mod reflection;
 mod replay;
+mod returns;
 mod sessions;
 
 use std::sync::LazyLock;

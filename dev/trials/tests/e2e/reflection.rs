@@ -57,7 +57,7 @@ fn a_role_and_the_edge_describe_the_order_service_in_both_versions() -> Result<(
             let channel = server.connect().await?;
             for files in [ask_v1(channel.clone()).await?, ask_v1alpha(channel).await?] {
                 let methods = methods(&files)?;
-                for method in ["CreateOrder", "GetOrder", "ListOrders", "CancelOrder", "FulfillOrder"] {
+                for method in ["CreateOrder", "GetOrder", "ListOrders", "CancelOrder", "FulfillOrder", "ReturnItems"] {
                     ensure!(
                         methods.iter().any(|found| found == method),
                         "{} does not know {method}: {methods:?}",

@@ -102,6 +102,7 @@ impl Story {
             sku: if *product == MUG { "MUG" } else { "CUP" }.to_owned(),
             title: if *product == MUG { "Mug" } else { "Cup" }.to_owned(),
             unit_price: Some(Money::new(currency, *minor)),
+            ..Default::default()
         });
         let (order_id, lines, now) = (Uuid::from_u128(order), lines.collect::<Vec<_>>(), at(when));
         let story = Self { order_id, currency, lines: lines.clone(), now, records: vec![] };

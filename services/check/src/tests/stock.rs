@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use chassis::check::Exemptions;
 use inventory::check::Holding;
-use order::check::Settled;
+use order::check::{Returned, Settled};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{RANGE, ROWS, WRONG, all, assert_each_found, assert_found, by_ranges, for_each};
-use crate::orders::compare_stock;
+use crate::orders::{compare_returns, compare_stock};
 
 const UNGUARDED: &str = "alter table stock drop constraint stock_not_oversold, drop constraint stock_conserved";
 
@@ -94,5 +94,43 @@ fn an_order_and_its_stock_that_disagree() {
         ("a confirmed order without stock", sold(), check(Settled::Sold, None)),
         ("stock that is held for an unsold order", unsold(), check(Settled::Unsold, Some(Holding::Held))),
         ("stock that is sold to an unsold order", unsold(), check(Settled::Unsold, Some(Holding::Sold))),
+    ]);
+}
+
+#[sqlx::test(migrator = "inventory::MIGRATOR")]
+async fn units_that_came_back_twice(db: PgPool) {
+    let order = Uuid::from_u128(1);
+    let [sold, _] = sold(order);
+    let sound = [
+        "insert into stock (sku, available, received) values ('FINE', 5, 5)".to_owned(),
+        "insert into stock (sku, available, sold, received) values ('BAD', 2, 3, 5)".to_owned(),
+        sold,
+        format!("insert into reservation_line (order_id, sku, quantity, returned) values ('{order}', 'BAD', 4, 1)"),
+    ];
+    let violation = "update stock set available = 3, sold = 2 where sku = 'BAD'";
+    assert_found(&db, sound.to_vec(), all(&[violation]), 1, async || inventory::check::check_stock(&db).await).await;
+}
+
+#[test]
+fn returns_of_which_stock_or_money_do_not_know() {
+    let order = Uuid::from_u128(1);
+    let check = |units: i64, minor: i64| {
+        let ours = HashMap::from([(order, Returned { units: 2, minor: 500 })]);
+        compare_returns(&ours, &[(order, units)].into(), &[(order, minor)].into(), &Exemptions::default())
+    };
+    let (sound, none) = (|| check(2, 500), HashMap::new());
+    let lost = compare_returns(
+        &[(order, Returned { units: 2, minor: 500 })].into(),
+        &none,
+        &[(order, 500)].into(),
+        &Exemptions::default(),
+    );
+    let never = |units| compare_returns(&[(order, Returned::default())].into(), &units, &none, &Exemptions::default());
+    assert_each_found(vec![
+        ("units that inventory did not take back", sound(), lost),
+        ("units that came back twice", sound(), check(4, 500)),
+        ("a return without a refund", sound(), check(2, 0)),
+        ("a return that was refunded twice", sound(), check(2, 1_000)),
+        ("units that came back without a return", never(none.clone()), never([(order, 1)].into())),
     ]);
 }

@@ -1,8 +1,11 @@
 mod cap;
 mod keys;
+mod low_stock;
+mod movement;
 mod reservation;
 mod stale;
 mod stock;
+mod take_back;
 
 use std::sync::Arc;
 use std::time::Duration;

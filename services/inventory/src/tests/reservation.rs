@@ -260,7 +260,7 @@ async fn operators_see_reservations(db: PgPool) {
     let found = fixture.client.clone().get_reservation(ask(order)).await.expect("there").into_inner().reservation;
     let found = found.expect("a reservation");
     assert_eq!(found.state(), ReservationState::Held);
-    assert_eq!(found.lines, [ReservationLine { sku: "MUG".into(), quantity: 4 }]);
+    assert_eq!(found.lines, [ReservationLine { sku: "MUG".into(), quantity: 4, returned_quantity: 0 }]);
     let none = fixture.client.clone().get_reservation(ask(Uuid::now_v7())).await.expect_err("none");
     assert_eq!(reason(&none), "RESERVATION_NOT_FOUND@souk.inventory");
 }

@@ -12,7 +12,7 @@ impl Fixture {
         Ok(response.into_inner().stock.expect("a success has the level"))
     }
 
-    async fn adjust(&self, key: &str, sku: &str, change: i32) -> Result<StockLevel, Status> {
+    pub(super) async fn adjust(&self, key: &str, sku: &str, change: i32) -> Result<StockLevel, Status> {
         let reason = AdjustReason::Count.into();
         let request = AdjustStockRequest { request_id: key.into(), sku: sku.into(), change, reason };
         let response = self.client.clone().adjust_stock(self.kit.operator(request)).await?;

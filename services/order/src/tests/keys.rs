@@ -42,7 +42,8 @@ async fn fulfilling_one(db: PgPool) {
         fixture.kit.deliver(record).await;
     }
     let (order_id, carrier, tracking_number) = (order.to_string(), "Royal Mail".into(), "RM-1".into());
-    let request = FulfillOrderRequest { request_id: "k1".into(), order_id, carrier, tracking_number };
+    let items = vec![];
+    let request = FulfillOrderRequest { request_id: "k1".into(), order_id, carrier, tracking_number, items };
     let other = FulfillOrderRequest { tracking_number: "RM-2".into(), ..request.clone() };
     try_key(&fixture.service.db, request, other, |request| {
         let (mut client, request) = (fixture.client.clone(), fixture.kit.operator(request));

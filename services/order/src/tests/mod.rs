@@ -7,6 +7,8 @@ mod erase;
 mod flow;
 mod impatient;
 mod keys;
+mod parcels;
+mod pick_list;
 mod read;
 mod rebuild;
 mod storm;

@@ -124,6 +124,11 @@ async fn the_tables_defend_themselves(db: PgPool) {
         ("update order_line set quantity = 0 where order_id = $1", "order_line_quantity"),
         ("update order_line set quantity = 1000 where order_id = $1", "order_line_quantity"),
         ("update order_line set price_minor = 0 where order_id = $1", "order_line_price"),
+        (r#"update "order" set shipments = 1 where order_id = $1"#, "order_shipments"),
+        ("update order_line set fulfilled = quantity + 1 where order_id = $1", "order_line_fulfilled"),
+        ("update order_line set returned = 1 where order_id = $1", "order_line_returned"),
+        ("insert into order_shipment values ($1, 0, '', '', array[$1], array[1], now())", "order_shipment_counts"),
+        ("insert into order_shipment values ($1, 1, '', '', array[$1], '{}', now())", "order_shipment_items"),
         ("update order_event set version = 0 where order_id = $1", "order_event_counts"),
         ("insert into order_event select * from order_event where order_id = $1", "order_event_version"),
     ] {

@@ -55,6 +55,14 @@ impl OrderService for AllAlike {
         Err(Status::unimplemented(""))
     }
 
+    async fn return_items(&self, _: Request<ReturnItemsRequest>) -> RpcResult<ReturnItemsResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_pick_list(&self, _: Request<GetPickListRequest>) -> RpcResult<GetPickListResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     type WatchOrderStream = ResponseStream<WatchOrderResponse>;
 
     async fn watch_order(&self, _: Request<WatchOrderRequest>) -> RpcResult<Self::WatchOrderStream> {

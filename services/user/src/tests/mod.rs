@@ -2,6 +2,7 @@ mod change_password;
 mod disable;
 mod erase;
 mod keys;
+mod list;
 mod mail;
 mod operator;
 mod password_log;

@@ -176,6 +176,7 @@ fn lines() -> Vec<OrderLine> {
         sku: "SKU".to_owned(),
         title: "A thing".to_owned(),
         unit_price: Some(Money::new("EUR", PRICE)),
+        ..OrderLine::default()
     }]
 }
 

@@ -130,6 +130,18 @@ pub(super) fn sample(rpc: &str, ids: &Ids, taken_sku: &str) -> Option<(Value, Da
             let parcel = json!({"orderId": nobody, "carrier": "A carrier", "trackingNumber": "1"});
             (parcel, Shop("ORDER_NOT_FOUND"))
         }
+        "order.v1.OrderService.ReturnItems" => {
+            let item = json!({"productId": nobody, "quantity": 1, "disposition": "RETURN_DISPOSITION_RESTOCK"});
+            (json!({"orderId": nobody, "items": [item]}), Shop("ORDER_NOT_FOUND"))
+        }
+        "order.v1.OrderService.GetPickList"
+        | "inventory.v1.InventoryService.ListLowStock"
+        | "payment.v1.PaymentService.SearchPayments"
+        | "user.v1.UserService.ListUsers" => (json!({"pageSize": 1}), Shop("")),
+        "inventory.v1.InventoryService.SetLowStockThreshold" => {
+            (json!({"sku": sku, "threshold": 1}), Shop("SKU_NOT_FOUND"))
+        }
+        "inventory.v1.InventoryService.ListStockMovements" => (json!({"sku": sku}), Shop("SKU_NOT_FOUND")),
         "order.v1.OrderService.BatchGetOrderStates" => (json!({"orderIds": [nobody]}), Shop("")),
         "payment.v1.PaymentService.GetPayment" => (json!({"paymentId": payment}), Named("PAYMENT_NOT_FOUND")),
         "payment.v1.PaymentService.ListPayments" => (json!({"orderId": order}), Named("")),

@@ -1,0 +1,216 @@
+//! Orders that are sent in parts, and what comes back, while Souk is killed: units and money add up in all services.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use stack::client::{Client, Response};
+use stack::controlled::Stack;
+use uuid::Uuid;
+
+use crate::{Market, alone, check, shared, wait};
+
+const CLIENTS: usize = 4;
+const ORDERS_EACH: usize = 6;
+const STEPS: usize = 8;
+const KILLS: usize = 10;
+const QUANTITY: i64 = 6;
+const PRICE: i64 = 1_250;
+const UNITS: u32 = 10_000;
+
+/// Retries under the same key until there is a response that is none of a replica that is gone.
+async fn send(operator: &Client, path: &str, body: Value) -> Result<Response> {
+    let (key, begun) = (Uuid::now_v7().to_string(), Instant::now());
+    loop {
+        match operator.send(Method::POST, path, &key, Some(body.clone())).await {
+            Ok(response) if !response.status.is_server_error() && response.status.as_u16() != 409 => {
+                return Ok(response);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(60), "no response within a minute");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What was done to an order.
+#[derive(Debug, Default)]
+struct Done {
+    order: String,
+    fulfilled: i64,
+    restocked: i64,
+    written_off: i64,
+    /// By an operator's own refunds.
+    refunded: i64,
+    is_cancelled: bool,
+}
+
+impl Done {
+    /// What is refunded in the end: returns get what other refunds leave.
+    fn expected_refund(&self) -> i64 {
+        let returned = (self.restocked + self.written_off) * PRICE;
+        if self.is_cancelled { QUANTITY * PRICE } else { (self.refunded + returned).min(QUANTITY * PRICE) }
+    }
+
+    async fn step(&mut self, market: &Market, payment_id: &str) -> Result<()> {
+        let (order, units) = (format!("/v1/orders/{}", self.order), rand::random_range(1..=3_i64));
+        let returned = self.restocked + self.written_off;
+        match rand::random_range(0..10) {
+            0..4 => {
+                let items = json!([{"productId": market.product_id, "quantity": units}]);
+                let body = json!({"carrier": "A carrier", "trackingNumber": "1", "items": items});
+                let response = send(&market.operator, &format!("{order}:fulfill"), body).await?;
+                let fits = !self.is_cancelled && self.fulfilled + units <= QUANTITY;
+                ensure!(response.status.is_success() == fits, "{self:?}, {units} units to fulfil: {response:?}");
+                self.fulfilled += if fits { units } else { 0 };
+            }
+            4..8 => {
+                let is_restocked = rand::random::<bool>();
+                let disposition =
+                    if is_restocked { "RETURN_DISPOSITION_RESTOCK" } else { "RETURN_DISPOSITION_WRITE_OFF" };
+                let item = json!({"productId": market.product_id, "quantity": units, "disposition": disposition});
+                let response = send(&market.operator, &format!("{order}:return"), json!({"items": [item]})).await?;
+                let fits = !self.is_cancelled && returned + units <= self.fulfilled;
+                ensure!(response.status.is_success() == fits, "{self:?}, {units} units to return: {response:?}");
+                match (fits, is_restocked) {
+                    (true, true) => self.restocked += units,
+                    (true, false) => self.written_off += units,
+                    (false, _) => {}
+                }
+            }
+            8 => {
+                let minor = units * 500;
+                let body = json!({"amountMinor": minor, "reason": "REFUND_REASON_GOODS"});
+                let response = send(&market.operator, &format!("/v1/payments/{payment_id}:refund"), body).await?;
+                self.refunded += if response.status.is_success() { minor } else { 0 };
+            }
+            _ => {
+                let response = send(&market.operator, &format!("{order}:cancel"), json!({"reason": 3})).await?;
+                let is_legal = !self.is_cancelled && self.fulfilled == 0;
+                ensure!(response.status.is_success() == is_legal, "{self:?}, cancelled: {response:?}");
+                self.is_cancelled |= is_legal;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until an order is paid, while replicas may be gone. The id of its payment.
+async fn paid(operator: &Client, order: &str) -> Result<String> {
+    let begun = Instant::now();
+    loop {
+        if let Ok(found) = operator.get(&format!("/v1/orders/{order}")).await {
+            let payment = &found.body["order"]["payment"];
+            if payment["captured"] == true {
+                return Ok(payment["paymentId"].as_str().context("a payment has an id")?.to_owned());
+            }
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(120), "{order} is not paid within two minutes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Buys, sends, takes back, refunds and cancels, at random.
+async fn trade(market: &Market, over: &AtomicBool) -> Result<Vec<Done>> {
+    let mut all = Vec::new();
+    while all.len() < ORDERS_EACH || !over.load(Ordering::Relaxed) {
+        let items = json!([{"productId": market.product_id, "quantity": QUANTITY}]);
+        let body = json!({"items": items, "paymentMethod": "pm_card_visa"});
+        let order = crate::order_id(&send(&market.customer, "/v1/orders", body).await?)?;
+        let payment_id = paid(&market.operator, &order).await?;
+        let mut done = Done { order, ..Done::default() };
+        for _ in 0..STEPS {
+            done.step(market, &payment_id).await?;
+        }
+        all.push(done);
+    }
+    Ok(all)
+}
+
+/// Waits until stock and money of an order are what they must be.
+async fn settle(market: &Market, done: &Done) -> Result<()> {
+    let (what, refund) = (format!("the refunds of {done:?}"), done.expected_refund().to_string());
+    wait(&what, async || {
+        let order = market.operator.get(&format!("/v1/orders/{}", done.order)).await?.ok()?;
+        Ok(order["order"]["payment"]["refundedMinor"] == refund)
+    })
+    .await?;
+    let what = format!("the units of {done:?}");
+    wait(&what, async || {
+        let found = market.operator.get(&format!("/v1/reservations/{}", done.order)).await?.ok()?;
+        Ok(found["reservation"]["lines"][0]["returnedQuantity"] == done.restocked + done.written_off)
+    })
+    .await
+}
+
+/// Every third kill does not wait until souk is ready again.
+async fn kill(stack: &Stack) -> Result<()> {
+    for number in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(rand::random_range(300..1_500))).await;
+        stack.control(if number % 3 == 0 { "kill-now souk" } else { "kill souk" }).await?;
+    }
+    Ok(())
+}
+
+#[test]
+fn units_and_money_add_up_while_souk_is_killed() -> Result<()> {
+    alone(async |stack| {
+        let (market, over) = (Market::open(stack, UNITS).await?, AtomicBool::new(false));
+        let killer = async {
+            let killed = kill(stack).await;
+            over.store(true, Ordering::Relaxed);
+            killed
+        };
+        let (killed, done) = tokio::join!(killer, try_join_all((0..CLIENTS).map(|_| trade(&market, &over))));
+        killed?;
+        let done: Vec<_> = done?.into_iter().flatten().collect();
+        wait("stock to be served again", async || Ok(market.available().await.is_ok())).await?;
+        for done in &done {
+            settle(&market, done).await?;
+        }
+        let gone = |done: &Done| if done.is_cancelled { 0 } else { QUANTITY - done.restocked };
+        let sold: i64 = done.iter().map(gone).sum();
+        market.wait_for_available(i64::from(UNITS) - sold).await?;
+        let returned: i64 = done.iter().map(|done| done.restocked + done.written_off).sum();
+        ensure!(returned > 0 && done.iter().any(|done| done.is_cancelled), "too little happened: {done:?}");
+        check(stack).await
+    })
+}
+
+#[test]
+fn a_part_is_sent_and_comes_back() -> Result<()> {
+    shared(async |stack| {
+        let (market, price) = (Market::open(stack, 10).await?, PRICE.to_string());
+        let order = market.buy(3, "pm_card_visa").await?;
+        paid(&market.operator, &order).await?;
+        let listed = market.operator.get("/v1/orders:pickList?pageSize=200").await?.ok()?;
+        let orders = listed["orders"].as_array().context("a list")?;
+        ensure!(orders.iter().any(|it| it["orderId"] == order.as_str()), "it is to be picked: {listed}");
+
+        let items = json!([{"productId": market.product_id, "quantity": 2}]);
+        let parcel = json!({"carrier": "A carrier", "trackingNumber": "1", "items": items});
+        let partly = market.operator.post(&format!("/v1/orders/{order}:fulfill"), parcel).await?.ok()?;
+        ensure!(partly["order"]["state"] == "ORDER_STATE_CONFIRMED", "{partly}");
+        let item = json!({"productId": market.product_id, "quantity": 1, "disposition": "RETURN_DISPOSITION_RESTOCK"});
+        let back = market.operator.post(&format!("/v1/orders/{order}:return"), json!({"items": [item]})).await?.ok()?;
+        ensure!(back["refund"]["minor"] == price, "{back}");
+        market.wait_for_available(8).await?;
+        let movements = market.operator.get(&format!("/v1/stock/{}/movements", market.sku)).await?.ok()?;
+        let newest = &movements["movements"][0];
+        ensure!(newest["reason"] == "STOCK_MOVEMENT_REASON_RETURNED" && newest["orderId"] == order, "{movements}");
+        wait("the refund to be part of the order", async || {
+            let found = market.customer.get(&format!("/v1/orders/{order}")).await?.ok()?;
+            Ok(found["order"]["payment"]["refundedMinor"] == price)
+        })
+        .await?;
+        let rest = json!({"carrier": "A carrier", "trackingNumber": "2"});
+        let whole = market.operator.post(&format!("/v1/orders/{order}:fulfill"), rest).await?.ok()?;
+        ensure!(whole["order"]["state"] == "ORDER_STATE_FULFILLED", "{whole}");
+        let shipments = whole["order"]["shipments"].as_array().context("a list")?;
+        ensure!(shipments.len() == 2, "{whole}");
+        crate::expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "CAPTURE", "REFUND"]).await
+    })
+}
