@@ -98,7 +98,8 @@ pub(crate) fn decide(known: Option<(State, i64)>, phase: OrderPhase, version: i6
 }
 
 impl Reservation {
-    /// Locks in the order of ids. Those that do not exist are left out.
+    /// Locks in the order of ids. Those that do not exist are left out. Reads only when it has the locks: a statement that waited
+    /// for a lock sees the newest row of a reservation, but lines as they were before it waited.
     ///
     /// The limit makes Postgres expect few rows, so that it keeps a plan by the index. Otherwise it goes on reading the whole of
     /// a table that was small at first.
@@ -106,6 +107,15 @@ impl Reservation {
         tx: &mut PgConnection,
         order_ids: &[OrderId],
     ) -> Result<BTreeMap<OrderId, Self>, Unexpected> {
+        sqlx::query!(
+            "select
+             from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
+               join reservation on order_id = wanted.id
+             order by order_id for update of reservation",
+            order_ids as &[OrderId],
+        )
+        .execute(&mut *tx)
+        .await?;
         let rows = sqlx::query!(
             r#"select order_id as "order_id: OrderId", user_id as "user_id: UserId", state as "state: State", version, order_version,
                  array(select sku from reservation_line as line where line.order_id = reservation.order_id order by sku)
@@ -114,7 +124,7 @@ impl Reservation {
                    as "quantities!"
                from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
                  join reservation on order_id = wanted.id
-               order by order_id for update of reservation"#,
+               order by order_id"#,
             order_ids as &[OrderId],
         );
         let rows = rows.fetch_all(tx).await?.into_iter().map(|row| {

@@ -99,26 +99,12 @@ impl Order {
         Money::new(self.currency.clone(), self.total_minor)
     }
 
-    /// Ownership is in the query: somebody else's order is not there.
     pub(crate) async fn find(
         db: &mut PgConnection,
         order_id: OrderId,
         owner: Owner,
     ) -> Result<Option<Self>, Unexpected> {
-        let order = sqlx::query_as!(
-            Self,
-            r#"select order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
-                 payment_method, payment_id as "payment_id: _", captured, refunded_minor, exit_reason, carrier,
-                 tracking_number, returns, expires_at, created_at, updated_at,
-                 array(select row (product_id, sku, title, quantity, price_minor, fulfilled, returned) from order_line
-                       where order_line.order_id = "order".order_id order by line) as "lines!: _",
-                 array(select row (number, carrier, tracking_number, product_ids, quantities, shipped_at) from order_shipment as it
-                       where shipments > 0 and it.order_id = "order".order_id order by number) as "shipments!: _"
-               from "order" where order_id = $1 and ($2::uuid is null or user_id = $2)"#,
-            order_id as OrderId,
-            owner.filter(),
-        );
-        Ok(order.fetch_optional(db).await?)
+        Ok(Self::find_all(db, &[order_id], owner).await?.pop())
     }
 
     pub(crate) async fn lock(
@@ -131,13 +117,31 @@ impl Order {
 
     /// Locks in the order of ids, so that no two transactions wait for each other in a circle. Each id is given once.
     ///
-    /// The limit and the coalesce only change what Postgres expects: few rows, so that it keeps one plan, by the index.
-    /// Otherwise it plans anew for each set, or goes on reading the whole of a table that was small at first.
+    /// Reads only when it has the locks: a statement that waited for a lock sees the newest row of the order, but lines and
+    /// shipments as they were before it waited.
     pub(crate) async fn lock_all(
         db: &mut PgConnection,
         order_ids: &[OrderId],
         owner: Owner,
     ) -> Result<Vec<Self>, Unexpected> {
+        sqlx::query!(
+            r#"select
+               from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
+                 join "order" on "order".order_id = wanted.id
+               where coalesce(user_id = $2, true) order by "order".order_id for no key update of "order""#,
+            order_ids as &[OrderId],
+            owner.filter(),
+        )
+        .execute(&mut *db)
+        .await?;
+        Self::find_all(db, order_ids, owner).await
+    }
+
+    /// In the order of ids. Ownership is in the query: somebody else's order is not there.
+    ///
+    /// The limit and the coalesce only change what Postgres expects: few rows, so that it keeps one plan, by the index.
+    /// Otherwise it plans anew for each set, or goes on reading the whole of a table that was small at first.
+    async fn find_all(db: &mut PgConnection, order_ids: &[OrderId], owner: Owner) -> Result<Vec<Self>, Unexpected> {
         let orders = sqlx::query_as!(
             Self,
             r#"select "order".order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
@@ -149,7 +153,7 @@ impl Order {
                        where shipments > 0 and it.order_id = "order".order_id order by number) as "shipments!: _"
                from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
                  join "order" on "order".order_id = wanted.id
-               where coalesce(user_id = $2, true) order by "order".order_id for no key update of "order""#,
+               where coalesce(user_id = $2, true) order by "order".order_id"#,
             order_ids as &[OrderId],
             owner.filter(),
         );
@@ -202,7 +206,7 @@ impl Order {
         Ok(())
     }
 
-    /// Writes what facts may change. For the limit see [`Self::lock_all`].
+    /// Writes what facts may change. For the limit see [`Self::find_all`].
     pub(crate) async fn save_all(db: &mut PgConnection, orders: &[&Self]) -> Result<(), Unexpected> {
         sqlx::query!(
             r#"update "order" set state = changed.state, version = changed.version, payment_id = changed.payment_id,

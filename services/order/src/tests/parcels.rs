@@ -119,6 +119,34 @@ async fn an_order_is_fulfilled_when_all_its_units_are(db: PgPool) {
     assert_eq!(compare(&fixture.service.db).await.expect("compared"), (1, vec![]));
 }
 
+/// Who waits for the lock of an order must see, once it has it, what was done meanwhile to lines and shipments, too.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn parts_that_are_sent_at_once_are_all_sent(db: PgPool) {
+    const AT_ONCE: i64 = 2;
+    let fixture = Fixture::open(db).await;
+    let (order, products) = fixture.paid_of(&[2]).await;
+    let mut held = fixture.service.db.begin().await.expect("a transaction");
+    sqlx::query(r#"select from "order" where order_id = $1 for update"#)
+        .bind(order)
+        .fetch_one(&mut *held)
+        .await
+        .expect("locked");
+    let fulfil = async |key: &str| fixture.fulfill_items(order, key, &[(&products[0], 1)]).await.expect("a part");
+    let release = async {
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&fixture.service.db).await.expect("a count") < AT_ONCE {
+            tokio::task::yield_now().await;
+        }
+        held.rollback().await.expect("released");
+    };
+    tokio::join!(fulfil("f1"), fulfil("f2"), release);
+    let whole = fixture.order(order).await;
+    assert_eq!(whole.shipments.iter().map(|it| it.number).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!((whole.state(), whole.items[0].fulfilled_quantity), (OrderState::Fulfilled, 2));
+    assert_eq!(compare(&fixture.service.db).await.expect("compared"), (1, vec![]));
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn fulfilled_units_come_back_once(db: PgPool) {
     let fixture = Fixture::open(db).await;
