@@ -16,7 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{ConsumerGroup, Statistics};
 use rdkafka::{ClientConfig, ClientContext, Message};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,10 @@ use crate::wire;
 const REJOIN_DELAY: Duration = Duration::from_secs(1);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a member looks at itself, and how long it may wait for partitions while brokers respond. A rebalance takes no longer
+/// than the session timeout, unless another member is stuck.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+const ASSIGNMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 static FAILURES: LazyLock<Family<ByConsumer, Counter>> =
     LazyLock::new(|| metrics::register("consumer_failures", "Failures to read from the broker", Family::default()));
@@ -47,9 +51,40 @@ struct Watch {
     consumer: &'static str,
     handler: Arc<dyn Handler>,
     partitions: Mutex<Partitions>,
+    waiting: Mutex<Waiting>,
+}
+
+/// Whether a member waits for partitions. One that was never given any may be more than there are partitions.
+#[derive(Debug, Default)]
+struct Waiting {
+    had_partitions: bool,
+    since: Option<Instant>,
+    /// librdkafka's name of what it does to join.
+    join_state: String,
+}
+
+impl Waiting {
+    fn observe(&mut self, group: &ConsumerGroup, now: Instant) {
+        self.had_partitions |= group.assignment_size > 0;
+        self.join_state.clone_from(&group.join_state);
+        let is_joining = group.join_state != "steady";
+        if group.state == "up" && group.assignment_size == 0 && (is_joining || self.had_partitions) {
+            self.since.get_or_insert(now);
+        } else {
+            self.since = None;
+        }
+    }
+
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.duration_since(since) >= ASSIGNMENT_TIMEOUT)
+    }
 }
 
 impl Watch {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("nothing panics while it holds this lock")
+    }
+
     fn partitions(&self) -> std::sync::MutexGuard<'_, Partitions> {
         self.partitions.lock().expect("nothing panics while it holds this lock")
     }
@@ -67,6 +102,9 @@ impl ClientContext for Watch {
             self.handler.observe_lag(&ours);
         }
         LAG.get_or_create(&ByConsumer::new(self.consumer)).set(lag);
+        if let Some(group) = &statistics.cgrp {
+            self.waiting().observe(group, Instant::now());
+        }
     }
 }
 
@@ -99,7 +137,7 @@ pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, st
     let rejoin = Backoff::new(REJOIN_DELAY, REJOIN_DELAY * 4);
     while !stop.is_cancelled() {
         let handler = consumer.handler.clone();
-        let watch = Watch { consumer: consumer.name, handler, partitions: Mutex::default() };
+        let watch = Watch { consumer: consumer.name, handler, partitions: Mutex::default(), waiting: Mutex::default() };
         let source: Arc<Source> = match config.create_with_context(watch) {
             Ok(source) => Arc::new(source),
             Err(error) => return tracing::error!(consumer = consumer.name, %error, "the consumer's settings are wrong"),
@@ -118,10 +156,22 @@ pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, st
 /// One membership in the group: ends when `stop` is cancelled, or when this member cannot continue.
 async fn run_member(source: Arc<Source>, consumer: &Consumer, clock: &Clock, stop: CancellationToken) {
     let (mut workers, mut last_warning) = (JoinSet::new(), None::<Instant>);
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
     while !stop.is_cancelled() {
         let message = tokio::select! {
             message = source.recv() => message,
             () = stop.cancelled() => break,
+            // It polls the client, too, from which statistics come.
+            _ = look.tick() => {
+                let waiting = source.context().waiting();
+                if waiting.is_stuck(Instant::now()) {
+                    FAILURES.get_or_create(&ByConsumer::new(consumer.name)).inc();
+                    let state = &waiting.join_state;
+                    tracing::error!(consumer = consumer.name, state, "the consumer is given no partitions; it joins again");
+                    stop.cancel();
+                }
+                continue;
+            }
         };
         match message {
             Ok(message) => {
@@ -200,5 +250,38 @@ fn raw(message: &BorrowedMessage<'_>, clock: &Clock) -> Record {
         causation_id: None,
         occurred_at: clock.now(),
         traceparent: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(state: &str, join_state: &str, assignment_size: i32) -> ConsumerGroup {
+        ConsumerGroup { state: state.into(), join_state: join_state.into(), assignment_size, ..Default::default() }
+    }
+
+    /// Whether a member is stuck after it saw these states for longer than the timeout.
+    fn is_stuck(seen: &[ConsumerGroup]) -> bool {
+        let (mut waiting, begun) = (Waiting::default(), Instant::now());
+        let (before, last) = (&seen[..seen.len() - 1], &seen[seen.len() - 1]);
+        before.iter().for_each(|group| waiting.observe(group, begun));
+        waiting.observe(last, begun);
+        assert!(!waiting.is_stuck(begun), "not yet: {seen:?}");
+        waiting.observe(last, begun + ASSIGNMENT_TIMEOUT);
+        waiting.is_stuck(begun + ASSIGNMENT_TIMEOUT)
+    }
+
+    #[test]
+    fn a_member_that_waits_too_long_for_partitions_is_stuck() {
+        assert!(
+            is_stuck(&[group("up", "steady", 12), group("up", "wait-join", 0)]),
+            "it lost them, and joins for ever"
+        );
+        assert!(is_stuck(&[group("up", "steady", 12), group("up", "steady", 0)]), "it lost them, and joins no more");
+        assert!(is_stuck(&[group("up", "wait-sync", 0)]), "it never joined");
+        assert!(!is_stuck(&[group("up", "steady", 0)]), "there are more members than partitions");
+        assert!(!is_stuck(&[group("up", "steady", 12)]));
+        assert!(!is_stuck(&[group("up", "steady", 12), group("wait-coord", "init", 0)]), "brokers do not respond");
     }
 }
