@@ -323,6 +323,24 @@ impl OrderService for Services {
         Err(Status::unimplemented(""))
     }
 
+    async fn search_orders(&self, _: Request<SearchOrdersRequest>) -> Result<Response<SearchOrdersResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_shipping_address(
+        &self,
+        _: Request<GetShippingAddressRequest>,
+    ) -> Result<Response<GetShippingAddressResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn update_shipping_address(
+        &self,
+        _: Request<UpdateShippingAddressRequest>,
+    ) -> Result<Response<UpdateShippingAddressResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_pick_list(&self, _: Request<GetPickListRequest>) -> Result<Response<GetPickListResponse>, Status> {
         Err(Status::unimplemented(""))
     }

@@ -22,7 +22,7 @@ pub mod rpc;
 pub mod tls;
 
 pub use backoff::Backoff;
-pub use boot::clock::{Clock, timestamp};
+pub use boot::clock::{Clock, parse_timestamp, timestamp};
 pub use boot::job::{Did, Job};
 pub use boot::role::{Context, Role};
 pub use id::Id;

@@ -46,6 +46,10 @@ pub(crate) enum Error {
     ItemQuantityExceeded { sku: String, left: i32 },
     #[error("an order has {MAX_PARTS} shipments and {MAX_PARTS} returns at most")]
     OrderPartsExhausted,
+    #[error("the order has no shipping address")]
+    ShippingAddressNotFound,
+    #[error("the shipping address of an order that is {} does not change", .state.name())]
+    ShippingAddressFinal { state: State },
     #[error(transparent)]
     StepIllegal(#[from] IllegalStep),
     #[error(transparent)]
@@ -84,6 +88,8 @@ impl Explain for Error {
                 Refusal::precondition("ITEM_QUANTITY_EXCEEDED", &sku, text).with("sku", &sku).with("left", left)
             }
             Self::OrderPartsExhausted => Refusal::precondition("ORDER_PARTS_EXHAUSTED", "order", text),
+            Self::ShippingAddressNotFound => Refusal::new(Code::NotFound, "SHIPPING_ADDRESS_NOT_FOUND", text),
+            Self::ShippingAddressFinal { state } => precondition("SHIPPING_ADDRESS_FINAL", state),
             Self::StepIllegal(IllegalStep { state, .. }) => precondition("ORDER_STEP_ILLEGAL", state),
             Self::Chassis(error) => return error.explain(),
         })

@@ -36,8 +36,15 @@ pub(crate) struct Order {
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
     pub(crate) lines: Vec<Line>,
-    /// Lists leave them out.
     pub(crate) shipments: Vec<Shipment>,
+}
+
+/// How much of an order is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    Full,
+    /// Without shipments: of these, lists show the newest one only, which is part of the order's own row.
+    Listed,
 }
 
 /// Queries that read an order select its lines as an array of such records.
@@ -104,7 +111,7 @@ impl Order {
         order_id: OrderId,
         owner: Owner,
     ) -> Result<Option<Self>, Unexpected> {
-        Ok(Self::find_all(db, &[order_id], owner).await?.pop())
+        Ok(Self::find_all(db, &[order_id], owner, Detail::Full).await?.pop())
     }
 
     pub(crate) async fn lock(
@@ -134,14 +141,19 @@ impl Order {
         )
         .execute(&mut *db)
         .await?;
-        Self::find_all(db, order_ids, owner).await
+        Self::find_all(db, order_ids, owner, Detail::Full).await
     }
 
     /// In the order of ids. Ownership is in the query: somebody else's order is not there.
     ///
     /// The limit and the coalesce only change what Postgres expects: few rows, so that it keeps one plan, by the index.
     /// Otherwise it plans anew for each set, or goes on reading the whole of a table that was small at first.
-    async fn find_all(db: &mut PgConnection, order_ids: &[OrderId], owner: Owner) -> Result<Vec<Self>, Unexpected> {
+    pub(crate) async fn find_all(
+        db: &mut PgConnection,
+        order_ids: &[OrderId],
+        owner: Owner,
+        detail: Detail,
+    ) -> Result<Vec<Self>, Unexpected> {
         let orders = sqlx::query_as!(
             Self,
             r#"select "order".order_id as "order_id: _", user_id as "user_id: _", state as "state: _", version, currency, total_minor,
@@ -150,12 +162,13 @@ impl Order {
                  array(select row (product_id, sku, title, quantity, price_minor, fulfilled, returned) from order_line
                        where order_line.order_id = "order".order_id order by line) as "lines!: _",
                  array(select row (number, carrier, tracking_number, product_ids, quantities, shipped_at) from order_shipment as it
-                       where shipments > 0 and it.order_id = "order".order_id order by number) as "shipments!: _"
+                       where $3 and shipments > 0 and it.order_id = "order".order_id order by number) as "shipments!: _"
                from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
                  join "order" on "order".order_id = wanted.id
                where coalesce(user_id = $2, true) order by "order".order_id"#,
             order_ids as &[OrderId],
             owner.filter(),
+            detail == Detail::Full,
         );
         Ok(orders.fetch_all(db).await?)
     }

@@ -5,7 +5,7 @@ use contracts::souk::order::v1::*;
 use tonic::Request;
 
 use crate::service::Service;
-use crate::{cancel, create, fulfill, get, list, pick_list, return_items, states, watch};
+use crate::{cancel, create, fulfill, get, list, pick_list, return_items, search, shipping_address, states, watch};
 
 #[tonic::async_trait]
 impl OrderService for Service {
@@ -54,6 +54,26 @@ impl OrderService for Service {
 
     async fn get_pick_list(&self, request: Request<GetPickListRequest>) -> RpcResult<GetPickListResponse> {
         respond(pick_list::get(self, accept(request).1).await)
+    }
+
+    async fn search_orders(&self, request: Request<SearchOrdersRequest>) -> RpcResult<SearchOrdersResponse> {
+        respond(search::search(self, accept(request).1).await)
+    }
+
+    async fn get_shipping_address(
+        &self,
+        request: Request<GetShippingAddressRequest>,
+    ) -> RpcResult<GetShippingAddressResponse> {
+        let (caller, request) = accept(request);
+        respond(shipping_address::get(self, &caller, request).await)
+    }
+
+    async fn update_shipping_address(
+        &self,
+        request: Request<UpdateShippingAddressRequest>,
+    ) -> RpcResult<UpdateShippingAddressResponse> {
+        let (caller, request) = accept(request);
+        respond(shipping_address::update(self, &caller, request).await)
     }
 
     async fn batch_get_order_states(

@@ -85,6 +85,12 @@ impl Clock {
     }
 }
 
+/// A time of the contracts' type, if it is from the year 1970 to 9999: what UUIDs and Postgres can have, too.
+pub fn parse_timestamp(it: &prost_types::Timestamp) -> Option<OffsetDateTime> {
+    let seconds = OffsetDateTime::from_unix_timestamp(it.seconds).ok().filter(|_| it.seconds >= 0)?;
+    Some(seconds + time::Duration::nanoseconds(i64::from(it.nanos)))
+}
+
 /// The time in the contracts' type.
 pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.unix_timestamp(), nanos: at.nanosecond().cast_signed() }

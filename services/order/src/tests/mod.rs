@@ -11,6 +11,8 @@ mod parcels;
 mod pick_list;
 mod read;
 mod rebuild;
+mod search;
+mod shipping_address;
 mod storm;
 mod story;
 mod stuck;

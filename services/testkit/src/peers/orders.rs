@@ -59,6 +59,24 @@ impl OrderService for AllAlike {
         Err(Status::unimplemented(""))
     }
 
+    async fn search_orders(&self, _: Request<SearchOrdersRequest>) -> RpcResult<SearchOrdersResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_shipping_address(
+        &self,
+        _: Request<GetShippingAddressRequest>,
+    ) -> RpcResult<GetShippingAddressResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn update_shipping_address(
+        &self,
+        _: Request<UpdateShippingAddressRequest>,
+    ) -> RpcResult<UpdateShippingAddressResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_pick_list(&self, _: Request<GetPickListRequest>) -> RpcResult<GetPickListResponse> {
         Err(Status::unimplemented(""))
     }

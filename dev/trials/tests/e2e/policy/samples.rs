@@ -134,7 +134,13 @@ pub(super) fn sample(rpc: &str, ids: &Ids, taken_sku: &str) -> Option<(Value, Da
             let item = json!({"productId": nobody, "quantity": 1, "disposition": "RETURN_DISPOSITION_RESTOCK"});
             (json!({"orderId": nobody, "items": [item]}), Shop("ORDER_NOT_FOUND"))
         }
+        "order.v1.OrderService.GetShippingAddress" => (json!({"orderId": order}), Named("ORDER_NOT_FOUND")),
+        "order.v1.OrderService.UpdateShippingAddress" => {
+            let address = json!({"recipient": "Ada", "lines": ["1 Road"], "city": "London", "country": "GB"});
+            (json!({"orderId": order, "address": address}), Named("ORDER_NOT_FOUND"))
+        }
         "order.v1.OrderService.GetPickList"
+        | "order.v1.OrderService.SearchOrders"
         | "inventory.v1.InventoryService.ListLowStock"
         | "payment.v1.PaymentService.SearchPayments"
         | "user.v1.UserService.ListUsers" => (json!({"pageSize": 1}), Shop("")),
