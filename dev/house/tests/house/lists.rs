@@ -9,7 +9,7 @@ use super::methods;
 const AS_MANY_AS_ASKED_FOR: &str = "as many as the request names, 100 at most";
 const LINES: &str = "an order is placed with 100 lines at most";
 
-const BOUNDED: [(&str, &str); 18] = [
+const BOUNDED: [(&str, &str); 19] = [
     ("souk.analytics.v1.GetCheckoutFunnelResponse.exits", "104: the most frequent 100, and others of each kind"),
     ("souk.analytics.v1.GetSalesSummaryResponse.periods", "the periods of a request, once for each currency"),
     ("souk.analytics.v1.GetSalesSummaryResponse.totals", "one for each currency"),
@@ -23,6 +23,7 @@ const BOUNDED: [(&str, &str); 18] = [
     ("souk.order.v1.Order.items", LINES),
     ("souk.order.v1.Order.shipments", "an order has 100 shipments at most"),
     ("souk.order.v1.Shipment.items", LINES),
+    ("souk.order.v1.ShippingAddress.lines", "5"),
     ("souk.payment.v1.GetLedgerResponse.transfers", "the first 1,000"),
     ("souk.payment.v1.GetPaymentResponse.refunds", "the newest 100"),
     ("souk.product.v1.BatchGetProductsResponse.missing_product_ids", AS_MANY_AS_ASKED_FOR),
