@@ -17,7 +17,7 @@ use super::watch::{after, next};
 use crate::service::role;
 use crate::watch::listen;
 
-const ORDERS: u128 = 20;
+const ORDERS: u128 = 100;
 const WATCHERS: usize = 10;
 /// Placed, reserved, confirmed, paid, three refunds, fulfilled.
 const VERSIONS: i64 = 8;
