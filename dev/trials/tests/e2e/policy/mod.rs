@@ -116,7 +116,10 @@ impl Owner {
         let account = json!({"email": email, "password": password, "displayName": "A customer"});
         anonymous.post("/v1/users", account).await?.ok()?;
         let customer = anonymous.sign_in(&email, &password).await?;
-        let placed = customer.order(product_id, 1, "pm_card_visa").await?.ok()?;
+        let items = json!([{"productId": product_id, "quantity": 1}]);
+        let address = json!({"recipient": "Ada", "lines": ["12 Road"], "city": "London", "country": "GB"});
+        let order = json!({"items": items, "paymentMethod": "pm_card_visa", "shippingAddress": address});
+        let placed = customer.post("/v1/orders", order).await?.ok()?;
         let order = placed["order"]["orderId"].as_str().context("an order has an id")?.to_owned();
         let paid = |order: &Value| order["payment"]["captured"] == true;
         let paid = customer.wait_for(&order, std::time::Duration::from_secs(60), "paid", paid).await?;
