@@ -29,7 +29,7 @@ async fn by_analytics(operator: &Client) -> Result<Totals> {
     totals.collect()
 }
 
-async fn wait_until_equal(stack: &Stack, operator: &Client) -> Result<()> {
+pub(crate) async fn wait_until_equal(stack: &Stack, operator: &Client) -> Result<()> {
     wait("the figures to equal the orders", async || Ok(by_analytics(operator).await? == by_orders(stack).await?)).await
 }
 
@@ -50,6 +50,11 @@ fn figures_equal_the_orders_also_after_a_rebuild_while_orders_go_on() -> Result<
         market.wait_for_payment(&cancelled, "CAPTURED").await?;
         let reason = json!({"reason": "CANCEL_REASON_CUSTOMER_REQUEST"});
         market.customer.post(&format!("/v1/orders/{cancelled}:cancel"), reason).await?.ok()?;
+        wait("the refund to be part of the order", async || {
+            let found = operator.get(&format!("/v1/orders/{cancelled}")).await?.ok()?;
+            Ok(found["order"]["payment"]["refundedMinor"] == "1250")
+        })
+        .await?;
         market.buy(1, "pm_card_chargeDeclined").await?;
         wait_until_equal(stack, operator).await?;
         let (_, orders, gross, refunded) =

@@ -21,6 +21,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use reqwest::Method;
 use serde_json::Value;
 use stack::client::{Client, Response};
 use stack::controlled::Stack;
@@ -57,6 +58,21 @@ fn alone<F: Future<Output = Result<()>>>(test: impl FnOnce(&'static Stack) -> F)
         let _quiet = QUIET.write().await;
         test(stack().await?).await
     })
+}
+
+/// Retries under the same key until there is a response that is none of a replica that is gone or busy.
+async fn send(client: &Client, path: &str, body: Value) -> Result<Response> {
+    let (key, begun) = (Uuid::now_v7().to_string(), Instant::now());
+    loop {
+        match client.send(Method::POST, path, &key, Some(body.clone())).await {
+            Ok(response) if !response.status.is_server_error() && response.status.as_u16() != 409 => {
+                return Ok(response);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(60), "no response within a minute");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn new_sku() -> String {

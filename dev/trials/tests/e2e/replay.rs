@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use stack::controlled::Stack;
 use stack::postgres::ADMINISTRATOR;
 use tokio::task::JoinSet;
 use trials::topics::delete_groups;
 
-use crate::{Market, alone, check, wait};
+use crate::{Market, alone, check, send, wait};
 
-const CONSUMERS: [&str; 3] = ["inventory", "order", "payment"];
+const CONSUMERS: [&str; 4] = ["analytics", "inventory", "order", "payment"];
 const ORDERS: usize = 40;
 
 pub(crate) async fn database(stack: &Stack, service: &str) -> Result<PgConnection> {
@@ -24,14 +25,18 @@ async fn all_rows(stack: &Stack) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for service in CONSUMERS {
         let mut db = database(stack, service).await?;
-        let tables =
-            "select tablename::text from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations'";
-        let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut db).await?;
-        for table in tables {
+        let tables = "select tablename::text, exists (select from information_schema.columns
+                                                where table_name = tablename and column_name = 'projection_id')
+                      from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations'";
+        let tables: Vec<(String, bool)> = sqlx::query_as(tables).fetch_all(&mut db).await?;
+        for (table, has_projections) in tables {
+            // A job deletes those that are not shown any more.
+            let shown = "where projection_id = (select projection_id from projection where state = 'LIVE')";
+            let shown = if has_projections { shown } else { "" };
             // A job looks at erased users each minute, and writes when it will look again.
             let row = if table == "erased_user" { "(to_jsonb(it) - 'due_at')" } else { "it" };
             let rows = format!(
-                "select md5(coalesce(string_agg({row}::text, ' ' order by {row}::text), '')) from \"{table}\" as it"
+                "select md5(coalesce(string_agg({row}::text, ' ' order by {row}::text), '')) from \"{table}\" as it {shown}"
             );
             all.insert(format!("{service} {table}"), sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut db).await?);
         }
@@ -56,7 +61,9 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
         for number in 0..ORDERS {
             let (customer, product_id) = (market.customer.clone(), market.product_id.clone());
             let method = if number % 4 == 0 { "pm_card_chargeDeclined" } else { "pm_card_visa" };
-            calls.spawn(async move { crate::order_id(&customer.order(&product_id, 1, method).await?) });
+            let items = json!([{"productId": product_id, "quantity": 1}]);
+            let order = json!({"items": items, "paymentMethod": method});
+            calls.spawn(async move { crate::order_id(&send(&customer, "/v1/orders", order).await?) });
         }
         for (number, order) in calls.join_all().await.into_iter().enumerate() {
             let order = order?;
@@ -76,6 +83,7 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
             Ok((open, busy, held) == (0, 0, 0))
         })
         .await?;
+        crate::analytics::wait_until_equal(stack, &market.operator).await?;
         check(stack).await?;
 
         // How many events of the topics each consumer wants.
@@ -85,6 +93,10 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
             Ok(sqlx::query_scalar(wanted).bind(types).fetch_one(&mut database(stack, "order").await?).await?)
         };
         let by_inventory = wanted(&["Placed", "Confirmed", "PaymentFailed", "Cancelled", "Expired"]).await?;
+        let by_analytics = "select count(*) from order_event
+                            where type not in ('souk.order.v1.OrderPartlyFulfilled', 'souk.order.v1.OrderItemsReturned')";
+        let by_analytics: i64 =
+            sqlx::query_scalar(by_analytics).fetch_one(&mut database(stack, "order").await?).await?;
         let by_payment = wanted(&["Reserved", "Confirmed", "PaymentFailed", "Cancelled", "Expired"]).await?;
         let sold = "select sum(version)::bigint from reservation";
         let sold: i64 = sqlx::query_scalar(sold).fetch_one(&mut database(stack, "inventory").await?).await?;
@@ -97,7 +109,12 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
         stack.control("start souk").await?;
         wait("everything to be read again", async || {
             let seen = repeats(stack).await?;
-            let all = [("inventory", by_inventory), ("payment", by_payment), ("order", sold + paid)];
+            let all = [
+                ("analytics", by_analytics),
+                ("inventory", by_inventory),
+                ("payment", by_payment),
+                ("order", sold + paid),
+            ];
             Ok(all.iter().all(|(consumer, count)| seen.get(*consumer).is_some_and(|seen| *seen >= *count as f64)))
         })
         .await?;

@@ -5,13 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
-use reqwest::Method;
-use serde_json::{Value, json};
-use stack::client::{Client, Response};
+use serde_json::json;
+use stack::client::Client;
 use stack::controlled::Stack;
-use uuid::Uuid;
 
-use crate::{Market, alone, check, shared, wait};
+use crate::{Market, alone, check, send, shared, wait};
 
 const CLIENTS: usize = 4;
 const ORDERS_EACH: usize = 6;
@@ -20,21 +18,6 @@ const KILLS: usize = 10;
 const QUANTITY: i64 = 6;
 const PRICE: i64 = 1_250;
 const UNITS: u32 = 10_000;
-
-/// Retries under the same key until there is a response that is none of a replica that is gone.
-async fn send(operator: &Client, path: &str, body: Value) -> Result<Response> {
-    let (key, begun) = (Uuid::now_v7().to_string(), Instant::now());
-    loop {
-        match operator.send(Method::POST, path, &key, Some(body.clone())).await {
-            Ok(response) if !response.status.is_server_error() && response.status.as_u16() != 409 => {
-                return Ok(response);
-            }
-            Ok(_) | Err(_) => {}
-        }
-        ensure!(begun.elapsed() < Duration::from_secs(60), "no response within a minute");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 /// What was done to an order.
 #[derive(Debug, Default)]
