@@ -4,6 +4,7 @@ use chassis::Caller;
 use chassis::rpc::error::on_constraint;
 use contracts::souk::product::v1::{CreateProductRequest, CreateProductResponse};
 
+use crate::category::parse_category;
 use crate::error::Error;
 use crate::product::{Product, ProductId, State, parse_price};
 use crate::service::Service;
@@ -20,6 +21,7 @@ pub(crate) async fn create(
             violations.push((field.to_owned(), "is required".to_owned()));
         }
     }
+    let category_id = parse_category(&wanted.category_id, "product.category_id")?;
     let price = parse_price(wanted.price).map_err(|violation| violations.push(violation));
     let Some(price) = price.ok().filter(|_| violations.is_empty()) else {
         return Err(chassis::Error::FieldsInvalid(violations).into());
@@ -33,13 +35,25 @@ pub(crate) async fn create(
         description: wanted.description,
         currency: price.currency,
         price_minor: price.minor,
+        category_id,
+        language: wanted.language,
+        image_urls: wanted.images.iter().map(|image| image.url.clone()).collect(),
+        image_alts: wanted.images.into_iter().map(|image| image.alt).collect(),
         state: State::Active,
         version: 1,
         created_at: now,
         updated_at: now,
     };
     let taken = Error::SkuTaken { sku: product.sku.clone() };
-    product.insert(&service.db).await.map_err(on_constraint("product_sku", taken))?;
+    let inserted = product.insert(&service.db).await;
+    if let Err(error) = inserted {
+        return Err(match on_constraint("product_sku", taken)(error) {
+            Error::Chassis(chassis::Error::Unexpected(error)) => {
+                on_constraint("product_category", Error::CategoryUnknown { field: "product.category_id" })(error)
+            }
+            error => error,
+        });
+    }
     tracing::info!(product_id = %product.product_id, sku = product.sku, actor = caller.actor(), "a product was created");
     Ok(CreateProductResponse { product: Some(product.into_proto()) })
 }

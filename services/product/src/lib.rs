@@ -2,15 +2,20 @@
 //! comes from a client is never read.
 
 mod archive;
+mod category;
 mod create;
+mod create_category;
 mod error;
 mod get;
 mod list;
+mod list_categories;
 mod product;
 mod quote;
 mod rpc;
+mod search;
 mod service;
 mod update;
+mod update_category;
 
 use std::sync::Arc;
 
@@ -18,7 +23,7 @@ use chassis::boot::{Foundation, Schema, Settings};
 use chassis::{Context, Role};
 use clap::Args;
 
-use service::{Service, role};
+use service::{Service, pool_of_lists, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/product");
 pub static SCHEMA: Schema = Schema { service: "product", migrator: &MIGRATOR, append_only: &[], consumes: &[] };
@@ -36,7 +41,13 @@ impl Settings for Config {
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
-    let service = Service { db: config.foundation.pool(roster::PRODUCT)?, clock: context.clock.of_database() };
+    // Of all sessions, lists and searches have two fifths: 4 of 10.
+    let connections = config.foundation.database_connections.max(2);
+    let of_lists = (connections * 2 / 5).max(1);
+    let mut foundation = config.foundation.clone();
+    foundation.database_connections = connections - of_lists;
+    let db = foundation.pool(roster::PRODUCT)?;
+    let service = Service { lists: pool_of_lists(&db, of_lists), db, clock: context.clock.of_database() };
     Ok(role(&Arc::new(service), context).listen_on(config.foundation.listen))
 }
 

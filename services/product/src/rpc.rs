@@ -4,7 +4,7 @@ use contracts::souk::product::v1::*;
 use tonic::Request;
 
 use crate::service::Service;
-use crate::{archive, create, get, list, quote, update};
+use crate::{archive, create, create_category, get, list, list_categories, quote, search, update, update_category};
 
 #[tonic::async_trait]
 impl ProductService for Service {
@@ -36,6 +36,31 @@ impl ProductService for Service {
 
     async fn list_products(&self, request: Request<ListProductsRequest>) -> RpcResult<ListProductsResponse> {
         respond(list::list(self, accept(request).1).await)
+    }
+
+    async fn list_archived_products(
+        &self,
+        request: Request<ListArchivedProductsRequest>,
+    ) -> RpcResult<ListArchivedProductsResponse> {
+        respond(list::list_archived(self, accept(request).1).await)
+    }
+
+    async fn search_products(&self, request: Request<SearchProductsRequest>) -> RpcResult<SearchProductsResponse> {
+        respond(search::search(self, accept(request).1).await)
+    }
+
+    async fn create_category(&self, request: Request<CreateCategoryRequest>) -> RpcResult<CreateCategoryResponse> {
+        let (caller, request) = accept(request);
+        respond(create_category::create(self, &caller, request).await)
+    }
+
+    async fn update_category(&self, request: Request<UpdateCategoryRequest>) -> RpcResult<UpdateCategoryResponse> {
+        let (caller, request) = accept(request);
+        respond(update_category::update(self, &caller, request).await)
+    }
+
+    async fn list_categories(&self, request: Request<ListCategoriesRequest>) -> RpcResult<ListCategoriesResponse> {
+        respond(list_categories::list(self, accept(request).1).await)
     }
 
     async fn quote_items(&self, request: Request<QuoteItemsRequest>) -> RpcResult<QuoteItemsResponse> {

@@ -8,7 +8,16 @@ use sqlx::PgPool;
 
 pub(crate) struct Service {
     pub(crate) db: PgPool,
+    /// Sessions for lists and searches, which plan each statement for its parameters. They are a few of their own, so that quotes
+    /// do not wait behind searches.
+    pub(crate) lists: PgPool,
     pub(crate) clock: Clock,
+}
+
+/// A pool for lists and searches, of at most so many sessions, beside `db`.
+pub(crate) fn pool_of_lists(db: &PgPool, connections: u32) -> PgPool {
+    let connect = db.connect_options().as_ref().clone().options([("plan_cache_mode", "force_custom_plan")]);
+    db.options().clone().max_connections(connections).connect_lazy_with(connect)
 }
 
 pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {

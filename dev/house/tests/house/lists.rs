@@ -9,7 +9,7 @@ use super::methods;
 const AS_MANY_AS_ASKED_FOR: &str = "as many as the request names, 100 at most";
 const LINES: &str = "an order is placed with 100 lines at most";
 
-const BOUNDED: [(&str, &str); 19] = [
+const BOUNDED: [(&str, &str); 20] = [
     ("souk.analytics.v1.GetCheckoutFunnelResponse.exits", "104: the most frequent 100, and others of each kind"),
     ("souk.analytics.v1.GetSalesSummaryResponse.periods", "the periods of a request, once for each currency"),
     ("souk.analytics.v1.GetSalesSummaryResponse.totals", "one for each currency"),
@@ -28,6 +28,7 @@ const BOUNDED: [(&str, &str); 19] = [
     ("souk.payment.v1.GetPaymentResponse.refunds", "the newest 100"),
     ("souk.product.v1.BatchGetProductsResponse.missing_product_ids", AS_MANY_AS_ASKED_FOR),
     ("souk.product.v1.BatchGetProductsResponse.products", AS_MANY_AS_ASKED_FOR),
+    ("souk.product.v1.Product.images", "10, by the rule of the request"),
     ("souk.product.v1.QuoteItemsResponse.quotes", AS_MANY_AS_ASKED_FOR),
 ];
 

@@ -130,7 +130,8 @@ impl ProductService for Bare {
     async fn get_product(&self, request: Request<GetProductRequest>) -> RpcResult<GetProductResponse> {
         let product_id = Uuid::parse_str(&request.into_inner().product_id).map_err(unexpected)?;
         let row = sqlx::query(
-            "select product_id, sku, title, description, currency, price_minor, state, version, created_at, updated_at
+            "select product_id, sku, title, description, currency, price_minor, category_id, language, image_urls, image_alts, state,
+               version, created_at, updated_at
              from product where product_id = $1",
         )
         .bind(product_id)
@@ -139,6 +140,7 @@ impl ProductService for Bare {
         .map_err(unexpected)?;
         let state: String = row.get("state");
         let state = if state == "ARCHIVED" { ProductState::Archived } else { ProductState::Active };
+        let images = row.get::<Vec<String>, _>("image_urls").into_iter().zip(row.get::<Vec<String>, _>("image_alts"));
         let product = Product {
             product_id: row.get::<Uuid, _>("product_id").to_string(),
             sku: row.get("sku"),
@@ -149,6 +151,9 @@ impl ProductService for Bare {
             create_time: Some(timestamp(row.get("created_at"))),
             update_time: Some(timestamp(row.get("updated_at"))),
             etag: format!("v{}", row.get::<i64, _>("version")),
+            category_id: row.get::<Option<Uuid>, _>("category_id").map(|it| it.to_string()).unwrap_or_default(),
+            language: row.get("language"),
+            images: images.map(|(url, alt)| Image { url, alt }).collect(),
         };
         Ok(Response::new(GetProductResponse { product: Some(product) }))
     }
@@ -170,6 +175,29 @@ impl ProductService for Bare {
     }
 
     async fn list_products(&self, _: Request<ListProductsRequest>) -> RpcResult<ListProductsResponse> {
+        not_measured()
+    }
+
+    async fn list_archived_products(
+        &self,
+        _: Request<ListArchivedProductsRequest>,
+    ) -> RpcResult<ListArchivedProductsResponse> {
+        not_measured()
+    }
+
+    async fn search_products(&self, _: Request<SearchProductsRequest>) -> RpcResult<SearchProductsResponse> {
+        not_measured()
+    }
+
+    async fn create_category(&self, _: Request<CreateCategoryRequest>) -> RpcResult<CreateCategoryResponse> {
+        not_measured()
+    }
+
+    async fn update_category(&self, _: Request<UpdateCategoryRequest>) -> RpcResult<UpdateCategoryResponse> {
+        not_measured()
+    }
+
+    async fn list_categories(&self, _: Request<ListCategoriesRequest>) -> RpcResult<ListCategoriesResponse> {
         not_measured()
     }
 

@@ -7,7 +7,7 @@ use super::create::mug;
 
 impl Fixture {
     pub(super) async fn titles(&self, page_size: i32, page_token: &str) -> (Vec<String>, String) {
-        let request = ListProductsRequest { page_size, page_token: page_token.into() };
+        let request = ListProductsRequest { page_size, page_token: page_token.into(), ..Default::default() };
         let page = self.client.clone().list_products(request).await.expect("public").into_inner();
         (page.products.into_iter().map(|product| product.title).collect(), page.next_page_token)
     }
@@ -50,7 +50,7 @@ async fn a_token_that_is_not_ours_is_refused(db: PgPool) {
     let page = chassis::rpc::page::Page::<(String, uuid::Uuid)>::parse(1, "", "products").expect("the first page");
     let forged = page.cut(&mut vec![(), ()], |()| ("\0".to_owned(), uuid::Uuid::nil()));
     for page_token in ["x".to_owned(), forged] {
-        let request = ListProductsRequest { page_size: 1, page_token };
+        let request = ListProductsRequest { page_size: 1, page_token, ..Default::default() };
         let refused = fixture.client.clone().list_products(request).await.expect_err("not ours");
         assert_eq!(reason(&refused), "PAGE_TOKEN_INVALID@souk.product");
     }

@@ -1,8 +1,11 @@
 mod archive;
+mod category;
 mod create;
+mod filters;
 mod get;
 mod list;
 mod quote;
+mod search;
 mod update;
 mod wire;
 
@@ -25,7 +28,7 @@ pub(super) struct Fixture {
 impl Fixture {
     pub(super) async fn open(db: PgPool) -> Self {
         let mut kit = Kit::new();
-        let service = Arc::new(Service { db, clock: kit.context.clock.clone() });
+        let service = Arc::new(Service { lists: db.clone(), db, clock: kit.context.clock.clone() });
         let channel = kit.serve(role(&service, &kit.context)).await;
         Self { kit, client: ProductServiceClient::new(channel.clone()), channel }
     }

@@ -60,7 +60,7 @@ async fn a_gzipped_message_is_read_and_an_answer_is_gzipped_if_that_is_asked_for
         let description = "Of clay. ".repeat(200);
         fixture.create(Product { description, ..mug(sku, "Mug") }).await.expect("created");
     }
-    let ask = ListProductsRequest { page_size: 2, page_token: String::new() }.encode_to_vec();
+    let ask = ListProductsRequest { page_size: 2, ..Default::default() }.encode_to_vec();
     let (headers, plain) = post(&fixture, LIST, &[("grpc-encoding", "gzip")], frame(1, &gzip(&ask))).await;
     assert!(!headers.contains_key("grpc-encoding"), "the client did not ask for it: {headers:?}");
     let listed = ListProductsResponse::decode(&plain[5..]).expect("a response");

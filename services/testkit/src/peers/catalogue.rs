@@ -127,4 +127,27 @@ impl ProductService for Catalogue {
     async fn list_products(&self, _: Request<ListProductsRequest>) -> RpcResult<ListProductsResponse> {
         Err(Status::unimplemented(""))
     }
+
+    async fn list_archived_products(
+        &self,
+        _: Request<ListArchivedProductsRequest>,
+    ) -> RpcResult<ListArchivedProductsResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn search_products(&self, _: Request<SearchProductsRequest>) -> RpcResult<SearchProductsResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn create_category(&self, _: Request<CreateCategoryRequest>) -> RpcResult<CreateCategoryResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn update_category(&self, _: Request<UpdateCategoryRequest>) -> RpcResult<UpdateCategoryResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_categories(&self, _: Request<ListCategoriesRequest>) -> RpcResult<ListCategoriesResponse> {
+        Err(Status::unimplemented(""))
+    }
 }

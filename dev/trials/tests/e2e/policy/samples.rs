@@ -100,7 +100,16 @@ pub(super) fn sample(rpc: &str, ids: &Ids, taken_sku: &str) -> Option<(Value, Da
         "product.v1.ProductService.BatchGetProducts" | "product.v1.ProductService.QuoteItems" => {
             (json!({"productIds": [nobody]}), Shop(""))
         }
-        "product.v1.ProductService.ListProducts" => (json!({"pageSize": 1}), Shop("")),
+        "product.v1.ProductService.ListProducts"
+        | "product.v1.ProductService.ListArchivedProducts"
+        | "product.v1.ProductService.ListCategories" => (json!({"pageSize": 1}), Shop("")),
+        "product.v1.ProductService.SearchProducts" => (json!({"query": "nothing-has-this"}), Shop("")),
+        "product.v1.ProductService.CreateCategory" => {
+            (json!({"category": {"name": "A category", "parentId": nobody}}), Shop("CATEGORY_UNKNOWN"))
+        }
+        "product.v1.ProductService.UpdateCategory" => {
+            (json!({"category": {"categoryId": nobody, "name": "Another name"}}), Shop("CATEGORY_NOT_FOUND"))
+        }
         "inventory.v1.InventoryService.GetStock" => (json!({"sku": sku}), Shop("SKU_NOT_FOUND")),
         "inventory.v1.InventoryService.BatchGetStock" => (json!({"skus": [sku]}), Shop("")),
         "inventory.v1.InventoryService.ReceiveStock" => (json!({"sku": sku, "quantity": 1}), Shop("")),
