@@ -20,7 +20,7 @@ use crate::supervisor::{Ready, Spec, Supervisor};
 const EDGE_SERVES_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
 
-/// Without persistence: it holds only counters of limits.
+/// Without persistence: it holds only counters of limits, and products that were read.
 pub fn redis(layout: &Layout) -> Spec {
     let port = layout.ports.redis();
     let number = port.to_string();
@@ -29,7 +29,7 @@ pub fn redis(layout: &Layout) -> Spec {
         ("--bind", "127.0.0.1"),
         ("--save", ""),
         ("--appendonly", "no"),
-        // When it is full, the counters that would expire first are lost, instead of all calls failing.
+        // When it is full, what would expire first is lost, which are products, instead of all calls failing.
         ("--maxmemory", "64mb"),
         ("--maxmemory-policy", "volatile-ttl"),
     ];

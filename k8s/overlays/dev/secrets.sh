@@ -15,7 +15,8 @@ redis=redis.password=redis.password
 kubectl apply -f "$(dirname "$0")/../../base/namespace.yaml"
 secret gateway $redis
 secret user "$(password user)" $redis mail.key=mail.key access.pem=access/first.pem
-for role in product inventory order analytics; do secret "$role" "$(password "$role")"; done
+secret product "$(password product)" $redis
+for role in inventory order analytics; do secret "$role" "$(password "$role")"; done
 secret payment "$(password payment)" provider.key=provider.key webhook.key=webhook.key
 services=$(for role in user product inventory order payment analytics; do password "$role"; done)
 secret migrate postgres.database-password=postgres.password $services

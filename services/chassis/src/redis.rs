@@ -1,5 +1,5 @@
-//! The Redis client: runs Lua scripts, each in one round trip. Redis holds only what may be lost, such as the counters of
-//! limits: callers continue without it, so every call ends soon, and a Redis that is down or frozen costs one short wait a
+//! The Redis client: reads keys and runs Lua scripts, each in one round trip. Redis holds only what may be lost, such as the
+//! counters of limits: callers continue without it, so every call ends soon, and a Redis that is down or frozen costs one short wait a
 //! second.
 
 use std::net::IpAddr;
@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use fred::clients::Client;
 use fred::error::{Error as FredError, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::config::{ReconnectPolicy, UnresponsiveConfig};
-use fred::types::{Builder, scripts};
+use fred::types::{Builder, CustomCommand, Value, scripts};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use secrecy::{ExposeSecret, SecretString};
@@ -26,7 +27,7 @@ use crate::rpc::breaker::{Breaker, CircuitOpen, FAIR_TIME};
 /// The Redis server.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
-    /// The URL of the Redis that counts limits: rediss://host:port uses TLS, with the system's authorities or those of
+    /// The URL of Redis, which counts limits and keeps products that were read: rediss://host:port uses TLS, with the system's authorities or those of
     /// SSL_CERT_FILE. Only on loopback may it be redis://.
     #[arg(default_value = "redis://127.0.0.1:16379", hide_env_values = true)]
     pub url: SecretString,
@@ -127,8 +128,30 @@ impl Redis {
         keys: Vec<String>,
         arguments: Vec<String>,
     ) -> Result<Vec<i64>, Error> {
+        let arguments = arguments.into_iter().map(String::into_bytes).collect();
+        self.run_script_with_bytes(script, keys, arguments).await
+    }
+
+    /// The same, with arguments that are no texts.
+    pub async fn run_script_with_bytes(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: Vec<Vec<u8>>,
+    ) -> Result<Vec<i64>, Error> {
+        let arguments: Vec<_> = arguments.into_iter().map(|it| Value::Bytes(it.into())).collect();
+        self.call(script.0.evalsha_with_reload(&self.client, keys, arguments)).await
+    }
+
+    /// Reads a key.
+    pub async fn get(&self, key: String) -> Result<Option<Bytes>, Error> {
+        let get = CustomCommand::new_static("GET", None, false);
+        self.call(self.client.custom(get, vec![key])).await
+    }
+
+    async fn call<T>(&self, call: impl Future<Output = Result<T, FredError>>) -> Result<T, Error> {
         let attempt = self.breaker.begin(FAIR_TIME).inspect_err(|_| count("circuit open"))?;
-        match script.0.evalsha_with_reload(&self.client, keys, arguments).await {
+        match call.await {
             Ok(result) => {
                 attempt.succeeded();
                 Ok(result)

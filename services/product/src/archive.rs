@@ -23,6 +23,7 @@ pub(crate) async fn archive(
     }
     tx.commit().await?;
     if changed {
+        service.cache.changed(product_id, product.version).await;
         tracing::info!(%product_id, sku = product.sku, actor = caller.actor(), "a product was archived");
     }
     Ok(ArchiveProductResponse { product: Some(product.into_proto()) })

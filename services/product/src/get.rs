@@ -10,8 +10,8 @@ use crate::service::Service;
 
 pub(crate) async fn get(service: &Service, request: GetProductRequest) -> Result<GetProductResponse, Error> {
     let product_id = parse_id(&request.product_id, "product_id")?;
-    let product = Product::find_all(&service.db, &[product_id]).await?.pop().ok_or(Error::ProductNotFound)?;
-    Ok(GetProductResponse { product: Some(product.into_proto()) })
+    let product = service.cache.get(&service.db, product_id).await?.ok_or(Error::ProductNotFound)?;
+    Ok(GetProductResponse { product: Some(product) })
 }
 
 pub(crate) async fn batch_get(

@@ -2,6 +2,7 @@
 //! comes from a client is never read.
 
 mod archive;
+mod cache;
 mod category;
 mod create;
 mod create_category;
@@ -18,11 +19,15 @@ mod update;
 mod update_category;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use chassis::boot::{Foundation, Schema, Settings};
+use chassis::boot::config::parse_duration;
+use chassis::boot::{Foundation, Prefixed, Schema, Settings};
+use chassis::redis::{self, Redis};
 use chassis::{Context, Role};
 use clap::Args;
 
+use cache::{Cache, Shared};
 use service::{Service, pool_of_lists, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/product");
@@ -33,7 +38,14 @@ pub static SCHEMA: Schema = Schema { service: "product", migrator: &MIGRATOR, ap
 pub struct Config {
     #[command(flatten)]
     foundation: Foundation,
+    #[command(flatten)]
+    redis: Prefixed<redis::Config>,
+    /// How long Redis keeps a product that was read, an hour at most. 0s: the database is always read.
+    #[arg(default_value = "60s", value_parser = parse_duration)]
+    cache_lifetime: Duration,
 }
+
+const LONGEST_LIFETIME: Duration = Duration::from_secs(3_600);
 
 impl Settings for Config {
     const ROLE: roster::Role = roster::PRODUCT;
@@ -47,8 +59,17 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let mut foundation = config.foundation.clone();
     foundation.database_connections = connections - of_lists;
     let db = foundation.pool(roster::PRODUCT)?;
-    let service = Service { lists: pool_of_lists(&db, of_lists), db, clock: context.clock.of_database() };
-    Ok(role(&Arc::new(service), context).listen_on(config.foundation.listen))
+    if config.cache_lifetime > LONGEST_LIFETIME {
+        return Err("PRODUCT_CACHE_LIFETIME: at most 1h".to_owned());
+    }
+    let redis = Redis::new(&config.redis)?;
+    let shared =
+        (!config.cache_lifetime.is_zero()).then(|| Shared::new(redis.clone(), "souk:product", config.cache_lifetime));
+    let is_cached = shared.is_some();
+    let (lists, clock) = (pool_of_lists(&db, of_lists), context.clock.of_database());
+    let role = role(&Arc::new(Service { lists, db, clock, cache: Cache::new(shared) }), context);
+    let role = if is_cached { role.background("redis", |stop| redis.run(stop)) } else { role };
+    Ok(role.listen_on(config.foundation.listen))
 }
 
 #[cfg(test)]

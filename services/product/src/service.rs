@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use chassis::{Clock, Context, Role};
+use chassis::{Clock, Context, Job, Role};
 use contracts::souk::product::v1::product_service_server::ProductServiceServer;
 use sqlx::PgPool;
+
+use crate::cache::{Cache, SYNC_EVERY, sync};
 
 pub(crate) struct Service {
     pub(crate) db: PgPool,
@@ -12,6 +14,8 @@ pub(crate) struct Service {
     /// do not wait behind searches.
     pub(crate) lists: PgPool,
     pub(crate) clock: Clock,
+    /// Of single products. Quotes never come from it.
+    pub(crate) cache: Cache,
 }
 
 /// A pool for lists and searches, of at most so many sessions, beside `db`.
@@ -24,4 +28,5 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
     Role::new(roster::PRODUCT, context)
         .database(&crate::SCHEMA, &service.db, &service.clock)
         .serve(ProductServiceServer::from_arc(service.clone()))
+        .job(Job::new("product.cache", SYNC_EVERY, service, sync))
 }

@@ -62,6 +62,7 @@ pub(crate) async fn update(
     }
     tx.commit().await?;
     if changed {
+        service.cache.changed(product_id, product.version).await;
         let (version, actor) = (product.version, caller.actor());
         tracing::info!(%product_id, sku = product.sku, version, actor, "a product was changed");
     }

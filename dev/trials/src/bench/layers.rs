@@ -37,7 +37,13 @@ const STARTS_WITHIN: Duration = Duration::from_secs(10);
 pub async fn run(layout: &Layout, product_id: &str) -> Result<()> {
     let database = layout.database("souk_product", "souk_product")?;
     let [bare, role] = [BARE, ROLE].map(|address| address.to_string());
-    let settings = [("PRODUCT_LISTEN", role.as_str()), ("SOUK_ADMIN_LISTEN", ROLE_ADMIN), ("SOUK_LOG", "error")];
+    let settings = [
+        ("PRODUCT_LISTEN", role.as_str()),
+        // The bare service reads the database, too.
+        ("PRODUCT_CACHE_LIFETIME", "0s"),
+        ("SOUK_ADMIN_LISTEN", ROLE_ADMIN),
+        ("SOUK_LOG", "error"),
+    ];
     let bare = start(Command::new(std::env::current_exe()?).args(["bare-product", &bare, &database]))?;
     let role =
         start(Command::new(layout.program("souk")).arg("product").envs(parts::environment(layout)).envs(settings))?;
