@@ -214,7 +214,7 @@ mod tests {
     fn a_text_that_is_too_long_is_not_looked_at() {
         let fields = |title: &str| {
             let product = Some(Product { title: title.to_owned(), ..Default::default() });
-            let request = CreateProductRequest { product }.encode_to_vec();
+            let request = CreateProductRequest { product, validate_only: false }.encode_to_vec();
             scan(CreateProductRequest::FIELDS, &request).violations.len()
         };
         assert_eq!(fields(&" ".repeat(4 * 200)), 1);

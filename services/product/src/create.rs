@@ -1,8 +1,10 @@
 //! Add a product. Its SKU is its idempotency key: a repeated call finds it taken.
+//!
+//! A call that only validates does all of it and rolls back, so that nothing is checked in two ways.
 
 use chassis::Caller;
 use chassis::rpc::error::on_constraint;
-use contracts::souk::product::v1::{CreateProductRequest, CreateProductResponse};
+use contracts::souk::product::v1::{self as proto, CreateProductRequest, CreateProductResponse};
 
 use crate::category::parse_category;
 use crate::error::Error;
@@ -45,8 +47,8 @@ pub(crate) async fn create(
         updated_at: now,
     };
     let taken = Error::SkuTaken { sku: product.sku.clone() };
-    let inserted = product.insert(&service.db).await;
-    if let Err(error) = inserted {
+    let mut tx = service.db.begin().await?;
+    if let Err(error) = product.insert(&mut tx).await {
         return Err(match on_constraint("product_sku", taken)(error) {
             Error::Chassis(chassis::Error::Unexpected(error)) => {
                 on_constraint("product_category", Error::CategoryUnknown { field: "product.category_id" })(error)
@@ -54,6 +56,18 @@ pub(crate) async fn create(
             error => error,
         });
     }
+    if request.validate_only {
+        tx.rollback().await?;
+        let valid = proto::Product {
+            product_id: String::new(),
+            create_time: None,
+            update_time: None,
+            etag: String::new(),
+            ..product.into_proto()
+        };
+        return Ok(CreateProductResponse { product: Some(valid) });
+    }
+    tx.commit().await?;
     tracing::info!(product_id = %product.product_id, sku = product.sku, actor = caller.actor(), "a product was created");
     Ok(CreateProductResponse { product: Some(product.into_proto()) })
 }

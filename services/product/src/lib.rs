@@ -8,6 +8,7 @@ mod create;
 mod create_category;
 mod error;
 mod get;
+mod import;
 mod list;
 mod list_categories;
 mod product;
@@ -26,6 +27,8 @@ use chassis::boot::{Foundation, Prefixed, Schema, Settings};
 use chassis::redis::{self, Redis};
 use chassis::{Context, Role};
 use clap::Args;
+
+pub use import::{Import, ImportError, Report, import};
 
 use cache::{Cache, Shared};
 use service::{Service, pool_of_lists, role};

@@ -75,7 +75,7 @@ pub(crate) fn parse_price(price: Option<Money>) -> Result<Money, Violation> {
 }
 
 impl Product {
-    pub(crate) async fn insert(&self, db: impl PgExecutor<'_>) -> Result<(), Unexpected> {
+    pub(crate) async fn insert(&self, db: &mut PgConnection) -> Result<(), Unexpected> {
         sqlx::query!(
             "insert into product
                (product_id, sku, title, description, currency, price_minor, category_id, language, image_urls, image_alts, state,

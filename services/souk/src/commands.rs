@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use product::{Import, ImportError};
 use user::CreateOperatorError;
 
 use crate::cli::Envoy;
@@ -13,6 +14,17 @@ pub(crate) async fn create_operator(operator: &CreateOperator) -> ExitCode {
     match user::create_operator(&operator.config, &operator.email, &operator.password_file).await {
         Ok(done) => print(format!("{done}\n").as_bytes()),
         Err(error @ CreateOperatorError::Given(_)) => print_error(&error, USAGE),
+        Err(error) => print_error(&error, 1),
+    }
+}
+
+pub(crate) async fn import_products(import: &Import) -> ExitCode {
+    match product::import(import).await {
+        Ok(report) => {
+            let printed = print(format!("{report}\n").as_bytes());
+            if report.is_complete() { printed } else { ExitCode::FAILURE }
+        }
+        Err(error @ ImportError::Given(_)) => print_error(&error, USAGE),
         Err(error) => print_error(&error, 1),
     }
 }

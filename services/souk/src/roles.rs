@@ -9,7 +9,7 @@ use chassis::boot::{Prefixed, Schema, Settings};
 use chassis::{Context, Role};
 use clap::{Args, Subcommand};
 
-use crate::commands::{create_operator, rebuild_orders};
+use crate::commands::{create_operator, import_products, rebuild_orders};
 use crate::serve::serve;
 
 /// The schemas of `roster::services()`, in its order.
@@ -24,8 +24,8 @@ pub(crate) enum RoleCommand {
     Gateway(SingleRole<gateway::Config>),
     /// Runs the user service, or one of its commands.
     User(Box<SingleOr<user::Config, UserCommand>>),
-    /// Runs the product service.
-    Product(SingleRole<product::Config>),
+    /// Runs the product service, or one of its commands.
+    Product(Box<SingleOr<product::Config, ProductCommand>>),
     /// Runs the inventory service.
     Inventory(SingleRole<inventory::Config>),
     /// Runs the order service, or one of its commands.
@@ -93,6 +93,12 @@ pub(crate) struct CreateOperator {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ProductCommand {
+    /// Creates products from a CSV file, as an operator at the edge. Run again, it continues.
+    Import(product::Import),
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum OrderCommand {
     /// Rebuilds the orders from their events in a temporary table, and prints how they differ from the orders in use. It
     /// changes nothing.
@@ -107,7 +113,10 @@ pub(crate) async fn run(command: RoleCommand) -> ExitCode {
             Some(UserCommand::CreateOperator(operator)) => create_operator(&operator).await,
             None => user.single.serve(user::start).await,
         },
-        RoleCommand::Product(single) => single.serve(product::start).await,
+        RoleCommand::Product(product) => match product.command {
+            Some(ProductCommand::Import(import)) => import_products(&import).await,
+            None => product.single.serve(product::start).await,
+        },
         RoleCommand::Inventory(single) => single.serve(inventory::start).await,
         RoleCommand::Order(order) => match order.command {
             Some(OrderCommand::Rebuild(config)) => rebuild_orders(&config).await,

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use stack::controlled::Stack;
 use stack::purchase::seed;
+use tokio::process::Command;
 
 use crate::{new_sku, shared};
 
@@ -26,6 +28,47 @@ fn seeding_again_leaves_something_to_buy() -> Result<()> {
         operator.post(&format!("/v1/products/{first}:archive"), json!({})).await?.ok()?;
         let second = seed(&operator).await?.context("the others can be bought")?;
         ensure!(second != first && operator.products().await?.get("TEA-MINT") == Some(&second));
+        Ok(())
+    })
+}
+
+/// Runs `souk product import` at the edge. Returns the exit code, and what it printed.
+async fn import(stack: &Stack, file: &str, password: &str, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let folder = tempfile::tempdir()?;
+    let (products, secret) = (folder.path().join("products.csv"), folder.path().join("operator.password"));
+    std::fs::write(&products, file)?;
+    std::fs::write(&secret, password)?;
+    let mut souk = Command::new(stack.layout.program("souk"));
+    souk.args(["product", "import"])
+        .arg(&products)
+        .args(["--email", &stack.operator.0, "--password-file"])
+        .arg(&secret);
+    souk.arg(format!("--edge=http://127.0.0.1:{}", stack.ports().edge())).args(arguments);
+    let output = souk.output().await?;
+    let printed = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8(printed)?))
+}
+
+#[test]
+fn a_file_of_products_is_imported_at_the_edge() -> Result<()> {
+    shared(async |stack| {
+        let (name, password) = (new_sku(), &stack.operator.1);
+        let lines = (0..50).map(|number| format!("{name}-{number},An imported thing,EUR,{}\n", number + 1));
+        let file = format!("sku,title,currency,price_minor\n{}", lines.collect::<String>());
+        let dry = import(stack, &file, password, &["--dry-run"]).await?;
+        ensure!(dry.0 == Some(0) && dry.1.starts_with("50 products would be created, 0 existed"), "{dry:?}");
+        let first = import(stack, &file, password, &[]).await?;
+        ensure!(first.0 == Some(0) && first.1.starts_with("50 products were created, 0 existed"), "{first:?}");
+        let again = import(stack, &format!("{file}{name}-X,Free,EUR,0\n"), password, &[]).await?;
+        ensure!(again.0 == Some(1) && again.1.contains("line 52, "), "{again:?}");
+        ensure!(
+            again.1.contains("price_minor: ") && again.1.contains("0 products were created, 50 existed"),
+            "{again:?}"
+        );
+        let refused = import(stack, &file, "a wrong password", &[]).await?;
+        ensure!(refused.0 == Some(1) && refused.1.contains("signing in: "), "{refused:?}");
+        let unknown = import(stack, "sku,colour\n", password, &[]).await?;
+        ensure!(unknown.0 == Some(64) && unknown.1.contains("no column `colour`"), "{unknown:?}");
         Ok(())
     })
 }

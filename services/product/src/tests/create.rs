@@ -13,7 +13,7 @@ pub(super) fn mug(sku: &str, title: &str) -> Product {
 
 impl Fixture {
     pub(super) async fn create(&self, product: Product) -> Result<Product, Status> {
-        let request = self.kit.operator(CreateProductRequest { product: Some(product) });
+        let request = self.kit.operator(CreateProductRequest { product: Some(product), ..Default::default() });
         Ok(self.client.clone().create_product(request).await?.into_inner().product.expect("a product"))
     }
 }
@@ -27,7 +27,9 @@ async fn a_product_is_created_by_operators_and_read_by_anybody(db: PgPool) {
     let read = fixture.client.clone().get_product(ask).await.expect("public").into_inner().product;
     assert_eq!(read, Some(product));
 
-    let by_customer = fixture.kit.customer(Uuid::now_v7(), CreateProductRequest { product: Some(mug("MUG-2", "Mug")) });
+    let by_customer = fixture
+        .kit
+        .customer(Uuid::now_v7(), CreateProductRequest { product: Some(mug("MUG-2", "Mug")), ..Default::default() });
     let refused = fixture.client.clone().create_product(by_customer).await.expect_err("not an operator");
     assert_eq!((refused.code(), reason(&refused)), (Code::PermissionDenied, "PERMISSION_DENIED@souk.product".into()));
 }

@@ -4,6 +4,7 @@ mod category;
 mod create;
 mod filters;
 mod get;
+mod import;
 mod list;
 mod quote;
 mod search;

@@ -1,0 +1,182 @@
+//! `souk product import`, without the edge: lines of a file become calls of the real service.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use contracts::souk::product::v1::*;
+use sqlx::PgPool;
+use tonic::{Code, Status};
+
+use super::Fixture;
+use crate::import::edge::paths;
+use crate::import::line::{Categories, Columns};
+use crate::import::report::Report;
+use crate::import::send::send;
+
+const HEADER: &str =
+    "sku,title,description,currency,price_minor,language,category,image_url,image_alt,image_url,image_alt\n";
+const AT_ONCE: usize = 8;
+
+fn read(file: &[u8]) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new().flexible(true).from_reader(file)
+}
+
+impl Fixture {
+    async fn import(&self, file: &[u8], validate_only: bool) -> Report {
+        let mut reader = read(file);
+        let columns = Columns::read(&mut reader).expect("columns");
+        let request = ListCategoriesRequest { page_size: 200, ..Default::default() };
+        let categories = self.client.clone().list_categories(request).await.expect("public").into_inner();
+        let create = |product| {
+            let request = self.kit.operator(CreateProductRequest { product: Some(product), validate_only });
+            let mut client = self.client.clone();
+            async move { client.create_product(request).await.map(drop) }
+        };
+        send(reader, &columns, &paths(&categories.categories), AT_ONCE, |_| {}, create).await
+    }
+}
+
+async fn count(db: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from product").fetch_one(db).await.expect("counted")
+}
+
+/// A thousand lines, after the line of names. Some have something wrong.
+fn thousand_lines() -> Vec<u8> {
+    let mut file = HEADER.as_bytes().to_vec();
+    for line in 2..=1_001 {
+        let text = match line {
+            10 => "S-10,,,EUR,100,,,,,,",
+            100 => "S-100,Mug,,EUR,1.50,,,,,,",
+            200 => "S-200,Mug,,EUR,100,tlh,,,,,",
+            300 => "S-300,Mug,,EUR,0,,,,,,",
+            400 => "S-400,Mug,,EUR,100,,Kitchen > Cups,,,,",
+            500 => "S-500,Mug,,EUR,100,,,https://example.com/a,A mug,http://example.com/b,Its bottom",
+            600 => "S-600,Mug",
+            700 => "S-7,Mug,,EUR,100,,,,,,",
+            800 => "not a sku,Mug,,EUR,100,,,,,,",
+            900 => "S-900,\"Mug, \"\"big\"\"\",\"Two\nlines\",EUR,100,en,Kitchen > Mugs,https://example.com/a,A mug,,",
+            line => &format!("S-{line},Mug {line},Of stoneware.,EUR,{line},en,Kitchen > Mugs,,,,"),
+        };
+        file.extend(text.as_bytes());
+        file.push(b'\n');
+        if line == 950 {
+            file.extend(b"S-LATIN,M\xfcsli,,EUR,100,,,,,,\n");
+        }
+    }
+    file
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_file_is_checked_imported_and_imported_again(db: PgPool) {
+    let fixture = Fixture::open(db.clone()).await;
+    let kitchen = fixture.category("Kitchen", "").await;
+    let mugs = fixture.category("Mugs", &kitchen).await;
+    let file = thousand_lines();
+    let wrong = "line 10, \"S-10\": title: is required
+line 100, \"S-100\": price_minor: must be a number without a decimal point
+line 200, \"S-200\": language: must match the pattern `^(de|en|es|fr|it|nl)$`
+line 300, \"S-300\": price_minor: must be 1 to 99999999
+line 400, \"S-400\": category: there is no such category
+line 500, \"S-500\": image_url 2: must match the pattern
+line 600, \"S-600\": line: there are 2 values for 11 columns
+line 700, \"S-7\": sku: line 7 has the same
+line 800, \"not a sku\": sku: must match the pattern
+line 952, \"\": line: is not UTF-8";
+    let check = |report: &Report, created: u64, existed: u64| {
+        assert_eq!((report.created, report.existed, report.wrong, &report.stopped), (created, existed, 10, &None));
+        let text = report.to_string();
+        for (line, expected) in text.lines().zip(wrong.lines()) {
+            let (place, expected) = (expected.split(": ").take(2).collect::<Vec<_>>().join(": "), expected);
+            assert!(line.starts_with(&place), "{line}, expected {expected}");
+        }
+        assert_eq!(text.lines().count(), 11, "{text}");
+        println!("{text}");
+    };
+    check(&fixture.import(&file, true).await, 991, 0);
+    assert_eq!(count(&db).await, 0, "a dry run creates nothing");
+    check(&fixture.import(&file, false).await, 991, 0);
+    check(&fixture.import(&file, false).await, 0, 991);
+    check(&fixture.import(&file, true).await, 0, 991);
+    assert_eq!(count(&db).await, 991);
+
+    let request = SearchProductsRequest { query: "S-900".into(), ..Default::default() };
+    let found = fixture.client.clone().search_products(request).await.expect("public").into_inner().products;
+    let product = found.into_iter().find(|it| it.sku == "S-900").expect("it was imported");
+    assert_eq!((product.title.as_str(), product.description.as_str()), ("Mug, \"big\"", "Two\nlines"));
+    assert_eq!((product.category_id, product.images.len()), (mugs, 1));
+}
+
+/// The service is away after 300 calls; what was imported before stays, and the rest follows.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_import_that_was_stopped_continues(db: PgPool) {
+    let fixture = Fixture::open(db.clone()).await;
+    let mut file = b"sku,title,currency,price_minor\n".to_vec();
+    file.extend((0..500).flat_map(|number| format!("S-{number},Mug,EUR,100\n").into_bytes()));
+    let (calls, running) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let most = Arc::new(AtomicUsize::new(0));
+    let create = |product| {
+        let request = fixture.kit.operator(CreateProductRequest { product: Some(product), validate_only: false });
+        let (mut client, calls) = (fixture.client.clone(), calls.clone());
+        let (running, most) = (running.clone(), most.clone());
+        async move {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let created = match calls.fetch_add(1, Ordering::SeqCst) {
+                0..300 => client.create_product(request).await.map(drop),
+                _ => Err(Status::unavailable("it is away")),
+            };
+            running.fetch_sub(1, Ordering::SeqCst);
+            created
+        }
+    };
+    let mut reader = read(&file);
+    let columns = Columns::read(&mut reader).expect("columns");
+    let report = send(reader, &columns, &Categories::new(), AT_ONCE, |_| {}, create).await;
+    assert_eq!((report.created, count(&db).await), (300, 300));
+    assert!(report.stopped.as_deref().is_some_and(|why| why.contains("it is away")), "{report}");
+    assert!(calls.load(Ordering::SeqCst) <= 300 + AT_ONCE, "it stops soon");
+    assert_eq!(most.load(Ordering::SeqCst), AT_ONCE, "so many at once");
+    let report = fixture.import(&file, false).await;
+    assert_eq!((report.created, report.existed, report.is_complete()), (200, 300, true));
+    assert_eq!(count(&db).await, 500);
+}
+
+#[test]
+fn what_is_wrong_with_columns_is_named() {
+    for (names, why) in [
+        ("", "the column `sku` is missing"),
+        ("sku,title,currency", "the column `price_minor` is missing"),
+        ("sku,title,currency,price_minor,colour", "there is no column `colour`"),
+        ("sku,title,currency,price_minor,sku", "the column `sku` is there twice"),
+        ("sku,title,currency,price_minor,image_url", "each image_url needs an image_alt"),
+        ("sku;title;currency;price_minor", "there is no column `sku;title;currency;price_minor`"),
+    ] {
+        let refused = Columns::read(&mut read(names.as_bytes())).expect_err(names);
+        assert!(refused.starts_with(why), "{names}: {refused}");
+    }
+    let marked = "\u{feff}price_minor, title ,currency,sku\n";
+    assert!(!Columns::read(&mut read(marked.as_bytes())).expect("in any order").has_category());
+}
+
+/// All are counted, and the first hundred are named.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_file_that_is_all_wrong_gives_a_short_report(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let file = format!("sku,title,currency,price_minor\n{}", "x,Mug,EUR,1\n".repeat(300));
+    let report = fixture.import(file.as_bytes(), false).await;
+    assert_eq!((report.wrong, report.lines.len(), report.created), (300, 100, 0));
+    assert!(report.to_string().contains("and 200 further lines"), "{report}");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_call_that_only_validates_creates_nothing(db: PgPool) {
+    let fixture = Fixture::open(db.clone()).await;
+    let call = async |product: Product| {
+        let request = fixture.kit.operator(CreateProductRequest { product: Some(product), validate_only: true });
+        fixture.client.clone().create_product(request).await.map(|it| it.into_inner().product.expect("a product"))
+    };
+    let valid = call(super::create::mug("MUG-1", "Mug")).await.expect("valid");
+    assert_eq!((valid.sku.as_str(), valid.product_id.as_str(), valid.etag.as_str()), ("MUG-1", "", ""));
+    assert_eq!(count(&db).await, 0);
+    fixture.create(super::create::mug("MUG-1", "Mug")).await.expect("created");
+    assert_eq!(call(super::create::mug("MUG-1", "Mug")).await.expect_err("taken").code(), Code::AlreadyExists);
+}
