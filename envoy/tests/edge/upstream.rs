@@ -223,6 +223,17 @@ impl UserService for Services {
         Ok(Response::new(GetMailLinkResponse::default()))
     }
 
+    async fn get_contact(&self, _: Request<GetContactRequest>) -> Result<Response<GetContactResponse>, Status> {
+        Ok(Response::new(GetContactResponse::default()))
+    }
+
+    async fn report_refused_email(
+        &self,
+        _: Request<ReportRefusedEmailRequest>,
+    ) -> Result<Response<ReportRefusedEmailResponse>, Status> {
+        Ok(Response::new(ReportRefusedEmailResponse::default()))
+    }
+
     async fn erase_user(&self, _: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
         Ok(Response::new(EraseUserResponse::default()))
     }

@@ -17,6 +17,10 @@ pub(crate) struct Account {
     pub(crate) user_id: UserId,
     pub(crate) email: String,
     pub(crate) display_name: String,
+    /// In the format of E.164.
+    pub(crate) phone: Option<String>,
+    /// Of its texts; None: that of the shop.
+    pub(crate) language_code: Option<String>,
     pub(crate) role: Role,
     pub(crate) version: i64,
     pub(crate) disabled_at: Option<OffsetDateTime>,
@@ -24,6 +28,8 @@ pub(crate) struct Account {
     pub(crate) password_version: i64,
     /// When its owner proved that the address is theirs.
     pub(crate) verified_at: Option<OffsetDateTime>,
+    /// When a mail server refused a mail to the address for good.
+    pub(crate) email_refused_at: Option<OffsetDateTime>,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) updated_at: OffsetDateTime,
 }
@@ -96,11 +102,14 @@ impl Account {
             user_id,
             email,
             display_name,
+            phone: None,
+            language_code: None,
             role,
             version: 1,
             disabled_at: None,
             password_version: 1,
             verified_at: None,
+            email_refused_at: None,
             created_at: now,
             updated_at: now,
         }
@@ -109,8 +118,8 @@ impl Account {
     /// Customers are inserted by RegisterUser, operators by the administrator's command.
     pub(crate) async fn insert(&self, db: &mut PgConnection, password_hash: &str) -> Result<(), Unexpected> {
         sqlx::query!(
-            "insert into account (user_id, email, password_hash, display_name, role, version, created_at, updated_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "insert into account (user_id, email, password_hash, display_name, language_code, role, version, created_at, updated_at)
+             values ($1, $2, $3, $4, $9, $5, $6, $7, $8)",
             self.user_id as UserId,
             self.email,
             password_hash,
@@ -119,6 +128,7 @@ impl Account {
             self.version,
             self.created_at,
             self.updated_at,
+            self.language_code,
         )
         .execute(db)
         .await?;
@@ -129,8 +139,8 @@ impl Account {
     pub(crate) async fn find(db: &mut PgConnection, user_id: UserId, owner: Owner) -> Result<Option<Self>, Unexpected> {
         let account = sqlx::query_as!(
             Self,
-            r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, disabled_at,
-                 password_version, verified_at, created_at, updated_at
+            r#"select user_id as "user_id: _", email, display_name, phone, language_code, role as "role: _", version,
+                 disabled_at, password_version, verified_at, email_refused_at, created_at, updated_at
                from account where user_id = $1 and ($2::uuid is null or user_id = $2)"#,
             user_id as UserId,
             owner.filter(),
@@ -141,8 +151,8 @@ impl Account {
     pub(crate) async fn lock(db: &mut PgConnection, user_id: UserId, owner: Owner) -> Result<Option<Self>, Unexpected> {
         let account = sqlx::query_as!(
             Self,
-            r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, disabled_at,
-                 password_version, verified_at, created_at, updated_at
+            r#"select user_id as "user_id: _", email, display_name, phone, language_code, role as "role: _", version,
+                 disabled_at, password_version, verified_at, email_refused_at, created_at, updated_at
                from account where user_id = $1 and ($2::uuid is null or user_id = $2) for update"#,
             user_id as UserId,
             owner.filter(),
@@ -154,7 +164,8 @@ impl Account {
         self.version += 1;
         self.updated_at = now;
         sqlx::query!(
-            "update account set display_name = $2, version = $3, disabled_at = $4, verified_at = $5, updated_at = $6
+            "update account set display_name = $2, phone = $7, language_code = $8, version = $3, disabled_at = $4,
+               verified_at = $5, email_refused_at = $9, updated_at = $6
              where user_id = $1",
             self.user_id as UserId,
             self.display_name,
@@ -162,6 +173,9 @@ impl Account {
             self.disabled_at,
             self.verified_at,
             self.updated_at,
+            self.phone,
+            self.language_code,
+            self.email_refused_at,
         )
         .execute(db)
         .await?;
@@ -187,10 +201,11 @@ impl Account {
         mail::end(db, self.user_id, Purpose::ResetPassword, now).await
     }
 
-    /// Records that the address is its owner's.
+    /// Records that the address is its owner's, and gets mails.
     pub(crate) async fn verify(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), Unexpected> {
-        if self.verified_at.is_none() {
+        if self.verified_at.is_none() || self.email_refused_at.is_some() {
             self.verified_at = Some(now);
+            self.email_refused_at = None;
             self.save(db, now).await?;
         }
         Ok(())
@@ -220,12 +235,15 @@ impl Account {
             user_id: self.user_id.to_string(),
             email: self.email.clone(),
             display_name: self.display_name.clone(),
+            phone: self.phone.clone().unwrap_or_default(),
+            language_code: self.language_code.clone().unwrap_or_default(),
             role: self.role.to_proto().into(),
             create_time: Some(timestamp(self.created_at)),
             update_time: Some(timestamp(self.updated_at)),
             etag: etag(self.version),
             disable_time: self.disabled_at.map(timestamp),
             email_verify_time: self.verified_at.map(timestamp),
+            email_refuse_time: self.email_refused_at.map(timestamp),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod account;
 mod change_password;
 pub mod check;
+mod contact;
 mod create_session;
 mod delete_session;
 mod disable;

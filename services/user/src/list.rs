@@ -14,8 +14,8 @@ pub(crate) async fn list(service: &Service, request: ListUsersRequest) -> Result
     let role = (role != Role::Unspecified).then(|| role.as_str_name().trim_start_matches("ROLE_"));
     let accounts = sqlx::query_as!(
         Account,
-        r#"select user_id as "user_id: _", email, display_name, role as "role: _", version, disabled_at, password_version,
-             verified_at, created_at, updated_at
+        r#"select user_id as "user_id: _", email, display_name, phone, language_code, role as "role: _", version, disabled_at,
+             password_version, verified_at, email_refused_at, created_at, updated_at
            from account
            where ($1::text is null or role = $1) and (not $2 or disabled_at is not null)
              and ($3::uuid is null or user_id < $3)

@@ -10,7 +10,7 @@ use crate::service::Service;
 pub(crate) async fn get(service: &Service, request: GetMailLinkRequest) -> Result<GetMailLinkResponse, Error> {
     let id = MailRequestId::parse(&request.mail_request_id).ok_or(Error::MailRequestNotFound)?;
     let row = sqlx::query!(
-        r#"select purpose as "purpose: Purpose", token_hash, expires_at, email, display_name
+        r#"select purpose as "purpose: Purpose", token_hash, expires_at, email, display_name, language_code
            from mail_request join account using (user_id) where mail_request_id = $1 and expires_at > $2"#,
         id as MailRequestId,
         service.clock.now(),
@@ -23,5 +23,6 @@ pub(crate) async fn get(service: &Service, request: GetMailLinkRequest) -> Resul
         display_name: row.display_name,
         link,
         expire_time: Some(timestamp(row.expires_at)),
+        language_code: row.language_code.unwrap_or_default(),
     })
 }

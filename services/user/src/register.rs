@@ -31,13 +31,14 @@ pub(crate) async fn register(
         Begun::Fresh(tx) => tx,
         Begun::Replay(response) => return Ok(response),
     };
-    let account = Account::new(
+    let mut account = Account::new(
         UserId::new(service.clock.new_id()),
         request.email,
         request.display_name,
         Role::Customer,
         service.clock.now(),
     );
+    account.language_code = Some(request.language_code).filter(|code| !code.is_empty());
     let inserted = account.insert(&mut tx, &password_hash).await;
     inserted.map_err(on_constraint("account_email", Error::EmailTaken))?;
 

@@ -6,7 +6,7 @@ use tonic::Request;
 
 use crate::service::Service;
 use crate::{
-    change_password, create_session, delete_session, disable, erase, get, list, list_sessions, mail_link,
+    change_password, contact, create_session, delete_session, disable, erase, get, list, list_sessions, mail_link,
     refresh_session, register, reset_password, update, verify_email,
 };
 
@@ -67,6 +67,19 @@ impl UserService for Service {
     async fn get_mail_link(&self, request: Request<GetMailLinkRequest>) -> RpcResult<GetMailLinkResponse> {
         let (_, request) = accept(request);
         respond(mail_link::get(self, request).await)
+    }
+
+    async fn get_contact(&self, request: Request<GetContactRequest>) -> RpcResult<GetContactResponse> {
+        let (_, request) = accept(request);
+        respond(contact::get(self, request).await)
+    }
+
+    async fn report_refused_email(
+        &self,
+        request: Request<ReportRefusedEmailRequest>,
+    ) -> RpcResult<ReportRefusedEmailResponse> {
+        let (_, request) = accept(request);
+        respond(contact::report_refused(self, request).await)
     }
 
     async fn erase_user(&self, request: Request<EraseUserRequest>) -> RpcResult<EraseUserResponse> {

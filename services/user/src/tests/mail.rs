@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::{Did, timestamp};
 use contracts::souk::user::v1::user_event::Event;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use contracts::souk::user::v1::*;
 use prost::Message;
 use sqlx::PgPool;
 use testkit::{Log, fields, published, reason};
+use time::OffsetDateTime;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -248,4 +249,58 @@ async fn only_the_service_that_sends_mails_gets_links(db: PgPool) {
     assert_eq!(refused.code(), Code::PermissionDenied);
     let unknown = MailRequested { mail_request_id: Uuid::now_v7().to_string(), ..Default::default() };
     assert_eq!(reason(&fixture.link(&unknown).await.expect_err("unknown")), "MAIL_REQUEST_NOT_FOUND@souk.user");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn only_the_service_that_notifies_users_gets_their_contact(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let user_id = fixture.register("k1", "ada@example.com").await.expect("registered").user_id;
+    let request = || GetContactRequest { user_id: user_id.clone() };
+    let mut notification = UserServiceClient::new(fixture.kit.connect("notification").await);
+    let contact = notification.get_contact(request()).await.expect("a contact").into_inner();
+    assert_eq!((contact.email.as_str(), contact.display_name.is_empty()), ("ada@example.com", false));
+
+    let mut order = UserServiceClient::new(fixture.kit.connect("order").await);
+    let refused = order.get_contact(request()).await.expect_err("not for another service");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let operator = fixture.kit.operator(request());
+    let refused = fixture.users.clone().get_contact(operator).await.expect_err("nor for an operator");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+
+    let erase = fixture.kit.operator(EraseUserRequest { user_id: user_id.clone() });
+    fixture.users.clone().erase_user(erase).await.expect("erased");
+    let gone = notification.get_contact(request()).await.expect_err("the account was erased");
+    assert_eq!((gone.code(), reason(&gone)), (Code::NotFound, "USER_NOT_FOUND@souk.user".into()));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_address_that_its_mail_server_refuses_is_marked_until_it_is_verified(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let user_id = fixture.register("k1", "ada@example.com").await.expect("registered").user_id;
+    let mut notification = UserServiceClient::new(fixture.kit.connect("notification").await);
+    let report = |refused_at: OffsetDateTime| ReportRefusedEmailRequest {
+        user_id: user_id.clone(),
+        refuse_time: Some(timestamp(refused_at)),
+    };
+    let before = fixture.service.clock.now();
+    for _ in 0..2 {
+        notification.report_refused_email(report(before)).await.expect("reported");
+    }
+    let contact = |user_id: &str| GetContactRequest { user_id: user_id.to_owned() };
+    assert!(notification.get_contact(contact(&user_id)).await.expect("a contact").into_inner().email_refused);
+
+    fixture.service.clock.advance(Duration::from_secs(60));
+    fixture.verify(&fixture.token().await).await.expect("verified");
+    notification.report_refused_email(report(before)).await.expect("an old report says nothing of the address now");
+    assert!(!notification.get_contact(contact(&user_id)).await.expect("a contact").into_inner().email_refused);
+
+    let unknown = ReportRefusedEmailRequest { user_id: Uuid::now_v7().to_string(), ..report(before) };
+    let unknown = notification.report_refused_email(unknown).await.expect_err("no such account");
+    assert_eq!(reason(&unknown), "USER_NOT_FOUND@souk.user");
+    let without = ReportRefusedEmailRequest { refuse_time: None, ..report(before) };
+    let without = notification.report_refused_email(without).await.expect_err("no time");
+    assert_eq!(fields(&without), ["refuse_time"]);
+    let mut order = UserServiceClient::new(fixture.kit.connect("order").await);
+    let refused = order.report_refused_email(report(before)).await.expect_err("not for another service");
+    assert_eq!(refused.code(), Code::PermissionDenied);
 }

@@ -15,6 +15,7 @@ pub(super) fn registration(key: &str, email: &str) -> RegisterUserRequest {
         email: email.to_owned(),
         password: PASSWORD.to_owned(),
         display_name: "Ada".to_owned(),
+        language_code: String::new(),
     }
 }
 

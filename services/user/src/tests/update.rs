@@ -5,6 +5,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::Fixture;
+use super::register::registration;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_update_that_changes_nothing_keeps_the_etag(db: PgPool) {
@@ -90,4 +91,42 @@ async fn a_star_replaces_everything_that_may_change(db: PgPool) {
     assert_eq!(fields(&nameless.expect_err("a name is required")), ["user.display_name"]);
     let both = rename(&fixture, &ada, wanted, &["*", "display_name"]).await.expect_err("all, and one of them");
     assert_eq!(reason(&both), "UPDATE_MASK_INVALID@souk.user");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_phone_number_is_set_kept_and_removed(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let ada = fixture.register("k1", "ada@example.com").await.expect("registered");
+    assert_eq!(ada.phone, "");
+    let with = |phone: &str| User { phone: phone.into(), etag: String::new(), ..ada.clone() };
+    let set = rename(&fixture, &ada, with("+4930123456"), &["phone"]).await.expect("set");
+    assert_eq!((set.phone.as_str(), &set.display_name), ("+4930123456", &ada.display_name));
+    let renamed = User { display_name: "Ada L.".into(), ..with("") };
+    let kept = rename(&fixture, &ada, renamed, &[]).await.expect("what is absent stays");
+    assert_eq!((kept.phone.as_str(), kept.display_name.as_str()), ("+4930123456", "Ada L."));
+    let removed = rename(&fixture, &ada, with(""), &["phone"]).await.expect("removed");
+    assert_eq!(removed.phone, "");
+    for wrong in ["030123456", "+0301234567", "+49 30 123456", "+49301234567890123", "+12345"] {
+        let refused = rename(&fixture, &ada, with(wrong), &["phone"]).await.expect_err("not E.164");
+        assert_eq!(
+            (refused.code(), fields(&refused)),
+            (Code::InvalidArgument, vec!["user.phone".to_owned()]),
+            "{wrong}"
+        );
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_account_has_a_language_from_its_registration_on(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let german = RegisterUserRequest { language_code: "de".into(), ..registration("k1", "ada@example.com") };
+    let ada = fixture.users.clone().register_user(german).await.expect("registered").into_inner().user.expect("a user");
+    assert_eq!(ada.language_code, "de");
+    let with = |code: &str| User { language_code: code.into(), etag: String::new(), ..ada.clone() };
+    let english = rename(&fixture, &ada, with("en"), &["language_code"]).await.expect("set");
+    assert_eq!(english.language_code, "en");
+    let removed = rename(&fixture, &ada, with(""), &["language_code"]).await.expect("that of the shop");
+    assert_eq!(removed.language_code, "");
+    let refused = rename(&fixture, &ada, with("fr"), &["language_code"]).await.expect_err("there are no such texts");
+    assert_eq!(fields(&refused), ["user.language_code"]);
 }
