@@ -1,5 +1,6 @@
 //! Simulates the payment provider: Stripe's wire API over real HTTP, with its own ledger, which ours can be compared to. It
-//! never loses a call that got a response, and never moves money twice for one intent.
+//! never loses a call that got a response, and never moves money twice for one intent. On another port, it simulates the provider
+//! of text messages ([`Sms`]).
 //!
 //! # Stripe's API
 //!
@@ -73,6 +74,7 @@ pub mod outcome;
 mod params;
 mod refund;
 mod seed;
+mod sms;
 pub mod webhook;
 mod wire;
 
@@ -97,6 +99,7 @@ use refund::RefundId;
 use webhook::Webhooks;
 
 pub use seed::{Seed, seed};
+pub use sms::Sms;
 
 /// How long calls in progress may take after the signal to stop. Their effects are in the journal already, so a call that is
 /// cut off looks like a lost connection to its caller.
@@ -122,9 +125,10 @@ pub struct Certificate {
     pub key: PathBuf,
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT. Text messages have an address of their own.
 pub async fn serve(
     listen: SocketAddr,
+    sms_listen: Option<SocketAddr>,
     tls: Option<Certificate>,
     data: PathBuf,
     webhooks: Option<WebhookEndpoint>,
@@ -146,6 +150,11 @@ pub async fn serve(
         }
         stopped.cancel();
     });
+    if let Some(address) = sms_listen {
+        let sms = listener::Bounded::new(TcpListener::bind(address).await?, tls.clone());
+        tracing::info!(%address, "the provider of text messages listens");
+        tokio::spawn(async move { axum::serve(sms, Sms::default().router()).await });
+    }
     tracing::info!(address = %listener.local_addr()?, "the payment provider listens");
     provider.serve_over(listener, tls, stop).await
 }

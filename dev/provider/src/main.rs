@@ -15,6 +15,9 @@ struct Options {
     /// The address that it listens on.
     #[arg(long, default_value = "127.0.0.1:9201")]
     listen: SocketAddr,
+    /// The address for text messages: Twilio's Messages API. Without it, there is none.
+    #[arg(long)]
+    sms_listen: Option<SocketAddr>,
     /// The file with its certificate (PEM): it then serves over TLS.
     #[arg(long, requires = "key")]
     certificate: Option<PathBuf>,
@@ -37,13 +40,21 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Options { listen, certificate, key, data, webhook_url, webhook_secret_file, webhook_events: events } =
-        Options::parse();
+    let Options {
+        listen,
+        sms_listen,
+        certificate,
+        key,
+        data,
+        webhook_url,
+        webhook_secret_file,
+        webhook_events: events,
+    } = Options::parse();
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
     let webhooks =
         webhook_url.zip(webhook_secret_file).map(|(url, secret_file)| WebhookEndpoint { url, secret_file, events });
     let tls = certificate.zip(key).map(|(certificate, key)| Certificate { certificate, key });
-    match serve(listen, tls, data, webhooks).await {
+    match serve(listen, sms_listen, tls, data, webhooks).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("provider: {error}");
