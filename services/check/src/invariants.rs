@@ -50,9 +50,9 @@ pub(crate) const INVARIANTS: [Invariant; 11] = [
     },
     Invariant {
         name: "I7",
-        promise: "a customer is notified once",
-        checked: "nothing yet",
-        unchecked: "there are no notifications yet",
+        promise: "a customer is notified once of each outcome of an order",
+        checked: "every outcome of every order against its notifications, and whether those ended",
+        unchecked: "",
     },
     Invariant {
         name: "I8",

@@ -3,8 +3,8 @@
 //!
 //! - **While orders are in progress.** Services consume an event at different times, so a violation is checked again a little
 //!   later ([`recheck`]): only one that every check finds is reported.
-//! - **In bounded memory.** Tables are read by ranges of ids, 10,000 rows at a time: orders together with their reservations and
-//!   payments ([`orders`]). Topics and stored responses have no index for this, so they are read from beginning to end, with a
+//! - **In bounded memory.** Tables are read by ranges of ids, 10,000 rows at a time: orders together with their reservations,
+//!   payments and notifications ([`orders`]). Topics and stored responses have no index for this, so they are read from beginning to end, with a
 //!   few bytes in memory for each of up to 900,000 keys; with more keys, they are read again for the next ones.
 //! - **Discarded dead letters.** A discarded dead letter explains why an order is not settled or a record is out of order. It
 //!   never explains wrong money, wrong stock, a wrong history or a lost event ([`dead_letters`]).
@@ -88,6 +88,7 @@ struct Sources {
     inventory: PgPool,
     order: PgPool,
     payment: PgPool,
+    notification: PgPool,
     kafka: Brokers,
     provider: Option<Provider>,
     journal: Option<Journal>,
@@ -105,8 +106,9 @@ impl Sources {
             pool.map_err(|error| invalid(&role.variable(error.setting), error.why))
         };
         let databases = roster::services().map(|role| Ok((role, pool(role)?))).collect::<Result<Vec<_>, Error>>()?;
-        let [inventory, order, payment] =
-            [roster::INVENTORY, roster::ORDER, roster::PAYMENT].map(|role| database(&databases, role));
+        let [inventory, order, payment, notification] =
+            [roster::INVENTORY, roster::ORDER, roster::PAYMENT, roster::NOTIFICATION]
+                .map(|role| database(&databases, role));
         let provider = config.check_provider_url.as_deref().map(|url| {
             let key = config.provider_key().map_err(|why| invalid("PAYMENT_PROVIDER_KEY_FILE", why))?;
             Provider::new(url, &key, config.provider_rate, payment.clone())
@@ -122,6 +124,7 @@ impl Sources {
             inventory,
             order,
             payment,
+            notification,
             kafka,
             provider,
             journal: attempts.map(|attempts| Journal { attempts, coverage }),

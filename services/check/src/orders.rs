@@ -1,10 +1,12 @@
-//! I2, I3, I4 and I9: orders with their reservations and payments, by ranges of ids, so that memory is bounded.
+//! I2, I3, I4, I7 and I9: orders with their reservations, payments and notifications, by ranges of ids, so that memory is bounded.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chassis::Unexpected;
 use chassis::check::{Exemptions, Finding, Range};
 use inventory::check::Holding;
+use notification::check::Told;
 use order::check::{Returned, Settled};
 use uuid::Uuid;
 
@@ -12,12 +14,17 @@ use crate::dead_letters::Discarded;
 use crate::recheck::{merge, single};
 use crate::{Error, Sources, progress, provider};
 
-/// I2, I3, I4 and I9 of all orders. A range ends at the first row by which one of the three databases has `rows_per_range`.
+/// How long it may take until there is a notification of an outcome.
+const TELL_WITHIN: Duration = Duration::from_secs(60);
+/// How long a notification may wait for its delivery: the mail server may be away.
+const DELIVER_WITHIN: Duration = Duration::from_secs(3_600);
+
+/// I2, I3, I4, I7 and I9 of all orders. A range ends at the first row by which one of the four databases has `rows_per_range`.
 pub(crate) async fn check_orders(sources: &Sources, discarded: &Discarded) -> Result<Vec<Finding>, Error> {
     let (mut all, mut next, mut since) = (Vec::new(), Some(Uuid::nil()), 0);
     let (count, mut checked) = (order::check::count(&sources.order).await?, 0);
     while let Some(after) = next {
-        progress::set(format!("I2, I3, I4, I9: {checked} of {count} orders were checked"));
+        progress::set(format!("I2, I3, I4, I7, I9: {checked} of {count} orders were checked"));
         let range = Range::to_first(after, order_ends(sources, after).await?);
         next = range.next();
         let mut findings = sources.recheck(|| check_range(sources, range, &discarded.exemptions)).await?;
@@ -32,18 +39,19 @@ pub(crate) async fn check_orders(sources: &Sources, discarded: &Discarded) -> Re
     Ok(all)
 }
 
-async fn order_ends(sources: &Sources, after: Uuid) -> Result<[Option<Uuid>; 3], Unexpected> {
+async fn order_ends(sources: &Sources, after: Uuid) -> Result<[Option<Uuid>; 4], Unexpected> {
     let most = sources.sizes.rows_per_range;
     Ok([
         order::check::range_end(&sources.order, after, most).await?,
         inventory::check::range_end(&sources.inventory, after, most).await?,
         payment::check::range_end(&sources.payment, after, most).await?,
+        notification::check::range_end(&sources.notification, after, most).await?,
     ])
 }
 
 /// Always returns the same findings in the same order.
 async fn check_range(sources: &Sources, range: Range, exemptions: &Exemptions) -> Result<Vec<Finding>, Error> {
-    let (Sources { inventory, order, payment, .. }, as_of) = (sources, sources.as_of());
+    let (Sources { inventory, order, payment, notification, .. }, as_of) = (sources, sources.as_of());
     let orders = order::check::order_ids(order, range).await?;
     let settled = order::check::settled(order, &orders, as_of).await?;
     Ok(vec![
@@ -64,7 +72,39 @@ async fn check_range(sources: &Sources, range: Range, exemptions: &Exemptions) -
         payment::check::check_returns(payment, range).await?,
         order::check::check_orders(order, range).await?,
         inventory::check::check_reservations(inventory, range).await?,
+        compare_notifications(
+            &order::check::outcomes(order, range, as_of - TELL_WITHIN).await?,
+            &notification::check::told(notification, range, as_of - DELIVER_WITHIN).await?,
+            exemptions,
+        ),
     ])
+}
+
+/// I7: each outcome of an order has one notification, and no other has; none waits for too long. That there are no two is a
+/// constraint.
+pub(crate) fn compare_notifications(
+    outcomes: &HashMap<Uuid, HashMap<String, bool>>,
+    told: &HashMap<Uuid, Vec<Told>>,
+    exemptions: &Exemptions,
+) -> Finding {
+    let mut finding = Finding::new("I7", "orders and their notifications");
+    let (no_outcomes, nothing) = (HashMap::new(), Vec::new());
+    for order in outcomes.keys().chain(told.keys().filter(|order| !outcomes.contains_key(order))) {
+        let (outcomes, told) = (outcomes.get(order).unwrap_or(&no_outcomes), told.get(order).unwrap_or(&nothing));
+        let untold = outcomes.iter().filter(|(_, is_old)| **is_old).map(|(kind, _)| kind);
+        let untold = untold.filter(|kind| told.iter().all(|it| it.kind != **kind || it.channel != "EMAIL"));
+        let mut wrong: Vec<_> = untold.map(|kind| format!("its customer was not told of {kind}")).collect();
+        for Told { kind, channel, state, is_late } in told {
+            if !outcomes.contains_key(kind) {
+                wrong.push(format!("its customer was told of {kind}, which did not happen"));
+            } else if *is_late {
+                wrong.push(format!("the notification of {kind} by {channel} is still {state}"));
+            }
+        }
+        wrong.sort();
+        finding.add_unless_exempt(exemptions, order, (!wrong.is_empty()).then(|| wrong.join("; ")));
+    }
+    finding
 }
 
 /// I4: the units of a sold order are sold, and an unsold one holds none.

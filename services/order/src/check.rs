@@ -199,6 +199,31 @@ pub async fn settled(db: &PgPool, orders: &[Uuid], now: OffsetDateTime) -> Resul
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, settled(row.sold))).collect())
 }
 
+/// The outcomes of the orders of a range that customers are told of, such as `ORDER_CONFIRMED`, and whether each was recorded before
+/// `since`.
+pub async fn outcomes(
+    db: &PgPool,
+    range: Range,
+    since: OffsetDateTime,
+) -> Result<HashMap<Uuid, HashMap<String, bool>>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select order_id, kind as "kind!", min(occurred_at) < $3 as "is_old!"
+           from order_event join (values ('Confirmed', 'ORDER_CONFIRMED'), ('Fulfilled', 'ORDER_FULFILLED'),
+               ('Rejected', 'ORDER_REJECTED'), ('PaymentFailed', 'ORDER_PAYMENT_FAILED'),
+               ('Cancelled', 'ORDER_CANCELLED'), ('Expired', 'ORDER_EXPIRED')) as outcome (event, kind)
+             on type = 'souk.order.v1.Order' || event
+           where order_id > $1 and order_id <= $2 group by order_id, kind"#,
+        range.after,
+        range.last,
+        since,
+    );
+    let mut outcomes = HashMap::<Uuid, HashMap<String, bool>>::new();
+    for row in rows.fetch_all(db).await? {
+        outcomes.entry(row.order_id).or_default().insert(row.kind, row.is_old);
+    }
+    Ok(outcomes)
+}
+
 /// What was refunded of the orders of a range as this service knows it, in minor units.
 pub async fn refunded(db: &PgPool, range: Range) -> Result<HashMap<Uuid, i64>, Unexpected> {
     let rows = sqlx::query!(

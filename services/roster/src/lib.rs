@@ -18,10 +18,12 @@ pub const PRODUCT: Role = Role { name: "product", domain: "souk.product", number
 pub const INVENTORY: Role = Role { name: "inventory", domain: "souk.inventory", number: 4, has_database: true };
 pub const ORDER: Role = Role { name: "order", domain: "souk.order", number: 5, has_database: true };
 pub const PAYMENT: Role = Role { name: "payment", domain: "souk.payment", number: 6, has_database: true };
+pub const NOTIFICATION: Role =
+    Role { name: "notification", domain: "souk.notification", number: 7, has_database: true };
 pub const ANALYTICS: Role = Role { name: "analytics", domain: "souk.analytics", number: 8, has_database: true };
 
 /// In the order in which requests meet them.
-pub const ROLES: [Role; 7] = [GATEWAY, USER, PRODUCT, INVENTORY, ORDER, PAYMENT, ANALYTICS];
+pub const ROLES: [Role; 8] = [GATEWAY, USER, PRODUCT, INVENTORY, ORDER, PAYMENT, NOTIFICATION, ANALYTICS];
 
 /// Those that have a database.
 pub fn services() -> impl Iterator<Item = Role> {

@@ -13,8 +13,15 @@ use crate::commands::{create_operator, import_products, rebuild_orders};
 use crate::serve::serve;
 
 /// The schemas of `roster::services()`, in its order.
-pub(crate) static SCHEMAS: &[&Schema] =
-    &[&user::SCHEMA, &product::SCHEMA, &inventory::SCHEMA, &order::SCHEMA, &payment::SCHEMA, &analytics::SCHEMA];
+pub(crate) static SCHEMAS: &[&Schema] = &[
+    &user::SCHEMA,
+    &product::SCHEMA,
+    &inventory::SCHEMA,
+    &order::SCHEMA,
+    &payment::SCHEMA,
+    &notification::SCHEMA,
+    &analytics::SCHEMA,
+];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RoleCommand {
@@ -32,6 +39,8 @@ pub(crate) enum RoleCommand {
     Order(Box<SingleOr<order::Config, OrderCommand>>),
     /// Runs the payment service.
     Payment(SingleRole<payment::Config>),
+    /// Runs the notification service.
+    Notification(Box<SingleRole<notification::Config>>),
     /// Runs the analytics service.
     Analytics(SingleRole<analytics::Config>),
 }
@@ -52,6 +61,8 @@ pub(crate) struct All {
     order: Prefixed<order::Config>,
     #[command(flatten)]
     payment: Prefixed<payment::Config>,
+    #[command(flatten)]
+    notification: Prefixed<notification::Config>,
     #[command(flatten)]
     analytics: Prefixed<analytics::Config>,
 }
@@ -123,6 +134,7 @@ pub(crate) async fn run(command: RoleCommand) -> ExitCode {
             None => order.single.serve(order::start).await,
         },
         RoleCommand::Payment(single) => single.serve(payment::start).await,
+        RoleCommand::Notification(single) => single.serve(notification::start).await,
         RoleCommand::Analytics(single) => single.serve(analytics::start).await,
     }
 }
@@ -137,6 +149,7 @@ impl All {
             inventory::start(&self.inventory, context)?,
             order::start(&self.order, context)?,
             payment::start(&self.payment, context)?,
+            notification::start(&self.notification, context)?,
             analytics::start(&self.analytics, context)?,
         ])
     }

@@ -33,6 +33,7 @@ pub use peers::events::{
 };
 pub use peers::orders::serve_orders;
 pub use peers::unreachable;
+pub use peers::users::{Users, serve_users};
 pub use raw::Raw;
 pub use status::{fields, reason};
 pub use trial::{try_event, try_event_at, try_key};

@@ -100,6 +100,9 @@ fn every_role_may_call_its_peers_and_no_others() {
         if settings.contains("_PROVIDER_URL=") {
             peers.insert("provider".to_owned());
         }
+        if settings.contains("_SMTP_HOST=") {
+            peers.insert("mail".to_owned());
+        }
         assert_eq!(set(values(role.name, "peers")), peers, "peers of {}", role.name);
     }
 }

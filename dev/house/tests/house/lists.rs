@@ -7,9 +7,10 @@ use prost_reflect::{Kind, MessageDescriptor};
 use super::methods;
 
 const AS_MANY_AS_ASKED_FOR: &str = "as many as the request names, 100 at most";
+const PREFERENCES: &str = "one for each kind and channel";
 const LINES: &str = "an order is placed with 100 lines at most";
 
-const BOUNDED: [(&str, &str); 20] = [
+const BOUNDED: [(&str, &str); 22] = [
     ("souk.analytics.v1.GetCheckoutFunnelResponse.exits", "104: the most frequent 100, and others of each kind"),
     ("souk.analytics.v1.GetSalesSummaryResponse.periods", "the periods of a request, once for each currency"),
     ("souk.analytics.v1.GetSalesSummaryResponse.totals", "one for each currency"),
@@ -17,6 +18,8 @@ const BOUNDED: [(&str, &str); 20] = [
     ("souk.inventory.v1.BatchGetStockResponse.missing_skus", AS_MANY_AS_ASKED_FOR),
     ("souk.inventory.v1.BatchGetStockResponse.stocks", AS_MANY_AS_ASKED_FOR),
     ("souk.inventory.v1.Reservation.lines", LINES),
+    ("souk.notification.v1.GetPreferencesResponse.preferences", PREFERENCES),
+    ("souk.notification.v1.UpdatePreferencesResponse.preferences", PREFERENCES),
     ("souk.ops.v1.ListDeadLettersResponse.dead_letters", "`page_size`, and the last id is the token"),
     ("souk.order.v1.BatchGetOrderStatesResponse.orders", AS_MANY_AS_ASKED_FOR),
     ("souk.order.v1.Cart.items", "a cart has 100 products at most"),

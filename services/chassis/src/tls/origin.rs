@@ -10,8 +10,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The header in which a sidecar names the caller.
 const SIDECAR_HEADER: &str = "x-forwarded-client-cert";
-/// Those that call roles, beside other roles: the edge, and the service that sends mails, which is not in the roster yet.
-const OTHERS: [&str; 2] = ["edge", "notification"];
+/// Those that call roles, beside other roles.
+const OTHERS: [&str; 1] = ["edge"];
 
 /// Of the URIs in certificates of our authority.
 const CERTIFICATE_PREFIX: &str = "spiffe://souk/";

@@ -6,6 +6,7 @@
 
 mod dead_letters;
 mod journal;
+mod notifications;
 mod orders;
 mod payments;
 mod provider;

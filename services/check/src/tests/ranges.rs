@@ -1,4 +1,4 @@
-//! I2, I3, I4 and I9 of orders that are compared over several databases and with the provider, by ranges.
+//! I2, I3, I4, I7 and I9 of orders that are compared over several databases and with the provider, by ranges.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::notifications::told;
 use super::orders::placed;
 use super::payments::paid;
 use super::stock::sold;
@@ -80,11 +81,16 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
     let unnamed = |it| [format!("update payment set intent_id = null where order_id = '{it}'")];
     execute(&payment, for_each([12], unnamed)).await;
 
+    // Orders that were never confirmed.
+    let notification = tables(&notification::SCHEMA, &options).await;
+    execute(&notification, for_each(WRONG, told)).await;
+
     let sources = Sources {
         databases: vec![],
         inventory: inventory.clone(),
         order: order.clone(),
         payment: payment.clone(),
+        notification: notification.clone(),
         kafka: bus::Brokers::plain("127.0.0.1:1"),
         provider: Some(Provider::new(&url, "sk_test_souk", 100_000, payment.clone()).expect("a URL")),
         journal: None,
@@ -94,7 +100,7 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
     };
     let found = check_orders(&sources, &Discarded::default()).await.expect("checked");
     stop.cancel();
-    for db in [order, inventory, payment] {
+    for db in [order, inventory, payment, notification] {
         db.close().await;
     }
     let wrong = |rows: &[u128]| rows.iter().map(|it| id(*it).to_string()).collect::<Vec<_>>();
@@ -106,6 +112,7 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
         ("I4", "orders", 9, vec![]),
         ("I4", "orders in stock", 9, wrong(&WRONG)),
         ("I4", "orders and their refunds", 10, wrong(&[4])),
+        ("I7", "orders and their notifications", 2, wrong(&WRONG)),
         ("I9", "orders", 9, all),
         ("I9", "reservations", 10, wrong(&WRONG)),
     ] {

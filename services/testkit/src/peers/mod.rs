@@ -4,6 +4,7 @@
 pub(crate) mod catalogue;
 pub(crate) mod events;
 pub(crate) mod orders;
+pub(crate) mod users;
 
 use std::convert::Infallible;
 

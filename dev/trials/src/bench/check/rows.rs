@@ -12,6 +12,7 @@ pub(super) async fn write(layout: &Layout, story: &Story) -> Result<()> {
         run(layout, "souk_order", story, orders(story)),
         run(layout, "souk_inventory", story, reservations(story)),
         run(layout, "souk_payment", story, payments()),
+        run(layout, "souk_notification", story, notifications()),
     )?;
     Ok(())
 }
@@ -105,6 +106,18 @@ fn reservations(story: &Story) -> Vec<String> {
                10 + count(*) filter (where not cancelled) from made group by number % {SKUS}"
         ),
     ]
+}
+
+fn notifications() -> Vec<String> {
+    let told = |kind, which| {
+        format!(
+            "insert into notification (notification_id, user_id, subject_id, kind, channel, event, occurred_at, state, attempts,
+               error, created_at, wanted_at, delivered_at)
+             select gen_random_uuid(), '{USER}', order_id, '{kind}', 'EMAIL', '', at, 'DELIVERED', 1, '', at, at, at
+             from made where {which}"
+        )
+    };
+    vec![told("ORDER_CONFIRMED", "true"), told("ORDER_CANCELLED", "cancelled")]
 }
 
 fn payments() -> Vec<String> {

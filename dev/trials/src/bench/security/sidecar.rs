@@ -22,6 +22,7 @@ fn links() -> impl Iterator<Item = (&'static str, Role, String)> {
         (roster::ORDER, roster::PRODUCT, "ORDER_PRODUCT_URL"),
         (roster::INVENTORY, roster::ORDER, "INVENTORY_ORDER_URL"),
         (roster::PAYMENT, roster::ORDER, "PAYMENT_ORDER_URL"),
+        (roster::NOTIFICATION, roster::USER, "NOTIFICATION_USER_URL"),
         (roster::GATEWAY, roster::USER, "SOUK_USER_URL"),
     ];
     edge.chain(roles.map(|(caller, peer, setting)| (caller.name, peer, setting.to_owned())))

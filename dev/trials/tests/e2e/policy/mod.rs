@@ -93,7 +93,7 @@ fn rpcs(pool: &DescriptorPool) -> Result<Vec<Rpc>> {
             let policy = policy::read(pool, &method)?;
             let roles: Vec<Role> = match policy.domain.as_str() {
                 // Of roles that publish or consume events.
-                "souk.ops" => vec![roster::USER, roster::INVENTORY, roster::ORDER, roster::PAYMENT, roster::ANALYTICS],
+                "souk.ops" => roster::services().filter(|role| *role != roster::PRODUCT).collect(),
                 domain => ROLES.into_iter().filter(|role| role.domain == domain).collect(),
             };
             ensure!(!roles.is_empty(), "no role serves {}", method.full_name());

@@ -80,6 +80,10 @@ pub(super) fn sample(rpc: &str, ids: &Ids, taken_sku: &str) -> Option<(Value, Da
         }
         "user.v1.UserService.VerifyEmail" => (json!({"token": "guessed"}), Shop("MAIL_TOKEN_INVALID")),
         "user.v1.UserService.GetMailLink" => (json!({"mailRequestId": nobody}), Shop("MAIL_REQUEST_NOT_FOUND")),
+        "user.v1.UserService.GetContact" => (json!({"userId": nobody}), Shop("USER_NOT_FOUND")),
+        "user.v1.UserService.ReportRefusedEmail" => {
+            (json!({"userId": nobody, "refuseTime": "2026-01-01T00:00:00Z"}), Shop("USER_NOT_FOUND"))
+        }
         "user.v1.SessionService.CreateSession" => {
             (json!({"email": email(), "password": random_password()}), Shop("CREDENTIALS_INVALID"))
         }
@@ -169,6 +173,17 @@ pub(super) fn sample(rpc: &str, ids: &Ids, taken_sku: &str) -> Option<(Value, Da
             // The two bytes of {}.
             let body = json!({"contentType": "application/json", "data": "e30="});
             (json!({"provider": "nobody", "body": body}), Shop("PROVIDER_NOT_FOUND"))
+        }
+        // Somebody else's are not there.
+        "notification.v1.NotificationService.ListNotifications" => (json!({"userId": user}), Named("")),
+        "notification.v1.NotificationService.GetPreferences" => (json!({}), Shop("")),
+        // The same each time, so that only the first call changes anything.
+        "notification.v1.NotificationService.UpdatePreferences" => {
+            let (kind, channel) = ("NOTIFICATION_KIND_ORDER_CONFIRMED", "NOTIFICATION_CHANNEL_SMS");
+            (json!({"preferences": [{"kind": kind, "channel": channel, "enabled": false}]}), Shop(""))
+        }
+        "notification.v1.NotificationService.ResendNotification" => {
+            (json!({"notificationId": nobody}), Shop("NOTIFICATION_NOT_FOUND"))
         }
         "analytics.v1.AnalyticsService.GetSalesSummary"
         | "analytics.v1.AnalyticsService.ExportSales"

@@ -1,0 +1,1 @@
+../chassis/0001_chassis.sql

@@ -1,0 +1,1 @@
+../chassis/0002_dead_letter_discard.sql

@@ -1,0 +1,90 @@
+//! I7: orders and their notifications.
+
+use std::collections::HashMap;
+
+use chassis::check::{Exemptions, Finding, Range};
+use notification::check::Told;
+use sqlx::PgPool;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{assert_each_found, execute, id};
+use crate::orders::compare_notifications;
+
+const CONFIRMED: &str = "ORDER_CONFIRMED";
+
+/// A notification that an order was confirmed, which was delivered.
+pub(super) fn told(order_id: Uuid) -> [String; 1] {
+    [format!(
+        "insert into notification (notification_id, user_id, subject_id, kind, channel, event, occurred_at, state, attempts, error,
+           created_at, wanted_at, delivered_at)
+         values (gen_random_uuid(), gen_random_uuid(), '{order_id}', '{CONFIRMED}', 'EMAIL', '', now(), 'DELIVERED', 1, '', now(),
+           now(), now())"
+    )]
+}
+
+fn compare(outcomes: &[(&str, bool)], told: &[(&str, bool)]) -> Finding {
+    let order = Uuid::from_u128(1);
+    let outcomes = outcomes.iter().map(|(kind, is_old)| ((*kind).to_owned(), *is_old)).collect::<HashMap<_, _>>();
+    let told = told.iter().map(|(kind, is_late)| {
+        let state = if *is_late { "PENDING" } else { "DELIVERED" };
+        Told { kind: (*kind).to_owned(), channel: "EMAIL".to_owned(), state: state.to_owned(), is_late: *is_late }
+    });
+    let told = told.collect::<Vec<_>>();
+    compare_notifications(&HashMap::from([(order, outcomes)]), &HashMap::from([(order, told)]), &Exemptions::default())
+}
+
+#[test]
+fn an_order_and_its_notifications_that_disagree() {
+    let sound = || compare(&[(CONFIRMED, true), ("ORDER_FULFILLED", false)], &[(CONFIRMED, false)]);
+    assert_each_found(vec![
+        ("a customer who was not told", sound(), compare(&[(CONFIRMED, true)], &[])),
+        ("a customer who was told what did not happen", sound(), compare(&[], &[(CONFIRMED, false)])),
+        ("a notification that waits for too long", sound(), compare(&[(CONFIRMED, true)], &[(CONFIRMED, true)])),
+    ]);
+    let unknown = compare_notifications(
+        &HashMap::new(),
+        &HashMap::from([(
+            Uuid::from_u128(1),
+            vec![Told {
+                kind: CONFIRMED.to_owned(),
+                channel: "EMAIL".to_owned(),
+                state: String::new(),
+                is_late: false,
+            }],
+        )]),
+        &Exemptions::default(),
+    );
+    assert_eq!(unknown.violations.len(), 1, "a notification of an order that does not exist: {unknown:?}");
+}
+
+#[sqlx::test(migrator = "order::MIGRATOR")]
+async fn the_outcomes_of_orders_are_read_from_their_events(db: PgPool) {
+    let events = ["Placed", "Confirmed", "Paid", "PaymentFailed", "Cancelled"];
+    let insert = events.iter().zip(1..).map(|(event, version)| {
+        format!(
+            "insert into order_event (order_id, version, event_id, type, payload, actor, occurred_at)
+             values ('{}', {version}, gen_random_uuid(), 'souk.order.v1.Order{event}', '', '', now() - interval '{version} minutes')",
+            id(1),
+        )
+    });
+    execute(&db, insert.collect()).await;
+    let since = OffsetDateTime::now_utc() - Duration::seconds(200);
+    let outcomes = order::check::outcomes(&db, Range::ALL, since).await.expect("read");
+    let expected = [(CONFIRMED, false), ("ORDER_PAYMENT_FAILED", true), ("ORDER_CANCELLED", true)];
+    let expected = expected.map(|(kind, is_old)| (kind.to_owned(), is_old));
+    assert_eq!(outcomes, HashMap::from([(id(1), HashMap::from(expected))]));
+}
+
+#[sqlx::test(migrator = "notification::MIGRATOR")]
+async fn a_notification_that_waits_is_late(db: PgPool) {
+    execute(&db, told(id(1)).to_vec()).await;
+    let pending = "update notification set state = 'PENDING', due_at = now(), delivered_at = null";
+    execute(&db, vec![pending.to_owned()]).await;
+    for (late, is_late) in [(Duration::hours(1), true), (Duration::hours(-1), false)] {
+        let told = notification::check::told(&db, Range::ALL, OffsetDateTime::now_utc() + late).await.expect("read");
+        let expected =
+            Told { kind: CONFIRMED.to_owned(), channel: "EMAIL".to_owned(), state: "PENDING".to_owned(), is_late };
+        assert_eq!(told, HashMap::from([(id(1), vec![expected])]));
+    }
+}
