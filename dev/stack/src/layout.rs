@@ -55,6 +55,20 @@ impl Ports {
         9_201 + self.offset
     }
 
+    /// Of text messages, at the simulator of the payment provider.
+    pub fn sms(self) -> u16 {
+        9_202 + self.offset
+    }
+
+    pub fn mail(self) -> u16 {
+        9_203 + self.offset
+    }
+
+    /// The page of the mail server, which shows mails.
+    pub fn mail_page(self) -> u16 {
+        9_204 + self.offset
+    }
+
     pub fn postgres(self) -> u16 {
         15_432 + self.offset
     }
@@ -91,6 +105,9 @@ impl Ports {
         all.extend(roster::ROLES.map(|role| (self.grpc(role), role.name)));
         all.extend([
             (self.provider(), "the payment provider"),
+            (self.sms(), "the provider of text messages"),
+            (self.mail(), "the mail server"),
+            (self.mail_page(), "the mail server's page"),
             (self.postgres(), "Postgres"),
             (self.redis(), "Redis"),
             (self.kafka(), "Kafka"),

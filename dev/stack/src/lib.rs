@@ -8,6 +8,7 @@ pub mod install;
 pub mod kafka;
 mod keys;
 pub mod layout;
+pub mod mail;
 pub mod parts;
 pub mod pki;
 pub mod postgres;

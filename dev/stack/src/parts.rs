@@ -1,4 +1,4 @@
-//! How each server is started: Postgres, Redis, Kafka, the payment provider, `souk`, Envoy.
+//! How each server is started: Postgres, Redis, Kafka, the payment provider, the mail server, `souk`, Envoy.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -49,16 +49,16 @@ pub fn redis(layout: &Layout) -> Spec {
 
 fn provider(layout: &Layout) -> Result<Spec> {
     let (port, data) = (layout.ports.provider(), layout.home.join("provider"));
-    let listen = format!("127.0.0.1:{port}");
+    let (listen, sms) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", layout.ports.sms()));
     let webhooks = format!("http://127.0.0.1:{}/v1/payments/webhooks/stripe", layout.ports.edge());
     let (data, secret) = (data.to_string_lossy(), layout.home.join("keys/webhook.key"));
     let secret = secret.to_string_lossy();
-    let arguments =
-        ["--listen", &listen, "--data", &data, "--webhook-url", &webhooks, "--webhook-secret-file", &secret];
+    let webhooks = ["--webhook-url", &webhooks, "--webhook-secret-file", &secret];
+    let arguments = [&["--listen", &listen, "--sms-listen", &sms, "--data", &data], &webhooks[..]].concat();
     Ok(Spec {
         name: "provider",
         program: layout.program("provider"),
-        arguments: arguments.map(str::to_owned).to_vec(),
+        arguments: arguments.into_iter().map(str::to_owned).collect(),
         environment: vec![],
         user: None,
         port,
@@ -67,6 +67,28 @@ fn provider(layout: &Layout) -> Result<Spec> {
         stop: Signal::TERM,
         lock: None,
     })
+}
+
+/// A mail server that delivers nothing, and shows the last mails on a page.
+pub fn mail(layout: &Layout) -> Spec {
+    let port = layout.ports.mail();
+    let [script, folder] =
+        [install::maildev(&layout.tools), layout.home.join("mail")].map(|path| path.to_string_lossy().into_owned());
+    let (smtp, page) = (port.to_string(), layout.ports.mail_page().to_string());
+    let addresses = ["--smtp", &smtp, "--ip", "127.0.0.1", "--web", &page, "--web-ip", "127.0.0.1"];
+    let arguments = [&[script.as_str()], &addresses[..], &["--mail-directory", &folder, "--max-emails", "1000"]];
+    Spec {
+        name: "mail",
+        program: "node".into(),
+        arguments: arguments.concat().into_iter().map(str::to_owned).collect(),
+        environment: vec![],
+        user: None,
+        port,
+        ready: Ready::Listening,
+        log: layout.log("mail"),
+        stop: Signal::TERM,
+        lock: None,
+    }
 }
 
 /// stripe-mock checks requests against Stripe's schema. It insists on an HTTPS port, which is not used.
@@ -102,8 +124,6 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_TLS_CALLERS".to_owned(), "dev".to_owned()),
         ("SOUK_INSTANCE".to_owned(), "one".to_owned()),
         ("USER_MAIL_KEY_FILE".to_owned(), keys.join("mail.key").to_string_lossy().into_owned()),
-        // There is no mail yet.
-        ("USER_PRINT_LINKS".to_owned(), "true".to_owned()),
         ("USER_SIGNING_KEY_FOLDER".to_owned(), keys.join("access").to_string_lossy().into_owned()),
         ("PAYMENT_PROVIDER_KEY_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
         ("PAYMENT_WEBHOOK_SECRET_FILE".to_owned(), keys.join("webhook.key").to_string_lossy().into_owned()),
@@ -115,6 +135,14 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("ORDER_PRODUCT_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::PRODUCT)))),
         ("INVENTORY_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
         ("PAYMENT_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
+        ("NOTIFICATION_SMTP_PORT".to_owned(), ports.mail().to_string()),
+        ("NOTIFICATION_SMTP_SECURITY".to_owned(), "plain".to_owned()),
+        ("NOTIFICATION_SMS_URL".to_owned(), format!("http://{}", local(ports.sms()))),
+        ("NOTIFICATION_SMS_ACCOUNT".to_owned(), "ACsouk".to_owned()),
+        // The simulator accepts any token.
+        ("NOTIFICATION_SMS_TOKEN_FILE".to_owned(), keys.join("provider.key").to_string_lossy().into_owned()),
+        ("NOTIFICATION_SMS_SENDER".to_owned(), "+15005550006".to_owned()),
+        ("NOTIFICATION_USER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::USER)))),
         ("EDGE_LISTEN".to_owned(), local(ports.edge())),
         ("EDGE_TLS_LISTEN".to_owned(), local(ports.edge_tls())),
         ("EDGE_ADMIN_LISTEN".to_owned(), local(ports.envoy_admin())),
@@ -175,10 +203,11 @@ pub fn wide_limits() -> Vec<(String, String)> {
     let classes = ["READ", "WRITE", "CONNECTION"].into_iter().chain(users);
     let rates = classes.flat_map(|class| ["RATE", "BURST"].map(|limit| format!("{class}_{limit}")));
     let limits = rates.chain(["ACCOUNT_COUNT".to_owned()]);
-    limits.map(|limit| (format!("SOUK_LIMIT_{limit}"), "100000".to_owned())).collect()
+    let limits = limits.map(|limit| (format!("SOUK_LIMIT_{limit}"), "100000".to_owned()));
+    limits.chain([("NOTIFICATION_PER_USER_AND_HOUR".to_owned(), "0".to_owned())]).collect()
 }
 
-/// Starts what `souk` depends on: Postgres, Redis, Kafka and the payment provider, with all databases and topics.
+/// Starts what `souk` depends on: Postgres, Redis, Kafka, the payment provider and the mail server, with all databases and topics.
 pub async fn start_dependencies(
     layout: &Layout,
     supervisor: &mut Supervisor,
@@ -189,7 +218,7 @@ pub async fn start_dependencies(
 ) -> Result<()> {
     keys::make(&layout.home.join("keys"))?;
     pki::ensure(&layout.pki)?;
-    say("starting Postgres, Redis, Kafka and the payment provider");
+    say("starting Postgres, Redis, Kafka, the payment provider and the mail server");
     let kafka = async {
         match access {
             Access::Trusted => kafka::plain(layout).await,
@@ -201,6 +230,7 @@ pub async fn start_dependencies(
     supervisor.start(redis(layout)).await?;
     supervisor.start(kafka).await?;
     supervisor.start(provider(layout)?).await?;
+    supervisor.start(mail(layout)).await?;
     say("migrating databases and topics");
     souk(layout, settings, &["migrate"]).await.map(drop)
 }

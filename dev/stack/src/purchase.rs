@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::client::{Client, product_id};
+use crate::mail::Inbox;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -20,6 +21,9 @@ pub struct Options {
     /// A file with the operator's password in its first line.
     #[arg(long)]
     password_file: PathBuf,
+    /// The URL of the mail server's page: the mail about the order must arrive there.
+    #[arg(long)]
+    mail_page: Option<String>,
 }
 
 /// It takes milliseconds, and longer while replicas join their group.
@@ -48,7 +52,13 @@ pub async fn run(options: &Options) -> Result<()> {
     let operator = edge.sign_in(&options.email, password.lines().next().unwrap_or_default()).await;
     let operator = operator.context("the operator cannot sign in")?;
     match seed(&operator).await? {
-        Some(product_id) => buy(&edge, &operator, &product_id).await,
+        Some(product_id) => {
+            let order_id = buy(&edge, &operator, &product_id).await?;
+            match options.mail_page.clone() {
+                Some(mail_page) => Inbox { mail_page, sms: None }.show(&order_id).await,
+                None => Ok(()),
+            }
+        }
         None => bail!("nothing can be bought: all products of the catalogue are archived"),
     }
 }
@@ -77,10 +87,11 @@ pub async fn seed(operator: &Client) -> Result<Option<String>> {
     Ok(first)
 }
 
-/// A new customer buys a product, and waits until it is paid; the operator, until it is in the figures.
-pub(crate) async fn buy(edge: &Client, operator: &Client, product_id: &str) -> Result<()> {
+/// A new customer buys a product, and waits until it is paid; the operator, until it is in the figures. The id of the order.
+pub(crate) async fn buy(edge: &Client, operator: &Client, product_id: &str) -> Result<String> {
     let before = sales_of_today(operator).await?;
     let customer = edge.register().await?;
+    customer.set_phone("+4930123456").await?;
     let begun = Instant::now();
     let order = customer.order(product_id, TEST_PURCHASE.cast_signed(), "pm_card_visa").await?.ok()?["order"].clone();
     let order_id = order["orderId"].as_str().context("an order has an id")?;
@@ -90,7 +101,8 @@ pub(crate) async fn buy(edge: &Client, operator: &Client, product_id: &str) -> R
     let order = customer.wait_for(order_id, Duration::from_secs(30), "paid", paid).await?;
     println!("order {order_id} was confirmed in {} ms and is paid", took.as_millis());
     println!("{}", serde_json::to_string_pretty(&order)?);
-    show_sales(operator, before).await
+    show_sales(operator, before).await?;
+    Ok(order_id.to_owned())
 }
 
 /// What was sold today, in cents.

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::client::{Client, random_password};
 use crate::install;
 use crate::layout::{Layout, root};
+use crate::mail::Inbox;
 use crate::parts;
 use crate::postgres::{Access, Fsync};
 use crate::purchase::{buy, seed};
@@ -40,7 +41,7 @@ pub async fn run(options: &Options) -> Result<()> {
     };
     let layout = if options.trial { Layout::trial() } else { Layout::up() };
     layout.ports.check_free()?;
-    say("installing what is missing of Postgres, Redis, Java, Kafka and Envoy");
+    say("installing what is missing of Postgres, Redis, Java, Kafka, Node.js, MailDev and Envoy");
     install::ensure(&layout.tools).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut supervisor = Supervisor::default();
@@ -72,7 +73,8 @@ async fn open(layout: &Layout, supervisor: &mut Supervisor, say: &dyn Fn(&str)) 
     match seed(&operator).await? {
         Some(product_id) => {
             say("buying something");
-            buy(&Client::new(layout.ports.edge()), &operator, &product_id).await?;
+            let order_id = buy(&Client::new(layout.ports.edge()), &operator, &product_id).await?;
+            Inbox::of(layout.ports).show(&order_id).await?;
         }
         None => say("nothing is bought: all products of the catalogue are archived"),
     }
@@ -132,7 +134,7 @@ Souk is up.
   REST and gRPC   http://127.0.0.1:{edge}, https://localhost:{} (of the authority .dev/pki/ca.crt)
   roles           127.0.0.1:{}-{} (gRPC), http://127.0.0.1:{} (health, metrics)
   Postgres        127.0.0.1:{}      Redis  127.0.0.1:{}      Kafka  127.0.0.1:{}
-  payment provider  127.0.0.1:{provider}
+  payment provider  127.0.0.1:{provider}      mails  http://127.0.0.1:{}
   operator        .dev/operator.env           logs   {}
 
 Try:
@@ -150,6 +152,7 @@ Ctrl-C stops everything.",
         ports.postgres(),
         ports.redis(),
         ports.kafka(),
+        ports.mail_page(),
         here(&layout.home.join("log")),
     );
 }

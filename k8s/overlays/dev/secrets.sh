@@ -17,8 +17,9 @@ secret gateway $redis
 secret user "$(password user)" $redis mail.key=mail.key access.pem=access/first.pem
 secret product "$(password product)" $redis
 for role in inventory order analytics; do secret "$role" "$(password "$role")"; done
+secret notification "$(password notification)"
 secret payment "$(password payment)" provider.key=provider.key webhook.key=webhook.key
-services=$(for role in user product inventory order payment analytics; do password "$role"; done)
+services=$(for role in user product inventory order payment notification analytics; do password "$role"; done)
 secret migrate postgres.database-password=postgres.password $services
 secret check $services provider.key=provider.key
 secret postgres postgres.password=postgres.password

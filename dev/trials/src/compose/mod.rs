@@ -30,16 +30,18 @@ pub struct Options {
 }
 
 /// Everything that serves, in the order in which they are killed.
-const SERVERS: [&str; 12] = [
+const SERVERS: [&str; 14] = [
     "gateway",
     "user",
     "product",
     "inventory",
     "order",
     "payment",
+    "notification",
     "analytics",
     "edge",
     "provider",
+    "mail",
     "redis",
     "kafka",
     "postgres",

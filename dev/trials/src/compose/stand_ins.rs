@@ -1,5 +1,5 @@
 //! Images with the names of the official ones: `dev/trials/stand-ins/Dockerfile` makes them from Debian's packages, the Rust of this
-//! machine, and the Kafka and Envoy of `make up`.
+//! machine, and the Kafka, Envoy and MailDev of `make up`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,14 @@ use super::engine::{Engine, mirror};
 pub(super) const BASE: &str = "gcr.io/distroless/cc-debian12:nonroot";
 const DEBIAN: &str = "debian:bookworm-slim";
 /// Those of `Dockerfile` and `docker-compose.yml`, and the target that makes each.
-const IMAGES: [(&str, &str); 6] = [
+const IMAGES: [(&str, &str); 7] = [
     ("rust:1.95.0-bookworm", "rust"),
     (BASE, "distroless"),
     ("postgres:15.18-bookworm", "postgres"),
     ("redis:7.0.15-bookworm", "redis"),
     ("apache/kafka:4.4.0", "kafka"),
     ("envoyproxy/envoy:v1.40.0", "envoy"),
+    ("maildev/maildev:3.0.0", "maildev"),
 ];
 
 /// Makes those that are missing.
@@ -74,6 +75,8 @@ async fn fill(context: &Path, tools: &Path) -> Result<()> {
         (toolchain.join("lib"), rust.join("lib")),
         (tools.join("kafka/libs"), context.join("kafka")),
         (install::envoy(tools)?, context.join("envoy")),
+        (tools.join("maildev/node_modules"), context.join("node_modules")),
+        (node().await?, context.join("node")),
         (PathBuf::from("/etc/ssl/certs/ca-certificates.crt"), context.join("ca-certificates.crt")),
         (root().join("dev/trials/stand-ins/."), context.to_owned()),
     ];
@@ -81,4 +84,10 @@ async fn fill(context: &Path, tools: &Path) -> Result<()> {
         run("cp", &["-aL", &from.to_string_lossy(), &to.to_string_lossy()], root()).await?;
     }
     Ok(())
+}
+
+/// The program itself: what is on the path may be a script.
+async fn node() -> Result<PathBuf> {
+    let output = Command::new("node").args(["-p", "process.execPath"]).output().await.context("node cannot be run")?;
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
