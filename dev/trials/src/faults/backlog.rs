@@ -19,6 +19,8 @@ pub(crate) struct Backlog {
     pub(crate) held: i64,
     /// Payments that have not reached their goal.
     pub(crate) payments: i64,
+    /// Notifications that are not delivered.
+    pub(crate) notifications: i64,
     /// Events in outboxes.
     pub(crate) unpublished: i64,
     /// All events of all orders so far, which shows progress.
@@ -30,6 +32,7 @@ impl Backlog {
     fn is_drained(&self, left: &Self) -> bool {
         self.prompt_orders <= left.prompt_orders
             && self.unpublished <= left.unpublished
+            && self.notifications <= left.notifications
             // Settled orders hold no stock.
             && self.held - left.held <= self.orders
     }
@@ -98,11 +101,20 @@ mod tests {
     #[test]
     fn a_backlog_is_drained_when_only_slow_orders_and_what_was_left_before_remain() {
         let left = Backlog { orders: 2, prompt_orders: 1, held: 1, unpublished: 3, ..Backlog::default() };
-        let slow = Backlog { orders: 5, prompt_orders: 1, held: 4, unpublished: 3, payments: 9, events: 100 };
+        let slow = Backlog {
+            orders: 5,
+            prompt_orders: 1,
+            held: 4,
+            unpublished: 3,
+            payments: 9,
+            events: 100,
+            notifications: 0,
+        };
         assert!(slow.is_drained(&left) && !slow.is_drained(&Backlog::default()));
         assert!(!Backlog { prompt_orders: 2, ..slow }.is_drained(&left));
         assert!(!Backlog { held: 7, ..slow }.is_drained(&left), "stock is held for a settled order");
         assert!(!Backlog { unpublished: 4, ..slow }.is_drained(&left));
+        assert!(!Backlog { notifications: 1, ..slow }.is_drained(&left));
         assert!(!slow.is_empty() && Backlog { events: 100, ..Backlog::default() }.is_empty());
     }
 

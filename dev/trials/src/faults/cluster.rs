@@ -62,6 +62,10 @@ pub(crate) struct Cluster {
     pub(crate) products: Vec<Proxy>,
     pub(crate) order: Proxy,
     pub(crate) provider: Proxy,
+    /// Before the user service, for the notification service.
+    pub(crate) contacts: Proxy,
+    /// Before the provider of text messages.
+    pub(crate) sms: Proxy,
     password: String,
 }
 
@@ -84,6 +88,8 @@ impl Cluster {
             products,
             order: Proxy::open(all(roster::ORDER).collect(), None).await?,
             provider: Proxy::open(vec![ports.provider()], None).await?,
+            sms: Proxy::open(vec![ports.sms()], None).await?,
+            contacts: Proxy::open(all(roster::USER).collect(), None).await?,
             databases: vec![],
             settings: settings(&layout),
             supervisor: Supervisor::default(),
@@ -121,6 +127,8 @@ impl Cluster {
             ("INVENTORY_ORDER_URL", "https", local(self.order.port)),
             ("PAYMENT_ORDER_URL", "https", local(self.order.port)),
             ("PAYMENT_PROVIDER_URL", "http", local(self.provider.port)),
+            ("NOTIFICATION_USER_URL", "https", local(self.contacts.port)),
+            ("NOTIFICATION_SMS_URL", "http", local(self.sms.port)),
         ] {
             set(variable.to_owned(), format!("{scheme}://{hosts}"));
         }
@@ -137,9 +145,9 @@ impl Cluster {
     /// Ends every fault, also one that failed midway: all processes run, and all proxies pass.
     pub(crate) async fn heal(&self) -> Result<()> {
         let databases = self.databases.iter().map(|(_, proxy)| proxy);
-        let others = self.products.iter().chain([&self.order, &self.provider]);
+        let others = self.products.iter().chain([&self.order, &self.provider, &self.contacts, &self.sms]);
         databases.chain(others).for_each(|proxy| proxy.set(Mode::Pass));
-        for name in ["postgres", "redis", "kafka", "provider"].into_iter().chain(all_replicas()) {
+        for name in ["postgres", "redis", "kafka", "provider", "mail"].into_iter().chain(all_replicas()) {
             self.supervisor.send(name, Command::Start).await?;
             self.supervisor.send(name, Command::Resume).await?;
         }
@@ -297,6 +305,10 @@ impl Cluster {
         // Counted before the orders, so that no reservation of a settled order is counted.
         let held = self.count("souk_inventory", "select count(*) from reservation where state = 'HELD'").await?;
         let payments = self.count("souk_payment", "select count(*) from payment where due_at is not null").await?;
+        // Nothing is refused in a trial.
+        let notifications = "select count(*) from notification
+                             where due_at is not null or state in ('REFUSED', 'GIVEN_UP')";
+        let notifications = self.count("souk_notification", notifications).await?;
         let mut unpublished = 0;
         for role in roster::services() {
             unpublished += self.count(&format!("souk_{}", role.name), "select count(*) from outbox").await?;
@@ -310,7 +322,7 @@ impl Cluster {
         .fetch_one(&mut session)
         .await?;
         session.close().await?;
-        Ok(Backlog { orders, prompt_orders, held, payments, unpublished, events })
+        Ok(Backlog { orders, prompt_orders, held, payments, notifications, unpublished, events })
     }
 
     pub(crate) async fn count(&self, database: &str, query: &str) -> Result<i64> {

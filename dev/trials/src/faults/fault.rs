@@ -16,7 +16,7 @@ use super::control::Control;
 use super::journal::Journal;
 use super::machine::Machine;
 use super::proxy::{Held, Mode, Moment, Proxy};
-use super::{certificates, customers, databases, kafka, limits, peers, processes, provider, report};
+use super::{certificates, customers, databases, kafka, limits, mails, peers, processes, provider, report};
 use stack::supervisor::Command::{Kill, Pause, Resume};
 
 pub(crate) struct Fault {
@@ -121,6 +121,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Fault> {
         peers::FAULTS,
         certificates::FAULTS,
         provider::FAULTS,
+        mails::FAULTS,
         kafka::FAULTS,
         databases::FAULTS,
         customers::FAULTS,

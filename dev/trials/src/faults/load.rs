@@ -187,6 +187,10 @@ impl Customer {
         let (email, password) = (format!("{}@example.com", Uuid::now_v7().simple()), random_password());
         let (edge, journal) = (self.edge.clone(), self.journal.clone());
         let (mut signed_in, mut session) = (Instant::now(), sign_up(&journal, &edge, &email, &password).await?);
+        // Half of them get text messages.
+        if self.random.random_bool(0.5) {
+            session.set_phone("+4930123456").await?;
+        }
         let (pacing, mut last) = (self.pacing.clone(), Instant::now());
         while !stop.is_cancelled() {
             // Randomized, so that not all customers continue at the same time after a pause.

@@ -13,6 +13,7 @@ mod kafka;
 mod limits;
 pub(crate) mod load;
 mod machine;
+mod mails;
 mod peers;
 mod processes;
 mod provider;

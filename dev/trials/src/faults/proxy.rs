@@ -289,7 +289,8 @@ pub(crate) const CREATE_ORDER: &str = "CreateOrderRequest";
 pub(crate) const INVENTORY_CONSUMES: &str = "\0\0\0\x09inventory";
 pub(crate) const PAYMENT_CONSUMES: &str = "\0\0\0\x07payment";
 pub(crate) const ORDER_CONSUMES: &str = "\0\0\0\x05order";
-const TEXTS: [&str; 4] = [CREATE_ORDER, INVENTORY_CONSUMES, PAYMENT_CONSUMES, ORDER_CONSUMES];
+pub(crate) const NOTIFICATION_CONSUMES: &str = "\0\0\0\x0cnotification";
+const TEXTS: [&str; 5] = [CREATE_ORDER, INVENTORY_CONSUMES, PAYMENT_CONSUMES, ORDER_CONSUMES, NOTIFICATION_CONSUMES];
 
 /// The state of one connection.
 #[derive(Default)]

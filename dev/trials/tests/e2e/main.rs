@@ -8,6 +8,7 @@ mod faults;
 mod grants;
 mod kills;
 mod network;
+mod notification;
 mod ops;
 mod orders;
 mod policy;
