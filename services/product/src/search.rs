@@ -13,8 +13,12 @@ use crate::error::Error;
 use crate::product::{Product, ProductId};
 use crate::service::Service;
 
-/// More matches are not returned: ranking reads the words of each. These are the newest, so that pages are stable.
+/// More matches are not returned: ranking reads the words of each.
 const RANKED: i64 = 500;
+/// Up to so many matches, the newest are ranked.
+const MATCHING: i64 = 2_000;
+/// Of more matches, those among so many newest products are ranked, then others.
+const LATEST: i64 = 2_000;
 /// More words are not read.
 const WORDS: i64 = 16;
 /// A mistyped word is replaced by any of these.
@@ -134,7 +138,9 @@ async fn find_similar(db: &PgPool, words: &[Word]) -> Result<HashMap<String, Vec
     Ok(similar)
 }
 
-/// `db` plans for the parameters: whether a word is frequent decides which index is better.
+/// The index of words finds the matches, and stops after some: a frequent word would have it read most products. As these are not the
+/// newest, the newest products are then looked at one by one. Both are bounded, so no word is slow, wherever in the catalogue
+/// its products are.
 async fn find(
     db: &PgPool,
     words: &[Word],
@@ -145,10 +151,16 @@ async fn find(
     let (_, rank, product_id) = page.after.unwrap_or((false, i64::MAX, Uuid::max()));
     let found = sqlx::query_as!(
         Found,
-        r#"with candidate as (
+        r#"with matching as materialized (
              select product_id as id from product
-             where state = 'ACTIVE' and document @@ $1::text::tsquery and ($2 = '' or language = $2)
-             order by product_id desc limit $3),
+             where state = 'ACTIVE' and document @@ $1::text::tsquery and ($2 = '' or language = $2) limit $8::bigint + 1),
+           newest as materialized (
+             select id from (
+               select product_id as id, document, language from product where state = 'ACTIVE' order by product_id desc
+               limit case when (select count(*) from matching) > $8 then $9::bigint else 0 end) as latest
+             where document @@ $1::text::tsquery and ($2 = '' or language = $2) limit $3),
+           candidate as (
+             select id from (select id from matching union select id from newest) as either order by id desc limit $3),
            ranked as (
              select product_id, round(1000000 * (ts_rank(document, $1::text::tsquery, 1)
                + ts_rank(document, $4::text::tsquery, 1)))::bigint as rank
@@ -162,6 +174,8 @@ async fn find(
         rank,
         product_id,
         page.limit(),
+        MATCHING,
+        LATEST,
     );
     Ok(found.fetch_all(db).await?)
 }

@@ -20,7 +20,9 @@ pub(crate) struct Service {
 
 /// A pool for lists and searches, of at most so many sessions, beside `db`.
 pub(crate) fn pool_of_lists(db: &PgPool, connections: u32) -> PgPool {
-    let connect = db.connect_options().as_ref().clone().options([("plan_cache_mode", "force_custom_plan")]);
+    let connect = db.connect_options().as_ref().clone();
+    // A search stops after some matches, so a scan of the table may look cheap: until the word is only in its last rows.
+    let connect = connect.options([("plan_cache_mode", "force_custom_plan"), ("enable_seqscan", "off")]);
     db.options().clone().max_connections(connections).connect_lazy_with(connect)
 }
 

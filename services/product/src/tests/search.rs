@@ -192,3 +192,30 @@ async fn what_the_previous_release_writes_is_found(db: PgPool) {
     sqlx::query("update product set title = 'Old cup'").execute(&db).await.expect("updated");
     assert_eq!(fixture.find("cup", "").await.0, "OLD");
 }
+
+/// Of many matches some are ranked, and every word is found, also if the newest products do not have it.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn frequent_words_are_found_wherever_they_are(db: PgPool) {
+    let fixture = Fixture::open(db.clone()).await;
+    // Ids of version 7 begin with the time.
+    let insert = "insert into product (product_id, sku, title, description, currency, price_minor, state, version, created_at, updated_at)
+        select (lpad(to_hex(number), 12, '0') || '7000a0000000000000ff')::uuid, 'S-' || number,
+          case when number <= 2100 then 'Old thing' else 'New thing' end, '', 'EUR', 1, 'ACTIVE', 1, now(), now()
+        from generate_series(1, 6200) as number";
+    sqlx::query(insert).execute(&db).await.expect("inserted");
+    for (word, first) in [("thing", Some("S-6200")), ("new", Some("S-6200")), ("old", None)] {
+        let (mut skus, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request =
+                SearchProductsRequest { query: word.into(), page_size: 200, page_token, ..Default::default() };
+            let page = fixture.search(request).await.expect("a page");
+            skus.extend(page.products.into_iter().map(|it| it.sku));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(skus.iter().collect::<std::collections::HashSet<_>>().len(), 500, "{word}");
+        assert!(first.is_none_or(|first| skus[0] == first), "{word}: {}", skus[0]);
+    }
+}
