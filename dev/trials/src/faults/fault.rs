@@ -171,6 +171,25 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
+    /// Kills the one of these processes that reaches a moment first. Of a consumer of several topics, a replica may have no partition of
+    /// the one whose events occur.
+    pub(crate) async fn kill_first_at(&self, replicas: &[&'static str], moment: Moment) -> Result<()> {
+        let hold = async |replica: &'static str| {
+            let held = self.hold(self.cluster.database(replica)?, moment).await.with_context(|| replica.to_owned())?;
+            anyhow::Ok((replica, held))
+        };
+        let [first, second] = replicas else { bail!("there are two replicas") };
+        let (replica, held) = tokio::select! {
+            reached = hold(first) => reached?,
+            reached = hold(second) => reached?,
+        };
+        let killed = self.cluster.send(replica, Kill).await;
+        drop(held);
+        killed?;
+        self.gap().await;
+        Ok(())
+    }
+
     /// Sets the mode of proxies for a while.
     pub(crate) async fn misbehave(&self, proxies: &[Proxy], mode: Mode, seconds: u64) {
         proxies.iter().for_each(|proxy| proxy.set(mode));

@@ -87,8 +87,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         Expect::NoFailure,
         |site| {
             Box::pin(async move {
-                for replica in replicas(NOTIFICATION) {
-                    site.kill_at(replica, Moment::Commit(NOTIFICATION_CONSUMES)).await?;
+                for _ in 0..2 {
+                    site.kill_first_at(replicas(NOTIFICATION), Moment::Commit(NOTIFICATION_CONSUMES)).await?;
                 }
                 for replica in replicas(NOTIFICATION).repeat(5) {
                     site.cluster.send(replica, Kill).await?;
