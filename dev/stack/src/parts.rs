@@ -70,16 +70,16 @@ fn provider(layout: &Layout) -> Result<Spec> {
 }
 
 /// A mail server that delivers nothing, and shows the last mails on a page.
-pub fn mail(layout: &Layout) -> Spec {
+pub fn mail(layout: &Layout) -> Result<Spec> {
     let port = layout.ports.mail();
     let [script, folder] =
         [install::maildev(&layout.tools), layout.home.join("mail")].map(|path| path.to_string_lossy().into_owned());
     let (smtp, page) = (port.to_string(), layout.ports.mail_page().to_string());
     let addresses = ["--smtp", &smtp, "--ip", "127.0.0.1", "--web", &page, "--web-ip", "127.0.0.1"];
     let arguments = [&[script.as_str()], &addresses[..], &["--mail-directory", &folder, "--max-emails", "1000"]];
-    Spec {
+    Ok(Spec {
         name: "mail",
-        program: "node".into(),
+        program: install::node(&layout.tools)?,
         arguments: arguments.concat().into_iter().map(str::to_owned).collect(),
         environment: vec![],
         user: None,
@@ -88,7 +88,7 @@ pub fn mail(layout: &Layout) -> Spec {
         log: layout.log("mail"),
         stop: Signal::TERM,
         lock: None,
-    }
+    })
 }
 
 /// stripe-mock checks requests against Stripe's schema. It insists on an HTTPS port, which is not used.
@@ -230,7 +230,7 @@ pub async fn start_dependencies(
     supervisor.start(redis(layout)).await?;
     supervisor.start(kafka).await?;
     supervisor.start(provider(layout)?).await?;
-    supervisor.start(mail(layout)).await?;
+    supervisor.start(mail(layout)?).await?;
     say("migrating databases and topics");
     souk(layout, settings, &["migrate"]).await.map(drop)
 }

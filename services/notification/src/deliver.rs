@@ -24,8 +24,8 @@ use crate::text;
 
 pub(crate) const CONTACT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many a worker claims and delivers at once.
-const SET: i64 = 16;
+/// How many a worker claims and delivers at once. Each asks the user service for an address, which has others to serve.
+const SET: i64 = 8;
 
 static DELIVERIES: LazyLock<Family<ByOutcome, Counter>> = LazyLock::new(|| {
     metrics::register("notification_deliveries", "Attempts to deliver notifications, by outcome", Family::default())

@@ -64,7 +64,7 @@ pub struct Config {
     /// The language of texts for accounts that have none.
     #[arg(default_value = "en")]
     language: Language,
-    /// How many sets of up to 16 e-mails are delivered at once, and how many of text messages.
+    /// How many sets of up to 8 e-mails are delivered at once, and how many of text messages.
     #[arg(default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     workers: u16,
     /// How long a delivery is attempted before it is given up.

@@ -76,7 +76,7 @@ async fn fill(context: &Path, tools: &Path) -> Result<()> {
         (tools.join("kafka/libs"), context.join("kafka")),
         (install::envoy(tools)?, context.join("envoy")),
         (tools.join("maildev/node_modules"), context.join("node_modules")),
-        (node().await?, context.join("node")),
+        (install::node(tools)?, context.join("node")),
         (PathBuf::from("/etc/ssl/certs/ca-certificates.crt"), context.join("ca-certificates.crt")),
         (root().join("dev/trials/stand-ins/."), context.to_owned()),
     ];
@@ -84,10 +84,4 @@ async fn fill(context: &Path, tools: &Path) -> Result<()> {
         run("cp", &["-aL", &from.to_string_lossy(), &to.to_string_lossy()], root()).await?;
     }
     Ok(())
-}
-
-/// The program itself: what is on the path may be a script.
-async fn node() -> Result<PathBuf> {
-    let output = Command::new("node").args(["-p", "process.execPath"]).output().await.context("node cannot be run")?;
-    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
