@@ -36,7 +36,7 @@ struct Rpc {
     request: MessageDescriptor,
     /// Empty for the whole request.
     body: String,
-    /// Such as `product.product_id`; empty if the path has none.
+    /// Of the path and a field of the body, such as `product.product_id`; empty if there is none.
     variable: String,
 }
 
@@ -54,12 +54,14 @@ fn read_rpcs() -> Vec<Rpc> {
         let template = text(verb)?;
         let variable = template.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|it| it.0.to_owned());
         let path = variable.as_ref().map_or(template.clone(), |it| template.replace(&format!("{{{it}}}"), ID));
+        let body = body.trim_matches('*').to_owned();
+        let is_of_body = |it: &String| body.is_empty() || it.split_once('.').is_some_and(|(field, _)| field == body);
         Some(Rpc {
             method: verb.to_uppercase().parse().expect("a method"),
             path,
             request: method.input(),
-            body: body.trim_matches('*').to_owned(),
-            variable: variable.unwrap_or_default(),
+            variable: variable.filter(is_of_body).unwrap_or_default(),
+            body,
         })
     });
     rpcs.collect()
