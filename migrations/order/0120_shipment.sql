@@ -7,7 +7,7 @@ alter table order_line
 alter table order_line add constraint order_line_fulfilled check (fulfilled between 0 and quantity) not valid;
 alter table order_line add constraint order_line_returned check (returned between 0 and fulfilled) not valid;
 
--- How many shipments and returns there were: whoever has neither is read and written as before, without these tables. What a
+-- How many shipments and returns there were: an order that has neither is read and written as before, without these tables. What a
 -- customer may have received is paid for, and not cancelled. The release before would cancel it, and is refused here.
 alter table "order"
     add column shipments integer not null default 0,

@@ -86,7 +86,7 @@ impl Cache {
         }
     }
 
-    /// To be called when a change was committed: whoever reads now gets this version or a later one.
+    /// To be called when a change was committed: reads that begin now get this version or a later one.
     pub(crate) async fn changed(&self, product_id: ProductId, version: i64) {
         // A read that is under way may have the older version.
         self.flights().remove(&product_id);
@@ -138,7 +138,7 @@ impl Cache {
         Ok(Product::find_all(db, &[product_id]).await?.pop())
     }
 
-    /// Whoever comes later reads anew.
+    /// Reads that begin later query again.
     fn land(&self, product_id: ProductId, flight: &Flight) {
         let mut flights = self.flights();
         if flights.get(&product_id).is_some_and(|it| Arc::ptr_eq(it, flight)) {
