@@ -71,10 +71,9 @@ fn provider(layout: &Layout) -> Result<Spec> {
 
 /// A mail server that delivers nothing, and shows the last mails on a page.
 pub fn mail(layout: &Layout) -> Result<Spec> {
-    let port = layout.ports.mail();
     let [script, folder] =
         [install::maildev(&layout.tools), layout.home.join("mail")].map(|path| path.to_string_lossy().into_owned());
-    let (smtp, page) = (port.to_string(), layout.ports.mail_page().to_string());
+    let (smtp, page) = (layout.ports.mail().to_string(), layout.ports.mail_page().to_string());
     let addresses = ["--smtp", &smtp, "--ip", "127.0.0.1", "--web", &page, "--web-ip", "127.0.0.1"];
     let arguments = [&[script.as_str()], &addresses[..], &["--mail-directory", &folder, "--max-emails", "1000"]];
     Ok(Spec {
@@ -83,7 +82,8 @@ pub fn mail(layout: &Layout) -> Result<Spec> {
         arguments: arguments.concat().into_iter().map(str::to_owned).collect(),
         environment: vec![],
         user: None,
-        port,
+        // It listens for mails before it serves the page.
+        port: layout.ports.mail_page(),
         ready: Ready::Listening,
         log: layout.log("mail"),
         stop: Signal::TERM,
