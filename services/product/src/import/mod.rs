@@ -1,7 +1,7 @@
 //! `souk product import`: creates products from a CSV file, at the edge, as an operator would one by one.
 //!
 //! The service checks each line, also in a dry run, so that a file is valid here if and only if it is valid there. A product whose SKU
-//! exists is left as it is: whoever runs the import again continues where it stopped, and creates nothing twice.
+//! exists is left as it is: an import that is run again continues where it stopped, and creates nothing twice.
 
 pub(crate) mod edge;
 pub(crate) mod line;
