@@ -44,8 +44,11 @@ async fn wait_for_notifications(customer: &Client, order: &str, expected: &[[&st
     wait(&format!("{expected:?}"), async || Ok(notifications(customer, order).await? == expected)).await
 }
 
+/// The mails that name an order, once one is on the page: the mail server accepts a mail before its page shows it.
 async fn mails_about(stack: &Stack, order: &str) -> Result<Vec<Value>> {
-    Ok(about(Inbox::of(stack.ports()).mails().await?, "text", order))
+    let mails = async || Ok::<_, anyhow::Error>(about(Inbox::of(stack.ports()).mails().await?, "text", order));
+    wait("a mail about the order", async || Ok(!mails().await?.is_empty())).await?;
+    mails().await
 }
 
 #[test]
