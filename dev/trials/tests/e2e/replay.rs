@@ -12,7 +12,7 @@ use trials::topics::delete_groups;
 
 use crate::{Market, alone, check, send, wait};
 
-const CONSUMERS: [&str; 4] = ["analytics", "inventory", "order", "payment"];
+const CONSUMERS: [&str; 5] = ["analytics", "inventory", "notification", "order", "payment"];
 const ORDERS: usize = 40;
 
 pub(crate) async fn database(stack: &Stack, service: &str) -> Result<PgConnection> {
@@ -80,7 +80,9 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
             let busy: i64 = sqlx::query_scalar(sql).fetch_one(&mut database(stack, "payment").await?).await?;
             let sql = "select (select count(*) from reservation where state = 'HELD') + (select count(*) from outbox)";
             let held: i64 = sqlx::query_scalar(sql).fetch_one(&mut database(stack, "inventory").await?).await?;
-            Ok((open, busy, held) == (0, 0, 0))
+            let sql = "select count(*) from notification where state = 'PENDING' or refusal_unreported";
+            let unsent: i64 = sqlx::query_scalar(sql).fetch_one(&mut database(stack, "notification").await?).await?;
+            Ok((open, busy, held, unsent) == (0, 0, 0, 0))
         })
         .await?;
         crate::analytics::wait_until_equal(stack, &market.operator).await?;
@@ -97,6 +99,10 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
                             where type not in ('souk.order.v1.OrderPartlyFulfilled', 'souk.order.v1.OrderItemsReturned')";
         let by_analytics: i64 =
             sqlx::query_scalar(by_analytics).fetch_one(&mut database(stack, "order").await?).await?;
+        let outcomes = ["Confirmed", "Fulfilled", "Rejected", "PaymentFailed", "Cancelled", "Expired"];
+        let by_mail = "select count(*) from notification where kind in ('RESET_PASSWORD', 'VERIFY_EMAIL')";
+        let by_mail: i64 = sqlx::query_scalar(by_mail).fetch_one(&mut database(stack, "notification").await?).await?;
+        let by_notification = wanted(&outcomes).await? + by_mail;
         let by_payment = wanted(&["Reserved", "Confirmed", "PaymentFailed", "Cancelled", "Expired"]).await?;
         let sold = "select sum(version)::bigint from reservation";
         let sold: i64 = sqlx::query_scalar(sold).fetch_one(&mut database(stack, "inventory").await?).await?;
@@ -112,6 +118,7 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
             let all = [
                 ("analytics", by_analytics),
                 ("inventory", by_inventory),
+                ("notification", by_notification),
                 ("payment", by_payment),
                 ("order", sold + paid),
             ];
