@@ -1,6 +1,6 @@
 # Entry points. The programs behind them are in `dev/`.
 
-.PHONY: help packages rust up test test-servers coverage faults compose-test abuse bugs bench flash reads security check-bench prepare reference lint-deploy audit scan image verify-image check-tag check-release deploy-tag release fmt
+.PHONY: help packages rust up test test-servers coverage faults compose-test abuse bugs bench flash reads search security check-bench prepare reference lint-deploy audit scan image verify-image check-tag check-release deploy-tag release fmt
 
 help:
 	@echo "make packages      install packages that the others need, on Debian or Ubuntu (as root)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench         measure the throughput and cost of orders"
 	@echo "make flash         measure a flash sale: orders of one SKU, compared with orders of a thousand"
 	@echo "make reads         measure reads through the edge, compared with reads at the role"
+	@echo "make search        measure full-text search over 100,000 products"
 	@echo "make security      measure what the edge's filters, TLS, exact limits and credentials cost"
 	@echo "make check-bench   measure the time and memory of \`souk check\` over a million orders (ORDERS=n)"
 	@echo "make prepare       regenerate .sqlx, after a query or a migration changed"
@@ -111,6 +112,11 @@ reads:
 	$(ensure_compilers)
 	cargo build --release -p souk -p provider -p stack -p trials
 	@target/release/trials bench reads
+
+search:
+	$(ensure_compilers)
+	cargo build --release -p souk -p provider -p stack -p trials
+	@target/release/trials bench search
 
 security:
 	$(ensure_compilers)

@@ -40,6 +40,8 @@ enum Bench {
     Flash,
     /// Reads through the edge, compared with reads at the role.
     Reads,
+    /// SearchProducts over 100,000 products.
+    Search,
     /// The edge's filters, TLS, exact limits, and credentials at Kafka and Postgres, compared with less of each.
     Security(bench::security::Options),
     /// `souk check` over many orders: time and peak memory.
@@ -57,6 +59,7 @@ async fn main() -> ExitCode {
         Command::Bench { bench: Some(Bench::Flash) } => bench::flash::run().await,
         Command::Bench { bench: Some(Bench::Check(options)) } => bench::check::run(&options).await,
         Command::Bench { bench: Some(Bench::Reads) } => bench::reads::run().await,
+        Command::Bench { bench: Some(Bench::Search) } => bench::search::run().await,
         Command::Bench { bench: Some(Bench::Security(options)) } => bench::security::run(&options).await,
         Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,
     };

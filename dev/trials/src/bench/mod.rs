@@ -5,6 +5,7 @@ pub mod check;
 pub mod flash;
 pub mod layers;
 pub mod reads;
+pub mod search;
 pub mod security;
 
 use std::collections::HashMap;
