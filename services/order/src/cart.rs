@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::ids::{OrderId, ProductId, UserId};
 
-pub(crate) use settle::settle;
+pub(crate) use settle::{settle, settle_forgotten};
 
 /// Products in a cart.
 pub(crate) const MAX_ITEMS: i64 = 100;

@@ -35,8 +35,7 @@ pub(crate) async fn create(
     }
     let expected = parse_expected_total(&request)?;
     if request.validate_only {
-        let wanted = Wanted::find(service, user_id, &request).await?;
-        let (lines, total) = wanted.quote(service, caller, expected.as_ref()).await?;
+        let Priced { lines, total, .. } = find_prices(service, caller, user_id, &request, expected.as_ref()).await?;
         let items = lines.iter().map(|line| line.to_proto(&total.currency)).collect();
         let order = OrderProto { user_id: user_id.to_string(), items, total: Some(total), ..Default::default() };
         return Ok(CreateOrderResponse { order: Some(order) });
@@ -45,8 +44,12 @@ pub(crate) async fn create(
     if let Some(response) = idempotency::replay(&service.db, caller, &key, &request).await? {
         return Ok(response);
     }
-    let wanted = Wanted::find(service, user_id, &request).await?;
-    let (lines, total) = wanted.quote(service, caller, expected.as_ref()).await?;
+    let priced = match find_prices(service, caller, user_id, &request, expected.as_ref()).await {
+        Ok(priced) => priced,
+        // An earlier attempt of the same request may have placed the order, and emptied the cart, since its response was looked up.
+        Err(error) => return idempotency::replay(&service.db, caller, &key, &request).await?.ok_or(error),
+    };
+    let Priced { lines, total, cart_version } = priced;
 
     let mut tx = match idempotency::begin(&service.db, caller, &key, &request).await? {
         Begun::Fresh(tx) => tx,
@@ -75,7 +78,7 @@ pub(crate) async fn create(
         shipments: vec![],
     };
     order.insert(&mut tx, request.shipping_address.as_ref()).await?;
-    if let Some(version) = wanted.cart_version {
+    if let Some(version) = cart_version {
         cart::empty_into(&mut tx, order.order_id, user_id, version, now).await?;
     }
     let mut changes = Changes::new(service);
@@ -109,49 +112,53 @@ fn parse_expected_total(request: &CreateOrderRequest) -> Result<Option<Money>, E
     })
 }
 
-/// What is ordered.
-struct Wanted {
-    items: Vec<OrderItem>,
-    product_ids: Vec<ProductId>,
+/// What is ordered, at today's prices.
+struct Priced {
+    lines: Vec<Line>,
+    total: Money,
     /// Of the cart, if it is ordered.
     cart_version: Option<i64>,
 }
 
-impl Wanted {
-    async fn find(service: &Service, user_id: UserId, request: &CreateOrderRequest) -> Result<Self, Error> {
-        if !request.items.is_empty() {
-            let (items, product_ids) = (request.items.clone(), parse_items(&request.items)?);
-            return Ok(Self { items, product_ids, cart_version: None });
+/// The total must be what the customer expects to pay, if the request says so.
+async fn find_prices(
+    service: &Service,
+    caller: &Caller,
+    user_id: UserId,
+    request: &CreateOrderRequest,
+    expected: Option<&Money>,
+) -> Result<Priced, Error> {
+    let (items, cart_version) = find_items(service, user_id, request).await?;
+    let product_ids = parse_items(&items)?;
+    let quotes = ask_prices(service, caller, &product_ids).await?;
+    let (lines, total) = price(&items, &product_ids, quotes).map_err(|error| match error {
+        Error::ProductUnavailable { fields } if cart_version.is_some() => {
+            Error::ProductUnavailable { fields: fields.iter().map(|field| format!("cart.{field}")).collect() }
         }
-        let mut db = service.db.acquire().await?;
-        let cart = Cart::find(&mut db, user_id).await?;
-        check_etag(&request.cart_etag, cart.version)?;
-        if cart.items.is_empty() {
-            return Err(Error::CartEmpty);
-        }
-        let product_ids = cart.items.iter().map(|item| item.product_id).collect();
-        Ok(Self { items: cart.to_order_items(), product_ids, cart_version: Some(cart.version) })
+        error => error,
+    })?;
+    if let Some(expected) = expected.filter(|expected| **expected != total) {
+        return Err(Error::PriceChanged { expected: expected.clone(), actual: total });
     }
+    Ok(Priced { lines, total, cart_version })
+}
 
-    /// At today's prices. Their sum must be what the customer expects to pay, if the request says so.
-    async fn quote(
-        &self,
-        service: &Service,
-        caller: &Caller,
-        expected: Option<&Money>,
-    ) -> Result<(Vec<Line>, Money), Error> {
-        let quotes = ask_prices(service, caller, &self.product_ids).await?;
-        let (lines, actual) = price(&self.items, &self.product_ids, quotes).map_err(|error| match error {
-            Error::ProductUnavailable { fields } if self.cart_version.is_some() => {
-                Error::ProductUnavailable { fields: fields.iter().map(|field| format!("cart.{field}")).collect() }
-            }
-            error => error,
-        })?;
-        if let Some(expected) = expected.filter(|expected| **expected != actual) {
-            return Err(Error::PriceChanged { expected: expected.clone(), actual });
-        }
-        Ok((lines, actual))
+/// Those of the request, or those of the cart with its version.
+async fn find_items(
+    service: &Service,
+    user_id: UserId,
+    request: &CreateOrderRequest,
+) -> Result<(Vec<OrderItem>, Option<i64>), Error> {
+    if !request.items.is_empty() {
+        return Ok((request.items.clone(), None));
     }
+    let mut db = service.db.acquire().await?;
+    let cart = Cart::find(&mut db, user_id).await?;
+    check_etag(&request.cart_etag, cart.version)?;
+    if cart.items.is_empty() {
+        return Err(Error::CartEmpty);
+    }
+    Ok((cart.to_order_items(), Some(cart.version)))
 }
 
 /// Asks for today's prices.

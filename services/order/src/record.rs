@@ -115,7 +115,8 @@ impl<'a> Changes<'a> {
         if !self.orders.is_empty() {
             Order::save_all(db, &self.orders.values().collect::<Vec<_>>()).await?;
         }
-        let ended: Vec<_> = self.orders.values().filter(|order| order.state.has_ended()).collect();
+        let ended = self.orders.values().filter(|order| order.state.has_ended());
+        let ended: Vec<_> = ended.map(|order| (order.order_id, order.state)).collect();
         if !ended.is_empty() {
             cart::settle(db, &ended, self.service.clock.now()).await?;
         }

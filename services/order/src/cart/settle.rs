@@ -1,29 +1,56 @@
 //! What becomes of the cart of an order that has ended, in the transaction that records it: of one that failed, the lines go back.
 
-use chassis::Unexpected;
+use std::sync::Arc;
+
+use chassis::{Did, Unexpected};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::MAX_ITEMS;
 use crate::ids::OrderId;
-use crate::order::Order;
+use crate::service::Service;
 use crate::state::State;
 
+const MAX_ORDERS: i64 = 100;
+
+/// Settles the carts of orders that a replica of the release without carts has ended, while it ran beside this one.
+pub(crate) async fn settle_forgotten(service: Arc<Service>) -> Result<Did, Unexpected> {
+    let mut tx = service.db.begin().await?;
+    let ended = sqlx::query!(
+        r#"select order_id as "order_id: OrderId", state as "state: State" from "order"
+           where order_id in (select order_id from cart_order) and state not in ('PENDING', 'RESERVED', 'CONFIRMED')
+           limit $1 for no key update skip locked"#,
+        MAX_ORDERS,
+    );
+    let ended: Vec<_> = ended.fetch_all(&mut *tx).await?.into_iter().map(|row| (row.order_id, row.state)).collect();
+    if ended.is_empty() {
+        return Ok(Did::Nothing);
+    }
+    settle(&mut tx, &ended, service.clock.now()).await?;
+    tx.commit().await?;
+    tracing::info!(count = ended.len(), "carts of orders that had ended were settled");
+    Ok(Did::Something)
+}
+
 /// The rows of these orders, which have ended, are locked.
-pub(crate) async fn settle(db: &mut PgConnection, ended: &[&Order], now: OffsetDateTime) -> Result<(), Unexpected> {
-    let order_ids: Vec<_> = ended.iter().map(|order| order.order_id).collect();
+pub(crate) async fn settle(
+    db: &mut PgConnection,
+    ended: &[(OrderId, State)],
+    now: OffsetDateTime,
+) -> Result<(), Unexpected> {
+    let order_ids: Vec<_> = ended.iter().map(|(order_id, _)| *order_id).collect();
     let of_carts = sqlx::query_scalar!(
         r#"delete from cart_order where order_id = any($1) returning order_id as "order_id: OrderId""#,
         &order_ids as &[OrderId],
     );
     let of_carts = of_carts.fetch_all(&mut *db).await?;
-    let has_failed = |order: &&&Order| match order.state {
-        State::Rejected | State::PaymentFailed | State::Expired => of_carts.contains(&order.order_id),
+    let has_failed = |(order_id, state): &&(OrderId, State)| match state {
+        State::Rejected | State::PaymentFailed | State::Expired => of_carts.contains(order_id),
         // The customer, or the shop, wanted no more of it.
         State::Cancelled | State::Fulfilled => false,
         State::Pending | State::Reserved | State::Confirmed => false,
     };
-    let failed: Vec<_> = ended.iter().filter(has_failed).map(|order| order.order_id).collect();
+    let failed: Vec<_> = ended.iter().filter(has_failed).map(|(order_id, _)| *order_id).collect();
     if failed.is_empty() { Ok(()) } else { put_back(db, &failed, now).await }
 }
 

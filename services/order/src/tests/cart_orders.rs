@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::Fixture;
 use super::erase::erased;
 use super::rebuild::compare;
+use crate::cart::settle_forgotten;
 use crate::erase::erase_addresses;
 use crate::expire::expire_due;
 
@@ -93,6 +94,29 @@ async fn a_cart_is_ordered_as_the_customer_has_seen_it(db: PgPool) {
     assert_eq!(reason(&unavailable), "PRODUCT_UNAVAILABLE@souk.order");
     assert_eq!(fields(&unavailable), ["cart.items[1].product_id"]);
     assert_eq!(fixture.quantities().await, [(mug, 3), (gone, 1)], "nothing was ordered");
+}
+
+/// The attempt that was first commits after the other has looked for its response, and before it reads the cart.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_attempt_that_is_overtaken_gets_the_response_of_the_other(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    fixture.set(&fixture.mug(), 2, "").await.expect("set");
+    let order = fixture.order_cart("k1").await.expect("placed");
+    let db = &fixture.service.db;
+    sqlx::query("create table response as table idempotency").execute(db).await.expect("kept");
+    sqlx::query("delete from idempotency").execute(db).await.expect("as if it had not committed");
+    let mut first = db.begin().await.expect("a transaction");
+    sqlx::query("lock table cart in access exclusive mode").execute(&mut *first).await.expect("locked");
+    let commit = async {
+        let waits = "select exists (select from pg_locks where not granted and relation = 'cart'::regclass)";
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *first).await.expect("locks can be read") {
+            tokio::task::yield_now().await;
+        }
+        sqlx::query("insert into idempotency table response").execute(&mut *first).await.expect("inserted");
+        first.commit().await.expect("committed");
+    };
+    let (second, ()) = tokio::join!(fixture.order_cart("k1"), commit);
+    assert_eq!(second.expect("the same response"), order);
 }
 
 /// Nothing is in two orders, and nothing is lost.
@@ -171,6 +195,24 @@ async fn the_lines_of_an_order_that_fails_go_back(db: PgPool) {
     assert_eq!(fixture.quantities().await, wanted, "expired");
     assert_eq!(fixture.remembered().await, 0);
     assert_eq!(compare(&fixture.service.db).await.expect("compared"), (4, vec![]), "orders are what their events say");
+}
+
+/// As by a replica of the release that knew no carts.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_lines_of_an_order_that_another_release_has_ended_go_back(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let (mug, db) = (fixture.mug(), &fixture.service.db);
+    fixture.set(&mug, 2, "").await.expect("set");
+    let order = fixture.order_cart("k1").await.expect("placed");
+    settle_forgotten(fixture.service.clone()).await.expect("nothing to do");
+    assert_eq!(fixture.quantities().await, [], "it goes on");
+    let sql = r#"update "order" set state = 'EXPIRED' where order_id = $1"#;
+    sqlx::query(sql).bind(order).execute(db).await.expect("ended");
+    for _ in 0..2 {
+        settle_forgotten(fixture.service.clone()).await.expect("settled");
+        assert_eq!(fixture.quantities().await, [(mug.clone(), 2)]);
+    }
+    assert_eq!(fixture.remembered().await, 0);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
