@@ -133,7 +133,7 @@ async fn what_a_service_refuses_keeps_its_details() {
     assert_eq!(of("RetryInfo")["retryDelay"], "2s");
 
     let (carrier, tracking_number) = ("DHL".to_owned(), "1".to_owned());
-    let order = FulfillOrderRequest { request_id: String::new(), order_id, carrier, tracking_number, items: vec![] };
+    let order = FulfillOrderRequest { order_id, carrier, tracking_number, ..Default::default() };
     let refused = OrderServiceClient::new(edge.channel()).fulfill_order(signed(&edge.token(), order)).await;
     let refused = refused.expect_err("the service refuses");
     assert_eq!(find_reason(&refused), "PAYMENT_NOT_CAPTURED@souk.order");

@@ -34,6 +34,8 @@ pub(crate) enum Error {
     OrderNotFulfillable { state: State },
     #[error("the payment is not captured yet")]
     PaymentNotCaptured,
+    #[error("everything that was paid is refunded: cancel the order instead")]
+    OrderRefunded,
     #[error(
         "a part of the order was handed to a carrier: fulfil the rest, and take back what the customer does not keep"
     )]
@@ -44,7 +46,9 @@ pub(crate) enum Error {
     ItemNotInOrder { fields: Vec<String> },
     #[error("only {left} units of {sku} are left to fulfil or return")]
     ItemQuantityExceeded { sku: String, left: i32 },
-    #[error("an order has {MAX_PARTS} shipments and {MAX_PARTS} returns at most")]
+    #[error(
+        "an order has {MAX_PARTS} returns and {MAX_PARTS} shipments at most, the last of which has all that is left"
+    )]
     OrderPartsExhausted,
     #[error("the order has no shipping address")]
     ShippingAddressNotFound,
@@ -81,6 +85,7 @@ impl Explain for Error {
             Self::OrderNotCancellable { state } => precondition("ORDER_NOT_CANCELLABLE", state),
             Self::OrderNotFulfillable { state } => precondition("ORDER_NOT_FULFILLABLE", state),
             Self::PaymentNotCaptured => precondition("PAYMENT_NOT_CAPTURED", State::Confirmed),
+            Self::OrderRefunded => precondition("ORDER_REFUNDED", State::Confirmed),
             Self::OrderPartlyFulfilled => precondition("ORDER_PARTLY_FULFILLED", State::Confirmed),
             Self::OrderNotReturnable { state } => precondition("ORDER_NOT_RETURNABLE", state),
             Self::ItemNotInOrder { fields } => Refusal::invalid("ITEM_NOT_IN_ORDER", fields, text),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use chassis::Caller;
 use chassis::rpc::idempotency::{self, Begun};
+use chassis::rpc::update::check_etag;
 use contracts::souk::order::v1::{FulfillOrderRequest, FulfillOrderResponse, OrderItem};
 
 use crate::error::Error;
@@ -13,6 +14,7 @@ use crate::order::Order;
 use crate::parcel::{MAX_PARTS, Parcel, Units};
 use crate::record::{Cause, Changes};
 use crate::service::Service;
+use crate::shipping_address;
 use crate::state::State;
 
 pub(crate) async fn fulfill(
@@ -35,12 +37,18 @@ pub(crate) async fn fulfill(
     if !order.captured {
         return Err(Error::PaymentNotCaptured);
     }
-    if order.shipments_count() >= MAX_PARTS {
-        return Err(Error::OrderPartsExhausted);
+    if order.refunded_minor >= order.total_minor {
+        return Err(Error::OrderRefunded);
     }
+    let version = shipping_address::version(&mut tx, order_id).await?;
+    check_etag(&request.shipping_address_etag, version.unwrap_or_default())?;
     let items = if wanted.is_empty() { order.unfulfilled() } else { wanted };
     order.check_units(&items, |line| line.quantity - order.fulfilled(line))?;
     let is_complete = order.is_complete_with(&items);
+    // The last one has all that is left: what stays behind could not be sent any more.
+    if order.shipments_count() + 1 >= MAX_PARTS && !is_complete {
+        return Err(Error::OrderPartsExhausted);
+    }
     let parcel = Parcel { carrier: request.carrier, tracking_number: request.tracking_number, items };
     let fact = if is_complete { Fact::Fulfilled(parcel) } else { Fact::PartlyFulfilled(parcel) };
     let mut changes = Changes::new(service);

@@ -1,4 +1,4 @@
-//! The orders that are paid and not completely fulfilled, oldest first.
+//! The orders that are paid, not completely refunded and not completely fulfilled, oldest first.
 
 use chassis::rpc::page::Page;
 use contracts::souk::order::v1::{GetPickListRequest, GetPickListResponse};
@@ -13,7 +13,7 @@ pub(crate) async fn get(service: &Service, request: GetPickListRequest) -> Resul
     let page = Page::<Uuid>::parse(request.page_size, &request.page_token, "orders to fulfil")?;
     let mut db = service.db.acquire().await?;
     let ids = sqlx::query_scalar!(
-        r#"select order_id as "order_id: OrderId" from "order" where state = 'CONFIRMED' and captured and order_id > $1
+        r#"select order_id as "order_id: OrderId" from "order" where state = 'CONFIRMED' and captured and refunded_minor < total_minor and order_id > $1
            order by order_id limit $2"#,
         page.after.unwrap_or_default(),
         page.limit(),

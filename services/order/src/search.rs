@@ -3,12 +3,10 @@
 //! Ids of orders begin with the time at which they were placed, so that a time range is a range of ids, too. By customer, product
 //! or SKU, an index has the newest orders; otherwise orders are read from the newest on, until the page is full.
 
-use std::time::Duration;
-
 use chassis::parse_timestamp;
 use chassis::rpc::page::Page;
 use contracts::souk::order::v1::{SearchOrdersRequest, SearchOrdersResponse};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -18,7 +16,7 @@ use crate::service::Service;
 use crate::state::State;
 
 /// An id and the time at which its order was placed are taken one after the other.
-const SLACK: Duration = Duration::from_secs(60);
+const SLACK: Duration = Duration::minutes(1);
 
 pub(crate) async fn search(service: &Service, request: SearchOrdersRequest) -> Result<SearchOrdersResponse, Error> {
     let filters = SearchOrdersRequest { page_size: 0, page_token: String::new(), ..request.clone() };
@@ -30,7 +28,7 @@ pub(crate) async fn search(service: &Service, request: SearchOrdersRequest) -> R
     let from = time_of("placed_from", request.placed_from.as_ref().map(parse_timestamp))?;
     let before = time_of("placed_before", request.placed_before.as_ref().map(parse_timestamp))?;
     let first = from.map_or(Uuid::nil(), |from| id_at(from - SLACK));
-    let last = before.map_or(Uuid::max(), |before| id_at(before + SLACK));
+    let last = before.and_then(|before| before.checked_add(SLACK)).map_or(Uuid::max(), id_at);
     let last = page.after.map_or(last, |after| last.min(after));
 
     let mut tx = service.db.begin().await?;

@@ -1,5 +1,6 @@
 //! Where an order is sent. Personal data: it is in no event and in no stored response, and it goes when the customer is erased.
 
+use chassis::rpc::update::{check_etag, etag};
 use chassis::{Caller, Unexpected};
 use contracts::souk::order::v1::*;
 use sqlx::PgConnection;
@@ -17,8 +18,19 @@ pub(crate) async fn get(
     let order_id = OrderId::parse(&request.order_id).ok_or(Error::OrderNotFound)?;
     let mut db = service.db.acquire().await?;
     Order::find(&mut db, order_id, caller.owner()?).await?.ok_or(Error::OrderNotFound)?;
-    let address = read(&mut db, order_id).await?.ok_or(Error::ShippingAddressNotFound)?;
-    Ok(GetShippingAddressResponse { address: Some(address) })
+    let found = sqlx::query!(
+        "select recipient, lines, city, postal_code, country, version from order_shipping_address where order_id = $1",
+        order_id as OrderId,
+    );
+    let row = found.fetch_optional(&mut *db).await?.ok_or(Error::ShippingAddressNotFound)?;
+    let address = ShippingAddress {
+        recipient: row.recipient,
+        lines: row.lines,
+        city: row.city,
+        postal_code: row.postal_code,
+        country: row.country,
+    };
+    Ok(GetShippingAddressResponse { address: Some(address), etag: etag(row.version) })
 }
 
 /// The order is locked, so that it does not end meanwhile.
@@ -34,9 +46,12 @@ pub(crate) async fn update(
     if order.state.has_ended() {
         return Err(Error::ShippingAddressFinal { state: order.state });
     }
-    let replaced = sqlx::query!(
-        "update order_shipping_address set recipient = $2, lines = $3, city = $4, postal_code = $5, country = $6
-         where order_id = $1",
+    let current = version(&mut tx, order_id).await?.ok_or(Error::ShippingAddressNotFound)?;
+    check_etag(&request.etag, current)?;
+    let replaced = sqlx::query_scalar!(
+        "update order_shipping_address
+         set recipient = $2, lines = $3, city = $4, postal_code = $5, country = $6, version = version + 1
+         where order_id = $1 returning version",
         order_id as OrderId,
         address.recipient,
         &address.lines,
@@ -44,19 +59,16 @@ pub(crate) async fn update(
         address.postal_code,
         address.country,
     );
-    if replaced.execute(&mut *tx).await?.rows_affected() == 0 {
-        return Err(Error::ShippingAddressNotFound);
-    }
+    // A job may have erased it meanwhile.
+    let replaced = replaced.fetch_optional(&mut *tx).await?.ok_or(Error::ShippingAddressNotFound)?;
     tx.commit().await?;
     tracing::info!(%order_id, actor = caller.actor(), "the shipping address of an order was replaced");
-    Ok(UpdateShippingAddressResponse { address: Some(address) })
+    Ok(UpdateShippingAddressResponse { address: Some(address), etag: etag(replaced) })
 }
 
-async fn read(db: &mut PgConnection, order_id: OrderId) -> Result<Option<ShippingAddress>, Unexpected> {
-    let address = sqlx::query_as!(
-        ShippingAddress,
-        "select recipient, lines, city, postal_code, country from order_shipping_address where order_id = $1",
-        order_id as OrderId,
-    );
-    Ok(address.fetch_optional(db).await?)
+/// Each correction is another version. The order is locked.
+pub(crate) async fn version(db: &mut PgConnection, order_id: OrderId) -> Result<Option<i64>, Unexpected> {
+    let version =
+        sqlx::query_scalar!("select version from order_shipping_address where order_id = $1", order_id as OrderId,);
+    Ok(version.fetch_optional(db).await?)
 }

@@ -62,7 +62,7 @@ impl State {
         })
     }
 
-    /// Whether it changes no more.
+    /// Whether the order is over, but for returns and refunds.
     pub(crate) fn has_ended(self) -> bool {
         match self {
             Self::Pending | Self::Reserved | Self::Confirmed => false,

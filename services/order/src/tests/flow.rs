@@ -25,7 +25,7 @@ impl Fixture {
             order_id: order_id.to_string(),
             carrier: "Royal Mail".into(),
             tracking_number: "RM-1".into(),
-            items: vec![],
+            ..Default::default()
         };
         let response = self.client.clone().fulfill_order(self.kit.operator(request)).await?;
         Ok(response.into_inner().order.expect("a success has the order"))

@@ -43,7 +43,8 @@ async fn fulfilling_one(db: PgPool) {
     }
     let (order_id, carrier, tracking_number) = (order.to_string(), "Royal Mail".into(), "RM-1".into());
     let items = vec![];
-    let request = FulfillOrderRequest { request_id: "k1".into(), order_id, carrier, tracking_number, items };
+    let request_id = "k1".to_owned();
+    let request = FulfillOrderRequest { request_id, order_id, carrier, tracking_number, items, ..Default::default() };
     let other = FulfillOrderRequest { tracking_number: "RM-2".into(), ..request.clone() };
     try_key(&fixture.service.db, request, other, |request| {
         let (mut client, request) = (fixture.client.clone(), fixture.kit.operator(request));

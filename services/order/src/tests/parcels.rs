@@ -71,6 +71,7 @@ fn parcel(order: Uuid, key: &str, items: &[(&str, i32)]) -> FulfillOrderRequest 
         carrier: "Royal Mail".into(),
         tracking_number: key.into(),
         items: items.iter().map(item).collect(),
+        ..Default::default()
     }
 }
 
@@ -244,13 +245,33 @@ async fn an_order_has_a_bounded_number_of_parts(db: PgPool) {
     let fixture = Fixture::open(db).await;
     let (order, products) = fixture.paid_of(&[102]).await;
     let item = products[0].as_str();
-    for at in 0..100 {
+    for at in 0..99 {
         fixture.fulfill_items(order, &format!("f{at}"), &[(item, 1)]).await.expect("a part");
         fixture.take_back(order, &format!("r{at}"), &[(item, 1, Restock)]).await.expect("a part");
     }
-    let refused = fixture.fulfill(order, "f100").await.expect_err("too many");
+    let refused = fixture.fulfill_items(order, "f99", &[(item, 1)]).await.expect_err("the rest could not be sent");
     assert_eq!(reason(&refused), "ORDER_PARTS_EXHAUSTED@souk.order");
-    assert_eq!(fixture.order(order).await.shipments.len(), 100);
+    fixture.fulfill(order, "f99").await.expect("the rest");
+    fixture.take_back(order, "r99", &[(item, 1, Restock)]).await.expect("a part");
+    let refused = fixture.take_back(order, "r100", &[(item, 1, Restock)]).await.expect_err("too many");
+    assert_eq!(reason(&refused), "ORDER_PARTS_EXHAUSTED@souk.order");
+    let shown = fixture.order(order).await;
+    assert_eq!((shown.state(), shown.shipments.len()), (OrderState::Fulfilled, 100));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn nothing_of_an_order_that_is_refunded_is_sent(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let (order, _) = fixture.paid_of(&[2]).await;
+    let half = PaymentRefunded { amount: Some(Money::new("EUR", 100)), ..Default::default() };
+    fixture.kit.deliver(payment_event(order, Payment::PaymentRefunded(half.clone()))).await;
+    let to_pick = async || fixture.pick_list(0, "").await.expect("a page").orders.len();
+    assert_eq!(to_pick().await, 1);
+    fixture.kit.deliver(payment_event(order, Payment::PaymentRefunded(half))).await;
+    assert_eq!(to_pick().await, 0);
+    let refused = fixture.fulfill(order, "f1").await.expect_err("nobody pays for it");
+    assert_eq!(reason(&refused), "ORDER_REFUNDED@souk.order");
+    fixture.cancel(order, "c1").await.expect("this ends it");
 }
 
 /// What should be true of an order, beside what is.
@@ -289,7 +310,7 @@ impl Model {
         let items: Vec<_> = chosen.iter().map(|(at, quantity)| (self.lines[*at].0.as_str(), *quantity)).collect();
         let (request, other) = (parcel(self.order, key, &items), parcel(self.order, key, &[(&self.lines[0].0, 999)]));
         let fits = chosen.iter().all(|(at, quantity)| self.lines[*at].2 + quantity <= self.lines[*at].1);
-        if self.is_cancelled || self.is_fulfilled() || !fits {
+        if self.is_cancelled || self.is_fulfilled() || self.refunded == self.total() || !fits {
             fixture.client.clone().fulfill_order(fixture.kit.operator(request)).await.expect_err("illegal");
             return;
         }
@@ -336,7 +357,8 @@ impl Model {
     async fn refund(&mut self, fixture: &Fixture, dice: &mut Dice) {
         let left = self.total() - self.refunded;
         let minor = i64::try_from(dice.below(300)).expect("it is small") + 1;
-        if minor <= left {
+        let minor = if dice.below(4) == 0 { left } else { minor };
+        if (1..=left).contains(&minor) {
             let amount = Some(Money::new("EUR", minor));
             let refunded = PaymentRefunded { amount, ..Default::default() };
             fixture.kit.deliver(payment_event(self.order, Payment::PaymentRefunded(refunded))).await;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Fixture;
 
 impl Fixture {
-    async fn pick_list(&self, page_size: i32, page_token: &str) -> Result<GetPickListResponse, Status> {
+    pub(super) async fn pick_list(&self, page_size: i32, page_token: &str) -> Result<GetPickListResponse, Status> {
         let request = GetPickListRequest { page_size, page_token: page_token.into() };
         Ok(self.client.clone().get_pick_list(self.kit.operator(request)).await?.into_inner())
     }

@@ -59,6 +59,7 @@ async fn orders_are_found_by_every_filter_newest_first(db: PgPool) {
         filter(&mut request);
         request
     };
+    let no_end = timestamp(OffsetDateTime::from_unix_timestamp(253_402_300_799).expect("the last second of 9999"));
     let cases = [
         (any.clone(), vec![&fourth, &third, &second, &first]),
         (by(|it| it.state = OrderState::Cancelled.into()), vec![&third]),
@@ -71,6 +72,7 @@ async fn orders_are_found_by_every_filter_newest_first(db: PgPool) {
         (SearchOrdersRequest { product_id: dear.clone(), user_id: OTHER.to_string(), ..any.clone() }, vec![&second]),
         (SearchOrdersRequest { product_id: dear.clone(), sku: "MUG-1".into(), ..any.clone() }, vec![]),
         (SearchOrdersRequest { placed_before: Some(timestamp(begun)), ..any.clone() }, vec![&second, &first]),
+        (SearchOrdersRequest { placed_before: Some(no_end), ..any.clone() }, vec![&fourth, &third, &second, &first]),
         (SearchOrdersRequest { placed_from: Some(timestamp(begun)), ..any.clone() }, vec![&fourth, &third]),
     ];
     for (request, expected) in cases {

@@ -1,6 +1,6 @@
 use contracts::souk::order::v1::*;
 use sqlx::PgPool;
-use testkit::{CUSTOMER, fields, reason};
+use testkit::{CUSTOMER, authorized, captured, fields, reason, stock_reserved};
 use tonic::{Request, Status};
 use uuid::Uuid;
 
@@ -28,10 +28,18 @@ impl Fixture {
     }
 
     async fn replace_address(&self, order: Uuid, address: ShippingAddress) -> Result<ShippingAddress, Status> {
-        let request = UpdateShippingAddressRequest { order_id: order.to_string(), address: Some(address) };
-        let request = self.kit.customer(CUSTOMER, request);
-        let response = self.client.clone().update_shipping_address(request).await?;
-        Ok(response.into_inner().address.expect("a success has it"))
+        Ok(self.replace_address_of(order, address, "").await?.address.expect("a success has it"))
+    }
+
+    async fn replace_address_of(
+        &self,
+        order: Uuid,
+        address: ShippingAddress,
+        etag: &str,
+    ) -> Result<UpdateShippingAddressResponse, Status> {
+        let (order_id, address, etag) = (order.to_string(), Some(address), etag.to_owned());
+        let request = UpdateShippingAddressRequest { order_id, address, etag };
+        Ok(self.client.clone().update_shipping_address(self.kit.customer(CUSTOMER, request)).await?.into_inner())
     }
 }
 
@@ -68,4 +76,35 @@ async fn an_order_without_one_gets_none(db: PgPool) {
     assert_eq!(reason(&refused), "SHIPPING_ADDRESS_NOT_FOUND@souk.order");
     let refused = fixture.address(fixture.kit.operator(of(order))).await.expect_err("there is none");
     assert_eq!(reason(&refused), "SHIPPING_ADDRESS_NOT_FOUND@souk.order");
+}
+
+/// Two who correct it at once, and a warehouse whose label has the old one.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn nothing_is_sent_to_an_address_that_was_replaced(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let order = fixture.place_to("k1", Some(address("Ada"))).await;
+    for record in [stock_reserved(order), authorized(order), captured(order, 2_500)] {
+        fixture.kit.deliver(record).await;
+    }
+    let read = async || {
+        let response = fixture.client.clone().get_shipping_address(fixture.kit.operator(of(order))).await;
+        response.expect("it has one").into_inner().etag
+    };
+    let printed = read().await;
+    let corrected = fixture.replace_address_of(order, address("Mary"), &printed).await.expect("corrected");
+    assert_eq!(corrected.etag, read().await);
+    let late = fixture.replace_address_of(order, address("Grace"), &printed).await.expect_err("it was corrected");
+    assert_eq!(reason(&late), "ETAG_MISMATCH@souk.order");
+    let parcel = |etag: &str, key: &str| FulfillOrderRequest {
+        request_id: key.into(),
+        order_id: order.to_string(),
+        carrier: "DHL".into(),
+        tracking_number: "1".into(),
+        items: vec![],
+        shipping_address_etag: etag.into(),
+    };
+    let fulfill = async |request| fixture.client.clone().fulfill_order(fixture.kit.operator(request)).await;
+    let refused = fulfill(parcel(&printed, "f1")).await.expect_err("the label has another address");
+    assert_eq!(reason(&refused), "ETAG_MISMATCH@souk.order");
+    fulfill(parcel(&corrected.etag, "f2")).await.expect("it has this one");
 }
