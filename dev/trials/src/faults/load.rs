@@ -1,5 +1,5 @@
 //! The load. Customers place orders, read, and sometimes cancel; as a careful client does, they retry under the same key until
-//! there is a response. An operator refunds a part of some orders.
+//! there is a response. An operator refunds a part of some orders, sends others in two parcels, and takes a unit of each back.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -28,9 +29,9 @@ const RETRY_AFTER_FAILURE: Duration = Duration::from_millis(100);
 const RETRY_AFTER_ABANDONING: Duration = Duration::from_secs(1);
 /// Access tokens live for five minutes.
 const SIGNED_IN_FOR: Duration = Duration::from_secs(200);
-/// How often the operator refunds, and how old the order is at least.
-const REFUND_EVERY: Duration = Duration::from_millis(500);
-const REFUND_AFTER: Duration = Duration::from_secs(5);
+/// How often the operator handles an order, and how old it is at least.
+const HANDLE_EVERY: Duration = Duration::from_millis(500);
+const HANDLE_AFTER: Duration = Duration::from_secs(5);
 const REMEMBERED: usize = 1_000;
 
 pub(crate) const CUSTOMERS: u32 = 24;
@@ -75,6 +76,19 @@ impl KeyedRequest {
         let path = format!("/v1/payments/{payment}:refund");
         let body = json!({"amountMinor": minor.to_string(), "reason": 1});
         Self { operation: "refund", path, body, refusals: &["REFUND_EXCEEDS_CAPTURE", "PAYMENT_NOT_CAPTURED"] }
+    }
+
+    /// Without items, all that is left. An abandoned request may have had its effect.
+    fn fulfilment(order: &str, items: Value) -> Self {
+        let path = format!("/v1/orders/{order}:fulfill");
+        let body = json!({"carrier": "A carrier", "trackingNumber": "1", "items": items});
+        Self { operation: "fulfill", path, body, refusals: &["ORDER_NOT_FULFILLABLE", "ITEM_QUANTITY_EXCEEDED"] }
+    }
+
+    fn taking_back(order: &str, product: &str, disposition: &str) -> Self {
+        let path = format!("/v1/orders/{order}:return");
+        let body = json!({"items": [{"productId": product, "quantity": 1, "disposition": disposition}]});
+        Self { operation: "return", path, body, refusals: &["ORDER_NOT_RETURNABLE", "ITEM_QUANTITY_EXCEEDED"] }
     }
 }
 
@@ -146,7 +160,7 @@ impl Load {
             clients.spawn(customer.run(stop.clone()));
         }
         let credentials = (operator.0.to_owned(), operator.1.to_owned());
-        clients.spawn(refund_orders(edge, credentials, journal.clone(), pacing.clone(), bought, stop.clone()));
+        clients.spawn(handle_orders(edge, credentials, journal.clone(), pacing.clone(), bought, stop.clone()));
         Self { journal, stop, clients, pacing }
     }
 
@@ -239,8 +253,8 @@ impl Customer {
     }
 }
 
-/// The operator: refunds a part of some payments, each twice at the same time.
-async fn refund_orders(
+/// The operator, who handles one paid order after another, each in another way.
+async fn handle_orders(
     edge: Client,
     (email, password): (String, String),
     journal: Arc<Journal>,
@@ -249,8 +263,9 @@ async fn refund_orders(
     stop: CancellationToken,
 ) -> Result<()> {
     let (mut signed_in, mut session) = (Instant::now(), sign_in(&journal, &edge, &email, &password).await?);
-    let mut ticks = tokio::time::interval(REFUND_EVERY);
+    let mut ticks = tokio::time::interval(HANDLE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ways = ["refund", "RETURN_DISPOSITION_RESTOCK", "RETURN_DISPOSITION_WRITE_OFF"].into_iter().cycle();
     while !stop.is_cancelled() {
         ticks.tick().await;
         let _running = pacing.running.read().await;
@@ -259,19 +274,48 @@ async fn refund_orders(
         }
         let order = {
             let mut bought = bought.lock().expect("the lock is not poisoned");
-            bought.front().is_some_and(|it| it.1.elapsed() > REFUND_AFTER).then(|| bought.pop_front()).flatten()
+            bought.front().is_some_and(|it| it.1.elapsed() > HANDLE_AFTER).then(|| bought.pop_front()).flatten()
         };
-        let Some((order, _)) = order else { continue };
-        let (_, payments) = journal.watch(&[], session.get(&format!("/v1/payments?orderId={order}"))).await;
-        let Ok(payments) = payments.and_then(Response::ok) else { continue };
-        let payment = &payments["payments"][0];
-        if payment["state"] == "PAYMENT_STATE_CAPTURED" {
-            let request = KeyedRequest::refund(payment["paymentId"].as_str().context("a payment has an id")?, 400);
-            tokio::try_join!(
-                send_until_response(&journal, &session, &request),
-                send_until_response(&journal, &session, &request)
-            )?;
+        let Some((order_id, _)) = order else { continue };
+        let (_, order) = journal.watch(&[], session.get(&format!("/v1/orders/{order_id}"))).await;
+        let Ok(order) = order.and_then(Response::ok) else { continue };
+        let (order, text) = (&order["order"], |value: &Value| value.as_str().unwrap_or_default().to_owned());
+        if order["payment"]["captured"] != true {
+            continue;
         }
+        match ways.next().context("they have no end")? {
+            "refund" => refund_part(&journal, &session, &text(&order["payment"]["paymentId"])).await?,
+            disposition => {
+                let product = text(&order["items"][0]["productId"]);
+                send_and_take_back(&journal, &session, &order_id, &product, disposition).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Two refunds at the same time.
+async fn refund_part(journal: &Journal, session: &Client, payment: &str) -> Result<()> {
+    let request = KeyedRequest::refund(payment, 400);
+    let twice = [&request; 2].map(|request| send_until_response(journal, session, request));
+    try_join_all(twice).await.map(drop)
+}
+
+/// One unit in a parcel of its own, then the rest, and one unit comes back.
+async fn send_and_take_back(
+    journal: &Journal,
+    session: &Client,
+    order: &str,
+    product: &str,
+    disposition: &str,
+) -> Result<()> {
+    let requests = [
+        KeyedRequest::fulfilment(order, json!([{"productId": product, "quantity": 1}])),
+        KeyedRequest::fulfilment(order, json!([])),
+        KeyedRequest::taking_back(order, product, disposition),
+    ];
+    for request in &requests {
+        send_until_response(journal, session, request).await?;
     }
     Ok(())
 }

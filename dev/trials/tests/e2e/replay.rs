@@ -10,6 +10,7 @@ use stack::postgres::ADMINISTRATOR;
 use tokio::task::JoinSet;
 use trials::topics::delete_groups;
 
+use crate::returns::paid;
 use crate::{Market, alone, check, send, wait};
 
 const CONSUMERS: [&str; 5] = ["analytics", "inventory", "notification", "order", "payment"];
@@ -63,13 +64,27 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
             let method = if number % 4 == 0 { "pm_card_chargeDeclined" } else { "pm_card_visa" };
             let items = json!([{"productId": product_id, "quantity": 1}]);
             let order = json!({"items": items, "paymentMethod": method});
-            calls.spawn(async move { crate::order_id(&send(&customer, "/v1/orders", order).await?) });
+            let place = async move {
+                Ok::<_, anyhow::Error>((number, crate::order_id(&send(&customer, "/v1/orders", order).await?)?))
+            };
+            calls.spawn(place);
         }
-        for (number, order) in calls.join_all().await.into_iter().enumerate() {
-            let order = order?;
-            if number % 3 == 0 {
+        for placed in calls.join_all().await {
+            let (number, order) = placed?;
+            match number % 12 {
                 // Some orders have failed already.
-                market.customer.cancel(&order).await?;
+                0 | 3 | 6 | 9 => drop(market.customer.cancel(&order).await?),
+                1 | 7 => {
+                    paid(&market.operator, &order).await?;
+                    let parcel = json!({"carrier": "A carrier", "trackingNumber": "1"});
+                    send(&market.operator, &format!("/v1/orders/{order}:fulfill"), parcel).await?.ok()?;
+                    let disposition = "RETURN_DISPOSITION_RESTOCK";
+                    let item = json!({"productId": market.product_id, "quantity": 1, "disposition": disposition});
+                    send(&market.operator, &format!("/v1/orders/{order}:return"), json!({"items": [item]}))
+                        .await?
+                        .ok()?;
+                }
+                _ => {}
             }
         }
         wait("the backlog to drain", async || {
@@ -94,7 +109,8 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
         let wanted = async |types: &[&str]| -> Result<i64> {
             Ok(sqlx::query_scalar(wanted).bind(types).fetch_one(&mut database(stack, "order").await?).await?)
         };
-        let by_inventory = wanted(&["Placed", "Confirmed", "PaymentFailed", "Cancelled", "Expired"]).await?;
+        let by_inventory =
+            wanted(&["Placed", "Confirmed", "PaymentFailed", "Cancelled", "Expired", "ItemsReturned"]).await?;
         let by_analytics = "select count(*) from order_event
                             where type not in ('souk.order.v1.OrderPartlyFulfilled', 'souk.order.v1.OrderItemsReturned')";
         let by_analytics: i64 =
@@ -103,7 +119,8 @@ fn reading_all_topics_again_changes_nothing() -> Result<()> {
         let by_mail = "select count(*) from notification where kind in ('RESET_PASSWORD', 'VERIFY_EMAIL')";
         let by_mail: i64 = sqlx::query_scalar(by_mail).fetch_one(&mut database(stack, "notification").await?).await?;
         let by_notification = wanted(&outcomes).await? + by_mail;
-        let by_payment = wanted(&["Reserved", "Confirmed", "PaymentFailed", "Cancelled", "Expired"]).await?;
+        let by_payment =
+            wanted(&["Reserved", "Confirmed", "PaymentFailed", "Cancelled", "Expired", "ItemsReturned"]).await?;
         let sold = "select sum(version)::bigint from reservation";
         let sold: i64 = sqlx::query_scalar(sold).fetch_one(&mut database(stack, "inventory").await?).await?;
         let paid = "select sum(version)::bigint from payment";

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use stack::client::Client;
 use stack::controlled::Stack;
 
 use crate::{Market, alone, check, send, shared, wait};
 
-const CLIENTS: usize = 4;
+const CLIENTS: u64 = 4;
 const ORDERS_EACH: usize = 6;
 const STEPS: usize = 8;
 const KILLS: usize = 10;
@@ -38,20 +40,22 @@ impl Done {
         if self.is_cancelled { QUANTITY * PRICE } else { (self.refunded + returned).min(QUANTITY * PRICE) }
     }
 
-    async fn step(&mut self, market: &Market, payment_id: &str) -> Result<()> {
-        let (order, units) = (format!("/v1/orders/{}", self.order), rand::random_range(1..=3_i64));
+    async fn step(&mut self, market: &Market, payment_id: &str, random: &mut StdRng) -> Result<()> {
+        let (order, units) = (format!("/v1/orders/{}", self.order), random.random_range(1..=3_i64));
         let returned = self.restocked + self.written_off;
-        match rand::random_range(0..10) {
+        match random.random_range(0..10) {
             0..4 => {
                 let items = json!([{"productId": market.product_id, "quantity": units}]);
                 let body = json!({"carrier": "A carrier", "trackingNumber": "1", "items": items});
                 let response = send(&market.operator, &format!("{order}:fulfill"), body).await?;
-                let fits = !self.is_cancelled && self.fulfilled + units <= QUANTITY;
+                // Refunds are part of the order some time after they are accepted.
+                let is_refunded = self.expected_refund() == QUANTITY * PRICE && response.reason() == "ORDER_REFUNDED";
+                let fits = !self.is_cancelled && self.fulfilled + units <= QUANTITY && !is_refunded;
                 ensure!(response.status.is_success() == fits, "{self:?}, {units} units to fulfil: {response:?}");
                 self.fulfilled += if fits { units } else { 0 };
             }
             4..8 => {
-                let is_restocked = rand::random::<bool>();
+                let is_restocked = random.random::<bool>();
                 let disposition =
                     if is_restocked { "RETURN_DISPOSITION_RESTOCK" } else { "RETURN_DISPOSITION_WRITE_OFF" };
                 let item = json!({"productId": market.product_id, "quantity": units, "disposition": disposition});
@@ -82,7 +86,7 @@ impl Done {
 }
 
 /// Waits until an order is paid, while replicas may be gone. The id of its payment.
-async fn paid(operator: &Client, order: &str) -> Result<String> {
+pub(crate) async fn paid(operator: &Client, order: &str) -> Result<String> {
     let begun = Instant::now();
     loop {
         if let Ok(found) = operator.get(&format!("/v1/orders/{order}")).await {
@@ -96,9 +100,9 @@ async fn paid(operator: &Client, order: &str) -> Result<String> {
     }
 }
 
-/// Buys, sends, takes back, refunds and cancels, at random.
-async fn trade(market: &Market, over: &AtomicBool) -> Result<Vec<Done>> {
-    let mut all = Vec::new();
+/// Buys, sends, takes back, refunds and cancels. Each seed does the same in every run, at other moments.
+async fn trade(market: &Market, over: &AtomicBool, seed: u64) -> Result<Vec<Done>> {
+    let (mut all, mut random) = (Vec::new(), StdRng::seed_from_u64(seed));
     while all.len() < ORDERS_EACH || !over.load(Ordering::Relaxed) {
         let items = json!([{"productId": market.product_id, "quantity": QUANTITY}]);
         let body = json!({"items": items, "paymentMethod": "pm_card_visa"});
@@ -106,7 +110,7 @@ async fn trade(market: &Market, over: &AtomicBool) -> Result<Vec<Done>> {
         let payment_id = paid(&market.operator, &order).await?;
         let mut done = Done { order, ..Done::default() };
         for _ in 0..STEPS {
-            done.step(market, &payment_id).await?;
+            done.step(market, &payment_id, &mut random).await?;
         }
         all.push(done);
     }
@@ -147,7 +151,7 @@ fn units_and_money_add_up_while_souk_is_killed() -> Result<()> {
             over.store(true, Ordering::Relaxed);
             killed
         };
-        let (killed, done) = tokio::join!(killer, try_join_all((0..CLIENTS).map(|_| trade(&market, &over))));
+        let (killed, done) = tokio::join!(killer, try_join_all((0..CLIENTS).map(|seed| trade(&market, &over, seed))));
         killed?;
         let done: Vec<_> = done?.into_iter().flatten().collect();
         wait("stock to be served again", async || Ok(market.available().await.is_ok())).await?;
