@@ -85,13 +85,39 @@ impl Clock {
     }
 }
 
-/// A time of the contracts' type, if it is from the year 1970 to 9999: what UUIDs and Postgres can have, too.
+/// A time of the contracts' type, if it is well-formed and from the year 1970 to 9999: what UUIDs and Postgres can have, too.
 pub fn parse_timestamp(it: &prost_types::Timestamp) -> Option<OffsetDateTime> {
     let seconds = OffsetDateTime::from_unix_timestamp(it.seconds).ok().filter(|_| it.seconds >= 0)?;
-    Some(seconds + time::Duration::nanoseconds(i64::from(it.nanos)))
+    seconds.replace_nanosecond(u32::try_from(it.nanos).ok()?).ok()
 }
 
 /// The time in the contracts' type.
 pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.unix_timestamp(), nanos: at.nanosecond().cast_signed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_parsed_only_if_it_is_well_formed_and_from_1970_to_9999() {
+        const LAST: i64 = 253_402_300_799;
+        for (seconds, nanos) in [(0, 0), (1_767_225_600, 5), (LAST, 999_999_999)] {
+            let it = prost_types::Timestamp { seconds, nanos };
+            assert_eq!(parse_timestamp(&it).map(timestamp), Some(it));
+        }
+        for (seconds, nanos) in [
+            (-1, 0),
+            (LAST + 1, 0),
+            (i64::MAX, 0),
+            (0, -1),
+            (0, i32::MIN),
+            (0, 1_000_000_000),
+            (LAST, 1_000_000_000),
+            (LAST, i32::MAX),
+        ] {
+            assert_eq!(parse_timestamp(&prost_types::Timestamp { seconds, nanos }), None, "{seconds} {nanos}");
+        }
+    }
 }
