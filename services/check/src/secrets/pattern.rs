@@ -61,11 +61,11 @@ fn runs(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> Vec<(usize, usize)> {
 }
 
 /// 13 to 19 digits with a valid check digit, together or in groups of four, and not within a longer word such as an id or a
-/// trace id.
+/// trace id, nor after a plus sign, which begins a phone number.
 fn has_card_number(bytes: &[u8]) -> bool {
-    runs(bytes, |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b' ').into_iter().any(|(first, end)| {
+    runs(bytes, |byte| byte.is_ascii_alphanumeric() || b"- +".contains(&byte)).into_iter().any(|(first, end)| {
         let text = &bytes[first..end];
-        let groups: Vec<_> = text.split(|byte| !byte.is_ascii_alphanumeric()).collect();
+        let groups: Vec<_> = text.split(|byte| b"- ".contains(byte)).collect();
         let is_number = |digits: &[u8]| digits.iter().all(u8::is_ascii_digit) && is_card_number(digits);
         let in_fours = |groups: &[&[u8]]| groups.iter().all(|group| group.len() == 4) && is_number(&groups.concat());
         // A group with dashes on both sides is rather a part of an id.
@@ -169,6 +169,7 @@ mod tests {
             "SKU-4242424242424242ABCD",
             "2026-01-01T00:00:00Z",
             "pm_card_visa",
+            "\u{2a}\u{e}+4915123456787",
             "user@host",
             "@example.com",
             "eyJhbGciOiJFUzI1NiJ9",

@@ -47,7 +47,7 @@ pub(super) fn placed(order_id: Uuid) -> [String; 3] {
     ]
 }
 
-fn bytes(message: &impl Message) -> String {
+pub(super) fn bytes(message: &impl Message) -> String {
     format!(r"'\x{}'::bytea", hex::encode(message.encode_to_vec()))
 }
 

@@ -1,8 +1,10 @@
 //! I11: card numbers, password hashes, tokens and e-mail addresses where they must not be.
 
+use contracts::souk::order::v1::order_event::Event;
+use contracts::souk::order::v1::*;
 use sqlx::PgPool;
 
-use super::orders::placed;
+use super::orders::{bytes, placed};
 use super::{all, assert_found, for_each};
 use crate::secrets::Scan;
 
@@ -78,4 +80,47 @@ async fn an_email_address_outside_account_and_shipping_address(db: PgPool) {
         Ok(scan.finding)
     };
     assert_found(&db, sound, violation, 1, check).await;
+}
+
+/// The number of a parcel with as many digits and the check digit of a card.
+const TRACKING_NUMBER: &str = "403934084723025";
+
+fn fulfilled(carrier: &str) -> String {
+    let sent = OrderFulfilled {
+        carrier: carrier.to_owned(),
+        tracking_number: TRACKING_NUMBER.to_owned(),
+        ..Default::default()
+    };
+    bytes(&OrderEvent { event: Some(Event::OrderFulfilled(sent)), ..Default::default() })
+}
+
+fn stored_response(carrier: &str) -> String {
+    let shipment =
+        Shipment { carrier: carrier.to_owned(), tracking_number: TRACKING_NUMBER.to_owned(), ..Default::default() };
+    let (shipment, shipments) = (Some(shipment.clone()), vec![shipment]);
+    bytes(&FulfillOrderResponse { order: Some(Order { shipment, shipments, ..Default::default() }) })
+}
+
+#[sqlx::test(migrator = "order::MIGRATOR")]
+async fn a_card_number_beside_a_tracking_number(db: PgPool) {
+    let recorded = [
+        format!(r#"update "order" set tracking_number = '{TRACKING_NUMBER}'"#),
+        format!(
+            r#"insert into order_shipment (order_id, number, carrier, tracking_number, product_ids, quantities, shipped_at)
+               select order_id, 1, 'Carrier', '{TRACKING_NUMBER}', array[order_id], array[1], now() from "order""#
+        ),
+        format!("update order_event set payload = {}", fulfilled("Carrier")),
+        format!("update idempotency set response = {}", stored_response("Carrier")),
+    ];
+    let sound = [for_each([1], placed), recorded.to_vec()].concat();
+    let violation = vec![
+        format!("update order_event set payload = {}", fulfilled("4242424242424242")),
+        format!("update idempotency set response = {}", stored_response("4242424242424242")),
+    ];
+    let check = async || {
+        let mut scan = Scan::default();
+        scan.database("order", &db).await?;
+        Ok(scan.finding)
+    };
+    assert_found(&db, sound, violation, 2, check).await;
 }
