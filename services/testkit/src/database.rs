@@ -13,6 +13,15 @@ pub async fn deadlocks(db: &PgPool) -> i64 {
         .expect("statistics")
 }
 
+/// Waits until so many statements of this database wait for locks.
+pub async fn until_waiting(db: &PgPool, count: i64) {
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(db).await.expect("a count") < count {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// What stands in all tables.
 pub(crate) async fn digest(db: &PgPool) -> Vec<(String, String)> {
     let tables = "select tablename::text from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations' order by 1";

@@ -1,12 +1,13 @@
 //! Units that customers send back.
 
 use chassis::check::Range;
-use chassis::event::Record;
+use chassis::event::{Due, Handler, Record};
 use contracts::souk::inventory::v1::*;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::*;
 use sqlx::PgPool;
-use testkit::{Dice, order_event, try_event, try_event_at};
+use testkit::{Dice, order_event, try_event, try_event_at, until_waiting};
+use tracing::Span;
 use uuid::Uuid;
 
 use super::Fixture;
@@ -86,6 +87,29 @@ async fn a_whole_order_and_its_return_may_share_a_transaction(db: PgPool) {
     assert_eq!(fixture.level("MUG").await, (2, 5, 2));
     assert_eq!(fixture.returned_lines(order).await, [("MUG".to_owned(), 4, 2)]);
     fixture.assert_sound("together").await;
+}
+
+/// A transaction that waits for the lock of a reservation must see, once it has it, which units came back meanwhile: otherwise they
+/// come back twice.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_transaction_that_waits_for_a_reservation_sees_what_came_back(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    fixture.receive("k1", "MUG", 10).await.expect("received");
+    let order = Uuid::now_v7();
+    for record in [placed(order, &[("MUG", 4)]), confirmed(order)] {
+        fixture.kit.deliver(record).await;
+    }
+    let mut first = fixture.service.db.begin().await.expect("a transaction");
+    let record = returned(order, 6, &[("MUG", 1, Restock)]);
+    let due = Due { record: &record, span: Span::none() };
+    fixture.service.handle_all(&mut first, &[due]).await.expect("taken back, and not committed");
+    let commit = async {
+        until_waiting(&fixture.service.db, 1).await;
+        first.commit().await.expect("committed");
+    };
+    tokio::join!(fixture.kit.deliver(Record { version: 7, ..cancelled(order) }), commit);
+    assert_eq!((fixture.kit.parked().await, fixture.level("MUG").await), (0, (10, 0, 0)));
+    fixture.assert_sound("at rest").await;
 }
 
 /// The state of the order was read from the order service when it was ahead of its events.
