@@ -1,5 +1,6 @@
 //! Consumes the events of orders: parses all, sets the goals of their payments, and reserves the refunds of their returns.
 
+use chassis::Unexpected;
 use chassis::event::{Due, HandleError, Handler, Record};
 use contracts::event::Event as _;
 use contracts::souk::order::v1::OrderEvent;
@@ -31,6 +32,9 @@ impl Handler for Service {
                 Parsed::Return(it) => returns.push(it),
             }
         }
+        if !returns.is_empty() {
+            lock_all(tx, &wanted, &returns).await?;
+        }
         if !wanted.is_empty() {
             set_goals(tx, &self.clock, wanted).await?;
         }
@@ -44,6 +48,21 @@ impl Handler for Service {
     fn committed(&self) {
         self.work.wake();
     }
+}
+
+/// Locks the payments of a set, in the order of order ids like [`set_goals`], which another task calls, too: otherwise those of
+/// returns would be locked after those of goals, and two transactions could deadlock.
+async fn lock_all(tx: &mut PgConnection, wanted: &[Wanted], returns: &[Return]) -> Result<(), Unexpected> {
+    let orders = wanted.iter().map(|it| it.order_id.0).chain(returns.iter().map(|it| it.order_id.0));
+    sqlx::query!(
+        "select from (select id from unnest($1::uuid[]) as id limit cardinality($1)) as wanted
+           join payment on order_id = wanted.id
+         order by order_id for no key update of payment",
+        &orders.collect::<Vec<_>>(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// The goal that an event sets for its order's payment, if it sets one.

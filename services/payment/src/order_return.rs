@@ -34,10 +34,10 @@ pub(crate) struct Return {
     pub(crate) actor: String,
 }
 
-/// Returns are few, so they need no sets. Only the consumer locks more than one payment, and each order's events are consumed in
-/// one place, so that no two transactions wait for each other in a circle.
+/// Returns are few, so they need no sets. The consumer has locked the payments of all returns of its transaction, in the order of
+/// order ids, so that it cannot deadlock with other transactions.
 pub(crate) async fn reserve(tx: &mut PgConnection, clock: &Clock, it: &Return) -> Result<(), HandleError> {
-    let payment = payments!("select".."from payment where order_id = $1 for no key update", it.order_id.0);
+    let payment = payments!("select".."from payment where order_id = $1", it.order_id.0);
     let payment = payment.fetch_optional(&mut *tx).await.map_err(Unexpected::from)?;
     let Some(payment) = payment.filter(|payment| payment.state == State::Captured) else {
         return Err(HandleError::Poisoned("nothing was captured for an order of which items came back".to_owned()));

@@ -5,11 +5,11 @@ use std::time::Duration;
 use chassis::check::Range;
 use chassis::event::Record;
 use contracts::souk::order::v1::order_event::Event;
-use contracts::souk::order::v1::{OrderCancelled, OrderItemsReturned};
+use contracts::souk::order::v1::{OrderCancelled, OrderConfirmed, OrderItemsReturned};
 use contracts::souk::payment::v1::{GetPaymentRequest, RefundReason};
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
-use testkit::{Dice, Log, order_event, try_event_at};
+use testkit::{Dice, Log, order_event, try_event_at, until_waiting};
 use uuid::Uuid;
 
 use super::Fixture;
@@ -87,6 +87,30 @@ async fn what_other_refunds_have_left_is_refunded_and_never_more(db: PgPool) {
     assert_eq!(fixture.ours(order).await, fixture.theirs(order).await);
     fixture.refund(order, "k2", Some(1)).await.expect_err("nothing is left");
     fixture.assert_sound("at rest").await;
+}
+
+/// Another task sets goals, too, and locks in the order of order ids: a set must not lock the payment of its goal before the older
+/// one of its return.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn payments_of_goals_and_returns_are_locked_in_one_order(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let (paid, authorized) = (fixture.captured("pm_card_visa").await, fixture.reserved("pm_card_visa").await);
+    fixture.work().await;
+    assert!(paid < authorized);
+    let lock = |order: Uuid| sqlx::query("select from payment where order_id = $1 for update nowait").bind(order);
+    let mut other = fixture.service.db.begin().await.expect("a transaction");
+    lock(paid).execute(&mut *other).await.expect("the first");
+    let confirmed = order_event(authorized, 3, Event::OrderConfirmed(OrderConfirmed::default()));
+    let set = [confirmed, returned(paid, 1, euros(700))];
+    let go_on = async {
+        until_waiting(&fixture.service.db, 1).await;
+        lock(authorized).execute(&mut *other).await.expect("nobody has locked the second while waiting for the first");
+        other.commit().await.expect("committed");
+    };
+    tokio::join!(fixture.kit.deliver_together(&set), go_on);
+    fixture.work().await;
+    assert_eq!(fixture.state(authorized).await, "CAPTURED");
+    assert_eq!(fixture.refunds(paid).await, [(700, "DONE".to_owned())]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
