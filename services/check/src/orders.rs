@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chassis::Unexpected;
 use chassis::check::{Exemptions, Finding, Range};
-use inventory::check::Holding;
+use inventory::check::{Holding, Units};
 use notification::check::Told;
 use order::check::{Returned, Settled};
 use uuid::Uuid;
@@ -141,17 +141,17 @@ pub(crate) fn compare_refunds(
     finding
 }
 
-/// I4: inventory took back the units that came back of each order, and payment refunded them, as far as it could.
+/// I4: inventory restocked and wrote off the units that came back of each order, and payment refunded their price, as far as it could.
 pub(crate) fn compare_returns(
     ours: &HashMap<Uuid, Returned>,
-    units: &HashMap<Uuid, i64>,
+    units: &HashMap<Uuid, Units>,
     minor: &HashMap<Uuid, i64>,
     exemptions: &Exemptions,
 ) -> Finding {
     let mut finding = Finding::new("I4", "orders and their returns");
     for (order, ours) in ours {
-        let of = |all: &HashMap<Uuid, i64>| all.get(order).copied().unwrap_or_default();
-        let theirs = Returned { units: of(units), minor: of(minor) };
+        let (units, minor) = (units.get(order).cloned(), minor.get(order).copied());
+        let theirs = Returned { units: units.unwrap_or_default(), minor: minor.unwrap_or_default() };
         let why = || format!("{ours:?} came back, but inventory and payment know of {theirs:?}");
         finding.add_unless_exempt(exemptions, order, (*ours != theirs).then(why));
     }

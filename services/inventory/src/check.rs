@@ -1,9 +1,10 @@
 //! The invariants of stock, as far as the tables of this service can show them. For `souk check`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chassis::Unexpected;
 use chassis::check::{Finding, Range};
+use contracts::souk::order::v1::ReturnDisposition;
 use futures_util::TryStreamExt;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -84,15 +85,37 @@ pub async fn versions(db: &PgPool, after: Uuid, limit: i64) -> Result<Vec<(Uuid,
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.key, row.version)).collect())
 }
 
-/// How many units came back of the orders of a range. Orders of which none did are left out.
-pub async fn returned(db: &PgPool, range: Range) -> Result<HashMap<Uuid, i64>, Unexpected> {
+/// The units of each SKU that came back, by what happened to them.
+pub type Units = BTreeMap<(String, ReturnDisposition), i64>;
+
+/// What came back of the orders of a range, by movements of stock. Units of an order's line without a movement, or the reverse, have
+/// no disposition. Orders of which nothing came back are left out.
+pub async fn returned(db: &PgPool, range: Range) -> Result<HashMap<Uuid, Units>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, sum(returned) as "units!" from reservation_line
-           where order_id > $1 and order_id <= $2 and returned > 0 group by order_id"#,
+        r#"select order_id as "order_id!", sku as "sku!", coalesce(restocked, 0) as "restocked!",
+             coalesce(written_off, 0) as "written_off!", coalesce(returned, 0)::bigint as "returned!"
+           from (select order_id, sku, (sum(units) filter (where reason = 'RETURNED'))::bigint as restocked,
+                   (sum(units) filter (where reason = 'RETURNED_UNSALEABLE'))::bigint as written_off
+                 from stock_movement where order_id > $1 and order_id <= $2 group by order_id, sku) as movement
+             full join (select order_id, sku, returned from reservation_line
+                        where order_id > $1 and order_id <= $2 and returned > 0) as line using (order_id, sku)"#,
         range.after,
         range.last,
     );
-    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.units)).collect())
+    let mut orders = HashMap::<Uuid, Units>::new();
+    for row in rows.fetch_all(db).await? {
+        let units = orders.entry(row.order_id).or_default();
+        for (disposition, count) in [
+            (ReturnDisposition::Restock, row.restocked),
+            (ReturnDisposition::WriteOff, row.written_off),
+            (ReturnDisposition::Unspecified, row.returned - row.restocked - row.written_off),
+        ] {
+            if count != 0 {
+                units.insert((row.sku.clone(), disposition), count);
+            }
+        }
+    }
+    Ok(orders)
 }
 
 /// Whether the units of the orders of a range are held or sold. Orders without units are left out.

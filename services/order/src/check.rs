@@ -1,11 +1,14 @@
 //! The invariants of orders, as far as the tables of this service can show them. For `souk check`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chassis::Unexpected;
 use chassis::check::{Exemptions, Finding, Range};
 use chassis::rpc::idempotency::KEPT;
-use contracts::souk::order::v1::{CreateOrderRequest, CreateOrderResponse};
+use contracts::souk::order::v1::order_event::Event;
+use contracts::souk::order::v1::{
+    CreateOrderRequest, CreateOrderResponse, OrderEvent, OrderItemsReturned, ReturnDisposition,
+};
 use futures_util::{Stream, TryStreamExt};
 use prost::{Message, Name};
 use sqlx::{PgConnection, PgPool};
@@ -234,10 +237,13 @@ pub async fn refunded(db: &PgPool, range: Range) -> Result<HashMap<Uuid, i64>, U
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.refunded_minor)).collect())
 }
 
-/// Orders of which units came back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// The units of each SKU that came back, by what happened to them.
+pub type Units = BTreeMap<(String, ReturnDisposition), i64>;
+
+/// What came back of an order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Returned {
-    pub units: i64,
+    pub units: Units,
     /// Their price, in minor units.
     pub minor: i64,
 }
@@ -246,17 +252,34 @@ pub struct Returned {
 /// which nothing did are there, too.
 pub async fn returned(db: &PgPool, range: Range, now: OffsetDateTime) -> Result<HashMap<Uuid, Returned>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, coalesce(units, 0) as "units!", coalesce(minor, 0) as "minor!"
+        r#"select order_id, coalesce(minor, 0) as "minor!",
+             array(select payload from order_event as event
+                   where returns > 0 and event.order_id = "order".order_id and type = $4 order by version) as "events!"
            from "order" left join lateral
-             (select sum(returned) as units, sum(returned * price_minor)::bigint as minor
+             (select sum(returned * price_minor)::bigint as minor
               from order_line where returns > 0 and order_line.order_id = "order".order_id) as line on true
            where order_id > $1 and order_id <= $2 and updated_at < $3"#,
         range.after,
         range.last,
         now - PATIENCE,
+        OrderItemsReturned::full_name(),
     );
     let returned = rows.fetch_all(db).await?.into_iter();
-    Ok(returned.map(|row| (row.order_id, Returned { units: row.units, minor: row.minor })).collect())
+    returned.map(|row| Ok((row.order_id, Returned { units: units(&row.events)?, minor: row.minor }))).collect()
+}
+
+/// The units of these events.
+fn units(events: &[Vec<u8>]) -> Result<Units, Unexpected> {
+    let mut units = Units::new();
+    for event in events {
+        let event = OrderEvent::decode(&**event).map_err(|error| Unexpected::Broken(format!("an event: {error}")))?;
+        let Some(Event::OrderItemsReturned(returned)) = event.event else { continue };
+        for item in returned.items {
+            let disposition = item.disposition();
+            *units.entry((item.sku, disposition)).or_default() += i64::from(item.quantity);
+        }
+    }
+    Ok(units)
 }
 
 /// How an order settled.

@@ -72,20 +72,27 @@ pub async fn intents(db: &PgPool, range: Range) -> Result<Vec<(Uuid, Option<Stri
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, row.intent_id)).collect())
 }
 
-/// I3: of every return, as much was reserved for a refund as its row says.
+/// I3: of every return, as much was reserved for a refund as its row says, and every refund of a return has such a row.
 pub async fn check_returns(db: &PgPool, range: Range) -> Result<Finding, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, number, order_return.minor, refund.minor as "refund_minor?"
-           from order_return join payment using (payment_id) left join refund using (refund_id)
+        r#"select order_id, number as "number?", it.minor as "minor?", refund_minor as "refund_minor?"
+           from payment cross join lateral
+             (select number, returned.minor, refund.minor as refund_minor
+              from (select * from order_return where order_return.payment_id = payment.payment_id) as returned full join
+                (select * from refund where refund.payment_id = payment.payment_id and reason = 'ORDER_RETURN') as refund
+                using (refund_id)) as it
            where order_id > $1 and order_id <= $2"#,
         range.after,
         range.last,
     );
     let mut finding = Finding::new("I3", "refunds of returns");
     for row in rows.fetch_all(db).await? {
-        let reserved = row.refund_minor.unwrap_or_default();
-        let why = || format!("return {} has a refund of {reserved} instead of {}", row.number, row.minor);
-        finding.add(row.order_id, (reserved != row.minor).then(why));
+        let (reserved, expected) = (row.refund_minor.unwrap_or_default(), row.minor.unwrap_or_default());
+        let why = || match row.number {
+            Some(number) => format!("return {number} has a refund of {reserved} instead of {expected}"),
+            None => format!("{reserved} was refunded for a return that does not exist"),
+        };
+        finding.add(row.order_id, (reserved != expected).then(why));
     }
     Ok(finding)
 }

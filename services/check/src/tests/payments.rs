@@ -78,26 +78,37 @@ async fn money_of_another_currency(db: PgPool) {
     plant_in_ledger(db, |it| [transfer(it, "AUTHORIZATION", "x", "USD", 1)]).await;
 }
 
-#[sqlx::test(migrator = "payment::MIGRATOR")]
-async fn a_return_whose_refund_is_of_another_amount(db: PgPool) {
+async fn plant_in_returns(db: PgPool, violation: fn(Uuid) -> [String; 1]) {
     let returned = |it: Uuid| {
         let [payment, held, captured] = paid(it);
-        let refund = format!(
-            "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)
-             values ('{it}', '{it}', 50, 'PENDING', '', 'ORDER_RETURN', 1, now(), now())"
-        );
         let row = format!(
             "insert into order_return (payment_id, number, asked_minor, minor, refund_id, created_at)
              values ('{it}', 1, 70, 50, '{it}', now()), ('{it}', 2, 70, 0, null, now())"
         );
-        [payment, held, captured, refund, row]
+        [payment, held, captured, refund_of_return(it, it), row]
     };
     let check = async || {
         let end = async |after| payment::check::range_end(&db, after, RANGE).await;
         by_ranges(end, async |range| payment::check::check_returns(&db, range).await).await
     };
-    let wrong = |it: Uuid| [format!("update refund set minor = 49 where refund_id = '{it}'")];
-    assert_found(&db, for_each(1..=ROWS, returned), for_each(WRONG, wrong), WRONG.len(), check).await;
+    assert_found(&db, for_each(1..=ROWS, returned), for_each(WRONG, violation), WRONG.len(), check).await;
+}
+
+fn refund_of_return(it: Uuid, refund_id: Uuid) -> String {
+    format!(
+        "insert into refund (refund_id, payment_id, minor, state, actor, reason, call, created_at, updated_at)
+         values ('{refund_id}', '{it}', 50, 'PENDING', '', 'ORDER_RETURN', 1, now(), now())"
+    )
+}
+
+#[sqlx::test(migrator = "payment::MIGRATOR")]
+async fn a_return_whose_refund_is_of_another_amount(db: PgPool) {
+    plant_in_returns(db, |it| [format!("update refund set minor = 49 where refund_id = '{it}'")]).await;
+}
+
+#[sqlx::test(migrator = "payment::MIGRATOR")]
+async fn a_second_refund_of_a_return(db: PgPool) {
+    plant_in_returns(db, |it| [refund_of_return(it, Uuid::now_v7())]).await;
 }
 
 async fn plant_in_payments(db: PgPool, violation: fn(Uuid) -> [String; 1]) {

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
-use chassis::check::Exemptions;
-use inventory::check::Holding;
+use ReturnDisposition::{Restock, WriteOff};
+use chassis::check::{Exemptions, Range};
+use contracts::souk::order::v1::ReturnDisposition;
+use inventory::check::{Holding, Units};
 use order::check::{Returned, Settled};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -111,26 +113,70 @@ async fn units_that_came_back_twice(db: PgPool) {
     assert_found(&db, sound.to_vec(), all(&[violation]), 1, async || inventory::check::check_stock(&db).await).await;
 }
 
+fn units<const N: usize>(all: [(&str, ReturnDisposition, i64); N]) -> Units {
+    all.into_iter().map(|(sku, disposition, count)| ((sku.to_owned(), disposition), count)).collect()
+}
+
 #[test]
 fn returns_of_which_stock_or_money_do_not_know() {
     let order = Uuid::from_u128(1);
-    let check = |units: i64, minor: i64| {
-        let ours = HashMap::from([(order, Returned { units: 2, minor: 500 })]);
-        compare_returns(&ours, &[(order, units)].into(), &[(order, minor)].into(), &Exemptions::default())
+    let ours = Returned { units: units([("CUP", Restock, 1), ("MUG", WriteOff, 2)]), minor: 500 };
+    let check = |theirs: Option<Units>, minor: i64| {
+        let theirs = theirs.map(|units| (order, units)).into_iter().collect();
+        compare_returns(&[(order, ours.clone())].into(), &theirs, &[(order, minor)].into(), &Exemptions::default())
     };
-    let (sound, none) = (|| check(2, 500), HashMap::new());
-    let lost = compare_returns(
-        &[(order, Returned { units: 2, minor: 500 })].into(),
-        &none,
-        &[(order, 500)].into(),
-        &Exemptions::default(),
-    );
-    let never = |units| compare_returns(&[(order, Returned::default())].into(), &units, &none, &Exemptions::default());
+    let sound = || check(Some(ours.units.clone()), 500);
+    let with = |theirs: Units| check(Some(theirs), 500);
+    let never = |theirs: HashMap<Uuid, Units>| {
+        let ours = [(order, Returned::default())].into();
+        compare_returns(&ours, &theirs, &HashMap::new(), &Exemptions::default())
+    };
     assert_each_found(vec![
-        ("units that inventory did not take back", sound(), lost),
-        ("units that came back twice", sound(), check(4, 500)),
-        ("a return without a refund", sound(), check(2, 0)),
-        ("a return that was refunded twice", sound(), check(2, 1_000)),
-        ("units that came back without a return", never(none.clone()), never([(order, 1)].into())),
+        ("units that inventory did not take back", sound(), check(None, 500)),
+        ("units that came back twice", sound(), with(units([("CUP", Restock, 1), ("MUG", WriteOff, 4)]))),
+        ("units that were swapped", sound(), with(units([("CUP", Restock, 2), ("MUG", WriteOff, 1)]))),
+        ("restocked units that were unsaleable", sound(), with(units([("CUP", Restock, 1), ("MUG", Restock, 2)]))),
+        ("a return without a refund", sound(), check(Some(ours.units.clone()), 0)),
+        ("a return that was refunded twice", sound(), check(Some(ours.units.clone()), 1_000)),
+        (
+            "units that came back without a return",
+            never(HashMap::new()),
+            never([(order, units([("MUG", Restock, 1)]))].into()),
+        ),
     ]);
+}
+
+/// Each line of a sold order of which units came back, and their movements.
+async fn plant_in_movements(db: PgPool, violation: &str) {
+    let order = Uuid::from_u128(1);
+    let [sold, _] = sold(order);
+    let sound = [
+        sold,
+        format!(
+            "insert into reservation_line (order_id, sku, quantity, returned)
+             values ('{order}', 'CUP', 2, 1), ('{order}', 'MUG', 3, 2)"
+        ),
+        format!(
+            "insert into stock_movement (sku, reason, units, actor, order_id, at)
+             values ('CUP', 'RETURNED', 1, '', '{order}', now()), ('MUG', 'RETURNED', 1, '', '{order}', now()),
+               ('MUG', 'RETURNED_UNSALEABLE', 1, '', '{order}', now()), ('MUG', 'DAMAGE', -1, '', null, now())"
+        ),
+    ];
+    let ours = units([("CUP", Restock, 1), ("MUG", Restock, 1), ("MUG", WriteOff, 1)]);
+    let ours = [(order, Returned { units: ours, minor: 0 })].into();
+    let check = async || {
+        let theirs = inventory::check::returned(&db, Range::ALL).await?;
+        Ok(compare_returns(&ours, &theirs, &HashMap::new(), &Exemptions::default()))
+    };
+    assert_found(&db, sound.to_vec(), all(&[violation]), 1, check).await;
+}
+
+#[sqlx::test(migrator = "inventory::MIGRATOR")]
+async fn unsaleable_units_that_were_restocked(db: PgPool) {
+    plant_in_movements(db, "update stock_movement set reason = 'RETURNED'").await;
+}
+
+#[sqlx::test(migrator = "inventory::MIGRATOR")]
+async fn returned_units_of_a_line_without_a_movement(db: PgPool) {
+    plant_in_movements(db, "update reservation_line set returned = 2 where sku = 'CUP'").await;
 }
