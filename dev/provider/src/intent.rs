@@ -199,7 +199,7 @@ impl Intent {
         if !self.status.allows(Operation::Refund) {
             return Err(Refusal::UnexpectedState(Operation::Refund));
         }
-        if self.payment_method == Some(PaymentMethod::Disputed) {
+        if self.is_disputed() {
             return Err(Refusal::Disputed);
         }
         let left = self.unrefunded();
@@ -237,6 +237,11 @@ impl Intent {
             }
             (false, _) => self.refund_failed.add(amount),
         }
+    }
+
+    /// Whether the charge is disputed, which it is as soon as it is captured, if the payment method says so.
+    pub(crate) fn is_disputed(&self) -> bool {
+        self.payment_method == Some(PaymentMethod::Disputed) && self.captured.times > 0
     }
 
     /// Refunds that succeeded and did not fail afterwards.

@@ -54,8 +54,8 @@
 //!
 //! # Webhooks
 //!
-//! With `--webhook-url` and `--webhook-secret-file`, each change is sent there as Stripe's events about the intent, its charge
-//! and the refund (`payment_intent.*`, `charge.*`, `refund.*`), if `--webhook-events` has the type, signed as Stripe signs.
+//! With `--webhook-url` and `--webhook-secret-file`, each change is sent there as Stripe's events about the intent, its charge,
+//! the dispute of a charge, and the refund (`payment_intent.*`, `charge.*`, `refund.*`), if `--webhook-events` has the type, signed as Stripe signs.
 //! `POST /_webhooks` changes their delivery from then on: `delay_ms`, `times` (0 delivers none), and `order`: `backwards`
 //! reverses events that wait together.
 

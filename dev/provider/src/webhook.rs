@@ -24,7 +24,9 @@ use crate::ledger::now;
 use crate::refund::{Refund, RefundStatus};
 
 /// The event types that `souk payment --help` recommends to subscribe to.
-pub const SUBSCRIBED: [&str; 6] = [
+pub const SUBSCRIBED: [&str; 8] = [
+    "charge.dispute.closed",
+    "charge.dispute.created",
     "payment_intent.amount_capturable_updated",
     "payment_intent.canceled",
     "payment_intent.succeeded",
@@ -142,13 +144,18 @@ impl Change<'_> {
             // A charge that is captured when it is authorized has no `charge.captured`.
             names.extend((was_authorized > 0).then_some("charge.captured"));
             names.extend(["payment_intent.succeeded", "charge.updated"]);
+            names.extend(after.is_disputed().then_some("charge.dispute.created"));
         }
         if became(Status::Canceled) {
             names.push("payment_intent.canceled");
             // At Stripe, a released hold counts as refunded.
             names.extend((after.voided.times > 0).then_some("charge.refunded"));
         }
-        let object = |name: &str| if name.starts_with("charge.") { after.charge_json() } else { after.to_json() };
+        let object = |name: &str| match name {
+            "charge.dispute.created" => after.dispute_json(),
+            _ if name.starts_with("charge.") => after.charge_json(),
+            _ => after.to_json(),
+        };
         let mut events: Vec<_> = names.into_iter().map(|name| (name, object(name))).collect();
         if let Some((refund, before)) = self.refund.filter(|(refund, before)| *before != Some(refund.status)) {
             let is_new = before.is_none();

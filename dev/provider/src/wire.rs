@@ -76,10 +76,24 @@ impl Intent {
             "amount_refunded": back,
             "captured": self.captured.amount > 0,
             "currency": self.currency,
+            "disputed": self.is_disputed(),
             "paid": self.authorized.times > 0,
             "payment_intent": self.id,
             "refunded": back >= self.amount,
             "status": if self.authorized.times > 0 { "succeeded" } else { "failed" },
+        })
+    }
+
+    pub(crate) fn dispute_json(&self) -> Value {
+        json!({
+            "id": format!("dp_{}", self.id.charge()),
+            "object": "dispute",
+            "amount": self.captured.amount,
+            "charge": self.id.charge(),
+            "currency": self.currency,
+            "payment_intent": self.id,
+            "reason": "fraudulent",
+            "status": "needs_response",
         })
     }
 
