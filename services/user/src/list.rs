@@ -12,6 +12,9 @@ pub(crate) async fn list(service: &Service, request: ListUsersRequest) -> Result
     let (role, disabled) = (request.role(), request.disabled);
     let page = Page::<Uuid>::parse(request.page_size, &request.page_token, &format!("users {role:?} {disabled}"))?;
     let role = (role != Role::Unspecified).then(|| role.as_str_name().trim_start_matches("ROLE_"));
+    let mut tx = service.db.begin().await?;
+    // Filters that are not given must not shape the plan.
+    sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut *tx).await?;
     let accounts = sqlx::query_as!(
         Account,
         r#"select user_id as "user_id: _", email, display_name, phone, language_code, role as "role: _", version, disabled_at,
@@ -25,7 +28,8 @@ pub(crate) async fn list(service: &Service, request: ListUsersRequest) -> Result
         page.after,
         page.limit(),
     );
-    let mut accounts = accounts.fetch_all(&service.db).await?;
+    let mut accounts = accounts.fetch_all(&mut *tx).await?;
+    tx.commit().await?;
     let next_page_token = page.cut(&mut accounts, |account| account.user_id.0);
     Ok(ListUsersResponse { users: accounts.iter().map(Account::to_proto).collect(), next_page_token })
 }
