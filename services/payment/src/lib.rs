@@ -68,8 +68,9 @@ pub struct Config {
     /// A file that holds the provider's secret key, in its first line.
     provider_key_file: Option<PathBuf>,
     /// A file that holds the secret that signs the provider's webhooks, in its first line. None: webhooks are refused.
-    /// The endpoint subscribes to payment_intent.amount_capturable_updated, payment_intent.canceled,
-    /// payment_intent.succeeded, refund.created, refund.failed and refund.updated. Others are accepted, and add nothing.
+    /// The endpoint subscribes to charge.dispute.closed, charge.dispute.created, payment_intent.amount_capturable_updated,
+    /// payment_intent.canceled, payment_intent.succeeded, refund.created, refund.failed and refund.updated. Others are accepted,
+    /// and add nothing.
     webhook_secret_file: Option<PathBuf>,
     /// The order service. Payments that wait for an event of their order read the order's state from it.
     #[arg(default_value = "https://127.0.0.1:9005")]

@@ -4,7 +4,7 @@ use chassis::rpc::page::Page;
 use chassis::{Caller, timestamp};
 use contracts::souk::payment::v1::{
     GetLedgerRequest, GetLedgerResponse, GetPaymentRequest, GetPaymentResponse, LedgerTransfer, ListPaymentsRequest,
-    ListPaymentsResponse,
+    ListPaymentsResponse, PaymentReturn,
 };
 use contracts::souk::r#type::v1::Money;
 use uuid::Uuid;
@@ -17,6 +17,8 @@ use crate::service::Service;
 
 /// How many refunds are shown with a payment.
 const MAX_REFUNDS: i64 = 100;
+/// How many returns are shown with a payment: as many as an order may have.
+const MAX_RETURNS: i64 = 100;
 /// How many movements of a payment are shown: enough for some hundred refunds.
 const MAX_TRANSFERS: i64 = 1_000;
 
@@ -25,15 +27,36 @@ pub(crate) async fn get(
     caller: &Caller,
     request: GetPaymentRequest,
 ) -> Result<GetPaymentResponse, Error> {
+    let owner = caller.owner()?.filter();
     let payment = payments!(
         "select".."from payment where payment_id = $1 and ($2::uuid is null or user_id = $2)",
         PaymentId::parse(&request.payment_id).ok_or(Error::PaymentNotFound)?.0,
-        caller.owner()?.filter(),
+        owner,
     );
     let payment = payment.fetch_optional(&service.db).await?.ok_or(Error::PaymentNotFound)?;
     let refunds = Refund::newest_of(&service.db, payment.payment_id, MAX_REFUNDS).await?;
     let refunds = refunds.iter().map(|refund| refund.to_proto(&payment.currency)).collect();
-    Ok(GetPaymentResponse { payment: Some(payment.to_proto()), refunds })
+    // For operators: what was not refunded in full is theirs to look at.
+    let returns = if owner.is_none() { returns_of(service, &payment).await? } else { vec![] };
+    Ok(GetPaymentResponse { payment: Some(payment.to_proto()), refunds, returns })
+}
+
+/// What came back of its order, the first return first.
+async fn returns_of(service: &Service, payment: &Payment) -> Result<Vec<PaymentReturn>, Error> {
+    let rows = sqlx::query!(
+        "select number, asked_minor, minor, refund_id, created_at from order_return
+         where payment_id = $1 order by number limit $2",
+        payment.payment_id.0,
+        MAX_RETURNS,
+    );
+    let returns = rows.fetch_all(&service.db).await?.into_iter().map(|row| PaymentReturn {
+        return_number: row.number,
+        price: Some(payment.money(row.asked_minor)),
+        refund_minor: row.minor,
+        refund_id: row.refund_id.map(|id| id.to_string()).unwrap_or_default(),
+        create_time: Some(timestamp(row.created_at)),
+    });
+    Ok(returns.collect())
 }
 
 pub(crate) async fn list(

@@ -89,6 +89,7 @@ async fn compare_one(service: &Service, due: OffsetDateTime) -> Result<Did, Unex
             return Ok(Did::Something);
         }
     };
+    let disputed = matches!(&theirs.intent, Response::Done(intent) if intent.is_disputed());
     let ours = match theirs.refunds {
         Some(_) => Refund::all_of(&service.db, payment_id).await?,
         None => vec![],
@@ -100,10 +101,10 @@ async fn compare_one(service: &Service, due: OffsetDateTime) -> Result<Did, Unex
             // It is compared again when the lease would have expired, in case there are more changes.
             record(service, &claimed, &fact, Then::EndLease).await.map_err(|error| named(payment_id, error))?;
         }
-        Verdict::Same => finish(service, &payment, "").await?,
+        Verdict::Same => finish(service, &payment, "", disputed).await?,
         Verdict::Differs(problem) => {
             tracing::error!(%payment_id, problem, "the provider's record of this payment differs from ours");
-            finish(service, &payment, problem).await?;
+            finish(service, &payment, problem, disputed).await?;
         }
         Verdict::Broken(why) => return Err(named(payment_id, Unexpected::Broken(why))),
     }
@@ -161,16 +162,17 @@ async fn claim_for_comparison(service: &Service, due: OffsetDateTime) -> Result<
 }
 
 /// Ends the lease. The payment is compared again in a day, or at once if a webhook arrived meanwhile.
-async fn finish(service: &Service, payment: &Payment, difference: &str) -> Result<(), Unexpected> {
+async fn finish(service: &Service, payment: &Payment, difference: &str, disputed: bool) -> Result<(), Unexpected> {
     let next = Some(service.clock.now() + COMPARE_AFTER).filter(|next| *next < payment.updated_at + CHANGES_WITHIN);
     sqlx::query!(
-        "update payment set lease = null, leased_until = null, difference = $3, unanswered_since = null,
+        "update payment set lease = null, leased_until = null, difference = $3, disputed = $5, unanswered_since = null,
            check_at = case when check_at = leased_until then $4 else check_at end
          where payment_id = $1 and lease = $2",
         payment.payment_id.0,
         payment.lease,
         difference,
         next,
+        disputed,
     )
     .execute(&service.db)
     .await?;

@@ -10,7 +10,7 @@ const AS_MANY_AS_ASKED_FOR: &str = "as many as the request names, 100 at most";
 const PREFERENCES: &str = "one for each kind and channel";
 const LINES: &str = "an order is placed with 100 lines at most";
 
-const BOUNDED: [(&str, &str); 22] = [
+const BOUNDED: [(&str, &str); 23] = [
     ("souk.analytics.v1.GetCheckoutFunnelResponse.exits", "104: the most frequent 100, and others of each kind"),
     ("souk.analytics.v1.GetSalesSummaryResponse.periods", "the periods of a request, once for each currency"),
     ("souk.analytics.v1.GetSalesSummaryResponse.totals", "one for each currency"),
@@ -29,6 +29,7 @@ const BOUNDED: [(&str, &str); 22] = [
     ("souk.order.v1.ShippingAddress.lines", "5"),
     ("souk.payment.v1.GetLedgerResponse.transfers", "the first 1,000"),
     ("souk.payment.v1.GetPaymentResponse.refunds", "the newest 100"),
+    ("souk.payment.v1.GetPaymentResponse.returns", "an order has 100 returns at most"),
     ("souk.product.v1.BatchGetProductsResponse.missing_product_ids", AS_MANY_AS_ASKED_FOR),
     ("souk.product.v1.BatchGetProductsResponse.products", AS_MANY_AS_ASKED_FOR),
     ("souk.product.v1.Product.images", "10, by the rule of the request"),

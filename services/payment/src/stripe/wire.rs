@@ -43,6 +43,8 @@ enum Charge {
         status: String,
         #[serde(default)]
         amount_refunded: i64,
+        #[serde(default)]
+        disputed: bool,
         refunds: Option<Page>,
     },
     Named(String),
@@ -65,6 +67,11 @@ impl Intent {
     /// Whether the amount was ever authorized. Known from [`Stripe::get`].
     pub(crate) fn was_authorized(&self) -> bool {
         matches!(&self.latest_charge, Some(Charge::Expanded { status, .. }) if status == "succeeded")
+    }
+
+    /// Whether the charge has been disputed. Known from [`Stripe::get`].
+    pub(crate) fn is_disputed(&self) -> bool {
+        matches!(self.latest_charge, Some(Charge::Expanded { disputed: true, .. }))
     }
 
     /// The refunded amount, pending refunds included. The provider also counts what a partial capture released as refunded, which

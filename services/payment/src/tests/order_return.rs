@@ -9,7 +9,7 @@ use contracts::souk::order::v1::{OrderCancelled, OrderConfirmed, OrderItemsRetur
 use contracts::souk::payment::v1::{GetPaymentRequest, RefundReason};
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
-use testkit::{Dice, Log, order_event, try_event_at, until_waiting};
+use testkit::{CUSTOMER, Dice, Log, order_event, try_event_at, until_waiting};
 use uuid::Uuid;
 
 use super::Fixture;
@@ -19,13 +19,13 @@ use crate::drive::drive;
 
 const ACTOR: &str = "operator:01920000-0000-7000-8000-000000000001";
 
-fn returned(order: Uuid, number: i32, refund: Money) -> Record {
+pub(super) fn returned(order: Uuid, number: i32, refund: Money) -> Record {
     let refund = Some(refund);
     let event = Event::OrderItemsReturned(OrderItemsReturned { return_number: number, refund, ..Default::default() });
     Record { actor: ACTOR.to_owned(), ..order_event(order, 10 + i64::from(number), event) }
 }
 
-fn euros(minor: i64) -> Money {
+pub(super) fn euros(minor: i64) -> Money {
     Money::new("EUR", minor)
 }
 
@@ -69,6 +69,12 @@ async fn the_price_of_what_comes_back_is_refunded_once(db: PgPool) {
     let request = GetPaymentRequest { payment_id: fixture.payment_id(order).await.to_string() };
     let shown = fixture.client.clone().get_payment(fixture.kit.operator(request)).await.expect("it").into_inner();
     assert_eq!(shown.refunds[0].reason(), RefundReason::OrderReturn);
+    let back: Vec<_> =
+        shown.returns.into_iter().map(|it| (it.return_number, it.price, it.refund_minor, it.refund_id)).collect();
+    assert_eq!(back, [(1, Some(euros(700)), 700, shown.refunds[0].refund_id.clone())]);
+    let request = fixture.kit.customer(CUSTOMER, GetPaymentRequest { payment_id: shown.refunds[0].payment_id.clone() });
+    let shown = fixture.client.clone().get_payment(request).await.expect("theirs").into_inner();
+    assert_eq!((shown.refunds.len(), shown.returns), (1, vec![]), "for operators");
     fixture.assert_sound("at rest").await;
 }
 

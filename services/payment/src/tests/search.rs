@@ -1,10 +1,14 @@
+use chassis::Did;
 use contracts::souk::payment::v1::*;
+use provider::webhook::sign;
 use sqlx::PgPool;
 use testkit::{CUSTOMER, fields, reason};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::Fixture;
+use super::order_return::{euros, returned};
+use super::{Fixture, SECRET};
+use crate::reconcile::compare_reported;
 
 impl Fixture {
     async fn search(&self, request: SearchPaymentsRequest) -> Result<SearchPaymentsResponse, Status> {
@@ -28,8 +32,8 @@ async fn payments_are_found_by_state_difference_and_dispute(db: PgPool) {
     let (captured, disputed) =
         (fixture.captured("pm_card_visa").await, fixture.captured("pm_card_createDispute").await);
     let declined = fixture.reserved("pm_card_chargeDeclined").await;
-    fixture.refund(disputed, "k1", Some(100)).await.expect("reserved");
     fixture.work().await;
+    fixture.compare().await;
     sqlx::query!("update payment set difference = 'refunded' where order_id = $1", captured)
         .execute(&fixture.service.db)
         .await
@@ -60,6 +64,58 @@ async fn payments_are_found_by_state_difference_and_dispute(db: PgPool) {
         }
     }
     assert_eq!(found, texts([declined, disputed, captured]));
+}
+
+/// A dispute that is over at the provider is over here.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_charge_is_disputed_as_long_as_the_provider_says_so(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let mut deliveries = fixture.listen().await;
+    let (disputed, other) = (fixture.captured("pm_card_createDispute").await, fixture.captured("pm_card_visa").await);
+    sqlx::query!("update payment set disputed = true where order_id = $1", other)
+        .execute(&fixture.service.db)
+        .await
+        .expect("as the provider said before");
+    loop {
+        let (_, body) = deliveries.recv().await.expect("a webhook");
+        let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        if event["type"] == "charge.dispute.created" {
+            fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect("taken");
+            break;
+        }
+    }
+    assert_eq!(compare_reported(fixture.service.clone()).await.expect("compared"), Did::Something);
+    let disputes = SearchPaymentsRequest { disputed: true, ..Default::default() };
+    assert_eq!(fixture.found(disputes.clone()).await, texts([other, disputed]));
+    fixture.compare().await;
+    assert_eq!(fixture.found(disputes).await, texts([disputed]));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_was_not_refunded_is_found(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let refused = fixture.captured("pm_card_createDispute").await;
+    let (short, none) = (fixture.captured("pm_card_visa").await, fixture.captured("pm_card_visa").await);
+    let both = fixture.captured("pm_souk_refund_fails").await;
+    for (order, key) in [(short, "k1"), (none, "k2"), (both, "k3")] {
+        fixture.refund(order, key, Some(2_000)).await.expect("reserved");
+        fixture.work().await;
+    }
+    fixture.refund(both, "k4", Some(2_000)).await.expect("the first was refused");
+    for order in [refused, none] {
+        fixture.kit.deliver(returned(order, 1, euros(500))).await;
+    }
+    for order in [short, both] {
+        fixture.kit.deliver(returned(order, 1, euros(700))).await;
+    }
+    fixture.work().await;
+    let of = |refund_failed, return_short| SearchPaymentsRequest { refund_failed, return_short, ..Default::default() };
+    assert_eq!(fixture.found(of(true, false)).await, texts([both, refused]));
+    assert_eq!(fixture.found(of(false, true)).await, texts([both, short]));
+    assert_eq!(fixture.found(of(true, true)).await, texts([both]));
+    let page = fixture.search(SearchPaymentsRequest { page_size: 1, ..of(true, false) }).await.expect("a page");
+    let next = SearchPaymentsRequest { page_token: page.next_page_token, ..of(true, false) };
+    assert_eq!(fixture.found(next).await, texts([refused]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
