@@ -30,8 +30,8 @@ use clap::Args;
 
 pub use import::{Import, ImportError, Report, import};
 
-use cache::{Cache, Shared};
-use service::{Service, pool_of_lists, role};
+use cache::Shared;
+use service::{Service, Sessions, role};
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/product");
 pub static SCHEMA: Schema = Schema { service: "product", migrator: &MIGRATOR, append_only: &[], consumes: &[] };
@@ -56,11 +56,9 @@ impl Settings for Config {
 }
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
-    // Of all sessions, lists and searches have two fifths: 4 of 10.
-    let connections = config.foundation.database_connections.max(2);
-    let of_lists = (connections * 2 / 5).max(1);
+    let sessions = Sessions::divide(config.foundation.database_connections)?;
     let mut foundation = config.foundation.clone();
-    foundation.database_connections = connections - of_lists;
+    foundation.database_connections = sessions.db;
     let db = foundation.pool(roster::PRODUCT)?;
     if config.cache_lifetime > LONGEST_LIFETIME {
         return Err("PRODUCT_CACHE_LIFETIME: at most 1h".to_owned());
@@ -69,8 +67,8 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let shared =
         (!config.cache_lifetime.is_zero()).then(|| Shared::new(redis.clone(), "souk:product", config.cache_lifetime));
     let is_cached = shared.is_some();
-    let (lists, clock) = (pool_of_lists(&db, of_lists), context.clock.of_database());
-    let role = role(&Arc::new(Service { lists, db, clock, cache: Cache::new(shared) }), context);
+    let service = Service::new(db, context.clock.of_database(), sessions, shared);
+    let role = role(&Arc::new(service), context);
     let role = if is_cached { role.background("redis", |stop| redis.run(stop)) } else { role };
     Ok(role.listen_on(config.foundation.listen))
 }

@@ -1,8 +1,10 @@
 //! Full-text search in Postgres. A trigger keeps the words of each product, as they are and as stems of its language
-//! (`migrations/product/0101_catalogue.sql`). A query becomes a condition on these: each of its words may be the beginning of a word,
-//! or another form of it. Nothing of a query but letters and digits reaches the condition.
+//! (`migrations/product/0109_product_title_document.sql`). A query becomes a condition on these: each of its words is a word of
+//! the product or another form of it, and the last one may be the beginning of one. Nothing of a query but letters and digits
+//! reaches the condition.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chassis::rpc::page::Page;
 use contracts::souk::product::v1::{SearchProductsRequest, SearchProductsResponse};
@@ -13,20 +15,24 @@ use crate::error::Error;
 use crate::product::{Product, ProductId};
 use crate::service::Service;
 
-/// More matches are not returned: ranking reads the words of each.
+/// More matches are not returned.
 const RANKED: i64 = 500;
 /// Up to so many matches, the newest are ranked.
-const MATCHING: i64 = 2_000;
+const MATCHING: i64 = 1_000;
 /// Of more matches, those among so many newest products are ranked, then others.
-const LATEST: i64 = 2_000;
+const LATEST: i64 = 1_000;
 /// More words are not read.
-const WORDS: i64 = 16;
-/// A mistyped word is replaced by any of these.
+const WORDS: i64 = 8;
+/// A mistyped word is replaced by up to so many words.
 const SIMILAR: i64 = 3;
+/// Which are looked for among so many, as not all are words of products that are for sale.
+const ALIKE: i64 = 20;
 /// The beginning of a word has at least so many letters.
 const SHORTEST_BEGINNING: usize = 2;
 /// A shorter word has too little that could be similar.
-const SHORTEST_REPLACED: i32 = 3;
+const SHORTEST_REPLACED: usize = 3;
+/// How long a search waits for others.
+const BEGINS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the dictionaries of the languages are called.
 const DICTIONARIES: [(&str, &str); 6] = [
@@ -38,18 +44,32 @@ const DICTIONARIES: [(&str, &str); 6] = [
     ("nl", "dutch_stem"),
 ];
 
+/// Queries are read in several ways, one after the other until something is found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Attempt {
+    Whole = 0,
+    /// What is a stop word in one language is a word that matters in another: `hat`, `door`.
+    WithoutStopWords = 1,
+    /// Nor with words that no product has: these are replaced by similar ones.
+    Corrected = 2,
+}
+
+/// The attempt that found the last product of a page, and its rank and id.
+type Key = (u8, i64, Uuid);
+
 /// A word of a query.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Word {
     text: String,
     /// In the languages that are searched.
     stems: Vec<String>,
-    /// Whether it is too frequent in one of the languages to be a condition.
+    /// Whether it is one in one of these languages.
     is_stop_word: bool,
+    /// It may be the beginning of a word. Only one may, as the index is read for all words that begin with it.
+    is_last: bool,
+    /// What replaces it.
+    similar: Vec<String>,
 }
-
-/// Rank and id of the last product of a page, and whether words were replaced for it.
-type Key = (bool, i64, Uuid);
 
 struct Found {
     product_id: ProductId,
@@ -57,41 +77,42 @@ struct Found {
 }
 
 pub(crate) async fn search(service: &Service, request: SearchProductsRequest) -> Result<SearchProductsResponse, Error> {
-    let SearchProductsRequest { query, language, .. } = request;
+    let SearchProductsRequest { query, language, .. } = &request;
     let list = format!("products with {query:?} in {language}");
     let page = Page::<Key>::parse(request.page_size, &request.page_token, &list)?;
-    let words = read_words(&service.lists, &query, &language).await?;
-    if words.is_empty() {
-        return Ok(SearchProductsResponse::default());
-    }
+    // Searches take some of the sessions, so that lists do not wait for them.
+    let permit = tokio::time::timeout(BEGINS_WITHIN, service.searches.acquire()).await;
+    let _permit = permit.map_err(|_| chassis::Error::Overloaded)?.expect("the semaphore is never closed");
 
-    let mut similar = HashMap::new();
-    let mut found = match page.after {
-        Some((true, ..)) => Vec::new(),
-        Some((false, ..)) | None => find(&service.lists, &words, &similar, &language, &page).await?,
-    };
-    if found.is_empty() && !matches!(page.after, Some((false, ..))) {
-        similar = find_similar(&service.lists, &words).await?;
-        if !similar.is_empty() {
-            found = find(&service.lists, &words, &similar, &language, &page).await?;
+    let all_words = read_words(&service.lists, query, language).await?;
+    for attempt in [Attempt::Whole, Attempt::WithoutStopWords, Attempt::Corrected] {
+        // The pages of one search are those of one attempt.
+        if page.after.is_some_and(|(of_page, ..)| of_page != attempt as u8) {
+            continue;
         }
+        let Some(words) = attempt.words(&service.lists, &all_words, language).await? else { continue };
+        let mut found = find(&service.lists, &words, &request, &page).await?;
+        if found.is_empty() {
+            continue;
+        }
+        let next_page_token = page.cut(&mut found, |last| (attempt as u8, last.rank, last.product_id.0));
+        let product_ids: Vec<_> = found.iter().map(|it| it.product_id).collect();
+        let products = Product::find_in_order(&service.lists, &product_ids).await?;
+        let replaced = words.into_iter().filter(|word| !word.similar.is_empty()).map(|word| word.text);
+        let mut replaced_words: Vec<_> = replaced.collect();
+        replaced_words.sort();
+        return Ok(SearchProductsResponse { products, next_page_token, replaced_words });
     }
-    let is_replaced = !similar.is_empty() && !found.is_empty();
-    let next_page_token = page.cut(&mut found, |last| (is_replaced, last.rank, last.product_id.0));
-    let product_ids: Vec<_> = found.iter().map(|it| it.product_id).collect();
-    let mut replaced_words: Vec<_> = if is_replaced { similar.into_keys().collect() } else { Vec::new() };
-    replaced_words.sort();
-    let products = Product::find_in_order(&service.lists, &product_ids).await?;
-    Ok(SearchProductsResponse { products, next_page_token, replaced_words })
+    Ok(SearchProductsResponse::default())
 }
 
-/// The words of a query, without stop words unless there is nothing else.
+/// The words of a query, which have several stems if all languages are searched.
 async fn read_words(db: &PgPool, query: &str, language: &str) -> Result<Vec<Word>, Error> {
     let dictionaries = DICTIONARIES.iter().filter(|(it, _)| language.is_empty() || *it == language);
     let dictionaries: Vec<_> = dictionaries.map(|(_, dictionary)| (*dictionary).to_owned()).collect();
     let rows = sqlx::query!(
         r#"with word as (
-             select text, min(at) as at
+             select text, max(at) as at
              from regexp_split_to_table(search_text($1), ' ') with ordinality as it (text, at)
              where text <> '' group by text order by 2 limit $3),
            lexed as (
@@ -106,28 +127,53 @@ async fn read_words(db: &PgPool, query: &str, language: &str) -> Result<Vec<Word
     )
     .fetch_all(db)
     .await?;
-    let words = rows.into_iter().map(|row| Word { text: row.text, stems: row.stems, is_stop_word: row.is_stop_word });
+    let words = rows.into_iter().map(|row| {
+        let (text, stems, is_stop_word) = (row.text, row.stems, row.is_stop_word);
+        Word { text, stems, is_stop_word, ..Word::default() }
+    });
     let mut words: Vec<_> = words.collect();
-    if words.iter().any(|word| !word.is_stop_word) {
-        words.retain(|word| !word.is_stop_word);
+    if let Some(last) = words.last_mut() {
+        last.is_last = true;
     }
     Ok(words)
 }
 
-/// The words of titles that are most like those words with which no word of a title begins.
-async fn find_similar(db: &PgPool, words: &[Word]) -> Result<HashMap<String, Vec<String>>, Error> {
-    let texts: Vec<_> = words.iter().map(|word| word.text.clone()).collect();
+impl Attempt {
+    /// The words to search for; none if that would not differ from the attempt before.
+    async fn words(self, db: &PgPool, all: &[Word], language: &str) -> Result<Option<Vec<Word>>, Error> {
+        let mut words = all.to_vec();
+        if self != Self::Whole && all.iter().any(|word| !word.is_stop_word) {
+            words.retain(|word| !word.is_stop_word);
+        }
+        let differs = match self {
+            Self::Whole => !all.is_empty(),
+            Self::WithoutStopWords => words.len() < all.len(),
+            Self::Corrected => replace_unknown(db, &mut words, language).await?,
+        };
+        Ok(differs.then_some(words))
+    }
+}
+
+/// Finds words of titles that are like those words that no product has. Returns whether there are any.
+async fn replace_unknown(db: &PgPool, words: &mut [Word], language: &str) -> Result<bool, Error> {
+    let replaceable = words.iter().filter(|word| word.text.chars().count() >= SHORTEST_REPLACED);
+    let (texts, conditions): (Vec<_>, Vec<_>) = replaceable.map(|word| (word.text.clone(), word.condition())).unzip();
     let rows = sqlx::query!(
         r#"select wanted.word as "wanted!", alike.word as "word!"
-           from unnest($1::text[]) as wanted (word) cross join lateral (
-             select word from product_word where word % wanted.word
-             order by similarity(word, wanted.word) desc, word limit $2) as alike
-           where length(wanted.word) >= $3 and not exists (
-             select from product_word as known
-             where known.word ~>=~ wanted.word and known.word ~<~ (wanted.word || chr(1114111)))"#,
+           from unnest($1::text[], $2::text[]) as wanted (word, condition) cross join lateral (
+             select word from (
+               select word, similarity(word, wanted.word) as similarity from product_word where word % wanted.word
+               order by 2 desc, 1 limit $4) as alike
+             where exists (
+               select from product where state = 'ACTIVE' and title_document @@ (quote_literal(word) || $3)::tsquery)
+             order by similarity desc, word limit $5) as alike
+           where not exists (
+             select from product where state = 'ACTIVE' and document @@ (wanted.condition || $3)::tsquery)"#,
         &texts,
+        &conditions,
+        language_condition(language),
+        ALIKE,
         SIMILAR,
-        SHORTEST_REPLACED,
     )
     .fetch_all(db)
     .await?;
@@ -135,65 +181,56 @@ async fn find_similar(db: &PgPool, words: &[Word]) -> Result<HashMap<String, Vec
     for row in rows {
         similar.entry(row.wanted).or_default().push(row.word);
     }
-    Ok(similar)
+    for word in &mut *words {
+        word.similar = similar.remove(&word.text).unwrap_or_default();
+    }
+    Ok(words.iter().any(|word| !word.similar.is_empty()))
 }
 
-/// The index of words finds the matches, and stops after some: a frequent word would have it read most products. As these are not the
-/// newest, the newest products are then looked at one by one. Both are bounded, so no word is slow, wherever in the catalogue
-/// its products are.
+/// The best matches that come after the last one of the page before.
 async fn find(
     db: &PgPool,
     words: &[Word],
-    similar: &HashMap<String, Vec<String>>,
-    language: &str,
+    request: &SearchProductsRequest,
     page: &Page<Key>,
 ) -> Result<Vec<Found>, Error> {
-    let (_, rank, product_id) = page.after.unwrap_or((false, i64::MAX, Uuid::max()));
-    let found = sqlx::query_as!(
+    let join = |conditions: Vec<String>, operator| conditions.join(operator);
+    let all = join(words.iter().map(Word::condition).collect(), " & ") + &language_condition(&request.language);
+    let any = join(words.iter().map(Word::condition).collect(), " | ");
+    // Whole words count more than their beginnings.
+    let exact = join(words.iter().map(|word| quote(&word.text)).collect(), " | ");
+    let (_, rank, product_id) = page.after.unwrap_or((0, i64::MAX, Uuid::max()));
+    let found = sqlx::query_file_as!(
         Found,
-        r#"with matching as materialized (
-             select product_id as id from product
-             where state = 'ACTIVE' and document @@ $1::text::tsquery and ($2 = '' or language = $2) limit $8::bigint + 1),
-           newest as materialized (
-             select id from (
-               select product_id as id, document, language from product where state = 'ACTIVE' order by product_id desc
-               limit case when (select count(*) from matching) > $8 then $9::bigint else 0 end) as latest
-             where document @@ $1::text::tsquery and ($2 = '' or language = $2) limit $3),
-           candidate as (
-             select id from (select id from matching union select id from newest) as either order by id desc limit $3),
-           ranked as (
-             select product_id, round(1000000 * (ts_rank(document, $1::text::tsquery, 1)
-               + ts_rank(document, $4::text::tsquery, 1)))::bigint as rank
-             from candidate join product on product_id = id)
-           select product_id as "product_id!: ProductId", rank as "rank!" from ranked
-           where (rank, product_id) < ($5, $6) order by rank desc, product_id desc limit $7"#,
-        condition(words, similar),
-        language,
+        "src/search.sql",
+        all,
+        MATCHING,
+        LATEST,
         RANKED,
-        exact(words),
+        request.query.trim().to_uppercase(),
+        request.language,
+        any,
+        exact,
         rank,
         product_id,
         page.limit(),
-        MATCHING,
-        LATEST,
     );
     Ok(found.fetch_all(db).await?)
 }
 
-/// A `tsquery`: each word, in one of its forms.
-fn condition(words: &[Word], similar: &HashMap<String, Vec<String>>) -> String {
-    let each = words.iter().map(|word| {
-        let beginning = if word.text.chars().count() < SHORTEST_BEGINNING { "" } else { ":*" };
-        let other = word.stems.iter().chain(similar.get(&word.text).into_iter().flatten());
-        let other = other.filter(|it| **it != word.text).map(|it| format!(" | {}", quote(it)));
-        format!("({}{beginning}{})", quote(&word.text), other.collect::<String>())
-    });
-    each.collect::<Vec<_>>().join(" & ")
+impl Word {
+    /// A `tsquery`: the word, in one of its forms.
+    fn condition(&self) -> String {
+        let is_beginning = self.is_last && self.text.chars().count() >= SHORTEST_BEGINNING;
+        let mut forms = vec![quote(&self.text) + if is_beginning { ":*" } else { "" }];
+        forms.extend(self.stems.iter().chain(&self.similar).filter(|it| **it != self.text).map(|it| quote(it)));
+        format!("({})", forms.join(" | "))
+    }
 }
 
-/// A `tsquery` for the rank: whole words count more than their beginnings.
-fn exact(words: &[Word]) -> String {
-    words.iter().map(|word| quote(&word.text)).collect::<Vec<_>>().join(" | ")
+/// The end of a `tsquery` whose products have this language, which the trigger writes among their words.
+fn language_condition(language: &str) -> String {
+    if language.is_empty() { String::new() } else { format!(" & '={language}'") }
 }
 
 /// Words have no quotes; stems of some languages might.

@@ -28,8 +28,6 @@ pub(crate) use sync::{SYNC_EVERY, sync};
 
 /// How long after its last copy of changes a replica reads Redis. A change is seen everywhere within this time.
 const TRUSTED_FOR: Duration = Duration::from_millis(900);
-/// Queries at once for what Redis does not have: about half of the sessions, so that quotes and updates have the others.
-const QUERIES: usize = 3;
 /// How long a read waits for its query to begin.
 const QUERY_BEGINS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -60,8 +58,9 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(shared: Option<Shared>) -> Self {
-        Self { shared, flights: Mutex::default(), queries: Semaphore::new(QUERIES) }
+    /// `queries`: at once for what Redis does not have. Quotes and updates have the other sessions.
+    pub(crate) fn new(shared: Option<Shared>, queries: usize) -> Self {
+        Self { shared, flights: Mutex::default(), queries: Semaphore::new(queries) }
     }
 
     pub(crate) async fn get(&self, db: &PgPool, product_id: ProductId) -> Result<Found<Message>, Error> {

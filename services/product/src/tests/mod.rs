@@ -18,8 +18,8 @@ use sqlx::PgPool;
 use testkit::Kit;
 use tonic::transport::Channel;
 
-use crate::cache::{Cache, Shared};
-use crate::service::{Service, role};
+use crate::cache::Shared;
+use crate::service::{Service, Sessions, role};
 
 /// The product service, and a client of it. Helpers of single tests are beside these tests.
 pub(super) struct Fixture {
@@ -37,8 +37,8 @@ impl Fixture {
 
     pub(super) async fn open_with(db: PgPool, shared: Option<Shared>) -> Self {
         let mut kit = Kit::new();
-        let (lists, clock) = (db.clone(), kit.context.clock.clone());
-        let service = Arc::new(Service { lists, db, clock, cache: Cache::new(shared) });
+        let sessions = Sessions { db: 6, lists: 2 };
+        let service = Arc::new(Service::new(db, kit.context.clock.clone(), sessions, shared));
         let channel = kit.serve(role(&service, &kit.context)).await;
         Self { kit, service, client: ProductServiceClient::new(channel.clone()), channel }
     }
@@ -47,4 +47,11 @@ impl Fixture {
     pub(super) async fn client_of(&self, party: &str) -> ProductServiceClient<Channel> {
         ProductServiceClient::new(self.kit.connect(party).await)
     }
+}
+
+#[test]
+fn sessions_are_divided_between_quotes_and_lists_or_are_too_few() {
+    let divided = |all| Sessions::divide(all).map(|it| (it.db, it.lists));
+    assert_eq!((divided(10), divided(4)), (Ok((6, 4)), Ok((3, 1))));
+    assert_eq!(divided(3), Err("PRODUCT_DATABASE_CONNECTIONS: at least 4".to_owned()));
 }
