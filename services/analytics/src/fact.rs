@@ -68,7 +68,7 @@ impl Stage {
 
 /// Whether events of this type count.
 pub(crate) fn counts(event: Event) -> bool {
-    what(event).is_ok_and(|what| what.is_some())
+    !matches!(what(event), Ok(None))
 }
 
 pub(crate) fn parse(record: &Record) -> Result<Fact, HandleError> {
@@ -83,8 +83,9 @@ pub(crate) fn parse(record: &Record) -> Result<Fact, HandleError> {
     })
 }
 
-/// None if events of this type do not count.
+/// None if events of this type do not count, whatever they have.
 fn what(event: Event) -> Result<Option<What>, HandleError> {
+    let no_amount = || poisoned("it has no amount");
     let ended = |exit, reason: &str| What::Ended { exit, reason: bound(reason) };
     Ok(Some(match event {
         Event::OrderPlaced(placed) => What::Placed { lines: placed.lines },
@@ -98,8 +99,8 @@ fn what(event: Event) -> Result<Option<What>, HandleError> {
             ended(Stage::Cancelled, CancelReason::try_from(it.reason).map_or(OTHER, |it| it.as_str_name()))
         }
         Event::OrderExpired(it) => ended(Stage::Expired, &it.reason),
-        Event::OrderRefunded(it) => What::Refunded(it.amount.unwrap_or_default()),
-        Event::OrderRefundFailed(it) => What::RefundFailed(it.amount.unwrap_or_default()),
+        Event::OrderRefunded(it) => What::Refunded(it.amount.ok_or_else(no_amount)?),
+        Event::OrderRefundFailed(it) => What::RefundFailed(it.amount.ok_or_else(no_amount)?),
         Event::OrderPartlyFulfilled(_) | Event::OrderItemsReturned(_) => return Ok(None),
     }))
 }

@@ -23,7 +23,7 @@ static EVENTS: LazyLock<Gauge> = LazyLock::new(|| {
 static SECONDS: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::register(
         "projection_lag_seconds",
-        "How long ago the newest event happened that is in the figures, if events wait",
+        "For how many seconds events have been waiting without a newer one being added to the figures",
         Gauge::default(),
     )
 });
@@ -74,12 +74,14 @@ pub(crate) async fn record(service: Arc<Service>) -> Result<Did, Unexpected> {
     let (measured, now) = (service.lag.take(), service.clock.now());
     if !measured.is_empty() {
         sqlx::query!(
-            "insert into partition_lag (partition, waiting, last_event_at, measured_at)
-             select partition, waiting, last_event_at, $4
+            "insert into partition_lag (partition, waiting, last_event_at, measured_at, behind_since)
+             select partition, waiting, last_event_at, $4::timestamptz, case when waiting > 0 then $4::timestamptz end
              from unnest($1::integer[], $2::bigint[], $3::timestamptz[]) as measured (partition, waiting, last_event_at)
              on conflict on constraint partition_lag_partition do update
              set waiting = excluded.waiting, measured_at = excluded.measured_at,
-               last_event_at = coalesce(excluded.last_event_at, partition_lag.last_event_at)",
+               last_event_at = coalesce(excluded.last_event_at, partition_lag.last_event_at),
+               behind_since = case when excluded.waiting > 0
+                 then coalesce(partition_lag.behind_since, excluded.behind_since) end",
             &column(&measured, |(partition, _, _)| *partition),
             &column(&measured, |(_, waiting, _)| *waiting),
             &column(&measured, |(_, _, last_event_at)| *last_event_at) as &[Option<OffsetDateTime>],
@@ -102,12 +104,14 @@ pub(crate) struct Total {
     pub(crate) measured_at: Option<OffsetDateTime>,
 }
 
+/// A partition is behind since its events wait, or since the time of the last one that was handled: some always wait while many
+/// come, and after a quiet night the first one is not late.
 pub(crate) async fn read(db: &PgPool, now: OffsetDateTime) -> Result<Total, sqlx::Error> {
     let total = sqlx::query_as!(
         Total,
         r#"select coalesce(sum(waiting), 0)::bigint as "events!",
-             coalesce(greatest(0, floor(extract(epoch from $1 - min(last_event_at) filter (where waiting > 0)))), 0)::bigint
-               as "seconds!",
+             coalesce(greatest(0, floor(extract(epoch from $1 - min(greatest(last_event_at, behind_since))
+               filter (where waiting > 0)))), 0)::bigint as "seconds!",
              min(measured_at) as measured_at
            from partition_lag"#,
         now,

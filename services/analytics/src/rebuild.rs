@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::{HandleError, Handler, Progress, Reading, Record, TopicSlot};
+use chassis::event::dead_letter::is_discarded;
+use chassis::event::{HandleError, Handler, Progress, Reading, Record, Topic, TopicSlot};
 use chassis::{Caller, Did, Unexpected, timestamp};
 use contracts::souk::analytics::v1::*;
 use sqlx::PgConnection;
@@ -27,25 +28,38 @@ const LEASE: time::Duration = time::Duration::seconds(30);
 const FEW: i64 = 200;
 /// How many orders with events that cannot be handled a rebuild bears.
 const MAX_PARKED: usize = 10_000;
+/// A rebuild is given up after so many failed units in a row, which takes some minutes.
+const MAX_FAILURES: u32 = 60;
 
 /// The rebuild that this replica does.
 pub(crate) struct Rebuild {
     topic: TopicSlot,
     /// Tells replicas apart.
     builder: Uuid,
-    running: Mutex<Option<Running>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: Option<Running>,
+    /// Failed units since the last one that did not fail.
+    failures: u32,
 }
 
 struct Running {
     projection_id: i64,
     reading: Box<dyn Reading>,
-    /// Orders with an event that cannot be handled: their later events do not count, as they do not for the consumer.
-    parked: HashSet<Uuid>,
+    /// What was read since the last commit: if a unit fails, the next one adds it.
+    uncommitted: Vec<Record>,
+    parked: Parked,
 }
+
+/// Orders with an event that cannot be handled: their later events do not count, as they do not for the consumer.
+type Parked = HashSet<Uuid>;
 
 impl Rebuild {
     pub(crate) fn new(topic: &TopicSlot, builder: Uuid) -> Self {
-        Self { topic: topic.clone(), builder, running: Mutex::default() }
+        Self { topic: topic.clone(), builder, state: Mutex::default() }
     }
 }
 
@@ -74,35 +88,65 @@ pub(crate) async fn request(service: &Service, caller: &Caller) -> Result<Rebuil
     Ok(RebuildProjectionResponse { projection: Some(projection) })
 }
 
-/// Does a part of the rebuild.
+/// Does a part of the rebuild. If that fails, the next unit repeats it, and too many failures end the rebuild.
 pub(crate) async fn rebuild(service: Arc<Service>) -> Result<Did, Unexpected> {
     let Some(topic) = service.rebuild.topic.get() else { return Ok(Did::Nothing) };
-    let mut running = service.rebuild.running.lock().await;
+    let mut state = service.rebuild.state.lock().await;
     let Some(projection_id) = claim(&service).await? else {
-        *running = None;
+        *state = State::default();
         return Ok(Did::Nothing);
     };
-    let mut it = match running.take() {
-        Some(it) if it.projection_id == projection_id => it,
-        _ => {
-            tracing::info!(projection_id, "the figures are rebuilt from the beginning of the topic");
-            Running { projection_id, reading: topic.open().await?, parked: HashSet::new() }
+    match state.go_on(&service, topic.as_ref(), projection_id).await {
+        Ok(()) => {
+            state.failures = 0;
+            Ok(Did::Something)
         }
-    };
-    let records = match it.reading.next().await {
-        Ok(records) => records,
         Err(error) => {
-            // It goes on where it is.
-            *running = Some(it);
-            return Err(error);
+            state.failures += 1;
+            if state.failures >= MAX_FAILURES || matches!(error, Unexpected::Broken(_)) {
+                give_up(&service, projection_id, &error).await?;
+                *state = State::default();
+            }
+            Err(error)
         }
-    };
-    // If this fails, what was read is lost: the next unit begins again.
-    let is_live = if records.is_empty() { it.look_on(&service).await? } else { it.add(&service, &records).await? };
-    if !is_live {
-        *running = Some(it);
     }
-    Ok(Did::Something)
+}
+
+impl State {
+    async fn go_on(&mut self, service: &Service, topic: &dyn Topic, projection_id: i64) -> Result<(), Unexpected> {
+        if self.running.as_ref().is_none_or(|it| it.projection_id != projection_id) {
+            tracing::info!(projection_id, "the figures are rebuilt from the beginning of the topic");
+            let (uncommitted, parked) = (Vec::new(), Parked::new());
+            self.running = Some(Running { projection_id, reading: topic.open().await?, uncommitted, parked });
+        }
+        let Some(it) = &mut self.running else { return Ok(()) };
+        if it.uncommitted.is_empty() {
+            it.uncommitted = it.reading.next().await?;
+        }
+        if !it.uncommitted.is_empty() {
+            it.add(service).await?;
+        } else if it.look_on(service).await? {
+            self.running = None;
+        }
+        Ok(())
+    }
+}
+
+/// Ends a rebuild that failed. What it counted is deleted as that of any projection that is not shown.
+async fn give_up(service: &Service, projection_id: i64, why: &Unexpected) -> Result<(), Unexpected> {
+    let mut tx = service.db.begin().await?;
+    let given_up = sqlx::query!(
+        "update projection set state = 'RETIRED' where projection_id = $1 and state = 'BUILDING' and builder = $2",
+        projection_id,
+        service.rebuild.builder,
+    );
+    if given_up.execute(&mut *tx).await?.rows_affected() == 1 {
+        sqlx::query!("update projection set rebuild_failure = $1 where state = 'LIVE'", why.to_string())
+            .execute(&mut *tx)
+            .await?;
+        tracing::error!(projection_id, error = %why, "a rebuild of the figures was given up");
+    }
+    Ok(tx.commit().await?)
 }
 
 /// The projection that is to be built, if this replica is the one to do it.
@@ -119,14 +163,20 @@ async fn claim(service: &Service) -> Result<Option<i64>, Unexpected> {
 }
 
 impl Running {
-    /// Adds records. Returns whether it became live, which it does not.
-    async fn add(&mut self, service: &Service, records: &[Record]) -> Result<bool, Unexpected> {
+    /// Adds what was read.
+    async fn add(&mut self, service: &Service) -> Result<(), Unexpected> {
         let mut tx = service.db.begin().await?;
         self.lock(&mut tx, service).await?;
-        self.add_all(&mut tx, service, records).await?;
+        let parked = self.add_all(&mut tx, service).await?;
         self.save(&mut tx, self.reading.progress()).await?;
         tx.commit().await?;
-        Ok(false)
+        self.is_committed(parked);
+        Ok(())
+    }
+
+    fn is_committed(&mut self, parked: Parked) {
+        self.uncommitted.clear();
+        self.parked = parked;
     }
 
     /// Looks for records that came meanwhile, and makes the projection the live one if these are few.
@@ -140,7 +190,7 @@ impl Running {
     }
 
     /// The one transaction in which the topic is read: while it waits, the live projection does. Reading is bounded by two
-    /// seconds at a time; if that is not enough, the transaction is rolled back, and the next unit goes on.
+    /// seconds at a time; if that is not enough, the transaction is rolled back, and the next unit adds what was read.
     async fn swap(&mut self, service: &Service) -> Result<bool, Unexpected> {
         let mut tx = service.db.begin().await?;
         sqlx::query!("select pg_advisory_xact_lock(hashtextextended('live projection', 2))").execute(&mut *tx).await?;
@@ -156,8 +206,9 @@ impl Running {
             if records.is_empty() {
                 break;
             }
-            self.add_all(&mut tx, service, &records).await?;
+            self.uncommitted.extend(records);
         }
+        let parked = self.add_all(&mut tx, service).await?;
         self.save(&mut tx, self.reading.progress()).await?;
         sqlx::query!("update projection set state = 'RETIRED' where state = 'LIVE'").execute(&mut *tx).await?;
         sqlx::query!(
@@ -168,6 +219,7 @@ impl Running {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
+        self.is_committed(parked);
         let (projection_id, parked) = (self.projection_id, self.parked.len());
         tracing::info!(projection_id, parked, records = total, "the rebuilt figures are the live ones");
         Ok(true)
@@ -188,14 +240,11 @@ impl Running {
     }
 
     /// Adds the events that count. If they cannot be handled together, they are handled one by one, as the consumer does.
-    async fn add_all(
-        &mut self,
-        tx: &mut PgConnection,
-        service: &Service,
-        records: &[Record],
-    ) -> Result<(), Unexpected> {
-        let wanted: Vec<_> = records.iter().filter(|record| service.wants(&record.event_type)).collect();
-        let wanted: Vec<_> = wanted.into_iter().filter(|record| !self.parked.contains(&record.key)).collect();
+    /// Returns the orders that are parked then.
+    async fn add_all(&self, tx: &mut PgConnection, service: &Service) -> Result<Parked, Unexpected> {
+        let mut parked = self.parked.clone();
+        let wanted = self.uncommitted.iter().filter(|record| service.wants(&record.event_type));
+        let wanted: Vec<_> = wanted.filter(|record| !parked.contains(&record.key)).collect();
         let facts: Result<Vec<_>, _> = wanted.iter().map(|record| fact::parse(record)).collect();
         let together = match facts {
             Ok(facts) => project::add(tx, self.projection_id, &facts).await,
@@ -204,34 +253,35 @@ impl Running {
         match together {
             Err(HandleError::Poisoned(_)) => {}
             Err(HandleError::Unexpected(error)) => return Err(error),
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(parked),
         }
         // Poisoned events are found before anything is written.
         for record in wanted {
-            if self.parked.contains(&record.key) {
+            if parked.contains(&record.key) {
                 continue;
             }
             let alone = match fact::parse(record) {
                 Ok(fact) => project::add(tx, self.projection_id, &[fact]).await,
                 Err(error) => Err(error),
             };
-            match alone {
-                Err(HandleError::Poisoned(error)) => self.park(record, &error)?,
+            let error = match alone {
+                Err(HandleError::Poisoned(error)) => error,
                 Err(HandleError::Unexpected(error)) => return Err(error),
-                Ok(()) => {}
+                Ok(()) => continue,
+            };
+            let (key, version) = (record.key, record.version);
+            // Then the consumer handled what came after it.
+            if is_discarded(tx, roster::ANALYTICS.name, record).await? {
+                tracing::info!(%key, version, error, "a rebuild leaves out an event that was discarded");
+                continue;
+            }
+            tracing::warn!(%key, version, error, "a rebuild leaves out an event that cannot be handled, and later ones of its order");
+            parked.insert(key);
+            if parked.len() > MAX_PARKED {
+                return Err(Unexpected::Broken(format!("over {MAX_PARKED} orders have events that cannot be handled")));
             }
         }
-        Ok(())
-    }
-
-    fn park(&mut self, record: &Record, error: &str) -> Result<(), Unexpected> {
-        let (key, version) = (record.key, record.version);
-        tracing::warn!(%key, version, error, "a rebuild leaves out an event that cannot be handled, and later ones of its order");
-        self.parked.insert(key);
-        if self.parked.len() > MAX_PARKED {
-            return Err(Unexpected::Broken(format!("over {MAX_PARKED} orders have events that cannot be handled")));
-        }
-        Ok(())
+        Ok(parked)
     }
 
     async fn save(&self, tx: &mut PgConnection, progress: Progress) -> Result<(), sqlx::Error> {

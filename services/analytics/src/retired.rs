@@ -9,41 +9,56 @@ use crate::service::Service;
 
 pub(crate) const EVERY: Duration = Duration::from_secs(60);
 
-/// Each statement deletes up to 2,000 rows of one table. When nothing is left, the projection itself is deleted.
+/// Each statement deletes up to 2,000 rows of one table, all in one transaction, in which no other replica deletes of the same
+/// projection. When nothing is left, the projection itself is deleted.
 pub(crate) async fn delete(service: Arc<Service>) -> Result<Did, Unexpected> {
-    let (db, mut deleted) = (&service.db, 0);
-    let retired = sqlx::query_scalar!("select projection_id from projection where state = 'RETIRED' limit 1");
-    let Some(id) = retired.fetch_optional(db).await? else { return Ok(Did::Nothing) };
+    let (mut tx, mut deleted) = (service.db.begin().await?, 0);
+    let retired = sqlx::query_scalar!(
+        "select projection_id from projection where state = 'RETIRED' limit 1 for update skip locked",
+    );
+    let Some(id) = retired.fetch_optional(&mut *tx).await? else { return Ok(Did::Nothing) };
     let rows = sqlx::query!(
         "delete from counted_order where ctid = any(array(
            select ctid from counted_order where projection_id = $1 limit 2000))",
         id,
     );
-    deleted += rows.execute(db).await?.rows_affected();
+    deleted += rows.execute(&mut *tx).await?.rows_affected();
     let rows = sqlx::query!(
         "delete from product_sales where ctid = any(array(
            select ctid from product_sales where projection_id = $1 limit 2000))",
         id,
     );
-    deleted += rows.execute(db).await?.rows_affected();
+    deleted += rows.execute(&mut *tx).await?.rows_affected();
     let rows = sqlx::query!(
         "delete from confirmation_time where ctid = any(array(
            select ctid from confirmation_time where projection_id = $1 limit 2000))",
         id,
     );
-    deleted += rows.execute(db).await?.rows_affected();
+    deleted += rows.execute(&mut *tx).await?.rows_affected();
     let rows = sqlx::query!(
         "delete from funnel where ctid = any(array(select ctid from funnel where projection_id = $1 limit 2000))",
         id,
     );
-    deleted += rows.execute(db).await?.rows_affected();
+    deleted += rows.execute(&mut *tx).await?.rows_affected();
     let rows = sqlx::query!(
         "delete from sales where ctid = any(array(select ctid from sales where projection_id = $1 limit 2000))",
         id,
     );
-    deleted += rows.execute(db).await?.rows_affected();
+    deleted += rows.execute(&mut *tx).await?.rows_affected();
     if deleted == 0 {
-        sqlx::query!("delete from projection where projection_id = $1", id).execute(db).await?;
+        // The previous release deletes without the lock: then rows that it is about to delete seem to be gone.
+        sqlx::query!(
+            "delete from projection where projection_id = $1
+               and not exists (select from counted_order where projection_id = $1)
+               and not exists (select from product_sales where projection_id = $1)
+               and not exists (select from confirmation_time where projection_id = $1)
+               and not exists (select from funnel where projection_id = $1)
+               and not exists (select from sales where projection_id = $1)",
+            id,
+        )
+        .execute(&mut *tx)
+        .await?;
     }
+    tx.commit().await?;
     Ok(Did::Something)
 }

@@ -192,3 +192,14 @@ async fn figures_are_for_operators(db: PgPool) {
     let refused = fixture.client.clone().get_sales_summary(request).await.expect_err("a customer");
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refund_without_an_amount_is_a_dead_letter(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let paid = || Story::placed(9, "2026-06-01T08:00:00Z", "EUR", &[(MUG, 1, 1_000)]).paid();
+    let story = paid().then(10, Event::OrderRefunded(OrderRefunded::default()));
+    fixture.kit.deliver_together(&story.records).await;
+    assert_eq!(fixture.kit.parked().await, 1);
+    let sales = fixture.sales("2026-06-01", "2026-06-01", Granularity::Day).await;
+    assert_eq!(sales.totals.iter().map(figures).collect::<Vec<_>>(), [("EUR", 1, 1_000, 0, 1_000)]);
+}

@@ -1,8 +1,10 @@
 //! Rebuilding from the topic, beside the live figures.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use chassis::event::dead_letter::{self, Discard};
 use chassis::event::{Progress, Reading, Record, Topic};
 use chassis::{Did, Unexpected};
 use contracts::souk::analytics::v1::*;
@@ -15,9 +17,9 @@ use crate::{rebuild, retired};
 /// How many records a reading returns at once.
 const SOME: usize = 4;
 
-/// A topic in memory.
+/// A topic in memory, and how often it was opened.
 #[derive(Default, Clone)]
-struct InMemory(Arc<Mutex<Vec<Record>>>);
+struct InMemory(Arc<Mutex<Vec<Record>>>, Arc<AtomicU32>);
 
 struct ReadingMemory {
     topic: InMemory,
@@ -27,7 +29,7 @@ struct ReadingMemory {
 
 impl InMemory {
     fn of(records: &[Record]) -> Self {
-        Self(Arc::new(Mutex::new(records.to_vec())))
+        Self(Arc::new(Mutex::new(records.to_vec())), Arc::default())
     }
 
     fn publish(&self, records: &[Record]) {
@@ -42,6 +44,7 @@ impl InMemory {
 #[tonic::async_trait]
 impl Topic for InMemory {
     async fn open(&self) -> Result<Box<dyn Reading>, Unexpected> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(ReadingMemory { topic: self.clone(), next: 0, end: self.len() }))
     }
 }
@@ -85,6 +88,11 @@ impl Fixture {
 
     async fn rebuild(&self) {
         while self.unit().await == Did::Something {}
+    }
+
+    async fn rename(&self, table: &str, name: &str) {
+        let sql = format!("alter table {table} rename to {name}");
+        sqlx::query(AssertSqlSafe(sql)).execute(self.db()).await.expect("renamed");
     }
 
     fn db(&self) -> &PgPool {
@@ -214,4 +222,94 @@ async fn the_swap_waits_for_events_that_are_being_counted(db: PgPool) {
     rebuild.await.expect("no panic");
     assert_eq!(fixture.status().await.live.map(|live| live.projection_id), Some(2));
     assert_figures(&fixture).await;
+}
+
+/// The consumer handles what comes after a discarded event, and so does a rebuild.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn only_a_discarded_event_itself_is_left_out(db: PgPool) {
+    let mut records = interleaved(stories());
+    let mut story = Story::placed(99, "2026-06-03T08:00:00Z", "EUR", &[(MUG, 1, 1_000)]).paid();
+    story.records[1].payload = b"no event".to_vec();
+    records.splice(3..3, story.records.clone());
+    let fixture = Fixture::open_with(db, &InMemory::of(&records)).await;
+    fixture.kit.deliver_together(&records).await;
+    let letters = dead_letter::list(fixture.db(), None, 0, 100).await.expect("dead letters can be read");
+    assert_eq!(letters.iter().map(|letter| letter.record.version).collect::<Vec<_>>(), [2, 3, 4]);
+    let (consumer, key) = (fixture.kit.consumer(), story.order_id);
+    let what =
+        Discard { consumer: consumer.name, key, ids: &[letters[0].id], reason: "broken", actor: "operator:olga" };
+    dead_letter::discard(fixture.db(), &fixture.service.clock, what).await.expect("it is there");
+    dead_letter::redrive(consumer, key, "operator:olga").await.expect("the others can be handled");
+    assert_eq!(fixture.sales("2026-06-03", "2026-06-03", Granularity::Day).await.totals.len(), 1);
+
+    fixture.request_rebuild().await.expect("none runs");
+    fixture.rebuild().await;
+    assert_eq!(rows(fixture.db(), 1).await, rows(fixture.db(), 2).await);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_failed_unit_is_repeated_without_reading_the_topic_again(db: PgPool) {
+    let mut records = interleaved(stories());
+    let broken = Story::placed(99, "2026-06-01T08:00:00Z", "EUR", &[(MUG, 1, 1_000)]).paid();
+    records.splice(3..3, broken.records[1..].to_vec());
+    let topic = InMemory::of(&records);
+    let fixture = Fixture::open_with(db, &topic).await;
+    fixture.kit.deliver_together(&records).await;
+    fixture.request_rebuild().await.expect("none runs");
+    while fixture.status().await.building.is_some() {
+        fixture.rename("funnel", "gone").await;
+        // Either fails, unless it has nothing to add.
+        let _ = rebuild::rebuild(fixture.service.clone()).await;
+        fixture.rename("gone", "funnel").await;
+        fixture.unit().await;
+    }
+    assert_eq!(fixture.status().await.live.map(|live| live.projection_id), Some(2));
+    assert_eq!(rows(fixture.db(), 1).await, rows(fixture.db(), 2).await);
+    assert_eq!(topic.1.load(Ordering::Relaxed), 1, "the topic was opened once");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_rebuild_that_goes_on_failing_is_given_up_and_says_why(db: PgPool) {
+    let records = interleaved(stories());
+    let fixture = Fixture::open_with(db, &InMemory::of(&records)).await;
+    fixture.kit.deliver_together(&records).await;
+    fixture.request_rebuild().await.expect("none runs");
+    fixture.rename("counted_order", "gone").await;
+    let mut failures = 0;
+    while fixture.status().await.building.is_some() {
+        rebuild::rebuild(fixture.service.clone()).await.expect_err("a table is gone");
+        failures += 1;
+    }
+    fixture.rename("gone", "counted_order").await;
+    let status = fixture.status().await;
+    assert_eq!((failures, status.live.map(|live| live.projection_id)), (60, Some(1)));
+    assert!(status.rebuild_failure.contains("counted_order"), "{}", status.rebuild_failure);
+    assert_eq!(fixture.unit().await, Did::Nothing);
+
+    assert_eq!(fixture.request_rebuild().await.expect("none runs").projection_id, 3);
+    assert_eq!(fixture.status().await.rebuild_failure, "", "another one has begun");
+    fixture.rebuild().await;
+    let status = fixture.status().await;
+    assert_eq!((status.live.map(|live| live.projection_id), &status.rebuild_failure[..]), (Some(3), ""));
+    assert_eq!(rows(fixture.db(), 1).await, rows(fixture.db(), 3).await);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn two_replicas_delete_all_rows_of_a_retired_projection(db: PgPool) {
+    let (one, other) = (Fixture::open(db.clone()).await, Fixture::open(db.clone()).await);
+    for sql in [
+        "insert into projection (state, created_at) values ('RETIRED', now())",
+        "insert into counted_order (projection_id, order_id, version, placed_at, stages, lines)
+         select 2, gen_random_uuid(), 1, now(), 1, '' from generate_series(1, 5000)",
+    ] {
+        sqlx::query(sql).execute(&db).await.expect("inserted");
+    }
+    let delete_all = async |fixture: &Fixture| {
+        while retired::delete(fixture.service.clone()).await.expect("deleted") == Did::Something {}
+    };
+    tokio::join!(delete_all(&one), delete_all(&other));
+    let left = "select count(*) from counted_order";
+    assert_eq!(sqlx::query_scalar::<_, i64>(left).fetch_one(&db).await.expect("read"), 0);
+    let left = "select count(*) from projection where state = 'RETIRED'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(left).fetch_one(&db).await.expect("read"), 0);
 }

@@ -18,7 +18,7 @@ use crate::event::consumer::{Consumer, HandleError, Record};
 use crate::event::inbox;
 use crate::rpc::error::Unexpected;
 
-pub use discard::{AUDIT, Discard, DiscardError, Discarded, discard, discarded};
+pub use discard::{AUDIT, Discard, DiscardError, Discarded, discard, discarded, is_discarded};
 
 static DEAD: LazyLock<Family<ByConsumer, Counter>> =
     LazyLock::new(|| metrics::register("dead_letters", "Events that became dead letters", Family::default()));
@@ -105,7 +105,7 @@ pub async fn insert(
     record: &Record,
     error: &str,
 ) -> Result<(), Unexpected> {
-    if record.key.is_nil() && discard::is_discarded(db, consumer, record).await? {
+    if record.key.is_nil() && is_discarded(db, consumer, record).await? {
         return Ok(());
     }
     let inserted = sqlx::query!(

@@ -97,7 +97,7 @@ pub async fn discarded(db: &PgPool, limit: i64) -> Result<Vec<Discarded>, Unexpe
 }
 
 /// Whether this record was discarded earlier.
-pub(super) async fn is_discarded(db: &mut PgConnection, consumer: &str, record: &Record) -> Result<bool, sqlx::Error> {
+pub async fn is_discarded(db: &mut PgConnection, consumer: &str, record: &Record) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select exists (select from dead_letter_discard
              where topic = $1 and partition = $2 and partition_offset = $3 and consumer = $4 and key = $5) as "discarded!""#,
