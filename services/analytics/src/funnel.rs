@@ -24,7 +24,7 @@ pub(crate) async fn get(
         range.start,
         range.end,
     );
-    let (stages, mut response) = (stages.fetch_all(&service.db).await?, GetCheckoutFunnelResponse::default());
+    let (stages, mut response) = (stages.fetch_all(&service.reports).await?, GetCheckoutFunnelResponse::default());
     for row in stages {
         let stage = |stage: Stage| stage.name() == row.stage;
         match exit_of(&row.stage) {
@@ -68,7 +68,7 @@ async fn confirmation_time(service: &Service, range: &Range) -> Result<Confirmat
         range.start,
         range.end,
     );
-    let rows = rows.fetch_all(&service.db).await?;
+    let rows = rows.fetch_all(&service.reports).await?;
     let counts: Vec<_> = rows.into_iter().map(|row| (row.bucket, row.orders)).collect();
     let share = |share| percentile(&counts, share).and_then(|it| prost_types::Duration::try_from(it).ok());
     let orders = counts.iter().map(|(_, orders)| orders).sum();

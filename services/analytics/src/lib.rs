@@ -32,7 +32,7 @@ use chassis::{Context, Role};
 use clap::Args;
 
 use rebuild::Rebuild;
-use service::{Service, role};
+use service::{Service, pool_of_reports, role};
 use time_zone::TimeZone;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/analytics");
@@ -57,8 +57,15 @@ impl Settings for Config {
 
 pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let topic = TopicSlot::default();
+    // Of all sessions, reports have two fifths: 4 of 10.
+    let connections = config.foundation.database_connections.max(2);
+    let of_reports = (connections * 2 / 5).max(1);
+    let mut foundation = config.foundation.clone();
+    foundation.database_connections = connections - of_reports;
+    let db = foundation.pool(roster::ANALYTICS)?;
     let service = Service {
-        db: config.foundation.pool(roster::ANALYTICS)?,
+        reports: pool_of_reports(&db, of_reports),
+        db,
         clock: context.clock.of_database(),
         time_zone: config.time_zone.clone(),
         streams: context.streams.clone(),

@@ -46,8 +46,8 @@ impl Range {
     async fn read(service: &Service, first: Option<Date>, last: Option<Date>) -> Result<Self, sqlx::Error> {
         let range = sqlx::query_as!(
             Self,
-            r#"select first as "first!", last as "last!", first::timestamp at time zone $4 as "start!",
-                 (last + 1)::timestamp at time zone $4 as "end!"
+            r#"select first as "first!", last as "last!", day_start(first, $4) as "start!",
+                 day_start(last + 1, $4) as "end!"
                from (select coalesce($2, last - 29) as first, last
                  from (select coalesce($3, ($1::timestamptz at time zone $4)::date) as last) as ending) as days"#,
             service.clock.now(),
@@ -55,7 +55,7 @@ impl Range {
             last,
             service.time_zone.name(),
         );
-        range.fetch_one(&service.db).await
+        range.fetch_one(&service.reports).await
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Row {
     pub(crate) refunded: i64,
 }
 
-/// Postgres truncates an hour that its clock shows twice to the right one of both, and knows how long each day is.
+/// Postgres truncates an hour that its clock shows twice to the right one of both, and knows when each day begins.
 pub(crate) async fn read(
     service: &Service,
     unit: &str,
@@ -72,24 +72,26 @@ pub(crate) async fn read(
 ) -> Result<Vec<Row>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Row,
-        r#"select start_at as "start_at!",
-             case $1 when 'hour' then start_at + interval '1 hour'
-               else (start_at at time zone $2 + interval '1 day') at time zone $2 end as "end_at!",
-             start_at at time zone $2 as "local_start!", currency, paid_orders as "paid_orders!", gross as "gross!",
-             refunded as "refunded!"
-           from (select date_trunc($1, quarter, $2) as start_at, currency, sum(paid_orders)::bigint as paid_orders,
-               sum(gross)::bigint as gross, sum(refunded)::bigint as refunded
+        r#"with period as (
+             select case $1 when 'hour' then date_trunc('hour', quarter, $2) end as hour,
+               case $1 when 'day' then (quarter at time zone $2)::date end as day, currency,
+               sum(paid_orders)::bigint as paid_orders, sum(gross)::bigint as gross, sum(refunded)::bigint as refunded
              from sales join projection using (projection_id)
              where state = 'LIVE' and quarter >= $3 and quarter < $4 and (currency = $5 or $5 = '')
-             group by 1, 2) as periods
-           order by start_at, currency"#,
+             group by 1, 2, 3),
+           bound as (
+             select coalesce(hour, day_start(day, $2)) as start_at,
+               coalesce(hour + interval '1 hour', day_start(day + 1, $2)) as end_at, period.* from period)
+           select start_at as "start_at!", end_at as "end_at!", start_at at time zone $2 as "local_start!", currency,
+             paid_orders as "paid_orders!", gross as "gross!", refunded as "refunded!"
+           from bound order by start_at, currency"#,
         unit,
         service.time_zone.name(),
         range.start,
         range.end,
         currency,
     );
-    rows.fetch_all(&service.db).await
+    rows.fetch_all(&service.reports).await
 }
 
 impl Row {

@@ -16,6 +16,8 @@ use crate::{on_event, retired};
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) db: PgPool,
+    /// Sessions for reports, which may take seconds: a few of their own, so that no event waits behind them.
+    pub(crate) reports: PgPool,
     pub(crate) clock: Clock,
     /// Where the days of the shop begin.
     pub(crate) time_zone: TimeZone,
@@ -23,6 +25,11 @@ pub(crate) struct Service {
     pub(crate) streams: Streams,
     pub(crate) lag: Arc<Lag>,
     pub(crate) rebuild: Arc<Rebuild>,
+}
+
+/// A pool for reports, of at most so many sessions, beside `db`.
+pub(crate) fn pool_of_reports(db: &PgPool, connections: u32) -> PgPool {
+    db.options().clone().max_connections(connections).connect_lazy_with(db.connect_options().as_ref().clone())
 }
 
 /// `topic` is the slot of the service's topic.

@@ -19,20 +19,23 @@ pub(crate) async fn list(service: &Service, request: ListTopProductsRequest) -> 
     let range = Range::resolve(service, &request.start_date, &request.end_date, MAX_DAYS).await?;
     let limit = if request.limit == 0 { DEFAULT_LIMIT } else { request.limit };
     let rows = sqlx::query!(
-        r#"select product_id, currency, (array_agg(sku order by quarter desc))[1] as "sku!",
-             (array_agg(title order by quarter desc))[1] as "title!", sum(orders)::bigint as "orders!",
-             sum(units)::bigint as "units!", sum(gross)::bigint as "gross!"
-           from product_sales join projection using (projection_id)
-           where state = 'LIVE' and quarter >= $1 and quarter < $2 and (currency = $3 or $3 = '')
-           group by product_id, currency
-           order by case when $4 then sum(gross) else sum(units) end desc, product_id, currency limit $5"#,
+        r#"with best as (
+             select projection_id, product_id, currency, max(quarter) as quarter, sum(orders)::bigint as orders,
+               sum(units)::bigint as units, sum(gross)::bigint as gross
+             from product_sales join projection using (projection_id)
+             where state = 'LIVE' and quarter >= $1 and quarter < $2 and (currency = $3 or $3 = '')
+             group by projection_id, product_id, currency
+             order by case when $4 then sum(gross) else sum(units) end desc, product_id, currency limit $5)
+           select product_id, currency, sku, title, best.orders as "orders!", best.units as "units!", best.gross as "gross!"
+           from best join product_sales using (projection_id, quarter, product_id, currency)
+           order by case when $4 then best.gross else best.units end desc, product_id, currency"#,
         range.start,
         range.end,
         request.currency,
         by_gross,
         i64::from(limit),
     );
-    let rows = rows.fetch_all(&service.db).await?.into_iter();
+    let rows = rows.fetch_all(&service.reports).await?.into_iter();
     let products = rows.map(|row| TopProduct {
         product_id: row.product_id.to_string(),
         sku: row.sku,

@@ -9,10 +9,12 @@ use super::{Fixture, MUG, Story, figures};
 /// An order for each hour of UTC in these, at its half, paid at once.
 async fn hourly(fixture: &Fixture, first: &str, hours: u64) {
     let first = super::at(first);
+    // Other orders in other hours.
+    let number = u128::from(first.unix_timestamp().unsigned_abs() / 3_600);
     for hour in 0..hours {
         let when = first + std::time::Duration::from_secs(hour * 3_600 + 1_800);
         let when = when.format(&time::format_description::well_known::Rfc3339).expect("a time");
-        let story = Story::placed(0x500 + u128::from(hour), &when, "EUR", &[(MUG, 1, 100)]).paid();
+        let story = Story::placed(number + u128::from(hour), &when, "EUR", &[(MUG, 1, 100)]).paid();
         fixture.kit.deliver_together(&story.records).await;
     }
 }
@@ -34,10 +36,6 @@ async fn a_day_has_23_hours_when_clocks_go_forward_and_25_when_they_go_back(db: 
     let hours = fixture.sales("2026-03-29", "2026-03-29", Granularity::Hour).await;
     assert_eq!(hours.periods.len(), 23);
     assert_eq!(orders(&hours)[1..3], [("2026-03-29T01:00:00+01:00", 1), ("2026-03-29T03:00:00+02:00", 1)]);
-
-    hourly(&fixture, "2026-10-24T20:00:00Z", 34).await;
-    let autumn = fixture.sales("2026-10-24", "2026-10-26", Granularity::Day).await;
-    assert!(autumn.periods.is_empty(), "the same orders, and their events are repeats");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -50,6 +48,30 @@ async fn an_hour_that_the_clock_shows_twice_is_two(db: PgPool) {
     let hours = fixture.sales("2026-10-25", "2026-10-25", Granularity::Hour).await;
     assert_eq!(hours.periods.len(), 25);
     assert_eq!(orders(&hours)[2..4], [("2026-10-25T02:00:00+02:00", 1), ("2026-10-25T02:00:00+01:00", 1)]);
+}
+
+/// Then the day begins with the first midnight, and has 25 hours.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn midnight_may_come_twice(db: PgPool) {
+    let azores = Fixture::open_in("Atlantic/Azores", db.clone()).await;
+    hourly(&azores, "2026-10-24T20:00:00Z", 34).await;
+    let days = azores.sales("2026-10-24", "2026-10-26", Granularity::Day).await;
+    let expected = [("2026-10-24T00:00:00Z", 4), ("2026-10-25T00:00:00Z", 25), ("2026-10-26T00:00:00-01:00", 5)];
+    assert_eq!(orders(&days), expected);
+    let seconds = |it: &Option<prost_types::Timestamp>| it.as_ref().map_or(0, |it| it.seconds);
+    assert_eq!(seconds(&days.periods[1].end_time), seconds(&days.periods[2].start_time));
+    let sunday = azores.sales("2026-10-25", "2026-10-25", Granularity::Day).await;
+    assert_eq!(orders(&sunday), expected[1..2]);
+    let hours = azores.sales("2026-10-25", "2026-10-25", Granularity::Hour).await;
+    assert_eq!(hours.periods.len(), 25);
+    assert_eq!(orders(&hours)[..2], [("2026-10-25T00:00:00Z", 1), ("2026-10-25T00:00:00-01:00", 1)]);
+
+    let havana = Fixture::open_in("America/Havana", db).await;
+    hourly(&havana, "2026-11-01T02:00:00Z", 30).await;
+    let days = havana.sales("2026-10-31", "2026-11-02", Granularity::Day).await;
+    let expected =
+        [("2026-10-31T00:00:00-04:00", 2), ("2026-11-01T00:00:00-04:00", 25), ("2026-11-02T00:00:00-05:00", 3)];
+    assert_eq!(orders(&days), expected);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -24,7 +24,7 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::rebuild::Rebuild;
-use crate::service::{Service, role};
+use crate::service::{Service, pool_of_reports, role};
 
 pub(super) const MUG: Uuid = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_00a1);
 pub(super) const CUP: Uuid = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_00a2);
@@ -48,7 +48,8 @@ impl Fixture {
         let topic = TopicSlot::default();
         let (streams, lag) = (kit.context.streams.clone(), Arc::default());
         let rebuild = Arc::new(Rebuild::new(&topic, Uuid::now_v7()));
-        let service = Arc::new(Service { db, clock, time_zone, streams, lag, rebuild });
+        let reports = pool_of_reports(&db, 2);
+        let service = Arc::new(Service { db, reports, clock, time_zone, streams, lag, rebuild });
         let client = AnalyticsServiceClient::new(kit.serve(role(&service, &topic, &kit.context)).await);
         Self { kit, service, topic, client }
     }
