@@ -8,8 +8,8 @@ use chassis::Backoff;
 use chassis::boot::config::first_line;
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use contracts::souk::product::v1::{Category, CreateProductRequest, ListCategoriesRequest};
-use contracts::souk::user::v1::CreateSessionRequest;
 use contracts::souk::user::v1::session_service_client::SessionServiceClient;
+use contracts::souk::user::v1::{CreateSessionRequest, DeleteSessionRequest, RefreshSessionRequest};
 use tokio::sync::Mutex;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -20,7 +20,7 @@ use super::line::Categories;
 use super::{Import, ImportError};
 
 /// Of the five minutes that a token is valid.
-const SIGNED_IN_FOR: Duration = Duration::from_secs(200);
+const VALID_FOR: Duration = Duration::from_secs(200);
 const CALL: Duration = Duration::from_secs(5);
 /// How long a call is repeated that may succeed later, as when a limit is reached or a replica restarts.
 const REPEATED_FOR: Duration = Duration::from_secs(60);
@@ -38,7 +38,14 @@ pub(super) struct Edge {
 struct Operator {
     email: String,
     password: String,
-    token: Mutex<Option<(Instant, AsciiMetadataValue)>>,
+    session: Mutex<Option<Session>>,
+}
+
+struct Session {
+    since: Instant,
+    /// With the access token.
+    header: AsciiMetadataValue,
+    refresh_token: String,
 }
 
 impl Edge {
@@ -56,63 +63,93 @@ impl Edge {
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities));
             endpoint = endpoint.tls_config(tls).map_err(|error| Given(format!("--ca-file: {error}")))?;
         }
-        let operator = Operator { email: import.email.clone(), password, token: Mutex::default() };
+        let operator = Operator { email: import.email.clone(), password, session: Mutex::default() };
         let edge = Self { channel: endpoint.connect_lazy(), operator: Arc::new(operator) };
-        match edge.token().await {
+        match repeat(|_| edge.signed(())).await {
             Ok(_) => Ok(edge),
             Err(status) => Err(ImportError::Failed(format!("{}: signing in: {}", import.edge, status.message()))),
         }
     }
 
+    /// A product that exists after an attempt without a response was created by it.
     pub(super) async fn create(&self, request: CreateProductRequest) -> Result<(), Status> {
-        let (backoff, begun, mut failures) = (Backoff::new(PAUSES.0, PAUSES.1), Instant::now(), 0);
-        loop {
-            let Err(status) = self.create_once(request.clone()).await else { return Ok(()) };
-            let may_pass = [Code::Unavailable, Code::DeadlineExceeded, Code::ResourceExhausted, Code::Aborted];
-            if !may_pass.contains(&status.code()) || begun.elapsed() > REPEATED_FOR {
-                return Err(status);
+        repeat(|is_uncertain| {
+            let (request, may_be_ours) = (request.clone(), is_uncertain && !request.validate_only);
+            async move {
+                let created = self.create_once(request).await;
+                created.or_else(|status| if may_be_ours && is_taken(&status) { Ok(()) } else { Err(status) })
             }
-            failures += 1;
-            let wished = status.get_details_retry_info().and_then(|it| it.retry_delay).unwrap_or_default();
-            tokio::time::sleep(backoff.after(failures).max(wished.min(REPEATED_FOR))).await;
-        }
+        })
+        .await
     }
 
     async fn create_once(&self, message: CreateProductRequest) -> Result<(), Status> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.token().await?);
+        let request = self.signed(message).await?;
         ProductServiceClient::new(self.channel.clone()).create_product(request).await.map(drop)
     }
 
-    /// A token that is valid for a while.
-    async fn token(&self) -> Result<AsciiMetadataValue, Status> {
-        let mut token = self.operator.token.lock().await;
-        match &*token {
-            Some((since, valid)) if since.elapsed() < SIGNED_IN_FOR => Ok(valid.clone()),
-            _ => {
-                let Operator { email, password, .. } = &*self.operator;
-                let request = CreateSessionRequest {
-                    email: email.clone(),
-                    password: password.clone(),
-                    device: "souk product import".to_owned(),
-                    ..Default::default()
-                };
-                let session = SessionServiceClient::new(self.channel.clone()).create_session(request).await?;
-                let header = format!("Bearer {}", session.into_inner().access_token).parse::<AsciiMetadataValue>();
-                let mut header = header.map_err(|_| Status::internal("the access token is no header"))?;
-                header.set_sensitive(true);
-                *token = Some((Instant::now(), header.clone()));
-                Ok(header)
-            }
-        }
+    /// With an access token that is valid for a while.
+    async fn signed<T>(&self, message: T) -> Result<Request<T>, Status> {
+        let mut session = self.operator.session.lock().await;
+        let valid = match session.take() {
+            Some(valid) if valid.since.elapsed() < VALID_FOR => valid,
+            Some(old) => match self.refresh(&old).await {
+                Err(status) if status.code() == Code::Unauthenticated => self.sign_in().await?,
+                Err(status) => {
+                    *session = Some(old);
+                    return Err(status);
+                }
+                Ok(new) => new,
+            },
+            None => self.sign_in().await?,
+        };
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", valid.header.clone());
+        *session = Some(valid);
+        Ok(request)
+    }
+
+    async fn sign_in(&self) -> Result<Session, Status> {
+        let Operator { email, password, .. } = &*self.operator;
+        let request = CreateSessionRequest {
+            email: email.clone(),
+            password: password.clone(),
+            device: "souk product import".to_owned(),
+            ..Default::default()
+        };
+        let created = self.sessions().create_session(request).await?.into_inner();
+        Session::new(&created.access_token, created.refresh_token)
+    }
+
+    async fn refresh(&self, session: &Session) -> Result<Session, Status> {
+        let request = RefreshSessionRequest { refresh_token: session.refresh_token.clone() };
+        let refreshed = self.sessions().refresh_session(request).await?.into_inner();
+        Session::new(&refreshed.access_token, refreshed.refresh_token)
+    }
+
+    /// Ends the session, as a user has a limited number. One that is left ends by itself later, so a failure is no error.
+    pub(super) async fn sign_out(&self) {
+        let _ = repeat(|_| async {
+            let request = self.signed(DeleteSessionRequest { session_id: "current".to_owned() }).await?;
+            self.sessions().delete_session(request).await
+        })
+        .await;
+    }
+
+    fn sessions(&self) -> SessionServiceClient<Channel> {
+        SessionServiceClient::new(self.channel.clone())
     }
 
     pub(super) async fn categories(&self) -> Result<Categories, ImportError> {
         let (mut all, mut page_token) = (Vec::new(), String::new());
         for _ in 0..PAGES {
             let request = ListCategoriesRequest { page_size: PAGE, page_token, ..Default::default() };
-            let page = ProductServiceClient::new(self.channel.clone()).list_categories(request).await;
-            let page = page.map_err(|status| ImportError::Failed(format!("the categories: {}", status.message())))?;
+            let page = repeat(|_| {
+                let (mut client, request) = (ProductServiceClient::new(self.channel.clone()), request.clone());
+                async move { client.list_categories(request).await }
+            });
+            let page =
+                page.await.map_err(|status| ImportError::Failed(format!("the categories: {}", status.message())))?;
             let page = page.into_inner();
             all.extend(page.categories);
             page_token = page.next_page_token;
@@ -124,6 +161,44 @@ impl Edge {
     }
 }
 
+impl Session {
+    fn new(access_token: &str, refresh_token: String) -> Result<Self, Status> {
+        let header = format!("Bearer {access_token}").parse::<AsciiMetadataValue>();
+        let mut header = header.map_err(|_| Status::internal("the access token is no header"))?;
+        header.set_sensitive(true);
+        Ok(Self { since: Instant::now(), header, refresh_token })
+    }
+}
+
+/// Repeats a call that may succeed later. The call is told whether an earlier one may have had an effect.
+pub(crate) async fn repeat<T, F>(call: impl Fn(bool) -> F) -> Result<T, Status>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let (backoff, begun) = (Backoff::new(PAUSES.0, PAUSES.1), Instant::now());
+    let (mut failures, mut is_uncertain) = (0, false);
+    loop {
+        let status = match call(is_uncertain).await {
+            Ok(response) => return Ok(response),
+            Err(status) => status,
+        };
+        let has_no_response = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+        let may_pass = has_no_response || matches!(status.code(), Code::ResourceExhausted | Code::Aborted);
+        if !may_pass || begun.elapsed() > REPEATED_FOR {
+            return Err(status);
+        }
+        is_uncertain |= has_no_response;
+        failures += 1;
+        let wished = status.get_details_retry_info().and_then(|it| it.retry_delay).unwrap_or_default();
+        tokio::time::sleep(backoff.after(failures).max(wished.min(REPEATED_FOR))).await;
+    }
+}
+
+pub(crate) fn is_taken(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|it| it.reason == "SKU_TAKEN")
+}
+
+/// Names may have what separates them in a path, so two categories may have the same one.
 pub(crate) fn paths(categories: &[Category]) -> Categories {
     let by_id: HashMap<_, _> = categories.iter().map(|it| (it.category_id.as_str(), it)).collect();
     let path = |category: &Category| {
@@ -136,5 +211,9 @@ pub(crate) fn paths(categories: &[Category]) -> Categories {
         names.reverse();
         names.join(" > ")
     };
-    categories.iter().map(|it| (path(it), it.category_id.clone())).collect()
+    let mut paths = Categories::new();
+    for category in categories {
+        paths.entry(path(category)).or_default().push(category.category_id.clone());
+    }
+    paths
 }

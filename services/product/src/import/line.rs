@@ -12,8 +12,8 @@ const OPTIONAL: [&str; 5] = ["description", "language", "category", "image_url",
 /// As many as a product may have.
 const MOST_IMAGES: usize = 10;
 
-/// The ids of categories by their paths, such as `Kitchen > Mugs`.
-pub(crate) type Categories = HashMap<String, String>;
+/// The ids of categories by their paths, such as `Kitchen > Mugs`. Rarely, several have one path.
+pub(crate) type Categories = HashMap<String, Vec<String>>;
 
 /// A column, and what is wrong with its value.
 pub(crate) type Wrong = (String, String);
@@ -81,12 +81,16 @@ impl Columns {
             1
         });
         let category = text("category");
-        let category_id = categories.get(category.trim()).cloned().unwrap_or_else(|| {
-            if !category.trim().is_empty() {
-                wrong.push(("category".to_owned(), "there is no such category".to_owned()));
+        let category_id = match categories.get(category.trim()).map(Vec::as_slice) {
+            Some([category_id]) => category_id.clone(),
+            None if category.trim().is_empty() => String::new(),
+            several => {
+                let why =
+                    if several.is_some() { "several categories have this path" } else { "there is no such category" };
+                wrong.push(("category".to_owned(), why.to_owned()));
+                String::new()
             }
-            String::new()
-        });
+        };
         let images = self.images.iter().map(|(url, alt)| [*url, *alt].map(|at| line.get(at).unwrap_or_default()));
         let images = images.filter(|image| image.iter().any(|it| !it.is_empty()));
         let images = images.map(|[url, alt]| Image { url: url.to_owned(), alt: alt.to_owned() }).collect();

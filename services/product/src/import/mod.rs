@@ -76,6 +76,17 @@ pub async fn import(import: &Import) -> Result<Report, ImportError> {
     let columns =
         Columns::read(&mut file).map_err(|why| ImportError::Given(format!("{}: {why}", import.file.display())))?;
     let edge = Edge::connect(import).await?;
+    let report = create_all(import, &edge, file, &columns).await;
+    edge.sign_out().await;
+    report
+}
+
+async fn create_all(
+    import: &Import,
+    edge: &Edge,
+    file: csv::Reader<std::fs::File>,
+    columns: &Columns,
+) -> Result<Report, ImportError> {
     let categories = if columns.has_category() { edge.categories().await? } else { Default::default() };
     let bar = progress_bar(import)?;
     let (at_once, dry_run) = (usize::from(import.at_once), import.dry_run);
@@ -83,7 +94,7 @@ pub async fn import(import: &Import) -> Result<Report, ImportError> {
         let (edge, request) = (edge.clone(), CreateProductRequest { product: Some(product), validate_only: dry_run });
         async move { edge.create(request).await }
     };
-    let report = send::send(file, &columns, &categories, at_once, |byte| bar.set_position(byte), create).await;
+    let report = send::send(file, columns, &categories, at_once, |byte| bar.set_position(byte), create).await;
     bar.finish_and_clear();
     Ok(Report { dry_run, ..report })
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::edge::is_taken;
 use super::line::{Categories, Columns, column};
 use super::report::Report;
 use super::{MOST_LINES, line};
@@ -95,8 +96,7 @@ fn note(report: &mut Report, ended: Option<Result<(u64, String, Outcome), tokio:
 
 fn outcome(called: Result<(), Status>) -> Outcome {
     let Err(status) = called else { return Outcome::Created };
-    let reason = status.get_details_error_info().map(|it| it.reason).unwrap_or_default();
-    if reason == "SKU_TAKEN" {
+    if is_taken(&status) {
         return Outcome::Existed;
     }
     let fields = status.get_details_bad_request().map(|it| it.field_violations).unwrap_or_default();

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use tonic::{Code, Status};
 
 use super::Fixture;
-use crate::import::edge::paths;
+use crate::import::edge::{paths, repeat};
 use crate::import::line::{Categories, Columns};
 use crate::import::report::Report;
 use crate::import::send::send;
@@ -179,4 +179,40 @@ async fn a_call_that_only_validates_creates_nothing(db: PgPool) {
     assert_eq!(count(&db).await, 0);
     fixture.create(super::create::mug("MUG-1", "Mug")).await.expect("created");
     assert_eq!(call(super::create::mug("MUG-1", "Mug")).await.expect_err("taken").code(), Code::AlreadyExists);
+}
+
+/// A name may have what separates names in a path.
+#[test]
+fn a_path_of_two_categories_is_refused() {
+    let category = |category_id: &str, parent_id: &str, name: &str| Category {
+        category_id: category_id.to_owned(),
+        parent_id: parent_id.to_owned(),
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    let categories = [category("a", "", "Kitchen"), category("b", "a", "Mugs"), category("c", "", "Kitchen > Mugs")];
+    let mut file =
+        read(b"sku,title,currency,price_minor,category\nS-1,Mug,EUR,1,Kitchen > Mugs\nS-2,Mug,EUR,1,Kitchen\n");
+    let columns = Columns::read(&mut file).expect("columns");
+    let products: Vec<_> =
+        file.records().map(|line| columns.parse(&line.expect("a line"), &paths(&categories))).collect();
+    let wrong = ("category".to_owned(), "several categories have this path".to_owned());
+    assert_eq!(products[0].as_ref().expect_err("which?"), &vec![wrong]);
+    assert_eq!(products[1].as_ref().expect("one").category_id, "a");
+}
+
+#[tokio::test]
+async fn a_call_is_repeated_and_told_of_attempts_without_a_response() {
+    for (first, then_uncertain) in
+        [(Code::Unavailable, true), (Code::DeadlineExceeded, true), (Code::ResourceExhausted, false)]
+    {
+        let calls = AtomicUsize::new(0);
+        let response = repeat(|is_uncertain| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            async move { if call == 0 { Err(Status::new(first, "")) } else { Ok(is_uncertain) } }
+        });
+        assert_eq!(response.await.expect("the second succeeds"), then_uncertain, "{first:?}");
+    }
+    let refused = repeat(|_| async { Err::<(), _>(Status::permission_denied("")) }).await;
+    assert_eq!(refused.expect_err("for good").code(), Code::PermissionDenied);
 }
