@@ -29,7 +29,7 @@ pub fn redis(layout: &Layout) -> Spec {
         ("--bind", "127.0.0.1"),
         ("--save", ""),
         ("--appendonly", "no"),
-        // When it is full, what would expire first is lost, which are products, instead of all calls failing.
+        // When it is full, what would expire first is lost instead of all calls failing. Products fill four fifths of it at most.
         ("--maxmemory", "64mb"),
         ("--maxmemory-policy", "volatile-ttl"),
     ];

@@ -21,6 +21,9 @@ const MARKED_FOR: Duration = Duration::from_secs(60);
 const FILL_WITHIN: Duration = Duration::from_secs(10);
 /// Lifetimes differ by up to this part, so that what was read at once does not end at once.
 const JITTER: f64 = 0.2;
+/// A Redis that uses more of its memory gets no more products, which would take the place of others' keys: when it is full, those go
+/// first that end soonest, such as counters of limits.
+const FULL_PERCENT: i64 = 80;
 /// Keys of one script: Redis does nothing else while it runs.
 const MARKED_AT_ONCE: usize = 500;
 
@@ -32,14 +35,16 @@ pub(crate) struct Shared {
     trusted_for: Duration,
     fill: Script,
     invalidate: Script,
+    memory: Script,
     pub(super) copied: Mutex<Copied>,
 }
 
 impl Shared {
     pub(crate) fn new(redis: Redis, prefix: &str, lifetime: Duration) -> Self {
-        let [fill, invalidate] = [include_str!("fill.lua"), include_str!("invalidate.lua")].map(Script::new);
+        let scripts = [include_str!("fill.lua"), include_str!("invalidate.lua"), include_str!("memory.lua")];
+        let [fill, invalidate, memory] = scripts.map(Script::new);
         let (prefix, copied) = (format!("{prefix}:1:"), Mutex::default());
-        Self { redis, prefix, lifetime, trusted_for: TRUSTED_FOR, fill, invalidate, copied }
+        Self { redis, prefix, lifetime, trusted_for: TRUSTED_FOR, fill, invalidate, memory, copied }
     }
 
     /// A slow machine fails no test that is not about this time.
@@ -54,6 +59,12 @@ impl Shared {
         copied.last.filter(|last| last.at.elapsed() < self.trusted_for).map(|last| last.epoch)
     }
 
+    /// Whether Redis has room for products.
+    pub(super) async fn is_full(&self) -> Result<bool, Error> {
+        let used = self.redis.run_script(&self.memory, vec![], vec![]).await?;
+        Ok(used.first().is_some_and(|percent| *percent >= FULL_PERCENT))
+    }
+
     /// None: Redis does not have it.
     pub(crate) async fn get(&self, product_id: ProductId) -> Result<Option<Found<Message>>, Error> {
         let entry = self.redis.get(self.key(product_id)).await?;
@@ -62,7 +73,8 @@ impl Shared {
 
     /// Stores what was read from the database since `begun`. If it fails, the next reader does it.
     pub(crate) async fn fill(&self, epoch: i64, begun: Instant, product_id: ProductId, found: Option<&Product>) {
-        if begun.elapsed() > FILL_WITHIN {
+        if begun.elapsed() > FILL_WITHIN || self.copied.lock().expect("nothing panics while it holds this lock").is_full
+        {
             return;
         }
         let (version, lifetime) = found.map_or((0, ABSENT_FOR), |product| (product.version, self.lifetime));

@@ -2,10 +2,12 @@
 //! may have been away, and the previous release writes nothing to Redis.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use chassis::boot::metrics;
 use chassis::{Did, Unexpected};
+use prometheus_client::metrics::gauge::Gauge;
 use time::OffsetDateTime;
 
 use super::redis::Shared;
@@ -16,6 +18,12 @@ pub(crate) const SYNC_EVERY: Duration = Duration::from_millis(300);
 /// A transaction commits within this time after it has taken the time of its change: its statements and pauses are bounded.
 const COMMITS_WITHIN: Duration = Duration::from_secs(15);
 
+static FULL: LazyLock<Gauge> = LazyLock::new(|| {
+    let help =
+        "1: Redis uses over four fifths of its memory, and products that it does not have are read from the database";
+    metrics::register("product_cache_full", help, Gauge::default())
+});
+
 /// What was copied.
 #[derive(Debug, Default)]
 pub(super) struct Copied {
@@ -23,6 +31,8 @@ pub(super) struct Copied {
     /// Versions of the changes of the last seconds, which need not be copied again to the same Redis.
     versions: HashMap<ProductId, i64>,
     is_failing: bool,
+    /// Whether Redis had no room for products then.
+    pub(super) is_full: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,10 +50,14 @@ pub(crate) async fn sync(service: Arc<Service>) -> Result<Did, Unexpected> {
     let (at, time) = (Instant::now(), service.clock.now());
     let changed = read_changes(&service, shared, time).await?;
     match copy(shared, &changed).await {
-        Ok(epoch) => {
+        Ok((epoch, is_full)) => {
+            FULL.set(is_full.into());
             let mut copied = shared.copied.lock().expect("nothing panics while it holds this lock");
             copied.versions = changed.into_iter().collect();
             copied.last = Some(Last { at, time, epoch });
+            if std::mem::replace(&mut copied.is_full, is_full) != is_full {
+                tracing::info!(is_full, "whether Redis is too full for products has changed");
+            }
             if std::mem::take(&mut copied.is_failing) {
                 tracing::info!("products are read from Redis again");
             }
@@ -74,8 +88,8 @@ async fn read_changes(
     Ok(changed.fetch_all(&service.db).await?.into_iter().map(|row| (row.product_id, row.version)).collect())
 }
 
-/// Copies what this Redis does not have.
-async fn copy(shared: &Shared, changed: &[(ProductId, i64)]) -> Result<i64, chassis::redis::Error> {
+/// Copies what this Redis does not have. Returns its epoch, and whether it is full.
+async fn copy(shared: &Shared, changed: &[(ProductId, i64)]) -> Result<(i64, bool), chassis::redis::Error> {
     let (new, last) = {
         let copied = shared.copied.lock().expect("nothing panics while it holds this lock");
         let is_new = |(product_id, version): &&(ProductId, i64)| copied.versions.get(product_id) != Some(version);
@@ -86,5 +100,5 @@ async fn copy(shared: &Shared, changed: &[(ProductId, i64)]) -> Result<i64, chas
         // It has lost all marks.
         shared.invalidate(changed).await?;
     }
-    Ok(epoch)
+    Ok((epoch, shared.is_full().await?))
 }
