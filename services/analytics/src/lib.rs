@@ -21,19 +21,17 @@ mod sales;
 mod service;
 mod sketch;
 mod status;
-mod time_zone;
 mod top_products;
 
 use std::sync::Arc;
 
-use chassis::boot::{Foundation, Schema, Settings};
+use chassis::boot::{Foundation, Schema, Settings, TimeZone};
 use chassis::event::TopicSlot;
 use chassis::{Context, Role};
 use clap::Args;
 
 use rebuild::Rebuild;
 use service::{Service, pool_of_reports, role};
-use time_zone::TimeZone;
 
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/analytics");
 pub static SCHEMA: Schema =

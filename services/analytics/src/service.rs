@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chassis::boot::TimeZone;
 use chassis::event::TopicSlot;
 use chassis::rpc::stream::Streams;
 use chassis::{Clock, Context, Job, Role};
@@ -10,7 +11,6 @@ use sqlx::PgPool;
 
 use crate::lag::{self, Lag};
 use crate::rebuild::{self, Rebuild};
-use crate::time_zone::TimeZone;
 use crate::{on_event, retired};
 
 #[derive(Clone)]

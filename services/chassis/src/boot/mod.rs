@@ -14,6 +14,7 @@ mod run;
 pub mod server;
 pub mod settings;
 pub mod telemetry;
+mod time_zone;
 
 pub use config::Foundation;
 pub use databases::Databases;
@@ -21,3 +22,4 @@ pub use db::{Database, Schema};
 pub use probe::{Unhealthy, health_of};
 pub use run::{BootError, run};
 pub use settings::{Prefix, Prefixed, Settings};
+pub use time_zone::TimeZone;

@@ -5,10 +5,10 @@ use std::str::FromStr;
 /// The name of a time zone in the database of IANA, such as `Europe/Berlin`. Postgres knows the same names, and computes with
 /// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TimeZone(&'static str);
+pub struct TimeZone(&'static str);
 
 impl TimeZone {
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         self.0
     }
 }
