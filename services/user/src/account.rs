@@ -26,7 +26,7 @@ pub(crate) struct Account {
     pub(crate) disabled_at: Option<OffsetDateTime>,
     /// How often its password was replaced.
     pub(crate) password_version: i64,
-    /// When its owner proved that the address is theirs.
+    /// When its owner last proved that the address is theirs.
     pub(crate) verified_at: Option<OffsetDateTime>,
     /// When a mail server refused a mail to the address for good.
     pub(crate) email_refused_at: Option<OffsetDateTime>,
@@ -201,14 +201,12 @@ impl Account {
         mail::end(db, self.user_id, Purpose::ResetPassword, now).await
     }
 
-    /// Records that the address is its owner's, and gets mails.
+    /// Records that the address is its owner's, and gets mails. What a mail server refused before says nothing any more, even if it is
+    /// reported later.
     pub(crate) async fn verify(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), Unexpected> {
-        if self.verified_at.is_none() || self.email_refused_at.is_some() {
-            self.verified_at = Some(now);
-            self.email_refused_at = None;
-            self.save(db, now).await?;
-        }
-        Ok(())
+        self.verified_at = Some(now);
+        self.email_refused_at = None;
+        self.save(db, now).await
     }
 
     /// Deletes the row and all that belongs to it; what stays is how many events there are.

@@ -39,7 +39,8 @@ pub(crate) async fn enable(
     let user_id = account::parse_id(&request.user_id, caller)?;
     let mut tx = service.db.begin().await?;
     let mut account = Account::lock(&mut tx, user_id, Owner::Anybody).await?.ok_or(Error::UserNotFound)?;
-    if account.disabled_at.take().is_some() {
+    let (disabled_at, refused_at) = (account.disabled_at.take(), account.email_refused_at.take());
+    if disabled_at.is_some() || refused_at.is_some() {
         account.save(&mut tx, service.clock.now()).await?;
     }
     tx.commit().await?;

@@ -294,6 +294,24 @@ async fn an_address_that_its_mail_server_refuses_is_marked_until_it_is_verified(
     notification.report_refused_email(report(before)).await.expect("an old report says nothing of the address now");
     assert!(!notification.get_contact(contact(&user_id)).await.expect("a contact").into_inner().email_refused);
 
+    // It was verified before, and is not marked yet: the report is late all the same.
+    let before = fixture.service.clock.now() + Duration::from_secs(30);
+    fixture.service.clock.advance(Duration::from_secs(60));
+    fixture.request_reset("ada@example.com").await.expect("requested");
+    fixture.handle_requests().await;
+    fixture.reset(&fixture.token().await, NEW).await.expect("reset");
+    notification.report_refused_email(report(before)).await.expect("an old report says nothing of the address now");
+    assert!(!notification.get_contact(contact(&user_id)).await.expect("a contact").into_inner().email_refused);
+
+    // An operator knows better.
+    fixture.service.clock.advance(Duration::from_secs(60));
+    notification.report_refused_email(report(fixture.service.clock.now())).await.expect("reported");
+    assert!(notification.get_contact(contact(&user_id)).await.expect("a contact").into_inner().email_refused);
+    let enable = fixture.kit.operator(EnableUserRequest { user_id: user_id.clone() });
+    let user = fixture.users.clone().enable_user(enable).await.expect("enabled").into_inner().user.expect("a user");
+    assert_eq!(user.email_refuse_time, None);
+    assert!(!notification.get_contact(contact(&user_id)).await.expect("a contact").into_inner().email_refused);
+
     let unknown = ReportRefusedEmailRequest { user_id: Uuid::now_v7().to_string(), ..report(before) };
     let unknown = notification.report_refused_email(unknown).await.expect_err("no such account");
     assert_eq!(reason(&unknown), "USER_NOT_FOUND@souk.user");
