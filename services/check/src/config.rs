@@ -29,6 +29,9 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..=100_000)
     )]
     pub(crate) provider_rate: u32,
+    /// How long notifications are attempted: the same as the notification service's.
+    #[arg(env = "NOTIFICATION_GIVE_UP_AFTER", default_value = "1d", value_parser = parse_duration)]
+    pub(crate) give_up_after: Duration,
     /// Timeout of a database statement.
     #[arg(default_value = "10m", value_parser = parse_duration)]
     pub(crate) check_statement_timeout: Duration,

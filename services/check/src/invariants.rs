@@ -51,8 +51,8 @@ pub(crate) const INVARIANTS: [Invariant; 11] = [
     Invariant {
         name: "I7",
         promise: "a customer is notified once of each outcome of an order",
-        checked: "every outcome of every order against its notifications, and whether those ended",
-        unchecked: "",
+        checked: "every outcome of every order against its e-mail, and whether notifications ended in time and in turn",
+        unchecked: "whether there was a text message, which depends on the settings of its time",
     },
     Invariant {
         name: "I8",

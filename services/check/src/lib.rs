@@ -93,6 +93,8 @@ struct Sources {
     provider: Option<Provider>,
     journal: Option<Journal>,
     at_rest: bool,
+    /// How long notifications are attempted.
+    give_up_after: Duration,
     sizes: Sizes,
     /// The pause before a violation is checked again.
     recheck_pause: Duration,
@@ -129,6 +131,7 @@ impl Sources {
             provider,
             journal: attempts.map(|attempts| Journal { attempts, coverage }),
             at_rest: options.at_rest,
+            give_up_after: config.give_up_after,
             sizes: SIZES,
             recheck_pause: recheck::PAUSE,
         })

@@ -88,3 +88,29 @@ async fn a_notification_that_waits_is_late(db: PgPool) {
         assert_eq!(told, HashMap::from([(id(1), vec![expected])]));
     }
 }
+
+/// Workers claim what is due for longest, so one that others overtake is never claimed. However long the mail server is away, none is
+/// overtaken.
+#[sqlx::test(migrator = "notification::MIGRATOR")]
+async fn a_notification_that_was_overtaken_is_late(db: PgPool) {
+    execute(&db, [told(id(1)), told(id(2))].concat()).await;
+    let long_ago = OffsetDateTime::now_utc() - Duration::days(2);
+    for (due, kind, is_late) in [("20 minutes", "", true), ("5 minutes", "", false), ("20 minutes", "EARLIER", false)] {
+        let pending = format!(
+            "update notification set state = 'PENDING', due_at = now() - interval '{due}', delivered_at = null
+             where subject_id = '{}' and kind = '{CONFIRMED}'",
+            id(1)
+        );
+        let earlier = format!(
+            "insert into notification select (jsonb_populate_record(it, jsonb_build_object('notification_id', '{}'::uuid,
+               'kind', '{kind}', 'due_at', now() + interval '1 hour'))).*
+             from notification as it where subject_id = '{}' and '{kind}' <> ''",
+            Uuid::nil(),
+            id(1)
+        );
+        execute(&db, vec![pending, earlier]).await;
+        let told = notification::check::told(&db, Range::ALL, long_ago).await.expect("read");
+        let confirmed = told[&id(1)].iter().find(|it| it.kind == CONFIRMED).expect("it is there");
+        assert_eq!(confirmed.is_late, is_late, "due since {due}, after {kind:?}");
+    }
+}

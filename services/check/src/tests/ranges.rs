@@ -95,6 +95,7 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
         provider: Some(Provider::new(&url, "sk_test_souk", 100_000, payment.clone()).expect("a URL")),
         journal: None,
         at_rest: false,
+        give_up_after: Duration::from_secs(86_400),
         sizes: Sizes { rows_per_range: RANGE, keys_in_memory: RANGE },
         recheck_pause: Duration::ZERO,
     };
