@@ -16,7 +16,8 @@ pub(crate) struct Contact {
     pub(crate) email: String,
     /// Empty: none.
     pub(crate) phone: String,
-    pub(crate) display_name: String,
+    /// None in mails with links: until somebody proves that the address is theirs, its name may be anybody's text.
+    pub(crate) display_name: Option<String>,
     /// None: that of the shop.
     pub(crate) language: Option<Language>,
     /// Whether a mail server has refused the address for good.
@@ -53,7 +54,7 @@ pub(crate) async fn of_user(service: &Service, user_id: String, within: Duration
     Ok(Contact {
         email: contact.email,
         phone: contact.phone,
-        display_name: contact.display_name,
+        display_name: Some(contact.display_name),
         language: Language::of_code(&contact.language_code),
         email_refused: contact.email_refused,
         link: None,
@@ -75,7 +76,7 @@ pub(crate) async fn of_mail(
     Ok(Contact {
         email: mail.email,
         phone: String::new(),
-        display_name: mail.display_name,
+        display_name: None,
         language: Language::of_code(&mail.language_code),
         email_refused: false,
         link: Some(Link { url: mail.link, expires_at }),

@@ -27,6 +27,11 @@ impl Kind {
         Self::VerifyEmail,
     ];
 
+    /// The names of some. A later release, which runs beside this one during an update, may know more.
+    pub(crate) fn names(which: impl Fn(Self) -> bool) -> Vec<&'static str> {
+        Self::ALL.into_iter().filter(|kind| which(*kind)).map(Self::name).collect()
+    }
+
     /// Such as `ORDER_CONFIRMED`, in the table and in the contract.
     pub(crate) fn name(self) -> &'static str {
         self.to_proto().as_str_name().trim_start_matches("NOTIFICATION_KIND_")

@@ -4,6 +4,7 @@
 //! in the transaction that updates the inbox; workers deliver it (`deliver`). Neither an address nor a text is stored: the user
 //! service is asked for the address at each delivery, and the text is rendered from a template and the event.
 
+mod availability;
 pub mod check;
 mod claim;
 mod contact;
@@ -13,9 +14,13 @@ mod ids;
 mod kind;
 mod list;
 mod locale;
+mod mail_server;
 mod notification;
+mod numbers;
 mod on_event;
+mod outcome;
 mod preferences;
+mod record;
 mod refusals;
 mod resend;
 mod rpc;
@@ -29,14 +34,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::boot::config::parse_duration;
-use chassis::boot::{Foundation, Prefixed, Schema, Settings};
+use chassis::boot::{Foundation, Prefixed, Schema, Settings, TimeZone};
 use chassis::event::Wake;
 use chassis::rpc::client;
 use chassis::{Context, Role};
 use clap::Args;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 
+use availability::Availability;
 use locale::Language;
+use numbers::Numbers;
 use service::{Service, role};
 use sms::Sms;
 use smtp::Smtp;
@@ -64,13 +71,17 @@ pub struct Config {
     /// The language of texts for accounts that have none.
     #[arg(default_value = "en")]
     language: Language,
+    /// The shop's time zone, by its name in the time zone database of IANA, such as `Europe/Berlin`: where the days in texts begin.
+    #[arg(default_value = "UTC")]
+    time_zone: TimeZone,
     /// How many sets of up to 8 e-mails are delivered at once, and how many of text messages.
     #[arg(default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     workers: u16,
     /// How long a delivery is attempted before it is given up.
     #[arg(default_value = "1d", value_parser = parse_duration)]
     give_up_after: Duration,
-    /// How many notifications a user gets within an hour; the others wait. 0 means any number.
+    /// How many notifications of orders a user gets within an hour, and how many text messages a number gets in one; the others wait.
+    /// 0 means any number.
     #[arg(default_value_t = 60, value_parser = clap::value_parser!(u16).range(..=1_000))]
     per_user_and_hour: u16,
 }
@@ -93,11 +104,17 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         smtp: Smtp::new(&config.smtp)?,
         sms: Sms::new(&config.sms)?,
         language: config.language,
-        lease: config.smtp.timeout.max(config.sms.timeout) + deliver::CONTACT_TIMEOUT + Duration::from_secs(20),
+        lease: (config.smtp.timeout + config.smtp.accept_timeout).max(config.sms.timeout)
+            + deliver::CONTACT_TIMEOUT
+            + Duration::from_secs(20),
         give_up_after: config.give_up_after,
         per_hour: Some(config.per_user_and_hour.into()).filter(|most| *most > 0),
-        work: Wake::default(),
-        texts: Wake::default(),
+        time_zone: config.time_zone.clone(),
+        numbers: Numbers::default(),
+        mail_server: Availability::default(),
+        sms_provider: Availability::default(),
+        emails: Wake::default(),
+        text_messages: Wake::default(),
         refusals: Wake::default(),
     };
     Ok(role(&Arc::new(service), config.workers.into(), context).listen_on(config.foundation.listen))

@@ -1,11 +1,12 @@
 //! The notifications of a user, newest first.
 
-use chassis::Caller;
 use chassis::rpc::page::Page;
+use chassis::{Caller, Owner};
 use contracts::souk::notification::v1::{ListNotificationsRequest, ListNotificationsResponse};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::kind::Kind;
 use crate::notification::Notification;
 use crate::service::Service;
 
@@ -25,14 +26,17 @@ pub(crate) async fn list(
              channel as "channel: _", state as "state: _", attempts, error, created_at, delivered_at
            from notification
            where user_id = $1 and ($2::uuid is null or user_id = $2) and ($3::uuid is null or notification_id < $3)
+             and kind = any($5)
            order by notification_id desc limit $4"#,
         user_id,
         caller.owner()?.filter(),
         page.after,
         page.limit(),
+        &Kind::names(|_| true) as &[&str],
     );
     let mut notifications = notifications.fetch_all(&service.db).await?;
     let next_page_token = page.cut(&mut notifications, |it| it.notification_id.0);
-    let notifications = notifications.iter().map(Notification::to_proto).collect();
+    let is_operator = caller.owner()? == Owner::Anybody;
+    let notifications = notifications.iter().map(|it| it.to_proto(is_operator)).collect();
     Ok(ListNotificationsResponse { notifications, next_page_token })
 }

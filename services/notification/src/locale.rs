@@ -58,9 +58,9 @@ impl Language {
     }
 
     /// A day, such as `29 November 2026`.
-    pub(crate) fn date(self, at: OffsetDateTime) -> String {
+    pub(crate) fn date(self, day: time::Date) -> String {
         let formatter = DateTimeFormatter::try_new(self.locale().into(), YMD::long());
-        formatter.expect("the data is compiled").format(&utc(at)).to_string()
+        formatter.expect("the data is compiled").format(&iso(day)).to_string()
     }
 
     /// A minute of UTC, such as `29 November 2026 at 10:05 UTC`.
@@ -73,9 +73,13 @@ impl Language {
 fn utc(at: OffsetDateTime) -> DateTime<Iso> {
     let at = at.to_offset(time::UtcOffset::UTC);
     DateTime {
-        date: Date::try_new_iso(at.year(), at.month().into(), at.day()).expect("it is a date"),
+        date: iso(at.date()),
         time: Time::try_new(at.hour(), at.minute(), at.second(), 0).expect("it is a time"),
     }
+}
+
+fn iso(day: time::Date) -> Date<Iso> {
+    Date::try_new_iso(day.year(), day.month().into(), day.day()).expect("it is a date")
 }
 
 /// ISO 4217 says it of each of [`contracts::money::CURRENCIES`].
@@ -117,8 +121,8 @@ mod tests {
     #[test]
     fn dates_are_written_as_in_their_language() {
         let at = OffsetDateTime::from_unix_timestamp(1_767_225_600 + 9 * 3_600 + 5 * 60).expect("a time");
-        assert_eq!(Language::En.date(at), "1 January 2026");
-        assert_eq!(Language::De.date(at), "1. Januar 2026");
+        assert_eq!(Language::En.date(at.date()), "1 January 2026");
+        assert_eq!(Language::De.date(at.date()), "1. Januar 2026");
         assert_eq!(Language::En.date_time(at), "1 January 2026 at 09:05 UTC");
         assert_eq!(Language::De.date_time(at), "1. Januar 2026 um 09:05 UTC");
     }

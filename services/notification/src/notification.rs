@@ -23,28 +23,41 @@ pub(crate) struct New {
     pub(crate) occurred_at: OffsetDateTime,
 }
 
+/// How many notifications of a user wait at once. Links are exempt: the user service limits them.
+const WAITING_PER_USER: i64 = 500;
+
 /// Inserts those that are not there yet: an order has each outcome once, and a customer is told of it once. Nobody is told of
-/// what happened before `oldest`: a service that is new reads all events that there ever were.
+/// what happened before `oldest`: a service that is new reads all events that there ever were. What is beyond the number of a user's
+/// that may wait is dropped.
 pub(crate) async fn insert(
     tx: &mut PgConnection,
     now: OffsetDateTime,
     oldest: OffsetDateTime,
-    mut new: Vec<New>,
+    new: Vec<New>,
 ) -> Result<(), Unexpected> {
     if new.is_empty() {
         return Ok(());
     }
-    // A fixed order, so that transactions that insert the same rows cannot deadlock.
-    new.sort_by_key(|it| (it.subject_id, it.kind.name(), it.channel.name()));
+    // In a fixed order, so that transactions that insert the same rows cannot deadlock.
     sqlx::query!(
-        "insert into notification (notification_id, user_id, subject_id, kind, channel, event, occurred_at, state, attempts,
+        "with new as (
+           select *, row_number() over (partition by user_id order by notification_id)
+             + (select count(*) from (select from notification as other
+                  where other.user_id = it.user_id and other.due_at is not null limit $11) as waiting) as rank
+           from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::timestamptz[])
+             as it (notification_id, user_id, subject_id, kind, channel, event, occurred_at)
+         ), judged as (
+           select *, case
+             when occurred_at < $9::timestamptz then 'it happened too long ago'
+             when rank > $11 and kind = any($10) then 'too many notifications of the user wait' end as why_dropped
+           from new
+         )
+         insert into notification (notification_id, user_id, subject_id, kind, channel, event, occurred_at, state, attempts,
            error, due_at, created_at, wanted_at)
          select notification_id, user_id, subject_id, kind, channel, event, occurred_at,
-           case when occurred_at < $9::timestamptz then 'DROPPED' else 'PENDING' end, 0,
-           case when occurred_at < $9::timestamptz then 'it happened too long ago' else '' end,
-           case when occurred_at < $9::timestamptz then null else $8::timestamptz end, $8::timestamptz, $8::timestamptz
-         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[], $7::timestamptz[])
-           as new (notification_id, user_id, subject_id, kind, channel, event, occurred_at)
+           case when why_dropped is null then 'PENDING' else 'DROPPED' end, 0, coalesce(why_dropped, ''),
+           case when why_dropped is null then $8::timestamptz end, $8::timestamptz, $8::timestamptz
+         from judged order by subject_id, kind, channel
          on conflict on constraint notification_once do nothing",
         &new.iter().map(|it| it.notification_id).collect::<Vec<_>>(),
         &new.iter().map(|it| it.user_id.0).collect::<Vec<_>>(),
@@ -55,6 +68,8 @@ pub(crate) async fn insert(
         &new.iter().map(|it| it.occurred_at).collect::<Vec<_>>(),
         now,
         oldest,
+        &Kind::names(Kind::is_of_order) as &[&str],
+        WAITING_PER_USER,
     )
     .execute(tx)
     .await?;
@@ -76,7 +91,8 @@ pub(crate) struct Notification {
 }
 
 impl Notification {
-    pub(crate) fn to_proto(&self) -> proto::Notification {
+    /// Why an attempt failed is for operators: it names settings and services.
+    pub(crate) fn to_proto(&self, is_for_operator: bool) -> proto::Notification {
         proto::Notification {
             notification_id: self.notification_id.to_string(),
             user_id: self.user_id.to_string(),
@@ -85,7 +101,7 @@ impl Notification {
             channel: self.channel.to_proto().into(),
             state: self.state.to_proto().into(),
             attempts: self.attempts,
-            error: self.error.clone(),
+            error: if is_for_operator { self.error.clone() } else { String::new() },
             create_time: Some(timestamp(self.created_at)),
             deliver_time: self.delivered_at.map(timestamp),
         }

@@ -21,21 +21,29 @@ pub(crate) const TOPICS: &[&str] = &[Order::TOPIC, User::TOPIC];
 #[tonic::async_trait]
 impl Handler for Service {
     fn wants(&self, event_type: &str) -> bool {
-        Order::of_type(event_type).is_some_and(|event| kind_of(&event).is_some()) || User::of_type(event_type).is_some()
+        Order::of_type(event_type).is_some_and(|event| kind_of(&event).is_some())
+            || User::of_type(event_type).is_some_and(|event| is_handled(&event))
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {
         let (erased, due): (Vec<_>, Vec<_>) = due.iter().partition(|due| is_erasure(due.record));
         let erased: Vec<_> = erased.into_iter().map(|due| UserId::new(due.record.key)).collect();
-        preferences::erase(tx, &erased).await?;
-        let parsed = due.iter().map(|due| parse(self, due.record)).collect::<Result<Vec<_>, _>>()?.concat();
         let now = self.clock.now();
+        preferences::erase(tx, &erased, now).await?;
+        let parsed = due.iter().map(|due| parse(self, due.record)).collect::<Result<Vec<_>, _>>()?.concat();
         Ok(insert(tx, now, now - self.give_up_after, parsed).await?)
     }
 
     fn committed(&self) {
-        self.work.wake();
-        self.texts.wake();
+        self.emails.wake();
+        self.text_messages.wake();
+    }
+}
+
+/// Not all events of accounts, when there are more.
+fn is_handled(event: &User) -> bool {
+    match event {
+        User::UserErased(_) | User::MailRequested(_) => true,
     }
 }
 
@@ -64,7 +72,8 @@ fn kind_of(event: &Order) -> Option<Kind> {
 }
 
 fn parse(service: &Service, record: &Record) -> Result<Vec<New>, HandleError> {
-    let (user_id, subject_id, kind) = if record.topic == Order::TOPIC { of_order(record)? } else { of_user(record)? };
+    let caused = if record.topic == Order::TOPIC { Some(of_order(record)?) } else { of_user(record)? };
+    let Some((user_id, subject_id, kind)) = caused else { return Ok(vec![]) };
     // Links are sent to the address that they are about.
     let has_text = kind.is_of_order() && service.sms.is_some();
     let channels = [Some(Channel::Email), has_text.then_some(Channel::Sms)];
@@ -87,7 +96,8 @@ fn of_order(record: &Record) -> Result<(Uuid, Uuid, Kind), HandleError> {
     Ok((parse_id(&order.user_id, "user_id")?, parse_id(&order.order_id, "order_id")?, kind))
 }
 
-fn of_user(record: &Record) -> Result<(Uuid, Uuid, Kind), HandleError> {
+/// None: for a purpose that only a later release knows.
+fn of_user(record: &Record) -> Result<Option<(Uuid, Uuid, Kind)>, HandleError> {
     let user = UserEvent::decode(&*record.payload)?;
     let Some(User::MailRequested(mail)) = user.event else {
         return Err(poisoned("its type is not the one in its headers"));
@@ -95,9 +105,12 @@ fn of_user(record: &Record) -> Result<(Uuid, Uuid, Kind), HandleError> {
     let kind = match mail.purpose() {
         MailPurpose::ResetPassword => Kind::ResetPassword,
         MailPurpose::VerifyEmail => Kind::VerifyEmail,
-        MailPurpose::Unspecified => return Err(poisoned("its purpose is not known")),
+        MailPurpose::Unspecified => {
+            tracing::warn!(event_id = %record.event_id, purpose = mail.purpose, "a mail for an unknown purpose is not sent");
+            return Ok(None);
+        }
     };
-    Ok((parse_id(&user.user_id, "user_id")?, parse_id(&mail.mail_request_id, "mail_request_id")?, kind))
+    Ok(Some((parse_id(&user.user_id, "user_id")?, parse_id(&mail.mail_request_id, "mail_request_id")?, kind)))
 }
 
 fn poisoned(why: &str) -> HandleError {

@@ -1,18 +1,24 @@
 //! What a user wants to be told, by kind and channel.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use chassis::{Caller, Unexpected};
+use chassis::{Caller, Did, Unexpected};
 use contracts::souk::notification::v1::{
     GetPreferencesRequest, GetPreferencesResponse, Preference, UpdatePreferencesRequest, UpdatePreferencesResponse,
 };
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::Error;
 use crate::ids::UserId;
 use crate::kind::{Channel, Kind};
 use crate::service::Service;
+
+/// For how long an access token of a user who was erased may still be valid, and much longer.
+const LATECOMERS: Duration = Duration::from_secs(3_600);
 
 pub(crate) async fn get(
     service: &Service,
@@ -80,8 +86,10 @@ fn all() -> impl Iterator<Item = (Kind, Channel)> {
 
 async fn read(db: &mut PgConnection, user_id: Uuid) -> Result<Vec<Preference>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select kind as "kind: Kind", channel as "channel: Channel" from unwanted where user_id = $1"#,
-        user_id
+        r#"select kind as "kind: Kind", channel as "channel: Channel" from unwanted
+           where user_id = $1 and kind = any($2)"#,
+        user_id,
+        &Kind::names(|_| true) as &[&str],
     );
     let unwanted: Vec<_> = rows.fetch_all(db).await?.into_iter().map(|row| (row.kind, row.channel)).collect();
     let preference = |(kind, channel): (Kind, Channel)| Preference {
@@ -92,10 +100,32 @@ async fn read(db: &mut PgConnection, user_id: Uuid) -> Result<Vec<Preference>, U
     Ok(all().map(preference).collect())
 }
 
-/// Deletes what users who were erased had set.
-pub(crate) async fn erase(db: &mut PgConnection, users: &[UserId]) -> Result<(), Unexpected> {
+/// Records that users were erased, and deletes what they had set; the job [`erase_latecomers`] deletes what they set yet.
+pub(crate) async fn erase(db: &mut PgConnection, users: &[UserId], now: OffsetDateTime) -> Result<(), Unexpected> {
     if !users.is_empty() {
-        sqlx::query!("delete from unwanted where user_id = any($1)", users as &[UserId]).execute(db).await?;
+        sqlx::query!(
+            "with erased as (
+               insert into erased_user (user_id, erased_at) select user_id, $2 from unnest($1::uuid[]) as user_id
+               on conflict do nothing
+             )
+             delete from unwanted where user_id = any($1)",
+            users as &[UserId],
+            now,
+        )
+        .execute(db)
+        .await?;
     }
     Ok(())
+}
+
+/// Deletes what users set with a token after they were erased.
+pub(crate) async fn erase_latecomers(service: Arc<Service>) -> Result<Did, Unexpected> {
+    sqlx::query!(
+        "with late as (delete from unwanted using erased_user where unwanted.user_id = erased_user.user_id)
+         delete from erased_user where erased_at < $1",
+        service.clock.now() - LATECOMERS,
+    )
+    .execute(&service.db)
+    .await?;
+    Ok(Did::Nothing)
 }

@@ -15,11 +15,12 @@ use crate::service::Service;
 
 const SET: i64 = 100;
 
-/// Reports a set. Reports have the same effect when they are repeated, so there is no lease.
+/// Reports a set, in no order, so that one that fails each time holds up no other. Reports have the same effect when they are
+/// repeated, so there is no lease.
 pub(crate) async fn report(service: Arc<Service>) -> Result<Did, Unexpected> {
     let refusals = sqlx::query!(
         r#"select notification_id as "notification_id: NotificationId", user_id, refused_at as "refused_at!"
-           from notification where refusal_unreported order by notification_id limit $1"#,
+           from notification where refusal_unreported order by random() limit $1"#,
         SET,
     );
     let refusals = refusals.fetch_all(&service.db).await?;
@@ -39,8 +40,11 @@ pub(crate) async fn report(service: Arc<Service>) -> Result<Did, Unexpected> {
             // The account was erased, and its address with it.
             Err(status) if status.code() == Code::NotFound => reported.push(refusal.notification_id),
             Err(status) => {
-                tracing::warn!(code = ?status.code(), "a refused address is reported to the user service later");
-                break;
+                let (notification_id, code) = (refusal.notification_id, status.code());
+                tracing::warn!(%notification_id, ?code, "a refused address is reported to the user service later");
+                if matches!(code, Code::Unavailable | Code::DeadlineExceeded) {
+                    break;
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use crate::deliver::{Patience, SendError};
+use crate::outcome::{RetryReason, SendError};
 
 /// The provider of text messages.
 #[derive(Debug, Clone, Args)]
@@ -67,7 +67,9 @@ impl Sms {
         let token = first_line(config.token_file.as_ref().ok_or_else(|| required("TOKEN_FILE"))?);
         let token = token.map_err(|why| invalid("TOKEN_FILE", &why))?.into();
         let sender = config.sender.clone().ok_or_else(|| required("SENDER"))?;
-        let client = reqwest::Client::builder().timeout(config.timeout).redirect(Policy::none()).build();
+        // A time for connecting of its own: without a connection, the message has not been sent.
+        let client = reqwest::Client::builder().connect_timeout(config.timeout / 2).timeout(config.timeout);
+        let client = client.redirect(Policy::none()).build();
         let client = client.map_err(|error| invalid("URL", &error.to_string()))?;
         Ok(Some(Self { client, url: config.url.trim_end_matches('/').to_owned(), account, token, sender }))
     }
@@ -78,8 +80,12 @@ impl Sms {
         let response = request.form(&[("To", phone), ("From", &self.sender), ("Body", text)]).send().await;
         // The text of an error may have the number, and is not kept.
         let response = response.map_err(|error| {
-            let why = if error.is_timeout() { "did not reply in time" } else { "cannot be reached" };
-            SendError::Failed(Patience::ForServer, format!("the provider of text messages {why}"))
+            if error.is_connect() || error.is_builder() {
+                SendError::unavailable("the provider of text messages cannot be reached")
+            } else {
+                let why = "the provider of text messages did not reply to a message";
+                SendError::Failed(RetryReason::OutcomeUnknown, why.to_owned())
+            }
         })?;
         let status = response.status();
         if status == StatusCode::CREATED {
@@ -87,13 +93,13 @@ impl Sms {
         }
         let code = response.json::<Problem>().await.map_or(0, |problem| problem.code);
         let why = format!("the provider of text messages replied {}, code {code}", status.as_u16());
-        let is_final = status == StatusCode::BAD_REQUEST && REFUSALS.contains(&code);
-        // A 429 and a 5xx are about the provider; what else is refused is not better soon.
-        let is_down = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-        Err(match (is_final, is_down) {
-            (true, _) => SendError::Refused(why),
-            (false, true) => SendError::Failed(Patience::ForServer, why),
-            (false, false) => SendError::Failed(Patience::ForRecipient, why),
+        Err(match status {
+            StatusCode::BAD_REQUEST if REFUSALS.contains(&code) => SendError::Refused(why),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => SendError::unavailable(why),
+            // It may have failed after it accepted the message, and so may a proxy before it.
+            status if status.is_server_error() => SendError::Failed(RetryReason::OutcomeUnknown, why),
+            // About our account or settings, which somebody mends.
+            _ => SendError::Failed(RetryReason::NotAccepted, why),
         })
     }
 }

@@ -7,7 +7,7 @@ use contracts::souk::r#type::v1::Money;
 use contracts::souk::user::v1::UserEvent;
 use contracts::souk::user::v1::user_event;
 use prost::Message;
-use time::OffsetDateTime;
+use time::Date;
 
 use crate::claim::Claimed;
 use crate::contact::{self, Contact, NoContact};
@@ -19,14 +19,14 @@ use crate::templates::{Data, Line, Link, Order, Text};
 
 /// What its event says.
 pub(crate) enum Facts {
-    Order(OrderEvent, OffsetDateTime),
+    Order(OrderEvent),
     Mail { mail_request_id: String },
 }
 
-pub(crate) fn read(kind: Kind, event: &[u8], occurred_at: OffsetDateTime) -> Result<Facts, Unexpected> {
+pub(crate) fn read(kind: Kind, event: &[u8]) -> Result<Facts, Unexpected> {
     let broken = |why: &dyn std::fmt::Display| Unexpected::Broken(format!("the event of a notification: {why}"));
     if kind.is_of_order() {
-        return Ok(Facts::Order(OrderEvent::decode(event).map_err(|error| broken(&error))?, occurred_at));
+        return Ok(Facts::Order(OrderEvent::decode(event).map_err(|error| broken(&error))?));
     }
     match UserEvent::decode(event).map_err(|error| broken(&error))?.event {
         Some(user_event::Event::MailRequested(mail)) => Ok(Facts::Mail { mail_request_id: mail.mail_request_id }),
@@ -37,26 +37,32 @@ pub(crate) fn read(kind: Kind, event: &[u8], occurred_at: OffsetDateTime) -> Res
 /// Asks the user service for the address, and for a link if the mail has one.
 pub(crate) async fn contact(service: &Service, facts: &Facts, claimed: &Claimed) -> Result<Contact, NoContact> {
     match facts {
-        Facts::Order(..) => contact::of_user(service, claimed.user_id.to_string(), CONTACT_TIMEOUT).await,
+        Facts::Order(_) => contact::of_user(service, claimed.user_id.to_string(), CONTACT_TIMEOUT).await,
         Facts::Mail { mail_request_id } => contact::of_mail(service, mail_request_id.clone(), CONTACT_TIMEOUT).await,
     }
 }
 
-pub(crate) fn render(service: &Service, kind: Kind, facts: &Facts, contact: &Contact) -> Result<Text, Unexpected> {
+pub(crate) fn render(
+    service: &Service,
+    claimed: &Claimed,
+    facts: &Facts,
+    contact: &Contact,
+) -> Result<Text, Unexpected> {
+    let kind = claimed.kind;
     let language = contact.language.unwrap_or(service.language);
     let order = match facts {
-        Facts::Order(order, at) => Some(order_data(language, order, *at)),
+        Facts::Order(order) => Some(order_data(language, order, claimed.ordered_on)),
         Facts::Mail { .. } => None,
     };
     let link = contact.link.as_ref();
     let link = link.map(|link| Link { url: &link.url, expires: language.date_time(link.expires_at) });
-    let data = Data { shop: &service.templates.shop, name: &contact.display_name, order, link };
+    let data = Data { shop: &service.templates.shop, name: contact.display_name.as_deref(), order, link };
     let text = service.templates.render(kind, language, &data);
     // The error of a template may quote its data.
     text.map_err(|error| Unexpected::Broken(format!("the template of {}: {:?}", kind.name(), error.kind())))
 }
 
-fn order_data(language: Language, order: &OrderEvent, at: OffsetDateTime) -> Order {
+fn order_data(language: Language, order: &OrderEvent, day: Date) -> Order {
     let money = |money: &Option<Money>| money.as_ref().map(|money| language.money(money)).unwrap_or_default();
     let lines: &[OrderLine] = match &order.event {
         Some(Event::OrderConfirmed(confirmed)) => &confirmed.lines,
@@ -70,7 +76,7 @@ fn order_data(language: Language, order: &OrderEvent, at: OffsetDateTime) -> Ord
         |line: &OrderLine| Line { title: line.title.clone(), quantity: line.quantity, price: money(&line.unit_price) };
     Order {
         id: order.order_id.clone(),
-        date: language.date(at),
+        date: language.date(day),
         total: money(&order.total),
         lines: lines.iter().map(line).collect(),
         carrier,

@@ -84,17 +84,25 @@ async fn mails_with_links_have_the_link_of_the_user_service(db: PgPool) {
             mail.contains("https://shop.test/page#token") && mail.contains("1 January 2026 at 01:00 UTC"),
             "{mail}"
         );
+        // Nor is the name, which may be anybody's text to a stranger.
+        assert_eq!(header(mail, "To"), EMAIL);
+        assert!(!mail.contains("Lovelace"), "{mail}");
     }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn texts_are_in_the_language_of_the_account_or_of_the_shop(db: PgPool) {
-    let fixture = Fixture::open_with(db, |service| service.language = Language::De).await;
+    let fixture = Fixture::open_with(db, |service| {
+        service.language = Language::De;
+        // There, it is the next day already.
+        service.time_zone = "Pacific/Kiritimati".parse().expect("a time zone");
+    });
+    let fixture = fixture.await;
     fixture.kit.deliver(order_event(order_id(1), 5, Event::OrderCancelled(OrderCancelled::default()))).await;
     fixture.work().await;
     let [mail] = &fixture.sink.mails()[..] else { panic!("{:?}", fixture.sink.mails()) };
     assert_eq!(header(mail, "Subject"), "Ihre Bestellung ist storniert");
-    assert!(mail.contains("1. Januar 2026"), "{mail}");
+    assert!(mail.contains("18. September 2024"), "the day of the order, and not of the outcome: {mail}");
     fixture.users.set_language("en");
     fixture.kit.deliver(order_event(order_id(2), 5, Event::OrderCancelled(OrderCancelled::default()))).await;
     fixture.kit.deliver(mail_requested(MailPurpose::VerifyEmail)).await;
@@ -102,6 +110,24 @@ async fn texts_are_in_the_language_of_the_account_or_of_the_shop(db: PgPool) {
     let subjects: Vec<_> = fixture.sink.mails()[1..].iter().map(|mail| header(mail, "Subject").to_owned()).collect();
     assert!(subjects.contains(&"Your order is cancelled".to_owned()), "{subjects:?}");
     assert!(subjects.contains(&"Please verify your e-mail address".to_owned()), "{subjects:?}");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_happened_to_an_order_first_is_told_first(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    fixture.kit.deliver(confirmed(order_id(1))).await;
+    fixture.kit.deliver(order_event(order_id(1), 5, Event::OrderCancelled(OrderCancelled::default()))).await;
+    // As after an attempt that failed.
+    fixture
+        .execute("update notification set due_at = due_at + interval '1 minute' where kind = 'ORDER_CONFIRMED'")
+        .await;
+    fixture.work().await;
+    assert_eq!(fixture.sink.mails(), [""; 0]);
+    fixture.advance(HOUR);
+    fixture.work().await;
+    let mails = fixture.sink.mails();
+    let subjects: Vec<_> = mails.iter().map(|mail| header(mail, "Subject")).collect();
+    assert_eq!(subjects, ["Your order is confirmed", "Your order is cancelled"]);
 }
 
 /// A service that is new reads all events that there ever were.

@@ -1,7 +1,10 @@
 mod deliver;
 mod faults;
+mod limits;
+mod outcomes;
 mod preferences;
 mod read;
+mod releases;
 mod sink;
 mod texts;
 
@@ -12,7 +15,7 @@ use chassis::event::{Record, Wake};
 use contracts::event::Event as _;
 use contracts::souk::notification::v1::notification_service_client::NotificationServiceClient;
 use contracts::souk::order::v1::order_event::Event;
-use contracts::souk::order::v1::{OrderConfirmed, OrderLine};
+use contracts::souk::order::v1::{OrderConfirmed, OrderEvent, OrderLine};
 use contracts::souk::r#type::v1::Money;
 use contracts::souk::user::v1::{GetContactResponse, MailPurpose, MailRequested, UserEvent, user_event};
 use prost::Message;
@@ -21,8 +24,10 @@ use testkit::{CUSTOMER, Kit, Users, record, serve_users};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use crate::availability::Availability;
 use crate::deliver::emails;
 use crate::locale::Language;
+use crate::numbers::Numbers;
 use crate::service::{Service, role};
 use crate::smtp::{Security, Smtp};
 use crate::templates::Templates;
@@ -68,8 +73,12 @@ impl Fixture {
             lease: LEASE,
             give_up_after: HOUR * 24,
             per_hour: Some(60),
-            work: Wake::default(),
-            texts: Wake::default(),
+            time_zone: "UTC".parse().expect("a time zone"),
+            numbers: Numbers::default(),
+            mail_server: Availability::default(),
+            sms_provider: Availability::default(),
+            emails: Wake::default(),
+            text_messages: Wake::default(),
             refusals: Wake::default(),
         };
         change(&mut service);
@@ -81,6 +90,17 @@ impl Fixture {
     /// Delivers until nothing is due.
     pub(super) async fn work(&self) {
         while emails(self.service.clone()).await.expect("the database is there") == chassis::Did::Something {}
+    }
+
+    /// As if nothing had happened, a minute later.
+    pub(super) async fn forget(&self) {
+        self.execute("delete from notification").await;
+        self.execute("delete from inbox").await;
+        self.advance(HOUR / 60);
+    }
+
+    pub(super) async fn execute(&self, sql: &'static str) {
+        sqlx::raw_sql(sql).execute(&self.service.db).await.expect("executed");
     }
 
     pub(super) fn advance(&self, by: Duration) {
@@ -108,6 +128,13 @@ pub(super) fn confirmed(order_id: Uuid) -> Record {
     let line = OrderLine { title: "Tea & <sugar>".to_owned(), quantity: 2, unit_price, ..Default::default() };
     let payment_id = Uuid::nil().to_string();
     testkit::order_event(order_id, 3, Event::OrderConfirmed(OrderConfirmed { lines: vec![line], payment_id }))
+}
+
+/// The same event of another user's order.
+pub(super) fn of_user(user_id: Uuid, event: Record) -> Record {
+    let order = OrderEvent::decode(&*event.payload).expect("an event of an order");
+    let order = OrderEvent { user_id: user_id.to_string(), ..order };
+    Record { payload: order.encode_to_vec(), ..event }
 }
 
 /// A request of the user service for a mail.

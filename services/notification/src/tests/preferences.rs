@@ -6,7 +6,8 @@ use sqlx::PgPool;
 use testkit::{CUSTOMER, fields, reason, record};
 use tonic::{Code, Status};
 
-use super::{Fixture, confirmed, mail_requested, order_id, row};
+use super::{Fixture, HOUR, confirmed, mail_requested, order_id, row};
+use crate::preferences::erase_latecomers;
 
 impl Fixture {
     /// The preference of mails about confirmed orders.
@@ -16,6 +17,11 @@ impl Fixture {
         assert_eq!(all.len(), 14, "eight kinds by e-mail, six by text messages");
         let is_wanted = |it: &&Preference| it.kind() == NotificationKind::OrderConfirmed && it.channel == 1;
         all.iter().find(is_wanted).expect("it is there").enabled
+    }
+
+    async fn unwanted(&self) -> i64 {
+        let count = sqlx::query_scalar!(r#"select count(*) as "n!" from unwanted"#).fetch_one(&self.service.db).await;
+        count.expect("counted")
     }
 
     async fn prefer(
@@ -75,6 +81,14 @@ async fn the_preferences_of_an_erased_user_go(db: PgPool) {
     let event_type = event.event_type();
     let event = UserEvent { user_id: CUSTOMER.to_string(), event: Some(event) };
     fixture.kit.deliver(record(event_type, CUSTOMER, 7, event.encode_to_vec())).await;
-    let left = sqlx::query_scalar!(r#"select count(*) as "n!" from unwanted"#).fetch_one(&fixture.service.db).await;
-    assert_eq!(left.expect("counted"), 0);
+    assert_eq!(fixture.unwanted().await, 0);
+    // A token is valid for some minutes yet.
+    fixture.prefer(NotificationKind::OrderConfirmed, NotificationChannel::Sms, false, false).await.expect("no texts");
+    assert_eq!(fixture.unwanted().await, 1);
+    erase_latecomers(fixture.service.clone()).await.expect("erased");
+    assert_eq!(fixture.unwanted().await, 0);
+    fixture.advance(HOUR * 2);
+    erase_latecomers(fixture.service.clone()).await.expect("erased");
+    let users = sqlx::query_scalar!(r#"select count(*) as "n!" from erased_user"#).fetch_one(&fixture.service.db).await;
+    assert_eq!(users.expect("counted"), 0, "nor is it remembered who was erased");
 }

@@ -42,6 +42,20 @@ async fn customers_see_their_own_notifications_and_operators_those_of_anybody(db
     assert_eq!(fixture.list(fixture.kit.operator(of_customer())).await.notifications.len(), 3);
 }
 
+/// It names settings and services.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn why_a_delivery_failed_is_for_operators(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    fixture.users.fail(Some(Code::Internal));
+    fixture.kit.deliver(confirmed(order_id(1))).await;
+    fixture.work().await;
+    let request = ListNotificationsRequest { user_id: CUSTOMER.to_string(), ..Default::default() };
+    let theirs = fixture.list(fixture.kit.customer(CUSTOMER, request.clone())).await;
+    assert_eq!((theirs.notifications[0].attempts, theirs.notifications[0].error.as_str()), (1, ""));
+    let of_operator = fixture.list(fixture.kit.operator(request)).await;
+    assert_eq!(of_operator.notifications[0].error, "the user service replied Internal");
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_operator_resends_a_notification(db: PgPool) {
     let fixture = Fixture::open(db).await;

@@ -11,12 +11,18 @@ pub(crate) enum Mood {
     Accepts,
     /// Replies so to the recipient, followed by the address.
     RefusesRecipient(&'static str),
+    /// Replies so to the sender, which is us.
+    RefusesSender(&'static str),
+    /// Keeps the mail and replies so to it.
+    RefusesContent(&'static str),
     /// Replies so to every connection.
     RefusesConnection(&'static str),
     /// Closes connections as soon as they are open.
     IsAway,
     /// Keeps the mail and closes the connection without a reply.
     LosesReply,
+    /// Keeps the mail and does not reply.
+    Stalls,
 }
 
 #[derive(Clone)]
@@ -68,16 +74,19 @@ impl Sink {
             let reply = match (verb.get(..4).unwrap_or_default(), self.mood()) {
                 (_, Mood::IsAway) => return Ok(()),
                 ("EHLO", _) => "250-sink.test\r\n250 8BITMIME".to_owned(),
+                ("MAIL", Mood::RefusesSender(code)) => format!("{code} {}", line.trim()),
                 ("RCPT", Mood::RefusesRecipient(code)) => format!("{code} {}", line.trim()),
                 ("DATA", _) => {
                     stream.write_all(b"354 go on\r\n").await?;
                     let mut mail = String::new();
                     while !mail.ends_with("\r\n.\r\n") && stream.read_line(&mut mail).await? > 0 {}
                     self.shared.lock().expect("nothing panics with it").1.push(mail.replace("=\r\n", ""));
-                    if self.mood() == Mood::LosesReply {
-                        return Ok(());
+                    match self.mood() {
+                        Mood::LosesReply => return Ok(()),
+                        Mood::Stalls => return stream.read_line(&mut mail).await.map(drop),
+                        Mood::RefusesContent(code) => format!("{code} not this one"),
+                        _ => "250 accepted".to_owned(),
                     }
-                    "250 accepted".to_owned()
                 }
                 ("QUIT", _) => return stream.write_all(b"221 bye\r\n").await,
                 _ => "250 fine".to_owned(),

@@ -7,11 +7,11 @@ use tokio::net::TcpListener;
 
 use super::sink::Mood;
 use super::{Fixture, HOUR, PHONE, confirmed, mail_requested, order_id, row};
-use crate::deliver::texts;
+use crate::deliver::text_messages;
 use crate::sms::Sms;
 
 #[derive(Debug, Deserialize, PartialEq)]
-struct Message {
+pub(super) struct Message {
     to: String,
     from: String,
     body: String,
@@ -23,14 +23,14 @@ struct Messages {
 }
 
 /// The port of a simulator.
-async fn simulator() -> u16 {
+pub(super) async fn simulator() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move { axum::serve(listener, provider::Sms::default().router()).await });
     port
 }
 
-async fn messages(port: u16) -> Vec<Message> {
+pub(super) async fn messages(port: u16) -> Vec<Message> {
     let url = format!("http://127.0.0.1:{port}/2010-04-01/Accounts/ACtest/Messages.json");
     let response = reqwest::Client::new().get(url).basic_auth("ACtest", Some("secret")).send().await.expect("a list");
     response.json::<Messages>().await.expect("a list").messages
@@ -46,8 +46,8 @@ impl Fixture {
         Self::open_with(db, |service| service.sms = Some(Sms::local(port))).await
     }
 
-    async fn work_on_texts(&self) {
-        while texts(self.service.clone()).await.expect("the database is there") == chassis::Did::Something {}
+    pub(super) async fn work_on_texts(&self) {
+        while text_messages(self.service.clone()).await.expect("the database is there") == chassis::Did::Something {}
     }
 }
 
@@ -82,6 +82,21 @@ async fn text_messages_wait_for_their_provider_and_mails_do_not(db: PgPool) {
     fixture.work_on_texts().await;
     assert_eq!(fixture.rows().await, [row("DELIVERED", 1, ""), row("DELIVERED", 2, "")]);
     assert_eq!(messages(port).await.len(), 1);
+}
+
+/// The provider, or a proxy before it, may have failed after it accepted the message.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_text_message_that_may_have_been_accepted_is_sent_three_times_at_most(db: PgPool) {
+    let port = simulator().await;
+    let fixture = Fixture::open_with_sms(db, port).await;
+    fail(port, "?status=502").await;
+    fixture.kit.deliver(confirmed(order_id(1))).await;
+    for _ in 0..10 {
+        fixture.work_on_texts().await;
+        fixture.advance(HOUR);
+    }
+    let given_up = row("GIVEN_UP", 3, "the provider of text messages replied 502, code 20500");
+    assert_eq!(fixture.rows().await[1], given_up);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

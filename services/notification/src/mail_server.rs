@@ -1,0 +1,171 @@
+//! The conversation with the mail server, command by command: what a reply means depends on the command that it answers. A refusal of
+//! us, as a client or as a sender, is for all mails; one of the recipient is about the address; one of the content is about neither.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lettre::Message;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use tokio::time::timeout;
+
+use crate::outcome::{RetryReason, SendError};
+
+/// Connections that are kept, at most, and for how long without a mail.
+const MAX_IDLE: usize = 32;
+const IDLE_FOR: Duration = Duration::from_secs(30);
+/// Replies that are about the session, whatever they answer: a command is unknown, there is no service, authentication is missing or
+/// wrong. Somebody mends it, so all mails are attempted until then.
+const OF_SESSION: [&str; 10] = ["421", "500", "501", "502", "503", "504", "521", "530", "534", "535"];
+/// Replies about a mailbox: it does not exist, is elsewhere, or has a malformed name.
+const OF_MAILBOX: [&str; 3] = ["550", "551", "553"];
+/// Of enhanced codes (RFC 3463): the mailbox or its domain does not exist, has moved, or does not accept mails.
+const ADDRESS_GONE: [&str; 6] = ["5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"];
+
+pub(crate) enum Secure {
+    Starttls(TlsParameters),
+    Tls(TlsParameters),
+    Plain,
+}
+
+pub(crate) struct MailServer {
+    pub(crate) address: (String, u16),
+    pub(crate) security: Secure,
+    pub(crate) hello: ClientId,
+    pub(crate) credentials: Option<Credentials>,
+    /// For all before the content.
+    pub(crate) timeout: Duration,
+    /// For the content, until it is accepted.
+    pub(crate) accept_timeout: Duration,
+    /// Connections that wait for a mail, with the times since when.
+    pub(crate) idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
+}
+
+/// What a reply is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// The greeting, the commands before a mail, and its sender.
+    Session,
+    Recipient,
+    Content,
+}
+
+impl MailServer {
+    pub(crate) async fn send(&self, message: &Message) -> Result<(), SendError> {
+        let content = message.formatted();
+        let begun = timeout(self.timeout, self.begin(message, &content)).await;
+        let begun = begun.unwrap_or_else(|_| Err(SendError::unavailable("the mail server did not reply in time")));
+        let mut connection = begun?;
+        match timeout(self.accept_timeout, connection.message(&content)).await {
+            Ok(Ok(_)) => {
+                self.keep(connection);
+                Ok(())
+            }
+            Ok(Err(error)) if error.status().is_some() => Err(explain(About::Content, &error)),
+            Ok(Err(_)) | Err(_) => {
+                let why = "the mail server did not reply to a mail that was handed over";
+                Err(SendError::Failed(RetryReason::OutcomeUnknown, why.to_owned()))
+            }
+        }
+    }
+
+    /// All before the content.
+    async fn begin(&self, message: &Message, content: &[u8]) -> Result<AsyncSmtpConnection, SendError> {
+        let of_session = |error| explain(About::Session, &error);
+        let mut connection = self.connection().await.map_err(of_session)?;
+        let envelope = message.envelope();
+        let supports = |extension| connection.server_info().supports_feature(extension);
+        let mut parameters = Vec::new();
+        if envelope.to().iter().any(|address| !address.to_string().is_ascii()) {
+            if !supports(Extension::SmtpUtfEight) {
+                return Err(SendError::Refused("the mail server takes only addresses of ASCII".to_owned()));
+            }
+            parameters.push(MailParameter::SmtpUtfEight);
+        }
+        if !content.is_ascii() && supports(Extension::EightBitMime) {
+            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+        connection.command(Mail::new(envelope.from().cloned(), parameters)).await.map_err(of_session)?;
+        for address in envelope.to() {
+            let accepted = connection.command(Rcpt::new(address.clone(), vec![])).await;
+            accepted.map_err(|error| explain(About::Recipient, &error))?;
+        }
+        connection.command(Data).await.map_err(|error| explain(About::Content, &error))?;
+        Ok(connection)
+    }
+
+    /// One that waits for a mail, or a new one.
+    async fn connection(&self) -> Result<AsyncSmtpConnection, Error> {
+        while let Some(mut connection) = self.idle() {
+            if connection.test_connected().await {
+                return Ok(connection);
+            }
+        }
+        let (tls, starttls) = match &self.security {
+            Secure::Starttls(parameters) => (None, Some(parameters)),
+            Secure::Tls(parameters) => (Some(parameters.clone()), None),
+            Secure::Plain => (None, None),
+        };
+        let address = (self.address.0.as_str(), self.address.1);
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(address, Some(self.timeout), &self.hello, tls, None).await?;
+        if let Some(parameters) = starttls {
+            connection.starttls(parameters.clone(), &self.hello).await?;
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
+    }
+
+    fn idle(&self) -> Option<AsyncSmtpConnection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| since.elapsed() < IDLE_FOR);
+        idle.pop().map(|(connection, _)| connection)
+    }
+
+    fn keep(&self, connection: AsyncSmtpConnection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push((connection, Instant::now()));
+        }
+    }
+}
+
+fn explain(about: About, error: &Error) -> SendError {
+    let Some(code) = error.status() else { return SendError::unavailable(without_reply(error)) };
+    let (code, why) = (code.to_string(), format!("the mail server replied {code}"));
+    let is_of_address = about == About::Recipient && error.is_permanent();
+    match enhanced_code(error) {
+        Some(enhanced) if is_of_address && ADDRESS_GONE.contains(&enhanced.as_str()) => SendError::AddressRefused(why),
+        _ if about == About::Session || OF_SESSION.contains(&code.as_str()) => SendError::unavailable(why),
+        _ if !error.is_permanent() => SendError::Failed(RetryReason::NotAccepted, why),
+        None if is_of_address && OF_MAILBOX.contains(&code.as_str()) => SendError::AddressRefused(why),
+        _ => SendError::Refused(why),
+    }
+}
+
+fn without_reply(error: &Error) -> &'static str {
+    if error.is_timeout() {
+        "the mail server did not reply in time"
+    } else if error.is_tls() {
+        "there is no TLS with the mail server"
+    } else if error.is_client() {
+        "the mail server does not offer what the settings require"
+    } else if error.is_response() {
+        "the mail server's reply is malformed"
+    } else {
+        "there is no connection to the mail server"
+    }
+}
+
+/// The code that the text of a reply begins with, such as `5.1.1`. The rest of the text is not kept.
+fn enhanced_code(error: &Error) -> Option<String> {
+    let text = std::error::Error::source(error)?.to_string();
+    let code = text.split_whitespace().next()?;
+    let is_code = code.split('.').count() == 3 && code.bytes().all(|it| it.is_ascii_digit() || it == b'.');
+    is_code.then(|| code.to_owned())
+}

@@ -1,0 +1,47 @@
+//! What a later release writes, which runs beside this one during an update.
+
+use chassis::event::Record;
+use contracts::event::Event as _;
+use contracts::souk::notification::v1::{GetPreferencesRequest, ListNotificationsRequest};
+use contracts::souk::user::v1::{MailPurpose, MailRequested, UserEvent, user_event};
+use prost::Message;
+use sqlx::PgPool;
+use testkit::{CUSTOMER, Log, record};
+
+use super::{Fixture, confirmed, mail_requested, order_id, row};
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn kinds_of_a_later_release_are_left_to_it(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    fixture.kit.deliver(confirmed(order_id(1))).await;
+    fixture
+        .execute(
+            "update notification set kind = 'ORDER_TELEPORTED';
+             insert into unwanted (user_id, kind, channel) select user_id, kind, channel from notification",
+        )
+        .await;
+    fixture.kit.deliver(Record { version: 9, ..confirmed(order_id(1)) }).await;
+    fixture.work().await;
+    assert_eq!(fixture.rows().await, [row("PENDING", 0, ""), row("DELIVERED", 1, "")]);
+    let request = fixture.kit.customer(CUSTOMER, ListNotificationsRequest::default());
+    let list = fixture.client.clone().list_notifications(request).await.expect("a list").into_inner();
+    assert_eq!(list.notifications.len(), 1);
+    let request = fixture.kit.customer(CUSTOMER, GetPreferencesRequest {});
+    let preferences = fixture.client.clone().get_preferences(request).await.expect("preferences").into_inner();
+    assert!(preferences.preferences.iter().all(|it| it.enabled));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_mail_for_an_unknown_purpose_is_skipped(db: PgPool) {
+    let log = Log::keep();
+    let fixture = Fixture::open(db).await;
+    let mail = MailRequested { mail_request_id: order_id(1).to_string(), purpose: 99 };
+    let event = user_event::Event::MailRequested(mail);
+    let event_type = event.event_type();
+    let event = UserEvent { user_id: CUSTOMER.to_string(), event: Some(event) };
+    fixture.kit.deliver(record(event_type, CUSTOMER, 1, event.encode_to_vec())).await;
+    fixture.kit.deliver(mail_requested(MailPurpose::VerifyEmail)).await;
+    fixture.work().await;
+    assert_eq!(fixture.rows().await, [row("DELIVERED", 1, "")], "the events of the user that follow are handled");
+    assert_eq!(log.find("for an unknown purpose").len(), 1);
+}
