@@ -137,8 +137,9 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("PAYMENT_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
         ("NOTIFICATION_SMTP_PORT".to_owned(), ports.mail().to_string()),
         ("NOTIFICATION_SMTP_SECURITY".to_owned(), "plain".to_owned()),
-        // Ours examines nothing, and what a killed replica has claimed is free again after little more than this.
-        ("NOTIFICATION_SMTP_ACCEPT_TIMEOUT".to_owned(), "10s".to_owned()),
+        // Ours examines nothing. What a killed replica has claimed is due again a quarter of a minute after these.
+        ("NOTIFICATION_SMTP_TIMEOUT".to_owned(), "5s".to_owned()),
+        ("NOTIFICATION_SMTP_ACCEPT_TIMEOUT".to_owned(), "15s".to_owned()),
         ("NOTIFICATION_SMS_URL".to_owned(), format!("http://{}", local(ports.sms()))),
         ("NOTIFICATION_SMS_ACCOUNT".to_owned(), "ACsouk".to_owned()),
         // The simulator accepts any token.

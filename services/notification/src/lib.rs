@@ -106,7 +106,8 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
         language: config.language,
         lease: (config.smtp.timeout + config.smtp.accept_timeout).max(config.sms.timeout)
             + deliver::CONTACT_TIMEOUT
-            + Duration::from_secs(20),
+            // For the database.
+            + Duration::from_secs(10),
         give_up_after: config.give_up_after,
         per_hour: Some(config.per_user_and_hour.into()).filter(|most| *most > 0),
         time_zone: config.time_zone.clone(),

@@ -7,7 +7,7 @@ use roster::{INVENTORY, ORDER, PAYMENT, PRODUCT, ROLES, Role};
 use tokio::time::sleep;
 
 use super::cluster::replicas;
-use super::fault::{Expect, Fault, Injected, ONE_SECOND, Site, TWELVE_SECONDS};
+use super::fault::{A_MINUTE, Expect, Fault, Injected, ONE_SECOND, Site, TWELVE_SECONDS};
 use super::proxy::{CREATE_ORDER, INVENTORY_CONSUMES, Moment, ORDER_CONSUMES, PAYMENT_CONSUMES};
 use stack::supervisor::Command::{Kill, Pause, Resume, Start, Stop};
 
@@ -79,6 +79,8 @@ pub(crate) const FAULTS: &[Fault] = &[
             Ok(())
         })
     })
+    // One of them may have claimed notifications.
+    .settles_within(A_MINUTE)
     .short(),
     Fault::new(
         "product-replica-killed",
