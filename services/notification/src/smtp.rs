@@ -33,7 +33,7 @@ pub(crate) struct Config {
     /// SSL_CERT_FILE.
     #[arg(default_value = "starttls")]
     security: Security,
-    /// Whether mails may be sent in plain text to another machine. Whoever is between the two reads the links in them.
+    /// Whether mails may be sent in plain text to another machine. Machines between the two can read the links in them.
     #[arg(default_value_t = false, action = clap::ArgAction::Set)]
     allow_plain: bool,
     /// The user for authentication. Unset: none.
