@@ -8,6 +8,7 @@ use contracts::souk::order::v1::watch_order_response::Update;
 use contracts::souk::order::v1::*;
 use sqlx::PgPool;
 use testkit::{authorized, captured, stock_reserved};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -66,7 +67,12 @@ fn replica(replicas: &Replicas, at: usize) -> Arc<Replica> {
 }
 
 /// Follows an order until it ends, from whichever replica responds, and returns the versions that it saw and how often it resumed.
-async fn follow(replicas: Replicas, mut at: usize, user_id: Uuid, order: Uuid) -> (Vec<i64>, usize) {
+async fn follow(
+    replicas: Replicas,
+    mut at: usize,
+    (user_id, order): (Uuid, Uuid),
+    begun: watch::Sender<usize>,
+) -> (Vec<i64>, usize) {
     let (mut seen, mut streams) = (vec![], 0);
     loop {
         let replica = replica(&replicas, at);
@@ -76,7 +82,10 @@ async fn follow(replicas: Replicas, mut at: usize, user_id: Uuid, order: Uuid) -
         streams += 1;
         while let Some(message) = stream.message().await.expect("no error") {
             match message.update.expect("it says something") {
-                Update::Order(_) | Update::Change(_) => seen.push(message.version),
+                Update::Order(_) | Update::Change(_) => {
+                    seen.push(message.version);
+                    begun.send_modify(|count| *count += usize::from(seen.len() == 1));
+                }
                 Update::KeepAlive(_) => {}
                 Update::End(end) if end.reason() == WatchEndReason::OrderEnded => return (seen, streams - 1),
                 Update::End(end) => assert_eq!(end.reason(), WatchEndReason::Resume),
@@ -98,17 +107,16 @@ async fn every_watcher_sees_every_version_once_and_in_order_though_a_replica_res
         orders.push((user_id, Uuid::parse_str(&order_id).expect("a UUID")));
     }
     let mut watchers = JoinSet::new();
-    for (user_id, order) in &orders {
+    let begun = watch::Sender::new(0);
+    for order in &orders {
         for at in 0..WATCHERS {
-            watchers.spawn(follow(replicas.clone(), at, *user_id, *order));
+            watchers.spawn(follow(replicas.clone(), at, *order, begun.clone()));
         }
     }
-    let everybody = async {
-        for at in 0..2 {
-            replica(&replicas, at).fixture.service.watched.until(|count| *count == orders.len() * WATCHERS / 2).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), everybody).await.expect("all watch");
+    // Their first version is the state when it is read, so no order changes before.
+    let mut begun = begun.subscribe();
+    let everybody = begun.wait_for(|count| *count == orders.len() * WATCHERS);
+    tokio::time::timeout(Duration::from_secs(20), everybody).await.expect("all watch").expect("there is a sender");
 
     for step in 0..VERSIONS - 2 {
         for (at, (_, order)) in orders.iter().enumerate() {
