@@ -70,7 +70,10 @@ pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Une
     // Holds whose orders are in progress, or not known, are checked again after the same time. This is written only now, so that
     // they stay due while the order service does not respond.
     sqlx::query!(
-        "update reservation set checked_at = $2 where order_id = any($1) and state = 'HELD'",
+        // In the order of ids, as consumers lock them.
+        "with checked as (
+           select order_id from reservation where order_id = any($1) and state = 'HELD' order by order_id for no key update)
+         update reservation set checked_at = $2 from checked where reservation.order_id = checked.order_id",
         &orders,
         service.clock.now(),
     )

@@ -37,7 +37,8 @@ pub(crate) async fn fulfill(
     if !order.captured {
         return Err(Error::PaymentNotCaptured);
     }
-    if order.refunded_minor >= order.total_minor {
+    // Of which a part was sent, it can end only when the rest is, too.
+    if order.refunded_minor >= order.total_minor && order.shipments.is_empty() {
         return Err(Error::OrderRefunded);
     }
     let version = shipping_address::version(&mut tx, order_id).await?;

@@ -45,7 +45,7 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .consume(&service.db, on_event::TOPICS, service)
         .job(Job::new("order.expire", SECOND, service, expire::expire_due))
         .job(Job::new("order.erase_addresses", SECOND, service, erase::erase_addresses))
-        .job(Job::new("order.settle_carts", SECOND * 10, service, cart::settle_forgotten))
+        .job(Job::new("order.settle_carts", SECOND * 600, service, cart::settle_forgotten))
         .job(Job::new("order.stuck", SECOND * 10, service, stuck::count_stuck))
         .job(Job::new("order.watch", SECOND, service, watch::read_changes).woken_by(service.watched.wake.clone()))
         .job(Job::new("order.announce", SECOND, service, watch::announce).woken_by(service.changed.wake.clone()))

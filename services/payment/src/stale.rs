@@ -65,8 +65,14 @@ pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Une
     service.work.wake();
     // The states of orders that are in progress, or not known, are read again later. This is written only now, so that payments
     // stay due while the order service does not respond.
-    sqlx::query!("update payment set order_asked_at = $2 where order_id = any($1)", &orders, service.clock.now())
-        .execute(&service.db)
-        .await?;
+    sqlx::query!(
+        // In the order of ids, as consumers lock them.
+        "with asked as (select payment_id from payment where order_id = any($1) order by order_id for no key update)
+         update payment set order_asked_at = $2 from asked where payment.payment_id = asked.payment_id",
+        &orders,
+        service.clock.now(),
+    )
+    .execute(&service.db)
+    .await?;
     Ok(Did::Something)
 }

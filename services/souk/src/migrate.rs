@@ -24,7 +24,8 @@ use crate::roles::SCHEMAS;
 use crate::scram;
 
 /// SQLSTATE for a lock that was not acquired within `lock_timeout`.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// `lock_not_available` and `deadlock_detected`.
+const LOCKED_OUT: [&str; 2] = ["55P03", "40P01"];
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The databases and the Kafka cluster to migrate.
@@ -237,7 +238,7 @@ async fn make_tables(
 
 fn is_locked_out(error: &MigrateError) -> bool {
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return false };
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == LOCK_NOT_AVAILABLE)
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| LOCKED_OUT.contains(&&*code))
 }
 
 /// Describes the session that probably holds the lock.

@@ -13,7 +13,8 @@ use crate::state::State;
 
 const MAX_ORDERS: i64 = 100;
 
-/// Settles the carts of orders that a replica of the release without carts has ended, while it ran beside this one.
+/// Settles the carts of orders that a replica of the release without carts has ended, while it ran beside this one. It reads all orders
+/// of carts that go on, so it is not often done.
 pub(crate) async fn settle_forgotten(service: Arc<Service>) -> Result<Did, Unexpected> {
     let mut tx = service.db.begin().await?;
     let ended = sqlx::query!(

@@ -274,6 +274,22 @@ async fn nothing_of_an_order_that_is_refunded_is_sent(db: PgPool) {
     fixture.cancel(order, "c1").await.expect("this ends it");
 }
 
+/// Else it could not end any more: what was sent cannot be cancelled.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_order_of_which_a_part_was_sent_ends_although_it_is_refunded(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    let (order, products) = fixture.paid_of(&[2]).await;
+    fixture.fulfill_items(order, "f1", &[(&products[0], 1)]).await.expect("a part");
+    let all = PaymentRefunded { amount: Some(Money::new("EUR", 200)), ..Default::default() };
+    fixture.kit.deliver(payment_event(order, Payment::PaymentRefunded(all))).await;
+    let refused = fixture.cancel(order, "c1").await.expect_err("a part was sent");
+    assert_eq!(reason(&refused), "ORDER_PARTLY_FULFILLED@souk.order");
+    let ended = fixture.fulfill(order, "f2").await.expect("the rest");
+    assert_eq!(ended.state(), OrderState::Fulfilled);
+    let back = fixture.take_back(order, "r1", &[(&products[0], 2, Restock)]).await.expect("it was sent");
+    assert_eq!(back.order.expect("the order").items[0].returned_quantity, 2);
+}
+
 /// What should be true of an order, beside what is.
 struct Model {
     order: Uuid,
@@ -310,7 +326,7 @@ impl Model {
         let items: Vec<_> = chosen.iter().map(|(at, quantity)| (self.lines[*at].0.as_str(), *quantity)).collect();
         let (request, other) = (parcel(self.order, key, &items), parcel(self.order, key, &[(&self.lines[0].0, 999)]));
         let fits = chosen.iter().all(|(at, quantity)| self.lines[*at].2 + quantity <= self.lines[*at].1);
-        if self.is_cancelled || self.is_fulfilled() || self.refunded == self.total() || !fits {
+        if self.is_cancelled || self.is_fulfilled() || self.refunded == self.total() && !self.is_sent() || !fits {
             fixture.client.clone().fulfill_order(fixture.kit.operator(request)).await.expect_err("illegal");
             return;
         }
