@@ -7,18 +7,39 @@ use std::time::Duration;
 use chassis::Backoff;
 use time::OffsetDateTime;
 
+/// After so many messages in a row without a reply, a server counts as away: each may have been accepted, and few may be sent again.
+const UNANSWERED: u32 = 8;
+
 #[derive(Default)]
-pub(crate) struct Availability(Mutex<Option<Outage>>);
+pub(crate) struct Availability(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    outage: Option<Outage>,
+    /// Messages in a row.
+    unanswered: u32,
+}
 
 struct Outage {
     probes: u32,
     next_probe: OffsetDateTime,
 }
 
+/// What an attempt found out about the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Works,
+    IsAway,
+    /// It has the message, and did not reply.
+    Unanswered,
+    /// It was not asked.
+    Nothing,
+}
+
 impl Availability {
     /// How many notifications a worker may claim: `set`, one as a probe, or none.
     pub(crate) fn admit(&self, set: i64, now: OffsetDateTime) -> i64 {
-        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).outage {
             None => set,
             Some(outage) if now < outage.next_probe => 0,
             Some(outage) => {
@@ -28,13 +49,20 @@ impl Availability {
         }
     }
 
-    /// What an attempt found out.
-    pub(crate) fn record(&self, is_available: bool, now: OffsetDateTime) {
-        let mut outage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_available {
-            *outage = None;
-        } else {
-            outage.get_or_insert_with(|| Outage::after(1, now));
+    pub(crate) fn record(&self, seen: Seen, now: OffsetDateTime) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (seen, &mut state.outage) {
+            (Seen::Works, _) => *state = State::default(),
+            // The probe asked nobody, so the next one need not wait.
+            (Seen::Nothing, Some(outage)) => outage.next_probe = now,
+            (Seen::IsAway, None) => state.outage = Some(Outage::after(1, now)),
+            (Seen::Unanswered, None) => {
+                state.unanswered += 1;
+                if state.unanswered >= UNANSWERED {
+                    state.outage = Some(Outage::after(1, now));
+                }
+            }
+            (Seen::IsAway | Seen::Unanswered, Some(_)) | (Seen::Nothing, None) => {}
         }
     }
 }
@@ -43,5 +71,43 @@ impl Outage {
     fn after(probes: u32, now: OffsetDateTime) -> Self {
         let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
         Self { probes, next_probe: now + backoff.after(probes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+    const LATER: OffsetDateTime = NOW.saturating_add(time::Duration::MINUTE);
+
+    fn after(seen: &[Seen]) -> Availability {
+        let availability = Availability::default();
+        seen.iter().for_each(|seen| availability.record(*seen, NOW));
+        availability
+    }
+
+    #[test]
+    fn one_probe_at_a_time_until_one_succeeds() {
+        let availability = after(&[Seen::IsAway, Seen::Unanswered]);
+        assert_eq!([NOW, LATER, LATER].map(|now| availability.admit(8, now)), [0, 1, 0]);
+        availability.record(Seen::Works, LATER);
+        assert_eq!(availability.admit(8, LATER), 8);
+    }
+
+    #[test]
+    fn a_probe_that_asked_nobody_is_followed_by_another_at_once() {
+        let availability = after(&[Seen::IsAway]);
+        assert_eq!(availability.admit(8, LATER), 1);
+        availability.record(Seen::Nothing, LATER);
+        assert_eq!([LATER; 2].map(|now| availability.admit(8, now)), [1, 0]);
+    }
+
+    #[test]
+    fn a_server_that_answers_nothing_is_away() {
+        let most = [Seen::Unanswered; UNANSWERED as usize - 1];
+        assert_eq!(after(&most).admit(8, NOW), 8);
+        assert_eq!(after(&[&most[..], &[Seen::Works], &most].concat()).admit(8, NOW), 8);
+        assert_eq!(after(&[&most[..], &[Seen::Nothing, Seen::Unanswered]].concat()).admit(8, NOW), 0);
     }
 }

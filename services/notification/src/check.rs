@@ -6,7 +6,6 @@ use std::time::Duration;
 use chassis::Unexpected;
 use chassis::check::Range;
 use sqlx::PgPool;
-use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -36,27 +35,44 @@ pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uu
     Ok(end.fetch_optional(db).await?)
 }
 
-/// The notifications of the orders of a range, by order. One that waits is late if its attempts began before `ended`, so that they
-/// should have ended, or if one of its channel was delivered that was caused long after this one could be claimed: workers claim what
-/// is due for longest.
-pub async fn told(db: &PgPool, range: Range, ended: OffsetDateTime) -> Result<HashMap<Uuid, Vec<Told>>, Unexpected> {
+/// What should have been delivered, or have ended, by now.
+pub struct Progress {
+    /// Attempts that began before this time should have ended.
+    ended: OffsetDateTime,
+    /// Mails, and text messages, that could be claimed before these times: one that was caused long after them is delivered, and workers
+    /// claim what is due for longest.
+    overtaken: [OffsetDateTime; 2],
+}
+
+impl Progress {
+    pub async fn read(db: &PgPool, ended: OffsetDateTime) -> Result<Self, Unexpected> {
+        let newest = sqlx::query!(
+            "select (select created_at from notification where channel = 'EMAIL' and state = 'DELIVERED'
+                       order by notification_id desc limit 1) as email,
+               (select created_at from notification where channel = 'SMS' and state = 'DELIVERED'
+                  order by notification_id desc limit 1) as sms"
+        );
+        let newest = newest.fetch_one(db).await?;
+        let before = |newest: Option<OffsetDateTime>| newest.unwrap_or(OffsetDateTime::UNIX_EPOCH) - OVERTAKEN_AFTER;
+        Ok(Self { ended, overtaken: [newest.email, newest.sms].map(before) })
+    }
+}
+
+/// The notifications of the orders of a range, by order.
+pub async fn told(db: &PgPool, range: Range, progress: &Progress) -> Result<HashMap<Uuid, Vec<Told>>, Unexpected> {
     let rows = sqlx::query!(
-        r#"with newest as (
-             select channel, (select created_at from notification
-               where notification.channel = it.channel and state = 'DELIVERED' order by notification_id desc limit 1)
-             from (values ('EMAIL'), ('SMS')) as it (channel)
-           )
-           select subject_id, kind, channel, state, state = 'PENDING' and (wanted_at < $3 or exists (
-               select from newest where newest.channel = it.channel and newest.created_at > it.due_at + $4::interval
+        r#"select subject_id, kind, channel, state, state = 'PENDING' and (wanted_at < $3
+               or due_at < case channel when 'EMAIL' then $4::timestamptz else $5::timestamptz end
                  -- It waits for one that the customer is told first.
                  and not exists (select from notification as earlier
                    where earlier.subject_id = it.subject_id and earlier.channel = it.channel
-                     and earlier.notification_id < it.notification_id and earlier.due_at is not null))) as "is_late!"
+                     and earlier.notification_id < it.notification_id and earlier.due_at is not null)) as "is_late!"
            from notification as it where subject_id > $1 and subject_id <= $2 and kind like 'ORDER%'"#,
         range.after,
         range.last,
-        ended,
-        PgInterval::try_from(OVERTAKEN_AFTER).expect("it is in microseconds"),
+        progress.ended,
+        progress.overtaken[0],
+        progress.overtaken[1],
     );
     let mut told = HashMap::<Uuid, Vec<Told>>::new();
     for row in rows.fetch_all(db).await? {

@@ -24,6 +24,8 @@ pub(crate) struct Claimed {
     pub(crate) event: Vec<u8>,
     /// The day of its order, whose id begins with its time.
     pub(crate) ordered_on: Date,
+    /// The day of its event.
+    pub(crate) happened_on: Date,
     pub(crate) attempts: i32,
     pub(crate) unknown_outcomes: i32,
     pub(crate) wanted_at: OffsetDateTime,
@@ -68,6 +70,7 @@ pub(crate) async fn claim(service: &Service, channel: Channel, most: i64) -> Res
              channel as "channel!: _", event as "event!", attempts as "attempts!", unknown_outcomes as "unknown_outcomes!",
              (least(to_timestamp(('x' || left(replace(subject_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0), occurred_at)
                at time zone $10)::date as "ordered_on!",
+             (occurred_at at time zone $10)::date as "happened_on!",
              wanted_at as "wanted_at!", wanted_at > created_at as "is_resent!",
              exists (select from unwanted where unwanted.user_id = claimed.user_id and unwanted.kind = claimed.kind
                and unwanted.channel = claimed.channel) as "is_unwanted!",

@@ -16,7 +16,7 @@ pub(crate) struct Contact {
     pub(crate) email: String,
     /// Empty: none.
     pub(crate) phone: String,
-    /// None in mails with links: until somebody proves that the address is theirs, its name may be anybody's text.
+    /// None until somebody proves that the address is theirs: before, the name may be anybody's text.
     pub(crate) display_name: Option<String>,
     /// None: that of the shop.
     pub(crate) language: Option<Language>,
@@ -54,7 +54,7 @@ pub(crate) async fn of_user(service: &Service, user_id: String, within: Duration
     Ok(Contact {
         email: contact.email,
         phone: contact.phone,
-        display_name: Some(contact.display_name),
+        display_name: Some(contact.display_name).filter(|name| !name.is_empty()),
         language: Language::of_code(&contact.language_code),
         email_refused: contact.email_refused,
         link: None,

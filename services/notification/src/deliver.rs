@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
+use tonic::Code;
 
 use crate::claim::{Claimed, claim};
 use crate::contact::{Contact, NoContact};
@@ -80,9 +81,7 @@ async fn deliver_one(service: &Service, claimed: &Claimed) -> Outcome {
         Some(until) => Outcome::Limited(until),
         None => attempt(service, claimed).await,
     };
-    if let Some(is_available) = outcome.is_available() {
-        service.availability(claimed.channel).record(is_available, service.clock.now());
-    }
+    service.availability(claimed.channel).record(outcome.seen(), service.clock.now());
     let outcome = outcome.or_give_up(service, claimed);
     outcome.log(claimed);
     outcome
@@ -101,7 +100,9 @@ pub(crate) async fn attempt(service: &Service, claimed: &Claimed) -> Outcome {
         Ok(contact) => contact,
         Err(NoContact::Gone) => return ended(State::Dropped, "there is nobody to notify"),
         Err(NoContact::Unknown(code)) => {
-            return Outcome::Retry(RetryReason::ServerUnavailable, format!("the user service replied {code:?}"));
+            let is_away = matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted);
+            let reason = if is_away { RetryReason::ServerUnavailable } else { RetryReason::NotSent };
+            return Outcome::Retry(reason, format!("the user service replied {code:?}"));
         }
     };
     let text = match text::render(service, claimed, &facts, &contact) {
@@ -127,7 +128,7 @@ async fn text_message(service: &Service, claimed: &Claimed, contact: &Contact, t
         return ended(State::Dropped, "the user has no phone number");
     }
     let Some(sms) = &service.sms else {
-        return Outcome::Retry(RetryReason::NotAccepted, "NOTIFICATION_SMS_ACCOUNT is not set".to_owned());
+        return Outcome::Retry(RetryReason::NotSent, "NOTIFICATION_SMS_ACCOUNT is not set".to_owned());
     };
     match service.numbers.take(service, &contact.phone).await {
         Ok(Ok(())) => {}
@@ -149,7 +150,7 @@ fn ended(state: State, why: &str) -> Outcome {
 /// Our own mistake, which a release mends within the time of attempts.
 fn broken(claimed: &Claimed, error: &Unexpected) -> Outcome {
     tracing::error!(notification_id = %claimed.notification_id, %error, "a notification cannot be written");
-    Outcome::Retry(RetryReason::NotAccepted, "it cannot be written".to_owned())
+    Outcome::Retry(RetryReason::NotSent, "it cannot be written".to_owned())
 }
 
 pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Did, Unexpected> {

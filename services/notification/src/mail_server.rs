@@ -20,10 +20,20 @@ const IDLE_FOR: Duration = Duration::from_secs(30);
 /// Replies that are about the session, whatever they answer: a command is unknown, there is no service, authentication is missing or
 /// wrong. Somebody mends it, so all mails are attempted until then.
 const OF_SESSION: [&str; 10] = ["421", "500", "501", "502", "503", "504", "521", "530", "534", "535"];
-/// Replies about a mailbox: it does not exist, is elsewhere, or has a malformed name.
-const OF_MAILBOX: [&str; 3] = ["550", "551", "553"];
-/// Of enhanced codes (RFC 3463): the mailbox or its domain does not exist, has moved, or does not accept mails.
+/// A reply about the argument of a command: to the recipient, that the address is malformed.
+const OF_ARGUMENT: &str = "501";
+/// Of enhanced codes (RFC 3463): the mailbox or its domain does not exist, has moved, or does not accept mails. Only these say for sure
+/// that a refusal is about the address: with the same 550, servers refuse to relay for us.
 const ADDRESS_GONE: [&str; 6] = ["5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"];
+/// Of enhanced codes: the sender, or a policy, which may be about us. Most servers judge both only when they know the recipient.
+const OF_SENDER: [&str; 2] = ["5.1.7", "5.1.8"];
+const OF_POLICY: &str = "5.7.";
+/// The same without an enhanced code.
+const OF_TRANSACTION: &str = "554";
+/// How many mails a connection carries: servers limit them.
+const MAX_MAILS: u32 = 20;
+/// How long a kept connection may take to answer whether it still works.
+const TEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) enum Secure {
     Starttls(TlsParameters),
@@ -40,8 +50,16 @@ pub(crate) struct MailServer {
     pub(crate) timeout: Duration,
     /// For the content, until it is accepted.
     pub(crate) accept_timeout: Duration,
-    /// Connections that wait for a mail, with the times since when.
-    pub(crate) idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
+    /// Connections that wait for a mail.
+    pub(crate) idle: Mutex<Vec<Idle>>,
+}
+
+/// A connection that waits for a mail.
+pub(crate) struct Idle {
+    connection: AsyncSmtpConnection,
+    since: Instant,
+    /// How many mails it has carried.
+    mails: u32,
 }
 
 /// What a reply is about.
@@ -58,10 +76,10 @@ impl MailServer {
         let content = message.formatted();
         let begun = timeout(self.timeout, self.begin(message, &content)).await;
         let begun = begun.unwrap_or_else(|_| Err(SendError::unavailable("the mail server did not reply in time")));
-        let mut connection = begun?;
+        let (mut connection, mails) = begun?;
         match timeout(self.accept_timeout, connection.message(&content)).await {
             Ok(Ok(_)) => {
-                self.keep(connection);
+                self.keep(connection, mails + 1);
                 Ok(())
             }
             Ok(Err(error)) if error.status().is_some() => Err(explain(About::Content, &error)),
@@ -72,10 +90,27 @@ impl MailServer {
         }
     }
 
-    /// All before the content.
-    async fn begin(&self, message: &Message, content: &[u8]) -> Result<AsyncSmtpConnection, SendError> {
+    /// All before the content. Returns the connection, and how many mails it has carried.
+    async fn begin(&self, message: &Message, content: &[u8]) -> Result<(AsyncSmtpConnection, u32), SendError> {
         let of_session = |error| explain(About::Session, &error);
-        let mut connection = self.connection().await.map_err(of_session)?;
+        if let Some((mut connection, mails)) = self.kept().await
+            && self.greet(&mut connection, message, content).await.is_ok()
+        {
+            return self.address(connection, mails, message).await;
+        }
+        // What fails on a kept connection, such as a limit of mails, says nothing of the server.
+        let mut connection = self.connect().await.map_err(of_session)?;
+        self.greet(&mut connection, message, content).await?;
+        self.address(connection, 0, message).await
+    }
+
+    /// Names the sender.
+    async fn greet(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        message: &Message,
+        content: &[u8],
+    ) -> Result<(), SendError> {
         let envelope = message.envelope();
         let supports = |extension| connection.server_info().supports_feature(extension);
         let mut parameters = Vec::new();
@@ -88,22 +123,32 @@ impl MailServer {
         if !content.is_ascii() && supports(Extension::EightBitMime) {
             parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
         }
-        connection.command(Mail::new(envelope.from().cloned(), parameters)).await.map_err(of_session)?;
-        for address in envelope.to() {
+        let sender = Mail::new(envelope.from().cloned(), parameters);
+        connection.command(sender).await.map(drop).map_err(|error| explain(About::Session, &error))
+    }
+
+    /// Names the recipient, and announces the content.
+    async fn address(
+        &self,
+        mut connection: AsyncSmtpConnection,
+        mails: u32,
+        message: &Message,
+    ) -> Result<(AsyncSmtpConnection, u32), SendError> {
+        for address in message.envelope().to() {
             let accepted = connection.command(Rcpt::new(address.clone(), vec![])).await;
             accepted.map_err(|error| explain(About::Recipient, &error))?;
         }
         connection.command(Data).await.map_err(|error| explain(About::Content, &error))?;
-        Ok(connection)
+        Ok((connection, mails))
     }
 
-    /// One that waits for a mail, or a new one.
-    async fn connection(&self) -> Result<AsyncSmtpConnection, Error> {
-        while let Some(mut connection) = self.idle() {
-            if connection.test_connected().await {
-                return Ok(connection);
-            }
-        }
+    /// One that waits for a mail and works, and how many mails it has carried.
+    async fn kept(&self) -> Option<(AsyncSmtpConnection, u32)> {
+        let Idle { mut connection, mails, .. } = self.idle()?;
+        timeout(TEST_TIMEOUT, connection.test_connected()).await.unwrap_or(false).then_some((connection, mails))
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
         let (tls, starttls) = match &self.security {
             Secure::Starttls(parameters) => (None, Some(parameters)),
             Secure::Tls(parameters) => (Some(parameters.clone()), None),
@@ -121,29 +166,43 @@ impl MailServer {
         Ok(connection)
     }
 
-    fn idle(&self) -> Option<AsyncSmtpConnection> {
+    fn idle(&self) -> Option<Idle> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|(_, since)| since.elapsed() < IDLE_FOR);
-        idle.pop().map(|(connection, _)| connection)
+        idle.retain(|it| it.since.elapsed() < IDLE_FOR);
+        idle.pop()
     }
 
-    fn keep(&self, connection: AsyncSmtpConnection) {
+    fn keep(&self, connection: AsyncSmtpConnection, mails: u32) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE {
-            idle.push((connection, Instant::now()));
+        if idle.len() < MAX_IDLE && mails < MAX_MAILS {
+            idle.push(Idle { connection, since: Instant::now(), mails });
         }
     }
 }
 
 fn explain(about: About, error: &Error) -> SendError {
-    let Some(code) = error.status() else { return SendError::unavailable(without_reply(error)) };
+    let Some(code) = error.status() else {
+        let why = without_reply(error);
+        return match about {
+            About::Session => SendError::unavailable(why),
+            // Perhaps because of this mail: if it is because of the server, the next one has no connection.
+            About::Recipient | About::Content => SendError::Failed(RetryReason::NotAccepted, why.to_owned()),
+        };
+    };
     let (code, why) = (code.to_string(), format!("the mail server replied {code}"));
-    let is_of_address = about == About::Recipient && error.is_permanent();
-    match enhanced_code(error) {
-        Some(enhanced) if is_of_address && ADDRESS_GONE.contains(&enhanced.as_str()) => SendError::AddressRefused(why),
-        _ if about == About::Session || OF_SESSION.contains(&code.as_str()) => SendError::unavailable(why),
+    let enhanced = enhanced_code(error).unwrap_or_default();
+    let is_of_session = about == About::Session || OF_SESSION.contains(&code.as_str());
+    let is_of_us = OF_SENDER.contains(&enhanced.as_str())
+        || enhanced.starts_with(OF_POLICY)
+        || enhanced.is_empty() && code == OF_TRANSACTION;
+    match about {
+        About::Recipient if error.is_permanent() && ADDRESS_GONE.contains(&enhanced.as_str()) => {
+            SendError::AddressRefused(why)
+        }
+        About::Recipient if code == OF_ARGUMENT => SendError::Refused(why),
+        _ if is_of_session => SendError::unavailable(why),
         _ if !error.is_permanent() => SendError::Failed(RetryReason::NotAccepted, why),
-        None if is_of_address && OF_MAILBOX.contains(&code.as_str()) => SendError::AddressRefused(why),
+        About::Recipient if is_of_us => SendError::Failed(RetryReason::NotAccepted, why),
         _ => SendError::Refused(why),
     }
 }

@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use time::OffsetDateTime;
 
+use crate::availability::Seen;
 use crate::claim::Claimed;
 use crate::kind::State;
 use crate::service::Service;
@@ -44,16 +45,28 @@ pub(crate) enum RetryReason {
     ServerUnavailable,
     /// A server replied that it does not accept this message now.
     NotAccepted,
+    /// Nothing was sent, because of us.
+    NotSent,
     /// The message was handed over, and there was no reply: it may have been accepted.
     OutcomeUnknown,
 }
 
 impl RetryReason {
-    pub(crate) fn backoff(self) -> Backoff {
+    /// The wait after so many attempts, of which so many ended without a reply.
+    pub(crate) fn wait(self, attempts: u32, unknown: u32) -> Duration {
         match self {
             // Short, so that all waiting messages are delivered soon after the server is available.
-            Self::ServerUnavailable => Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
-            Self::NotAccepted | Self::OutcomeUnknown => Backoff::new(Duration::from_secs(30), Duration::from_secs(900)),
+            Self::ServerUnavailable => {
+                Backoff::new(Duration::from_millis(500), Duration::from_secs(30)).after(attempts)
+            }
+            Self::NotAccepted | Self::NotSent => {
+                Backoff::new(Duration::from_secs(30), Duration::from_secs(900)).after(attempts)
+            }
+            // Once, a connection broke. Twice, the server has a problem that takes somebody's time, and there are few attempts.
+            Self::OutcomeUnknown if unknown <= 1 => {
+                Backoff::new(Duration::from_secs(15), Duration::from_secs(30)).after(1)
+            }
+            Self::OutcomeUnknown => Backoff::new(Duration::from_secs(3_600), Duration::from_secs(7_200)).after(1),
         }
     }
 }
@@ -94,12 +107,15 @@ impl Outcome {
         }
     }
 
-    /// Whether the server of the channel works; None: it was not asked.
-    pub(crate) fn is_available(&self) -> Option<bool> {
+    /// What it says of the server of the channel.
+    pub(crate) fn seen(&self) -> Seen {
         match self {
-            Self::Retry(reason, _) => Some(*reason != RetryReason::ServerUnavailable),
-            Self::Ended(State::Delivered, _) | Self::AddressRefused(_) => Some(true),
-            Self::Ended(..) | Self::Limited(_) => None,
+            Self::Ended(State::Delivered, _) | Self::AddressRefused(_) | Self::Retry(RetryReason::NotAccepted, _) => {
+                Seen::Works
+            }
+            Self::Retry(RetryReason::ServerUnavailable, _) => Seen::IsAway,
+            Self::Retry(RetryReason::OutcomeUnknown, _) => Seen::Unanswered,
+            Self::Ended(..) | Self::Limited(_) | Self::Retry(RetryReason::NotSent, _) => Seen::Nothing,
         }
     }
 

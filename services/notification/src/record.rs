@@ -30,7 +30,7 @@ impl Rows {
             Outcome::Ended(state, why) => (*state, why.clone(), None),
             Outcome::AddressRefused(why) => (State::Refused, why.clone(), None),
             Outcome::Retry(reason, why) => {
-                let wait = reason.backoff().after(claimed.attempts.unsigned_abs());
+                let wait = reason.wait(claimed.attempts.unsigned_abs(), claimed.unknown_outcomes.unsigned_abs() + 1);
                 (State::Pending, why.clone(), Some(service.clock.now() + wait))
             }
             Outcome::Limited(until) => (State::Pending, String::new(), Some(*until)),

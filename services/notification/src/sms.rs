@@ -88,7 +88,7 @@ impl Sms {
             }
         })?;
         let status = response.status();
-        if status == StatusCode::CREATED {
+        if status.is_success() {
             return Ok(());
         }
         let code = response.json::<Problem>().await.map_or(0, |problem| problem.code);
@@ -97,7 +97,9 @@ impl Sms {
             StatusCode::BAD_REQUEST if REFUSALS.contains(&code) => SendError::Refused(why),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => SendError::unavailable(why),
             // It may have failed after it accepted the message, and so may a proxy before it.
-            status if status.is_server_error() => SendError::Failed(RetryReason::OutcomeUnknown, why),
+            status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+                SendError::Failed(RetryReason::OutcomeUnknown, why)
+            }
             // About our account or settings, which somebody mends.
             _ => SendError::Failed(RetryReason::NotAccepted, why),
         })

@@ -7,7 +7,6 @@ use contracts::souk::r#type::v1::Money;
 use contracts::souk::user::v1::UserEvent;
 use contracts::souk::user::v1::user_event;
 use prost::Message;
-use time::Date;
 
 use crate::claim::Claimed;
 use crate::contact::{self, Contact, NoContact};
@@ -51,7 +50,7 @@ pub(crate) fn render(
     let kind = claimed.kind;
     let language = contact.language.unwrap_or(service.language);
     let order = match facts {
-        Facts::Order(order) => Some(order_data(language, order, claimed.ordered_on)),
+        Facts::Order(order) => Some(order_data(language, order, claimed)),
         Facts::Mail { .. } => None,
     };
     let link = contact.link.as_ref();
@@ -62,7 +61,7 @@ pub(crate) fn render(
     text.map_err(|error| Unexpected::Broken(format!("the template of {}: {:?}", kind.name(), error.kind())))
 }
 
-fn order_data(language: Language, order: &OrderEvent, day: Date) -> Order {
+fn order_data(language: Language, order: &OrderEvent, claimed: &Claimed) -> Order {
     let money = |money: &Option<Money>| money.as_ref().map(|money| language.money(money)).unwrap_or_default();
     let lines: &[OrderLine] = match &order.event {
         Some(Event::OrderConfirmed(confirmed)) => &confirmed.lines,
@@ -76,7 +75,8 @@ fn order_data(language: Language, order: &OrderEvent, day: Date) -> Order {
         |line: &OrderLine| Line { title: line.title.clone(), quantity: line.quantity, price: money(&line.unit_price) };
     Order {
         id: order.order_id.clone(),
-        date: language.date(day),
+        date: language.date(claimed.ordered_on),
+        event_date: language.date(claimed.happened_on),
         total: money(&order.total),
         lines: lines.iter().map(line).collect(),
         carrier,

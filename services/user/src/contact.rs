@@ -13,7 +13,8 @@ use crate::service::Service;
 pub(crate) async fn get(service: &Service, request: GetContactRequest) -> Result<GetContactResponse, Error> {
     let user_id = UserId::parse(&request.user_id).ok_or(Error::UserNotFound)?;
     let row = sqlx::query!(
-        r#"select email, display_name, phone, language_code, email_refused_at is not null as "is_refused!"
+        r#"select email, case when verified_at is null then '' else display_name end as "display_name!", phone, language_code,
+             email_refused_at is not null as "is_refused!"
            from account where user_id = $1"#,
         user_id as UserId,
     );

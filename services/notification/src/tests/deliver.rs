@@ -102,12 +102,16 @@ async fn texts_are_in_the_language_of_the_account_or_of_the_shop(db: PgPool) {
     fixture.work().await;
     let [mail] = &fixture.sink.mails()[..] else { panic!("{:?}", fixture.sink.mails()) };
     assert_eq!(header(mail, "Subject"), "Ihre Bestellung ist storniert");
-    assert!(mail.contains("18. September 2024"), "the day of the order, and not of the outcome: {mail}");
+    assert!(mail.contains("1. Januar 2026"), "the day of the cancellation: {mail}");
+    fixture.kit.deliver(confirmed(order_id(3))).await;
+    fixture.work().await;
+    let mail = fixture.sink.mails().pop().expect("another one");
+    assert!(mail.contains("vom 18. September 2024"), "the day of the order: {mail}");
     fixture.users.set_language("en");
     fixture.kit.deliver(order_event(order_id(2), 5, Event::OrderCancelled(OrderCancelled::default()))).await;
     fixture.kit.deliver(mail_requested(MailPurpose::VerifyEmail)).await;
     fixture.work().await;
-    let subjects: Vec<_> = fixture.sink.mails()[1..].iter().map(|mail| header(mail, "Subject").to_owned()).collect();
+    let subjects: Vec<_> = fixture.sink.mails()[2..].iter().map(|mail| header(mail, "Subject").to_owned()).collect();
     assert!(subjects.contains(&"Your order is cancelled".to_owned()), "{subjects:?}");
     assert!(subjects.contains(&"Please verify your e-mail address".to_owned()), "{subjects:?}");
 }

@@ -75,7 +75,7 @@ async fn a_refusal_is_recorded_and_not_attempted_again_and_the_address_is_kept_n
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_user_service_marks_an_address_that_is_refused(db: PgPool) {
     let fixture = Fixture::open(db).await;
-    fixture.attempted(Mood::RefusesRecipient("550")).await;
+    fixture.attempted(Mood::RefusesRecipient("550 5.1.1")).await;
     fixture.users.fail(Some(Code::ResourceExhausted));
     assert_eq!(report(fixture.service.clone()).await.expect("tried"), Did::Nothing);
     assert_eq!(fixture.users.refused(), [""; 0]);
@@ -103,7 +103,7 @@ async fn the_user_service_marks_an_address_that_is_refused(db: PgPool) {
 async fn a_report_that_fails_holds_up_no_other(db: PgPool) {
     let log = Log::keep();
     let fixture = Fixture::open(db).await;
-    fixture.sink.set(Mood::RefusesRecipient("550"));
+    fixture.sink.set(Mood::RefusesRecipient("550 5.1.1"));
     for number in 1..=2 {
         fixture.kit.deliver(confirmed(order_id(number))).await;
     }
@@ -119,7 +119,7 @@ async fn a_report_that_fails_holds_up_no_other(db: PgPool) {
 async fn only_a_refusal_of_the_mailbox_marks_the_address(db: PgPool) {
     let fixture = Fixture::open(db).await;
     for (reply, is_of_mailbox) in
-        [("550", true), ("553", true), ("501 5.1.3", true), ("550 5.7.1", false), ("552 5.2.2", false), ("554", false)]
+        [("550 5.1.1", true), ("501 5.1.3", true), ("550", false), ("501", false), ("553", false), ("552 5.2.2", false)]
     {
         fixture.forget().await;
         fixture.users.verify();
@@ -128,6 +128,37 @@ async fn only_a_refusal_of_the_mailbox_marks_the_address(db: PgPool) {
         let reported = report(fixture.service.clone()).await.expect("tried");
         assert_eq!(reported == Did::Something, is_of_mailbox, "{reply}");
     }
+}
+
+/// Servers refuse us as a client, or our sender, when they know the recipient. The next mail may be to one whom they accept.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refusal_by_a_policy_is_attempted_again_and_marks_no_address(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    for reply in ["550 5.7.1", "554 5.7.1", "554", "550 5.1.8", "503"] {
+        fixture.forget().await;
+        fixture.attempted(Mood::RefusesRecipient(reply)).await;
+        assert_eq!(fixture.rows().await, [row("PENDING", 1, &format!("the mail server replied {}", &reply[..3]))]);
+        assert_eq!(report(fixture.service.clone()).await.expect("nothing"), Did::Nothing, "{reply}");
+    }
+    fixture.sink.set(Mood::Accepts);
+    fixture.advance(HOUR);
+    fixture.work().await;
+    assert_eq!(fixture.rows().await, [row("DELIVERED", 2, "")]);
+}
+
+/// Of one account, perhaps: other mails do not wait for it.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_error_of_the_user_service_delays_one_mail_only(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    fixture.users.fail(Some(Code::Internal));
+    fixture.attempted(Mood::Accepts).await;
+    assert_eq!(fixture.rows().await, [row("PENDING", 1, "the user service replied Internal")]);
+    fixture.users.fail(None);
+    for number in 2..=9 {
+        fixture.kit.deliver(confirmed(order_id(number))).await;
+    }
+    fixture.work().await;
+    assert_eq!(fixture.sink.mails().len(), 8);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -27,6 +27,40 @@ async fn a_mail_that_may_have_been_accepted_is_sent_three_times_at_most(db: PgPo
     assert_eq!((fixture.rows().await, fixture.sink.mails().len()), (vec![row("GIVEN_UP", 3, NO_REPLY)], 3));
 }
 
+/// Servers limit the mails of a connection. That says nothing of the server, so no mail waits.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_kept_connection_that_fails_is_replaced_at_once(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    fixture.sink.set(Mood::AcceptsOneEach);
+    for number in 1..=3 {
+        fixture.kit.deliver(confirmed(order_id(number))).await;
+        fixture.work().await;
+    }
+    assert_eq!((fixture.rows().await, fixture.sink.mails().len()), (vec![row("DELIVERED", 1, ""); 3], 3));
+}
+
+/// Each mail has few attempts without a reply: an outage of the server does not use up those of all.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn mails_wait_for_a_server_that_replies_to_none(db: PgPool) {
+    let fixture = Fixture::open(db).await;
+    fixture.sink.set(Mood::LosesReply);
+    for number in 1..=30 {
+        fixture.kit.deliver(confirmed(order_id(number))).await;
+    }
+    for _ in 0..10 {
+        fixture.work().await;
+        fixture.advance(HOUR / 360);
+    }
+    let attempts: i32 = fixture.rows().await.iter().map(|(_, attempts, _)| attempts).sum();
+    assert!((8..=26).contains(&attempts), "two sets, and then one each time: {attempts}");
+    fixture.sink.set(Mood::Accepts);
+    for _ in 0..4 {
+        fixture.advance(HOUR);
+        fixture.work().await;
+    }
+    assert!(fixture.rows().await.iter().all(|(state, ..)| state == "DELIVERED"));
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_mail_server_has_a_time_to_accept_what_it_has(db: PgPool) {
     let mut fixture = Fixture::open(db.clone()).await;

@@ -19,6 +19,8 @@ pub(crate) enum Mood {
     RefusesConnection(&'static str),
     /// Closes connections as soon as they are open.
     IsAway,
+    /// Accepts one mail on each connection, and closes it when another begins.
+    AcceptsOneEach,
     /// Keeps the mail and closes the connection without a reply.
     LosesReply,
     /// Keeps the mail and does not reply.
@@ -68,18 +70,22 @@ impl Sink {
             }
             _ => stream.write_all(b"220 sink.test ESMTP\r\n").await?,
         }
-        let mut line = String::new();
+        let (mut line, mut mails) = (String::new(), 0);
         while stream.read_line(&mut line).await? > 0 {
             let verb = line.to_uppercase();
             let reply = match (verb.get(..4).unwrap_or_default(), self.mood()) {
                 (_, Mood::IsAway) => return Ok(()),
                 ("EHLO", _) => "250-sink.test\r\n250 8BITMIME".to_owned(),
+                ("MAIL", Mood::AcceptsOneEach) if mails > 0 => {
+                    return stream.write_all(b"421 too many mails\r\n").await;
+                }
                 ("MAIL", Mood::RefusesSender(code)) => format!("{code} {}", line.trim()),
                 ("RCPT", Mood::RefusesRecipient(code)) => format!("{code} {}", line.trim()),
                 ("DATA", _) => {
                     stream.write_all(b"354 go on\r\n").await?;
                     let mut mail = String::new();
                     while !mail.ends_with("\r\n.\r\n") && stream.read_line(&mut mail).await? > 0 {}
+                    mails += 1;
                     self.shared.lock().expect("nothing panics with it").1.push(mail.replace("=\r\n", ""));
                     match self.mood() {
                         Mood::LosesReply => return Ok(()),

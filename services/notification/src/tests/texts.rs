@@ -4,6 +4,7 @@ use contracts::souk::user::v1::MailPurpose;
 use serde::Deserialize;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tonic::Code;
 
 use super::sink::Mood;
 use super::{Fixture, HOUR, PHONE, confirmed, mail_requested, order_id, row};
@@ -82,6 +83,36 @@ async fn text_messages_wait_for_their_provider_and_mails_do_not(db: PgPool) {
     fixture.work_on_texts().await;
     assert_eq!(fixture.rows().await, [row("DELIVERED", 1, ""), row("DELIVERED", 2, "")]);
     assert_eq!(messages(port).await.len(), 1);
+}
+
+/// Another provider may reply so.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_text_message_that_was_accepted_with_another_status_is_delivered(db: PgPool) {
+    let port = simulator().await;
+    let fixture = Fixture::open_with_sms(db, port).await;
+    fail(port, "?status=202").await;
+    fixture.kit.deliver(confirmed(order_id(1))).await;
+    fixture.work_on_texts().await;
+    assert_eq!(fixture.rows().await[1], row("DELIVERED", 1, ""));
+}
+
+/// Most users have none, and an outage must not last until it is the turn of one who has.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_probe_of_a_user_without_a_phone_number_is_followed_by_others(db: PgPool) {
+    let port = simulator().await;
+    let fixture = Fixture::open_with_sms(db, port).await;
+    fixture.users.fail(Some(Code::Unavailable));
+    fixture.kit.deliver(confirmed(order_id(1))).await;
+    fixture.work_on_texts().await;
+    for number in 2..=20 {
+        fixture.kit.deliver(confirmed(order_id(number))).await;
+    }
+    fixture.users.fail(None);
+    fixture.users.set_phone("");
+    fixture.advance(HOUR / 60);
+    fixture.work_on_texts().await;
+    let dropped = fixture.rows().await.iter().filter(|(state, ..)| state == "DROPPED").count();
+    assert_eq!(dropped, 20);
 }
 
 /// The provider, or a proxy before it, may have failed after it accepted the message.

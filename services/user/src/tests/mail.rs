@@ -258,7 +258,11 @@ async fn only_the_service_that_notifies_users_gets_their_contact(db: PgPool) {
     let request = || GetContactRequest { user_id: user_id.clone() };
     let mut notification = UserServiceClient::new(fixture.kit.connect("notification").await);
     let contact = notification.get_contact(request()).await.expect("a contact").into_inner();
-    assert_eq!((contact.email.as_str(), contact.display_name.is_empty()), ("ada@example.com", false));
+    assert_eq!((contact.email.as_str(), contact.display_name.as_str()), ("ada@example.com", ""));
+    // Only now it is known whose name it is.
+    fixture.verify(&fixture.token().await).await.expect("verified");
+    let contact = notification.get_contact(request()).await.expect("a contact").into_inner();
+    assert_eq!((contact.email.as_str(), contact.display_name.as_str()), ("ada@example.com", "Ada"));
 
     let mut order = UserServiceClient::new(fixture.kit.connect("order").await);
     let refused = order.get_contact(request()).await.expect_err("not for another service");
