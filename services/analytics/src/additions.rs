@@ -100,11 +100,10 @@ impl Additions {
             }
             What::Ended { exit, reason } => {
                 self.count(order, *exit, reason);
-                // If the end overtook the payment, the order can still be paid, and then refunded.
-                if order.stages & (Stage::Confirmed as i32) == 0 {
-                    order.lines.clear();
-                }
+                order.lines.clear();
             }
+            // What was captured and given back without a sale, as when the end overtook the payment, is neither.
+            What::Refunded(_) | What::RefundFailed(_) if order.stages & (Stage::Paid as i32) == 0 => {}
             What::Refunded(amount) => {
                 let sales = self.sales.entry((at, amount.currency.clone())).or_default();
                 sales.refunded = plus(sales.refunded, amount.minor)?;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::dead_letter::is_discarded;
+use chassis::event::dead_letter::{is_discarded, unparked};
 use chassis::event::{HandleError, Handler, Progress, Reading, Record, Topic, TopicSlot};
 use chassis::{Caller, Did, Unexpected, timestamp};
 use contracts::souk::analytics::v1::*;
@@ -28,6 +28,8 @@ const LEASE: time::Duration = time::Duration::seconds(30);
 const FEW: i64 = 200;
 /// How many orders with events that cannot be handled a rebuild bears.
 const MAX_PARKED: usize = 10_000;
+/// How often the topic is read again because operators discarded dead letters meanwhile.
+const MAX_READINGS: u32 = 5;
 /// A rebuild is given up after so many failed units in a row, which takes some minutes.
 const MAX_FAILURES: u32 = 60;
 
@@ -44,6 +46,8 @@ struct State {
     running: Option<Running>,
     /// Failed units since the last one that did not fail.
     failures: u32,
+    /// How often the topic was read from the beginning.
+    readings: u32,
 }
 
 struct Running {
@@ -52,6 +56,7 @@ struct Running {
     /// What was read since the last commit: if a unit fails, the next one adds it.
     uncommitted: Vec<Record>,
     parked: Parked,
+    is_last_reading: bool,
 }
 
 /// Orders with an event that cannot be handled: their later events do not count, as they do not for the consumer.
@@ -117,7 +122,10 @@ impl State {
         if self.running.as_ref().is_none_or(|it| it.projection_id != projection_id) {
             tracing::info!(projection_id, "the figures are rebuilt from the beginning of the topic");
             let (uncommitted, parked) = (Vec::new(), Parked::new());
-            self.running = Some(Running { projection_id, reading: topic.open().await?, uncommitted, parked });
+            let reading = topic.open().await?;
+            self.readings += 1;
+            let is_last_reading = self.readings >= MAX_READINGS;
+            self.running = Some(Running { projection_id, reading, uncommitted, parked, is_last_reading });
         }
         let Some(it) = &mut self.running else { return Ok(()) };
         if it.uncommitted.is_empty() {
@@ -179,7 +187,8 @@ impl Running {
         self.parked = parked;
     }
 
-    /// Looks for records that came meanwhile, and makes the projection the live one if these are few.
+    /// Looks for records that came meanwhile, and makes the projection the live one if these are few. Returns whether this reading is
+    /// over.
     async fn look_on(&mut self, service: &Service) -> Result<bool, Unexpected> {
         self.reading.look_for_end().await?;
         let Progress { read, total } = self.reading.progress();
@@ -209,6 +218,17 @@ impl Running {
             self.uncommitted.extend(records);
         }
         let parked = self.add_all(&mut tx, service).await?;
+        // The live projection has what came after an event that was discarded since it was read here, so it is read again. What is
+        // counted already is not counted twice.
+        let keys: Vec<_> = parked.iter().copied().collect();
+        let unparked = unparked(&mut tx, roster::ANALYTICS.name, &keys).await?.len();
+        if unparked > 0 && !self.is_last_reading {
+            tracing::info!(
+                unparked,
+                "dead letters of orders were discarded during a rebuild, which reads the topic again"
+            );
+            return Ok(true);
+        }
         self.save(&mut tx, self.reading.progress()).await?;
         sqlx::query!("update projection set state = 'RETIRED' where state = 'LIVE'").execute(&mut *tx).await?;
         sqlx::query!(

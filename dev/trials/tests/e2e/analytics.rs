@@ -13,7 +13,8 @@ type Totals = Vec<(String, i64, i64, i64)>;
 
 async fn by_orders(stack: &Stack) -> Result<Totals> {
     let sql = r#"select currency, count(*) filter (where captured),
-                   coalesce(sum(total_minor) filter (where captured), 0)::bigint, sum(refunded_minor)::bigint
+                   coalesce(sum(total_minor) filter (where captured), 0)::bigint,
+                   coalesce(sum(refunded_minor) filter (where captured), 0)::bigint
                  from "order" group by currency having count(*) filter (where captured) > 0 order by currency"#;
     Ok(sqlx::query_as(sql).fetch_all(&mut database(stack, "order").await?).await?)
 }

@@ -18,7 +18,7 @@ use crate::event::consumer::{Consumer, HandleError, Record};
 use crate::event::inbox;
 use crate::rpc::error::Unexpected;
 
-pub use discard::{AUDIT, Discard, DiscardError, Discarded, discard, discarded, is_discarded};
+pub use discard::{AUDIT, Discard, DiscardError, Discarded, discard, discarded, is_discarded, unparked};
 
 static DEAD: LazyLock<Family<ByConsumer, Counter>> =
     LazyLock::new(|| metrics::register("dead_letters", "Events that became dead letters", Family::default()));

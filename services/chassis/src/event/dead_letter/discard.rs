@@ -85,6 +85,18 @@ pub struct Discarded {
     pub offset: i64,
 }
 
+/// Which of these keys were parked for a consumer, and are not any more, as what could not be handled was discarded.
+pub async fn unparked(db: &mut PgConnection, consumer: &str, keys: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select distinct key from dead_letter_discard as discarded where consumer = $1 and key = any($2)
+             and not exists (select from dead_letter where dead_letter.consumer = $1 and dead_letter.key = discarded.key)"#,
+        consumer,
+        keys,
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// The oldest discarded records, at most `limit`.
 pub async fn discarded(db: &PgPool, limit: i64) -> Result<Vec<Discarded>, Unexpected> {
     let rows = sqlx::query_as!(
@@ -96,16 +108,20 @@ pub async fn discarded(db: &PgPool, limit: i64) -> Result<Vec<Discarded>, Unexpe
     Ok(rows.fetch_all(db).await?)
 }
 
-/// Whether this record was discarded earlier.
+/// Whether this event was discarded earlier, in this record or in another one that repeats it. One without a key is only the same at
+/// the same position.
 pub async fn is_discarded(db: &mut PgConnection, consumer: &str, record: &Record) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select exists (select from dead_letter_discard
-             where topic = $1 and partition = $2 and partition_offset = $3 and consumer = $4 and key = $5) as "discarded!""#,
+             where consumer = $1 and key = $2 and topic = $3
+               and case when key = $7 then partition = $4 and partition_offset = $5 else version = $6 end) as "discarded!""#,
+        consumer,
+        record.key,
         record.topic,
         record.partition,
         record.offset,
-        consumer,
-        record.key,
+        record.version,
+        Uuid::nil(),
     )
     .fetch_one(db)
     .await
