@@ -47,7 +47,10 @@ enum Failed {
     ForGood(String),
 }
 
-type Flight = Arc<OnceCell<Result<Found<Product>, Failed>>>;
+type Flight = Arc<(Instant, OnceCell<Result<Found<Product>, Failed>>)>;
+
+/// How old a read of the database is at most that other callers join: the product may have changed since at another replica.
+const JOINED_WITHIN: Duration = Duration::from_millis(500);
 
 pub(crate) struct Cache {
     /// None: the cache is turned off.
@@ -102,7 +105,15 @@ impl Cache {
 
     /// Reads the database, once for all callers that want this product now. `epoch`: that of Redis, if it shall have the outcome.
     async fn read(&self, db: &PgPool, product_id: ProductId, epoch: Option<i64>) -> Result<Found<Message>, Error> {
-        let (begun, flight) = (Instant::now(), self.flights().entry(product_id).or_default().clone());
+        let begun = Instant::now();
+        let flight = {
+            let (mut flights, new) = (self.flights(), || Arc::new((begun, OnceCell::new())));
+            let flight = flights.entry(product_id).or_insert_with(new);
+            if begun.duration_since(flight.0) > JOINED_WITHIN {
+                *flight = new();
+            }
+            flight.clone()
+        };
         // Only of the caller whose query is made.
         let mut outcome = None;
         let query = async {
@@ -115,7 +126,7 @@ impl Cache {
             outcome = Some(found);
             shared
         };
-        let shared = flight.get_or_init(|| query).await.clone();
+        let shared = flight.1.get_or_init(|| query).await.clone();
         let found = match (outcome, shared) {
             (Some(found), _) => {
                 let found = found?;

@@ -65,22 +65,15 @@ impl Edge {
         }
         let operator = Operator { email: import.email.clone(), password, session: Mutex::default() };
         let edge = Self { channel: endpoint.connect_lazy(), operator: Arc::new(operator) };
-        match repeat(|_| edge.signed(())).await {
+        match repeat(|| edge.signed(())).await {
             Ok(_) => Ok(edge),
             Err(status) => Err(ImportError::Failed(format!("{}: signing in: {}", import.edge, status.message()))),
         }
     }
 
-    /// A product that exists after an attempt without a response was created by it.
+    /// After an attempt without a response, the product may exist because of it: that is not told from one that existed before.
     pub(super) async fn create(&self, request: CreateProductRequest) -> Result<(), Status> {
-        repeat(|is_uncertain| {
-            let (request, may_be_ours) = (request.clone(), is_uncertain && !request.validate_only);
-            async move {
-                let created = self.create_once(request).await;
-                created.or_else(|status| if may_be_ours && is_taken(&status) { Ok(()) } else { Err(status) })
-            }
-        })
-        .await
+        repeat(|| self.create_once(request.clone())).await
     }
 
     async fn create_once(&self, message: CreateProductRequest) -> Result<(), Status> {
@@ -129,7 +122,7 @@ impl Edge {
 
     /// Ends the session, as a user has a limited number. One that is left ends by itself later, so a failure is no error.
     pub(super) async fn sign_out(&self) {
-        let _ = repeat(|_| async {
+        let _ = repeat(|| async {
             let request = self.signed(DeleteSessionRequest { session_id: "current".to_owned() }).await?;
             self.sessions().delete_session(request).await
         })
@@ -144,7 +137,7 @@ impl Edge {
         let (mut all, mut page_token) = (Vec::new(), String::new());
         for _ in 0..PAGES {
             let request = ListCategoriesRequest { page_size: PAGE, page_token, ..Default::default() };
-            let page = repeat(|_| {
+            let page = repeat(|| {
                 let (mut client, request) = (ProductServiceClient::new(self.channel.clone()), request.clone());
                 async move { client.list_categories(request).await }
             });
@@ -170,32 +163,48 @@ impl Session {
     }
 }
 
-/// Repeats a call that may succeed later. The call is told whether an earlier one may have had an effect.
-pub(crate) async fn repeat<T, F>(call: impl Fn(bool) -> F) -> Result<T, Status>
+/// Repeats a call that may succeed later.
+pub(crate) async fn repeat<T, F>(call: impl Fn() -> F) -> Result<T, Status>
 where
     F: Future<Output = Result<T, Status>>,
 {
     let (backoff, begun) = (Backoff::new(PAUSES.0, PAUSES.1), Instant::now());
-    let (mut failures, mut is_uncertain) = (0, false);
+    let mut failures = 0;
     loop {
-        let status = match call(is_uncertain).await {
+        let status = match call().await {
             Ok(response) => return Ok(response),
             Err(status) => status,
         };
-        let has_no_response = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
-        let may_pass = has_no_response || matches!(status.code(), Code::ResourceExhausted | Code::Aborted);
-        if !may_pass || begun.elapsed() > REPEATED_FOR {
+        if !may_pass(&status) || begun.elapsed() > REPEATED_FOR {
             return Err(status);
         }
-        is_uncertain |= has_no_response;
         failures += 1;
         let wished = status.get_details_retry_info().and_then(|it| it.retry_delay).unwrap_or_default();
         tokio::time::sleep(backoff.after(failures).max(wished.min(REPEATED_FOR))).await;
     }
 }
 
+fn may_pass(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted => true,
+        Code::ResourceExhausted => !is_too_large(status),
+        // Of our own client: its time was up, or the connection broke during the call. A server gives a reason.
+        Code::Cancelled | Code::Unknown | Code::Internal => status.get_details_error_info().is_none(),
+        _ => false,
+    }
+}
+
+fn has_reason(status: &Status, reason: &str) -> bool {
+    status.get_details_error_info().is_some_and(|it| it.reason == reason)
+}
+
 pub(crate) fn is_taken(status: &Status) -> bool {
-    status.get_details_error_info().is_some_and(|it| it.reason == "SKU_TAKEN")
+    has_reason(status, "SKU_TAKEN")
+}
+
+/// For the edge, which refuses it each time.
+pub(crate) fn is_too_large(status: &Status) -> bool {
+    has_reason(status, "BODY_TOO_LARGE")
 }
 
 /// Names may have what separates them in a path, so two categories may have the same one.

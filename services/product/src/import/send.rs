@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::edge::is_taken;
+use super::edge::{is_taken, is_too_large};
 use super::line::{Categories, Columns, column};
 use super::report::Report;
 use super::{MOST_LINES, line};
@@ -98,6 +98,9 @@ fn outcome(called: Result<(), Status>) -> Outcome {
     let Err(status) = called else { return Outcome::Created };
     if is_taken(&status) {
         return Outcome::Existed;
+    }
+    if is_too_large(&status) {
+        return Outcome::Wrong(vec![("line".to_owned(), "is too large for a request".to_owned())]);
     }
     let fields = status.get_details_bad_request().map(|it| it.field_violations).unwrap_or_default();
     let wrong: Vec<_> = fields.into_iter().map(|it| (column(&it.field), it.description)).collect();

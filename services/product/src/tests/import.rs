@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use contracts::souk::product::v1::*;
 use sqlx::PgPool;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use super::Fixture;
 use crate::import::edge::{paths, repeat};
@@ -201,18 +202,48 @@ fn a_path_of_two_categories_is_refused() {
     assert_eq!(products[1].as_ref().expect("one").category_id, "a");
 }
 
+/// A status of the edge.
+fn with_reason(code: Code, reason: &str) -> Status {
+    Status::with_error_details(code, "", ErrorDetails::with_error_info(reason, "souk.edge", []))
+}
+
+/// How often a call is made that ends so at first.
+async fn calls_after(first: Status) -> usize {
+    let calls = AtomicUsize::new(0);
+    let response = repeat(|| {
+        let (call, first) = (calls.fetch_add(1, Ordering::Relaxed), first.clone());
+        async move { if call == 0 { Err(first) } else { Ok(()) } }
+    });
+    let response = response.await;
+    assert_eq!(response.is_ok(), calls.load(Ordering::Relaxed) > 1, "{first:?}");
+    calls.load(Ordering::Relaxed)
+}
+
 #[tokio::test]
-async fn a_call_is_repeated_and_told_of_attempts_without_a_response() {
-    for (first, then_uncertain) in
-        [(Code::Unavailable, true), (Code::DeadlineExceeded, true), (Code::ResourceExhausted, false)]
-    {
-        let calls = AtomicUsize::new(0);
-        let response = repeat(|is_uncertain| {
-            let call = calls.fetch_add(1, Ordering::Relaxed);
-            async move { if call == 0 { Err(Status::new(first, "")) } else { Ok(is_uncertain) } }
-        });
-        assert_eq!(response.await.expect("the second succeeds"), then_uncertain, "{first:?}");
+async fn a_call_is_repeated_unless_the_same_would_follow() {
+    // Without a reason, these are our client's: its time was up, or the connection broke.
+    for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Internal] {
+        assert_eq!(calls_after(Status::new(code, "")).await, 2, "{code:?}");
     }
-    let refused = repeat(|_| async { Err::<(), _>(Status::permission_denied("")) }).await;
-    assert_eq!(refused.expect_err("for good").code(), Code::PermissionDenied);
+    assert_eq!(calls_after(with_reason(Code::ResourceExhausted, "RATE_LIMITED")).await, 2);
+    for (code, reason) in [
+        (Code::PermissionDenied, "NOT_PERMITTED"),
+        (Code::Internal, "INTERNAL"),
+        (Code::ResourceExhausted, "BODY_TOO_LARGE"),
+    ] {
+        assert_eq!(calls_after(with_reason(code, reason)).await, 1, "{reason}");
+    }
+}
+
+/// The edge refuses it each time, but not the other lines.
+#[tokio::test]
+async fn a_line_that_is_too_large_is_wrong_and_the_others_are_imported() {
+    let mut reader = read(b"sku,title,currency,price_minor\nS-1,Mug,EUR,1\nS-2,Mug,EUR,1\n");
+    let columns = Columns::read(&mut reader).expect("columns");
+    let create = |product: Product| async move {
+        if product.sku == "S-1" { Err(with_reason(Code::ResourceExhausted, "BODY_TOO_LARGE")) } else { Ok(()) }
+    };
+    let report = send(reader, &columns, &Categories::new(), AT_ONCE, |_| {}, create).await;
+    assert_eq!((report.created, report.wrong, &report.stopped), (1, 1, &None));
+    assert!(report.to_string().contains("is too large"), "{report}");
 }
