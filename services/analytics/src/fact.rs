@@ -51,6 +51,18 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Placed,
+        Self::Reserved,
+        Self::Confirmed,
+        Self::Paid,
+        Self::Fulfilled,
+        Self::Rejected,
+        Self::PaymentFailed,
+        Self::Cancelled,
+        Self::Expired,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Placed => "PLACED",

@@ -5,6 +5,7 @@
 //! of different currencies are never added. It knows customers by nothing, and publishes no events.
 
 mod additions;
+pub mod check;
 mod csv;
 mod error;
 mod export;

@@ -11,7 +11,7 @@ pub(crate) struct Invariant {
     pub(crate) unchecked: &'static str,
 }
 
-pub(crate) const INVARIANTS: [Invariant; 11] = [
+pub(crate) const INVARIANTS: [Invariant; 12] = [
     Invariant {
         name: "I1",
         promise: "stock is never oversold",
@@ -76,6 +76,13 @@ pub(crate) const INVARIANTS: [Invariant; 11] = [
         name: "I11",
         promise: "no secrets and no personal data where they do not belong",
         checked: "every text, document and binary value in every table and topic",
+        unchecked: "",
+    },
+    Invariant {
+        name: "I12",
+        promise: "figures are those of the orders",
+        checked: "the stages of every order against those in which it is counted, and sums against the orders that are counted; \
+                  with --at-rest, amounts against the orders",
         unchecked: "",
     },
 ];

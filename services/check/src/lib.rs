@@ -4,7 +4,7 @@
 //! - **While orders are in progress.** Services consume an event at different times, so a violation is checked again a little
 //!   later ([`recheck`]): only one that every check finds is reported.
 //! - **In bounded memory.** Tables are read by ranges of ids, 10,000 rows at a time: orders together with their reservations,
-//!   payments and notifications ([`orders`]). Topics and stored responses have no index for this, so they are read from beginning to end, with a
+//!   payments, notifications and figures ([`orders`]). Topics and stored responses have no index for this, so they are read from beginning to end, with a
 //!   few bytes in memory for each of up to 900,000 keys; with more keys, they are read again for the next ones.
 //! - **Discarded dead letters.** A discarded dead letter explains why an order is not settled or a record is out of order. It
 //!   never explains wrong money, wrong stock, a wrong history or a lost event ([`dead_letters`]).
@@ -89,6 +89,7 @@ struct Sources {
     order: PgPool,
     payment: PgPool,
     notification: PgPool,
+    analytics: PgPool,
     kafka: Brokers,
     provider: Option<Provider>,
     journal: Option<Journal>,
@@ -108,8 +109,8 @@ impl Sources {
             pool.map_err(|error| invalid(&role.variable(error.setting), error.why))
         };
         let databases = roster::services().map(|role| Ok((role, pool(role)?))).collect::<Result<Vec<_>, Error>>()?;
-        let [inventory, order, payment, notification] =
-            [roster::INVENTORY, roster::ORDER, roster::PAYMENT, roster::NOTIFICATION]
+        let [inventory, order, payment, notification, analytics] =
+            [roster::INVENTORY, roster::ORDER, roster::PAYMENT, roster::NOTIFICATION, roster::ANALYTICS]
                 .map(|role| database(&databases, role));
         let provider = config.check_provider_url.as_deref().map(|url| {
             let key = config.provider_key().map_err(|why| invalid("PAYMENT_PROVIDER_KEY_FILE", why))?;
@@ -127,6 +128,7 @@ impl Sources {
             order,
             payment,
             notification,
+            analytics,
             kafka,
             provider,
             journal: attempts.map(|attempts| Journal { attempts, coverage }),
@@ -165,13 +167,24 @@ pub async fn run(config: &Config, options: &Options, databases: &Databases) -> R
 }
 
 async fn check(sources: &Sources) -> Result<Vec<Finding>, Error> {
-    let Sources { inventory, order, payment, sizes: Sizes { rows_per_range: rows, keys_in_memory: keys }, .. } =
-        sources;
+    let Sources {
+        inventory,
+        order,
+        payment,
+        analytics,
+        sizes: Sizes { rows_per_range: rows, keys_in_memory: keys },
+        ..
+    } = sources;
     let services: Vec<_> = sources.databases.iter().map(|(_, db)| db).collect();
     let discarded = &Discarded::read(&services, payment).await?;
     progress::set("I1: stock".to_owned());
     let mut findings = sources.recheck(|| single(inventory::check::check_stock(inventory))).await?;
     findings.extend(orders::check_orders(sources, discarded).await?);
+    findings.extend(sources.recheck(|| single(analytics::check::check_sums(analytics))).await?);
+    if sources.at_rest && discarded.exemptions.is_empty() {
+        let (ours, theirs) = (order::check::sales(order).await?, analytics::check::sales(analytics).await?);
+        findings.push(orders::compare_sales(&ours, &theirs));
+    }
     findings.extend(orders::check_payments(sources).await?);
     findings.extend(sources.recheck(|| single(dead_letters::check_parked(&services))).await?);
     findings.push(discarded.finding());

@@ -202,29 +202,39 @@ pub async fn settled(db: &PgPool, orders: &[Uuid], now: OffsetDateTime) -> Resul
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.order_id, settled(row.sold))).collect())
 }
 
-/// The outcomes of the orders of a range that customers are told of, such as `ORDER_CONFIRMED`, and whether each was recorded before
-/// `since`.
-pub async fn outcomes(
+/// The stages that the orders of a range have reached, such as `CONFIRMED`, and whether each was recorded before `since`.
+pub async fn stages(
     db: &PgPool,
     range: Range,
     since: OffsetDateTime,
 ) -> Result<HashMap<Uuid, HashMap<String, bool>>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, kind as "kind!", min(occurred_at) < $3 as "is_old!"
-           from order_event join (values ('Confirmed', 'ORDER_CONFIRMED'), ('Fulfilled', 'ORDER_FULFILLED'),
-               ('Rejected', 'ORDER_REJECTED'), ('PaymentFailed', 'ORDER_PAYMENT_FAILED'),
-               ('Cancelled', 'ORDER_CANCELLED'), ('Expired', 'ORDER_EXPIRED')) as outcome (event, kind)
+        r#"select order_id, stage as "stage!", min(occurred_at) < $3 as "is_old!"
+           from order_event join (values ('Placed', 'PLACED'), ('Reserved', 'RESERVED'), ('Confirmed', 'CONFIRMED'),
+               ('Paid', 'PAID'), ('Fulfilled', 'FULFILLED'), ('Rejected', 'REJECTED'), ('PaymentFailed', 'PAYMENT_FAILED'),
+               ('Cancelled', 'CANCELLED'), ('Expired', 'EXPIRED')) as reached (event, stage)
              on type = 'souk.order.v1.Order' || event
-           where order_id > $1 and order_id <= $2 group by order_id, kind"#,
+           where order_id > $1 and order_id <= $2 group by order_id, stage"#,
         range.after,
         range.last,
         since,
     );
-    let mut outcomes = HashMap::<Uuid, HashMap<String, bool>>::new();
+    let mut stages = HashMap::<Uuid, HashMap<String, bool>>::new();
     for row in rows.fetch_all(db).await? {
-        outcomes.entry(row.order_id).or_default().insert(row.kind, row.is_old);
+        stages.entry(row.order_id).or_default().insert(row.stage, row.is_old);
     }
-    Ok(outcomes)
+    Ok(stages)
+}
+
+/// By currency: how many orders were paid, their total, and what was refunded, in minor units.
+pub async fn sales(db: &PgPool) -> Result<BTreeMap<String, [i64; 3]>, Unexpected> {
+    let rows = sqlx::query!(
+        r#"select currency, count(*) filter (where captured) as "paid!",
+             coalesce(sum(total_minor) filter (where captured), 0)::bigint as "gross!",
+             coalesce(sum(refunded_minor) filter (where captured), 0)::bigint as "refunded!"
+           from "order" group by currency having count(*) filter (where captured) > 0"#
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.currency, [row.paid, row.gross, row.refunded])).collect())
 }
 
 /// What was refunded of the orders of a range as this service knows it, in minor units.

@@ -9,6 +9,12 @@ pub const MAX_VIOLATIONS: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Exemptions(HashSet<String>);
 
+impl Exemptions {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl FromIterator<String> for Exemptions {
     fn from_iter<T: IntoIterator<Item = String>>(ids: T) -> Self {
         Self(ids.into_iter().collect())

@@ -5,6 +5,7 @@
 //! of a range.
 
 mod dead_letters;
+mod figures;
 mod journal;
 mod notifications;
 mod orders;

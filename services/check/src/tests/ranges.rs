@@ -1,9 +1,11 @@
-//! I2, I3, I4, I7 and I9 of orders that are compared over several databases and with the provider, by ranges.
+//! I2, I3, I4, I7, I9 and I12 of orders that are compared over several databases and with the provider, by ranges.
 
 use std::time::Duration;
 
 use chassis::boot::db::Schema;
 use chassis::check::Range;
+use contracts::souk::order::v1::order_event::Event;
+use contracts::souk::order::v1::{OrderEvent, OrderItemsReturned, ReturnDisposition, ReturnedItem};
 use order::check::Settled;
 use payment::check::Provider;
 use provider::{Provider as Simulator, Seed, seed};
@@ -13,9 +15,11 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use super::figures::counted;
 use super::notifications::told;
-use super::orders::placed;
+use super::orders::{bytes, placed};
 use super::payments::paid;
 use super::stock::sold;
 use super::{RANGE, WRONG, execute, for_each, id};
@@ -47,6 +51,30 @@ async fn tables(schema: &Schema, options: &PgConnectOptions) -> PgPool {
     db.execute(AssertSqlSafe(format!(r#"create schema "{}""#, schema.service))).await.expect("a schema");
     schema.migrator.run(&db).await.expect("the migrations apply");
     db
+}
+
+/// A unit of an order was sent, came back and was restocked.
+fn unit_returned(order_id: Uuid) -> [String; 3] {
+    let item = ReturnedItem {
+        sku: "MUG".to_owned(),
+        quantity: 1,
+        disposition: ReturnDisposition::Restock.into(),
+        ..Default::default()
+    };
+    let returned = OrderItemsReturned { items: vec![item], ..Default::default() };
+    let event = OrderEvent { event: Some(Event::OrderItemsReturned(returned)), ..Default::default() };
+    [
+        format!(
+            "insert into order_line (order_id, line, product_id, sku, title, quantity, price_minor, fulfilled, returned)
+             values ('{order_id}', 1, gen_random_uuid(), 'MUG', '', 1, 1, 1, 1)"
+        ),
+        format!(r#"update "order" set shipments = 1, returns = 1 where order_id = '{order_id}'"#),
+        format!(
+            "insert into order_event (order_id, version, event_id, type, payload, actor, occurred_at)
+             values ('{order_id}', 2, gen_random_uuid(), 'souk.order.v1.OrderItemsReturned', {}, '', now())",
+            bytes(&event),
+        ),
+    ]
 }
 
 /// Ranges of three rows, over databases that have different rows; violations are on both sides of the end of a range.
@@ -85,12 +113,38 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
     let notification = tables(&notification::SCHEMA, &options).await;
     execute(&notification, for_each(WRONG, told)).await;
 
+    // Of four orders a unit came back: of one, inventory does not know it, and of another, payment does not.
+    let orders_of_returns = [2, 4, 6, 8];
+    execute(&order, for_each(orders_of_returns, unit_returned)).await;
+    let restocked = |it| {
+        [
+            format!("insert into reservation_line (order_id, sku, quantity, returned) values ('{it}', 'MUG', 1, 1)"),
+            format!(
+                "insert into stock_movement (sku, reason, units, actor, order_id, at)
+                 values ('MUG', 'RETURNED', 1, '', '{it}', now())"
+            ),
+        ]
+    };
+    execute(&inventory, for_each([2, 6, 8], restocked)).await;
+    let asked = |it| {
+        [format!(
+            "insert into order_return (payment_id, number, asked_minor, minor, created_at)
+             select payment_id, 1, 1, 0, now() from payment where order_id = '{it}'"
+        )]
+    };
+    execute(&payment, for_each([2, 4, 8], asked)).await;
+
+    // Orders that were never placed are counted, and two that were placed are not.
+    let analytics = tables(&analytics::SCHEMA, &options).await;
+    execute(&analytics, for_each((1..=11).filter(|it| !WRONG.contains(it)), counted)).await;
+
     let sources = Sources {
         databases: vec![],
         inventory: inventory.clone(),
         order: order.clone(),
         payment: payment.clone(),
         notification: notification.clone(),
+        analytics: analytics.clone(),
         kafka: bus::Brokers::plain("127.0.0.1:1"),
         provider: Some(Provider::new(&url, "sk_test_souk", 100_000, payment.clone()).expect("a URL")),
         journal: None,
@@ -101,7 +155,7 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
     };
     let found = check_orders(&sources, &Discarded::default()).await.expect("checked");
     stop.cancel();
-    for db in [order, inventory, payment, notification] {
+    for db in [order, inventory, payment, notification, analytics] {
         db.close().await;
     }
     let wrong = |rows: &[u128]| rows.iter().map(|it| id(*it).to_string()).collect::<Vec<_>>();
@@ -113,7 +167,9 @@ async fn comparisons_of_databases_find_violations_in_any_range(pools: PgPoolOpti
         ("I4", "orders", 9, vec![]),
         ("I4", "orders in stock", 9, wrong(&WRONG)),
         ("I4", "orders and their refunds", 10, wrong(&[4])),
-        ("I7", "orders and their notifications", 2, wrong(&WRONG)),
+        ("I4", "orders and their returns", 9, wrong(&[4, 6])),
+        ("I7", "orders and their notifications", 9, wrong(&WRONG)),
+        ("I12", "orders in figures", 11, wrong(&[1, 3, 4, 11])),
         ("I9", "orders", 9, all),
         ("I9", "reservations", 10, wrong(&WRONG)),
     ] {

@@ -13,6 +13,7 @@ pub(super) async fn write(layout: &Layout, story: &Story) -> Result<()> {
         run(layout, "souk_inventory", story, reservations(story)),
         run(layout, "souk_payment", story, payments()),
         run(layout, "souk_notification", story, notifications()),
+        run(layout, "souk_analytics", story, figures(story)),
     )?;
     Ok(())
 }
@@ -154,4 +155,40 @@ fn payments() -> Vec<String> {
 /// The number of events of an order that was kept, and of one that was cancelled.
 fn counts(events: &[Event]) -> (usize, usize) {
     (events.iter().filter(|event| !event.of_cancelled).count(), events.len())
+}
+
+/// All in one quarter: where figures are does not matter for sums.
+fn figures(story: &Story) -> Vec<String> {
+    let quarter = format!("to_timestamp({} / 900 * 900)", story.begin / 1_000);
+    let live = "(select projection_id from projection where state = 'LIVE')";
+    let (placed_to_paid, cancelled) = (1 | 2 | 4 | 8, 128);
+    vec![
+        format!(
+            "insert into counted_order (projection_id, order_id, version, placed_at, stages, lines)
+             select {live}, order_id, case when cancelled then {all} else {kept} end, at,
+               case when cancelled then {placed_to_paid} | {cancelled} else {placed_to_paid} end, '' from made",
+            all = counts(&story.order_events).1,
+            kept = counts(&story.order_events).0,
+        ),
+        format!(
+            "insert into funnel (projection_id, quarter, stage, reason, orders)
+             select {live}, {quarter}, stage, reason, count(*)
+             from made join (values ('PLACED', '', false), ('RESERVED', '', false), ('CONFIRMED', '', false), ('PAID', '', false),
+                 ('CANCELLED', 'CANCEL_REASON_CUSTOMER_REQUEST', true)) as counted (stage, reason, only_cancelled)
+               on cancelled or not only_cancelled
+             group by stage, reason"
+        ),
+        format!(
+            "insert into confirmation_time (projection_id, quarter, bucket, orders)
+             select {live}, {quarter}, 1, count(*) from made"
+        ),
+        format!(
+            "insert into sales (projection_id, quarter, currency, paid_orders, gross, refunded)
+             select {live}, {quarter}, 'EUR', count(*), count(*) * {PRICE}, count(*) filter (where cancelled) * {PRICE} from made"
+        ),
+        format!(
+            "insert into product_sales (projection_id, quarter, product_id, currency, sku, title, orders, units, gross)
+             select {live}, {quarter}, '{PRODUCT}', 'EUR', 'SKU', 'A thing', count(*), count(*), count(*) * {PRICE} from made"
+        ),
+    ]
 }
