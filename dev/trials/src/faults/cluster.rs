@@ -1,6 +1,6 @@
 //! Two replicas of every role, and three of the product service, each a process, behind Envoy; and proxies that inject faults:
 //! between each replica and its database, before each replica of the product service, before the order service, and before the
-//! payment provider.
+//! payment provider, the mail server and the provider of text messages.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use super::LOOK_AGAIN;
 use super::backlog::Backlog;
 use super::certificates::SIGNING_KEY_LEAD;
+use super::deliveries::{Accepted, Kind};
 use super::proxy::{Mode, Proxy};
 use super::tls::Interceptor;
 use stack::client::{Client, random_password};
@@ -64,8 +65,12 @@ pub(crate) struct Cluster {
     pub(crate) provider: Proxy,
     /// Before the user service, for the notification service.
     pub(crate) contacts: Proxy,
+    /// Before the mail server.
+    pub(crate) mail: Proxy,
+    pub(crate) mails: Accepted,
     /// Before the provider of text messages.
     pub(crate) sms: Proxy,
+    pub(crate) texts: Accepted,
     password: String,
 }
 
@@ -84,11 +89,15 @@ impl Cluster {
             let quotes = Interceptor::new(&layout.pki, roster::ORDER, roster::PRODUCT)?;
             products.push(Proxy::open(vec![replica], Some(quotes)).await?);
         }
+        let (mails, texts) = (Accepted::new(Kind::Mail), Accepted::new(Kind::Text));
         let mut cluster = Self {
             products,
             order: Proxy::open(all(roster::ORDER).collect(), None).await?,
             provider: Proxy::open(vec![ports.provider()], None).await?,
-            sms: Proxy::open(vec![ports.sms()], None).await?,
+            mail: Proxy::counting(ports.mail(), mails.clone()).await?,
+            mails,
+            sms: Proxy::counting(ports.sms(), texts.clone()).await?,
+            texts,
             contacts: Proxy::open(all(roster::USER).collect(), None).await?,
             databases: vec![],
             settings: settings(&layout),
@@ -132,6 +141,7 @@ impl Cluster {
         ] {
             set(variable.to_owned(), format!("{scheme}://{hosts}"));
         }
+        set("NOTIFICATION_SMTP_PORT".to_owned(), self.mail.port.to_string());
         if role.has_database {
             let proxy = Proxy::open(vec![ports.postgres()], None).await?;
             let url = format!("postgres://souk_{0}@127.0.0.1:{1}/souk_{0}?sslmode=disable", role.name, proxy.port);
@@ -145,7 +155,7 @@ impl Cluster {
     /// Ends every fault, also one that failed midway: all processes run, and all proxies pass.
     pub(crate) async fn heal(&self) -> Result<()> {
         let databases = self.databases.iter().map(|(_, proxy)| proxy);
-        let others = self.products.iter().chain([&self.order, &self.provider, &self.contacts, &self.sms]);
+        let others = self.products.iter().chain([&self.order, &self.provider, &self.contacts, &self.mail, &self.sms]);
         databases.chain(others).for_each(|proxy| proxy.set(Mode::Pass));
         for name in ["postgres", "redis", "kafka", "provider", "mail"].into_iter().chain(all_replicas()) {
             self.supervisor.send(name, Command::Start).await?;

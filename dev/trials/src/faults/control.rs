@@ -47,7 +47,12 @@ impl Control {
     }
 
     /// For how long the machine stalled between these times.
+    ///
+    /// # Panics
+    ///
+    /// If the control has ended, as its disk is full: whatever failed from then on would count as a stall.
     pub(crate) fn stalled(&self, from: Instant, to: Instant) -> Duration {
+        assert!(!self.task.is_finished(), "the control has ended: its file cannot be written");
         let (seen, now) = (self.seen.lock().expect("the lock is not poisoned"), Instant::now());
         let under_way = (seen.due, now);
         let long = (now.saturating_duration_since(seen.due) > STALL).then_some(&under_way);
@@ -93,7 +98,7 @@ impl Control {
     /// A control that has seen these stalls, and sees no more.
     pub(crate) fn that_saw(stalls: Vec<(Instant, Instant)>) -> Self {
         let seen = Arc::new(Mutex::new(Seen { due: Instant::now() + Duration::from_secs(3_600), stalls }));
-        Self { seen, task: tokio::spawn(async { Ok(()) }) }
+        Self { seen, task: tokio::spawn(std::future::pending()) }
     }
 }
 

@@ -1,18 +1,19 @@
 //! Faults: Postgres is killed, ends sessions, is locked, slow or unreachable.
 
 use std::slice::from_ref;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use roster::{ANALYTICS, ORDER};
+use sqlx::Connection;
+use uuid::Uuid;
 
+use super::backlog::Progress;
 use super::cluster::{Cluster, all_replicas, replicas};
-use super::fault::{Expect, Fault, Injected, SERVES_WITHIN_FIVE, Site, TWELVE_SECONDS};
+use super::fault::{Expect, Fault, HALF_A_MINUTE, Injected, SERVES_WITHIN_FIVE, Site, TWELVE_SECONDS};
 use super::proxy::Mode;
 use stack::supervisor::Command::Kill;
 
-/// Consumers retry within five seconds, and have a backlog of a fault.
-const CATCH_UP: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -94,24 +95,30 @@ pub(crate) const FAULTS: &[Fault] = &[
                 set(Mode::Cut);
                 site.lasts(15).await;
                 set(Mode::Pass);
-                figures_catch_up(site.cluster).await
+                figures_catch_up(&site).await
             })
         },
     ),
 ];
 
-/// Waits until all orders that are paid now are in the figures.
-async fn figures_catch_up(cluster: &Cluster) -> Result<()> {
-    let paid = cluster.count("souk_order", r#"select count(*) from "order" where captured"#).await?;
-    let counted = "select coalesce(sum(paid_orders), 0)::bigint from sales join projection using (projection_id)
-                   where state = 'LIVE'";
-    let begun = Instant::now();
+/// Waits until the orders that were paid by the end of the fault are in the figures. Whether these are right is checked after all
+/// faults.
+async fn figures_catch_up(site: &Site<'_>) -> Result<()> {
+    let mut orders = site.cluster.administrator("souk_order").await?;
+    let paid = r#"select order_id from "order" where captured and created_at > now() - interval '2 minutes'"#;
+    let paid: Vec<Uuid> = sqlx::query_scalar(paid).fetch_all(&mut orders).await?;
+    orders.close().await?;
+    let mut figures = site.cluster.administrator("souk_analytics").await?;
+    let mut progress = Progress::new(HALF_A_MINUTE + site.machine.slack());
     loop {
-        let counted = cluster.count("souk_analytics", counted).await?;
-        if counted >= paid {
-            return Ok(());
+        let counted = "select count(*) from counted_order join projection using (projection_id)
+                       where state = 'LIVE' and order_id = any($1) and stages & 8 <> 0";
+        let counted: i64 = sqlx::query_scalar(counted).bind(&paid).fetch_one(&mut figures).await?;
+        if usize::try_from(counted) == Ok(paid.len()) {
+            return Ok(figures.close().await?);
         }
-        ensure!(begun.elapsed() < CATCH_UP, "{counted} of {paid} paid orders are in the figures");
+        let late = || format!("{counted} of {} paid orders are in the figures", paid.len());
+        progress.check(counted, site.control).with_context(late)?;
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

@@ -15,7 +15,8 @@ use super::cluster::{Cluster, replicas};
 use super::control::Control;
 use super::journal::Journal;
 use super::machine::Machine;
-use super::proxy::{Held, Mode, Moment, Proxy};
+use super::moment::Moment;
+use super::proxy::{Held, Mode, Proxy};
 use super::{certificates, customers, databases, kafka, limits, mails, peers, processes, provider, report};
 use stack::supervisor::Command::{Kill, Pause, Resume};
 

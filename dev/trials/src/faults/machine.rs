@@ -23,6 +23,11 @@ const MEASURED: u64 = 18;
 const SHARE: f64 = 0.5;
 /// With fewer purchases per second, a fault would affect no request.
 const SLOWEST: f64 = 2.0;
+/// Requests that take so much longer than usual, at the same rate, mean a slower machine: other processes use it, too.
+const SLOWER: u32 = 2;
+/// The longest 99th percentile that a crowd of buyers may cause: a quarter of a request's deadline.
+const CROWDED: Duration = Duration::from_millis(1_250);
+const FEWEST_BUYERS: f64 = 4.0;
 /// Beside the product's own timeouts, recovery takes a few requests in sequence, each as slow as the p99 under full load.
 const ROUNDS: u32 = 4;
 
@@ -34,7 +39,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    fn of(mut all: Vec<Duration>) -> Self {
+    pub(crate) fn of(mut all: Vec<Duration>) -> Self {
         all.sort_unstable();
         let at = |share: usize| all.get(all.len() * share / 100).copied().unwrap_or_default();
         Self { p50: at(50), p99: at(99) }
@@ -91,6 +96,20 @@ impl Machine {
         Ok(Self { capacity, busy, settling, rate, usual: Spread::of(journal.durations(begun)) })
     }
 
+    /// The rate at which customers buy next, from the present one and the median of their requests without a fault. It falls when the
+    /// machine has become slower since it was measured, and rises again, up to the rate that was measured.
+    pub(crate) fn next_rate(&self, present: f64, p50: Duration) -> f64 {
+        let next = if p50 > self.usual.p50 * SLOWER { present / 2.0 } else { present * 2.0 };
+        next.clamp(SLOWEST.min(self.rate), self.rate)
+    }
+
+    /// How many of these buyers may send requests all the time: on a slow machine, more of them would only wait for each other until
+    /// their deadlines.
+    pub(crate) fn crowd(&self, wanted: u32) -> u32 {
+        let most = f64::from(CUSTOMERS) * CROWDED.div_duration_f64(self.busy.p99.max(Duration::from_millis(1)));
+        f64::from(wanted).min(most.max(FEWEST_BUYERS)) as u32
+    }
+
     /// The slack that is added to each limit.
     pub(crate) fn slack(&self) -> Duration {
         self.busy.p99 * ROUNDS
@@ -125,6 +144,23 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn customers_buy_less_often_on_a_machine_that_became_slower() {
+        let machine = Machine::of(40.0, Duration::from_millis(400));
+        let rates = [100, 201, 500, 900, 900, 900, 150, 150].map(Duration::from_millis).into_iter();
+        let followed = rates.scan(40.0, |rate, p50| {
+            *rate = machine.next_rate(*rate, p50);
+            Some(*rate)
+        });
+        assert_eq!(followed.collect::<Vec<_>>(), [40.0, 20.0, 10.0, 5.0, 2.5, 2.0, 4.0, 8.0]);
+    }
+
+    #[test]
+    fn a_crowd_is_smaller_on_a_slow_machine() {
+        let crowd = |p99| Machine::of(40.0, Duration::from_millis(p99) * ROUNDS).crowd(32);
+        assert_eq!([400, 1_250, 60_000].map(crowd), [32, 24, 4]);
+    }
 
     #[test]
     fn customers_use_half_of_the_capacity() {

@@ -7,8 +7,10 @@ use std::time::Duration;
 use roster::NOTIFICATION;
 
 use super::cluster::replicas;
+use super::deliveries::END_OF_MAIL;
 use super::fault::{A_MINUTE, Expect, Fault};
-use super::proxy::{Mode, Moment, NOTIFICATION_CONSUMES};
+use super::moment::{Moment, NOTIFICATION_CONSUMES};
+use super::proxy::Mode;
 use stack::supervisor::Command::{End, Kill, Start};
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -25,6 +27,16 @@ pub(crate) const FAULTS: &[Fault] = &[
         Box::pin(async move { site.freeze("mail", 30).await })
     })
     .settles_within(A_MINUTE),
+    Fault::new("mail-unanswered", "the mail server's reply to a mail is lost, five times", Expect::NoFailure, |site| {
+        Box::pin(async move {
+            for _ in 0..5 {
+                site.hold(&site.cluster.mail, Moment::Response(END_OF_MAIL)).await.map(drop)?;
+            }
+            Ok(())
+        })
+    })
+    .settles_within(A_MINUTE)
+    .short(),
     Fault::new(
         "text-messages-cut",
         "the provider of text messages is unreachable for 20 s, then fails each call for 10 s",

@@ -7,6 +7,7 @@ mod cluster;
 pub(crate) mod control;
 mod customers;
 mod databases;
+mod deliveries;
 mod fault;
 pub(crate) mod journal;
 mod kafka;
@@ -14,6 +15,7 @@ mod limits;
 pub(crate) mod load;
 mod machine;
 mod mails;
+mod moment;
 mod peers;
 mod processes;
 mod provider;
@@ -126,6 +128,7 @@ async fn run_schedule(
         load: &load,
         control: &control,
         machine,
+        rate: machine.rate,
         pace,
         left: Backlog::default(),
     };
@@ -149,10 +152,14 @@ async fn run_schedule(
     if let Err(error) = &checked {
         problems.push(format!("{error:#}"));
     }
+    let delivered = deliveries::check(cluster).await.unwrap_or_else(|error| {
+        problems.push(format!("{error:#}"));
+        format!("{error:#}")
+    });
     let checked = checked.unwrap_or_else(|error| format!("{error:#}"));
     println!("{checked}");
     let (requests, writes) = journal.count();
-    let sum = format!("{requests} requests, {writes} of them to place or cancel an order, or to refund");
+    let sum = format!("{requests} requests, {writes} of them to place or cancel an order, or to refund. {delivered}");
     say(&sum);
     if let Some(table) = &options.table {
         let run = format!("SEED={seed} PAIRS={} RATE={}", options.pairs, machine.rate);
@@ -207,8 +214,11 @@ or ended otherwise), except those with slow payment methods; both are counted fr
 customers wait until the backlog is drained.
 
 The results do not depend on the speed of the machine. Its capacity is measured first and printed above each table: customers use
-half of it, at most 40 purchases per second, and each limit, which is one of the product's own timeouts, gets a slack. A control
-client, whose requests no fault affects, detects when the machine stalls, which is when it gets no response for half a second;
-failures then, or within five seconds after, do not count. A trial fails when no order makes progress for longer than the product
-itself ever waits, and when fewer requests succeeded than one per second.
+half of it, at most 40 purchases per second, and less while requests take twice as long as usual before a fault; each limit, which is
+one of the product's own timeouts, gets a slack. A control client, whose requests no fault affects, detects when the machine stalls,
+which is when it gets no response for half a second; failures then, or within five seconds after, do not count. A trial fails when no
+order makes progress for longer than the product itself ever waits, and when fewer requests succeeded than one per second.
+
+Afterwards `souk check` checks the invariants, and what the mail server and the provider of text messages accepted, as counted on the
+connections to them, is compared with the notifications: each delivered one was accepted, and nothing else was.
 ";

@@ -9,7 +9,8 @@ use tokio::time::sleep;
 use super::cluster::replicas;
 use super::fault::{Expect, Fault, ONE_SECOND, SERVES_WITHIN_FIVE};
 use super::load;
-use super::proxy::{CREATE_ORDER, Mode, Moment};
+use super::moment::{CREATE_ORDER, Moment};
+use super::proxy::Mode;
 
 pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::cluster::replicas;
 use super::fault::{A_MINUTE, Expect, Fault, Injected, ONE_SECOND, Site, TWELVE_SECONDS};
-use super::proxy::{CREATE_ORDER, INVENTORY_CONSUMES, Moment, ORDER_CONSUMES, PAYMENT_CONSUMES};
+use super::moment::{CREATE_ORDER, INVENTORY_CONSUMES, Moment, ORDER_CONSUMES, PAYMENT_CONSUMES};
 use stack::supervisor::Command::{Kill, Pause, Resume, Start, Stop};
 
 pub(crate) const FAULTS: &[Fault] = &[

@@ -9,7 +9,8 @@ use sqlx::Connection;
 
 use super::cluster::Cluster;
 use super::fault::{A_MINUTE, Expect, Fault, Injected, Site};
-use super::proxy::{Mode, Moment};
+use super::moment::Moment;
+use super::proxy::Mode;
 use stack::supervisor::Command::{End, Start};
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -109,7 +110,12 @@ async fn limit(site: Site<'_>) -> Result<()> {
     site.cluster.set_limits(&[("per_second", "5"), ("reason", "global-rate")]).await?;
     site.lasts(15).await;
     let refused = site.cluster.refused_calls().await?;
-    ensure!((1..=MAX_REFUSED).contains(&refused), "{refused} calls were refused; at most {MAX_REFUSED} are expected");
+    // On a slow machine, all calls may be within the limit.
+    let least = u64::from(site.machine.rate > 4.0);
+    ensure!(
+        (least..=MAX_REFUSED).contains(&refused),
+        "{refused} calls were refused; at most {MAX_REFUSED} are expected"
+    );
     Ok(())
 }
 

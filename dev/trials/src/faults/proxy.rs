@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::deliveries::{Accepted, Conversation};
+use super::moment::{Moment, ROWS, TEXTS, Watched};
 use super::tls::Interceptor;
 
 const CHUNK: usize = 64 << 10;
@@ -40,19 +42,6 @@ const FAILURE: &[u8] =
                          {\"error\": {\"type\": \"api_error\"}}";
 /// Long enough for another call on the connection.
 const A_MOMENT: Duration = Duration::from_millis(2);
-
-/// The moment at which a connection is held, once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
-    /// Postgres has executed the COMMIT of a transaction with this text; the response is lost.
-    Commit(&'static str),
-    /// Postgres has sent events to a relay; they do not arrive.
-    RelayRead,
-    /// A relay deletes events that the broker has acknowledged; the statement does not arrive.
-    RelayDelete,
-    /// The server has answered a request that contains this text; the response is lost.
-    Response(&'static str),
-}
 
 /// A connection that is held. It is closed when this is dropped.
 pub(crate) type Held = DropGuard;
@@ -82,6 +71,7 @@ impl Drop for Disarm<'_> {
 struct Shared {
     upstreams: Vec<u16>,
     tls: Option<Interceptor>,
+    accepted: Option<Accepted>,
     next: AtomicUsize,
     mode: watch::Sender<Mode>,
     numbers: AtomicU64,
@@ -97,11 +87,20 @@ impl Drop for Proxy {
 impl Proxy {
     /// Connections go to the upstreams in turn, skipping those that refuse. `tls`: they are those of roles.
     pub(crate) async fn open(upstreams: Vec<u16>, tls: Option<Interceptor>) -> Result<Self> {
+        Self::listen(upstreams, tls, None).await
+    }
+
+    /// Before a server of messages.
+    pub(crate) async fn counting(upstream: u16, accepted: Accepted) -> Result<Self> {
+        Self::listen(vec![upstream], None, Some(accepted)).await
+    }
+
+    async fn listen(upstreams: Vec<u16>, tls: Option<Interceptor>, accepted: Option<Accepted>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let mode = watch::Sender::new(Mode::Pass);
         let (next, numbers, breakpoints) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { upstreams, tls, next, mode, numbers, breakpoints });
+        let shared = Arc::new(Shared { upstreams, tls, accepted, next, mode, numbers, breakpoints });
         let accepting = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -167,6 +166,7 @@ impl Shared {
         };
         let (mut request, mut response) = (vec![0; CHUNK], vec![0; CHUNK]);
         let mut watched = Watched::default();
+        let mut conversation = self.accepted.as_ref().map(Accepted::conversation);
         loop {
             let now = *mode.borrow_and_update();
             if now == Mode::Cut {
@@ -177,8 +177,11 @@ impl Shared {
                 read = client.read(&mut request), if now != Mode::HalfOpen => {
                     let Ok(count @ 1..) = read else { return };
                     let bytes = &request[..count];
+                    if let Some(conversation) = &mut conversation {
+                        conversation.sent(bytes);
+                    }
                     if let Some(breakpoint) = self.hit_by_request(&mut watched, bytes) {
-                        return self.hold(breakpoint, bytes, &mut client, &mut server).await;
+                        return self.hold(breakpoint, bytes, &mut client, &mut server, conversation).await;
                     }
                     if now == Mode::Fail {
                         let _ = send(&mut client, FAILURE).await;
@@ -189,6 +192,9 @@ impl Shared {
                 }
                 read = server.read(&mut response), if now != Mode::HalfOpen => {
                     let Ok(count @ 1..) = read else { return };
+                    if let Some(conversation) = &mut conversation {
+                        conversation.replied(&response[..count]);
+                    }
                     watched.has_rows |= count > ROWS;
                     if let Some(breakpoint) = self.hit_by_events(&watched) {
                         return hold_open(breakpoint.send).await;
@@ -233,8 +239,14 @@ impl Shared {
         self.hit(|moment| watched.is_relay && watched.has_rows && moment == Moment::RelayRead)
     }
 
-    async fn hold<C, S>(&self, breakpoint: Breakpoint, request: &[u8], client: &mut C, server: &mut S)
-    where
+    async fn hold<C, S>(
+        &self,
+        breakpoint: Breakpoint,
+        request: &[u8],
+        client: &mut C,
+        server: &mut S,
+        conversation: Option<Conversation>,
+    ) where
         C: AsyncRead + Unpin,
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -243,7 +255,11 @@ impl Shared {
             let mut answer = vec![0; CHUNK];
             let answered = async {
                 send(server, request).await?;
-                server.read(&mut answer).await
+                let count = server.read(&mut answer).await?;
+                if let Some(mut conversation) = conversation {
+                    conversation.replied(&answer[..count]);
+                }
+                std::io::Result::Ok(())
             };
             tokio::select! {
                 answered = answered => if answered.is_err() { return },
@@ -278,27 +294,6 @@ async fn hold_open(send: oneshot::Sender<Held>) {
     if send.send(released.clone().drop_guard()).is_ok() {
         released.cancelled().await;
     }
-}
-
-/// The most bytes of a response without rows of an outbox.
-const ROWS: usize = 200;
-
-/// Texts that identify a transaction. An RPC stores its response under the name of its request.
-pub(crate) const CREATE_ORDER: &str = "CreateOrderRequest";
-/// A consumer passes its name to the inbox query: a text, after its length.
-pub(crate) const INVENTORY_CONSUMES: &str = "\0\0\0\x09inventory";
-pub(crate) const PAYMENT_CONSUMES: &str = "\0\0\0\x07payment";
-pub(crate) const ORDER_CONSUMES: &str = "\0\0\0\x05order";
-pub(crate) const NOTIFICATION_CONSUMES: &str = "\0\0\0\x0cnotification";
-const TEXTS: [&str; 5] = [CREATE_ORDER, INVENTORY_CONSUMES, PAYMENT_CONSUMES, ORDER_CONSUMES, NOTIFICATION_CONSUMES];
-
-/// The state of one connection.
-#[derive(Default)]
-struct Watched {
-    is_relay: bool,
-    has_rows: bool,
-    /// The [`TEXTS`] that it has sent in the current transaction.
-    sent: Vec<&'static str>,
 }
 
 async fn delay(mode: Mode) {

@@ -17,7 +17,7 @@ use super::control::Control;
 use super::fault::{A_MINUTE, Expect, Fault, Pace, Site};
 use super::journal::Journal;
 use super::load::{CUSTOMERS, Load};
-use super::machine::Machine;
+use super::machine::{Machine, Spread};
 use super::report::{self, Row, Trial};
 
 /// How long customers go on after the end of a fault, or after the last failure.
@@ -30,6 +30,8 @@ pub(crate) struct Trials<'a> {
     pub(crate) load: &'a Load,
     pub(crate) control: &'a Control,
     pub(crate) machine: Machine,
+    /// Purchases per second, now.
+    pub(crate) rate: f64,
     pub(crate) pace: Pace,
     /// The backlog that earlier trials left and that never drains; later ones are not blamed for it.
     pub(crate) left: Backlog,
@@ -47,7 +49,10 @@ struct Recovery {
 
 impl Trials<'_> {
     pub(crate) async fn run(&mut self, faults: &[&Fault], random: &mut StdRng) -> Result<Row> {
+        let before = Instant::now();
         let busy = self.journal.buys(CUSTOMERS.into(), self.control).await;
+        self.rate = self.machine.next_rate(self.rate, Spread::of(self.journal.durations(before)).p50);
+        self.load.slow_down(self.rate);
         let (injected, crashes) = (Instant::now(), self.cluster.crashes());
         let (expect, settles, mut outcome) = self.inject(faults, random).await?;
         if let Err(error) = busy {
