@@ -12,8 +12,8 @@ use crate::fact::Stage;
 /// The order of the `count`th row behind `after`.
 pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uuid>, Unexpected> {
     let end = sqlx::query_scalar!(
-        "select order_id from counted_order join projection using (projection_id)
-         where state = 'LIVE' and order_id > $1 order by order_id offset $2 limit 1",
+        "select order_id from counted_order where projection_id = (select projection_id from projection where state = 'LIVE')
+           and order_id > $1 order by order_id offset $2 limit 1",
         after,
         count - 1,
     );
@@ -23,8 +23,9 @@ pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uu
 /// The stages in which the orders of a range are counted, such as `CONFIRMED`.
 pub async fn counted(db: &PgPool, range: Range) -> Result<HashMap<Uuid, BTreeSet<&'static str>>, Unexpected> {
     let rows = sqlx::query!(
-        "select order_id, stages from counted_order join projection using (projection_id)
-         where state = 'LIVE' and order_id > $1 and order_id <= $2",
+        "select order_id, stages from counted_order
+         where projection_id = (select projection_id from projection where state = 'LIVE')
+           and order_id > $1 and order_id <= $2",
         range.after,
         range.last,
     );

@@ -17,7 +17,7 @@ use crate::{Error, Sources, progress, provider};
 /// How long it may take until there is a notification of an event, and until it is counted.
 const CONSUMED_WITHIN: Duration = Duration::from_secs(60);
 /// How long after the time of its attempts a notification may still wait: for the last of them.
-const END_WITHIN: Duration = Duration::from_secs(3_600);
+const END_WITHIN: Duration = Duration::from_secs(3 * 3_600);
 
 /// I2, I3, I4, I7, I9 and I12 of all orders. A range ends at the first row by which one of the five databases has `rows_per_range`.
 pub(crate) async fn check_orders(sources: &Sources, discarded: &Discarded) -> Result<Vec<Finding>, Error> {
@@ -26,12 +26,12 @@ pub(crate) async fn check_orders(sources: &Sources, discarded: &Discarded) -> Re
     // At rest, none waits.
     let as_of = sources.as_of();
     let ended = if sources.at_rest { as_of } else { as_of - sources.give_up_after - END_WITHIN };
-    let notified = notification::check::Progress::read(&sources.notification, ended).await?;
+    let deadlines = notification::check::Deadlines::read(&sources.notification, ended).await?;
     while let Some(after) = next {
         progress::set(format!("I2, I3, I4, I7, I9, I12: {checked} of {count} orders were checked"));
         let range = Range::to_first(after, order_ends(sources, after).await?);
         next = range.next();
-        let mut findings = sources.recheck(|| check_range(sources, range, &discarded.exemptions, &notified)).await?;
+        let mut findings = sources.recheck(|| check_range(sources, range, &discarded.exemptions, &deadlines)).await?;
         checked += findings.iter().find(|it| it.subject == "orders").map_or(0, |it| it.checked);
         if let Some(provider) = &sources.provider {
             let created = since..seconds(range.last).max(since);
@@ -59,11 +59,14 @@ async fn check_range(
     sources: &Sources,
     range: Range,
     exemptions: &Exemptions,
-    notified: &notification::check::Progress,
+    deadlines: &notification::check::Deadlines,
 ) -> Result<Vec<Finding>, Error> {
     let (Sources { inventory, order, payment, notification, analytics, .. }, as_of) = (sources, sources.as_of());
     let orders = order::check::order_ids(order, range).await?;
     let settled = order::check::settled(order, &orders, as_of).await?;
+    // Read before the stages, so that what others know of has happened by then.
+    let told = notification::check::told(notification, range, deadlines).await?;
+    let counted = analytics::check::counted(analytics, range).await?;
     let stages = order::check::stages(order, range, as_of - CONSUMED_WITHIN).await?;
     Ok(vec![
         payment::check::check_ledger(payment, range).await?,
@@ -83,8 +86,8 @@ async fn check_range(
         payment::check::check_returns(payment, range).await?,
         order::check::check_orders(order, range).await?,
         inventory::check::check_reservations(inventory, range).await?,
-        compare_notifications(&stages, &notification::check::told(notification, range, notified).await?, exemptions),
-        compare_stages(&stages, &analytics::check::counted(analytics, range).await?, exemptions),
+        compare_notifications(&stages, &told, exemptions),
+        compare_stages(&stages, &counted, exemptions),
     ])
 }
 

@@ -11,10 +11,10 @@ use time::OffsetDateTime;
 const UNANSWERED: u32 = 8;
 
 #[derive(Default)]
-pub(crate) struct Availability(Mutex<State>);
+pub(crate) struct Availability(Mutex<Known>);
 
 #[derive(Default)]
-struct State {
+struct Known {
     outage: Option<Outage>,
     /// Messages in a row.
     unanswered: u32,
@@ -32,8 +32,10 @@ pub(crate) enum Seen {
     IsAway,
     /// It has the message, and did not reply.
     Unanswered,
-    /// It was not asked.
+    /// Nothing: it was not asked, or what it said is about the message.
     Nothing,
+    /// Nothing, because of us.
+    NotAsked,
 }
 
 impl Availability {
@@ -50,19 +52,19 @@ impl Availability {
     }
 
     pub(crate) fn record(&self, seen: Seen, now: OffsetDateTime) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match (seen, &mut state.outage) {
-            (Seen::Works, _) => *state = State::default(),
-            // The probe asked nobody, so the next one need not wait.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (seen, &mut known.outage) {
+            (Seen::Works, _) => *known = Known::default(),
+            // The probe found out nothing, so the next one need not wait.
             (Seen::Nothing, Some(outage)) => outage.next_probe = now,
-            (Seen::IsAway, None) => state.outage = Some(Outage::after(1, now)),
+            (Seen::IsAway, None) => known.outage = Some(Outage::after(1, now)),
             (Seen::Unanswered, None) => {
-                state.unanswered += 1;
-                if state.unanswered >= UNANSWERED {
-                    state.outage = Some(Outage::after(1, now));
+                known.unanswered += 1;
+                if known.unanswered >= UNANSWERED {
+                    known.outage = Some(Outage::after(1, now));
                 }
             }
-            (Seen::IsAway | Seen::Unanswered, Some(_)) | (Seen::Nothing, None) => {}
+            (Seen::IsAway | Seen::Unanswered, Some(_)) | (Seen::Nothing, None) | (Seen::NotAsked, _) => {}
         }
     }
 }
@@ -96,11 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_asked_nobody_is_followed_by_another_at_once() {
+    fn a_probe_that_found_out_nothing_is_followed_by_another_at_once() {
         let availability = after(&[Seen::IsAway]);
         assert_eq!(availability.admit(8, LATER), 1);
         availability.record(Seen::Nothing, LATER);
         assert_eq!([LATER; 2].map(|now| availability.admit(8, now)), [1, 0]);
+        availability.record(Seen::NotAsked, LATER);
+        assert_eq!(availability.admit(8, LATER), 0, "what fails for us goes on failing");
     }
 
     #[test]

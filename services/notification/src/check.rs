@@ -36,7 +36,7 @@ pub async fn range_end(db: &PgPool, after: Uuid, count: i64) -> Result<Option<Uu
 }
 
 /// What should have been delivered, or have ended, by now.
-pub struct Progress {
+pub struct Deadlines {
     /// Attempts that began before this time should have ended.
     ended: OffsetDateTime,
     /// Mails, and text messages, that could be claimed before these times: one that was caused long after them is delivered, and workers
@@ -44,7 +44,7 @@ pub struct Progress {
     overtaken: [OffsetDateTime; 2],
 }
 
-impl Progress {
+impl Deadlines {
     pub async fn read(db: &PgPool, ended: OffsetDateTime) -> Result<Self, Unexpected> {
         let newest = sqlx::query!(
             "select (select created_at from notification where channel = 'EMAIL' and state = 'DELIVERED'
@@ -59,7 +59,7 @@ impl Progress {
 }
 
 /// The notifications of the orders of a range, by order.
-pub async fn told(db: &PgPool, range: Range, progress: &Progress) -> Result<HashMap<Uuid, Vec<Told>>, Unexpected> {
+pub async fn told(db: &PgPool, range: Range, deadlines: &Deadlines) -> Result<HashMap<Uuid, Vec<Told>>, Unexpected> {
     let rows = sqlx::query!(
         r#"select subject_id, kind, channel, state, state = 'PENDING' and (wanted_at < $3
                or due_at < case channel when 'EMAIL' then $4::timestamptz else $5::timestamptz end
@@ -70,9 +70,9 @@ pub async fn told(db: &PgPool, range: Range, progress: &Progress) -> Result<Hash
            from notification as it where subject_id > $1 and subject_id <= $2 and kind like 'ORDER%'"#,
         range.after,
         range.last,
-        progress.ended,
-        progress.overtaken[0],
-        progress.overtaken[1],
+        deadlines.ended,
+        deadlines.overtaken[0],
+        deadlines.overtaken[1],
     );
     let mut told = HashMap::<Uuid, Vec<Told>>::new();
     for row in rows.fetch_all(db).await? {

@@ -1,5 +1,6 @@
 //! Whom a notification is for, from the user service. What it answers is used for one delivery and kept nowhere.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use chassis::rpc::client;
@@ -36,12 +37,26 @@ pub(crate) enum NoContact {
     /// The account was erased, or the link was used or has expired.
     Gone,
     /// The user service did not answer.
-    Unknown(Code),
+    Away(Code),
+    /// The user service answered with an error, perhaps about this user only.
+    Failed(Code),
 }
 
 impl From<Status> for NoContact {
     fn from(status: Status) -> Self {
-        if status.code() == Code::NotFound { Self::Gone } else { Self::Unknown(status.code()) }
+        // Our own client makes a status with a source, when there was no answer.
+        let is_answer = status.source().is_none();
+        match status.code() {
+            Code::NotFound if is_answer => Self::Gone,
+            code @ (Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Unknown
+            | Code::Cancelled) => Self::Away(code),
+            code if is_answer => Self::Failed(code),
+            code => Self::Away(code),
+        }
     }
 }
 
@@ -81,4 +96,23 @@ pub(crate) async fn of_mail(
         email_refused: false,
         link: Some(Link { url: mail.link, expires_at }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_answer_the_user_service_is_away() {
+        for (status, expected) in [
+            (Status::not_found(""), NoContact::Gone),
+            (Status::internal(""), NoContact::Failed(Code::Internal)),
+            (Status::invalid_argument(""), NoContact::Failed(Code::InvalidArgument)),
+            (Status::unavailable(""), NoContact::Away(Code::Unavailable)),
+            // As our client makes it of an open circuit, or of its own timer.
+            (Status::from_error("the circuit is open".into()), NoContact::Away(Code::Unknown)),
+        ] {
+            assert_eq!(NoContact::from(status), expected);
+        }
+    }
 }

@@ -13,7 +13,6 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
-use tonic::Code;
 
 use crate::claim::{Claimed, claim};
 use crate::contact::{Contact, NoContact};
@@ -99,10 +98,11 @@ pub(crate) async fn attempt(service: &Service, claimed: &Claimed) -> Outcome {
     let contact = match text::contact(service, &facts, claimed).await {
         Ok(contact) => contact,
         Err(NoContact::Gone) => return ended(State::Dropped, "there is nobody to notify"),
-        Err(NoContact::Unknown(code)) => {
-            let is_away = matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted);
-            let reason = if is_away { RetryReason::ServerUnavailable } else { RetryReason::NotSent };
-            return Outcome::Retry(reason, format!("the user service replied {code:?}"));
+        Err(NoContact::Away(code)) => {
+            return Outcome::Retry(RetryReason::ServerUnavailable, format!("the user service is away: {code:?}"));
+        }
+        Err(NoContact::Failed(code)) => {
+            return Outcome::Retry(RetryReason::NotSent, format!("the user service replied {code:?}"));
         }
     };
     let text = match text::render(service, claimed, &facts, &contact) {

@@ -94,18 +94,18 @@ impl MailServer {
     async fn begin(&self, message: &Message, content: &[u8]) -> Result<(AsyncSmtpConnection, u32), SendError> {
         let of_session = |error| explain(About::Session, &error);
         if let Some((mut connection, mails)) = self.kept().await
-            && self.greet(&mut connection, message, content).await.is_ok()
+            && self.name_sender(&mut connection, message, content).await.is_ok()
         {
-            return self.address(connection, mails, message).await;
+            return self.name_recipient(connection, mails, message).await;
         }
         // What fails on a kept connection, such as a limit of mails, says nothing of the server.
         let mut connection = self.connect().await.map_err(of_session)?;
-        self.greet(&mut connection, message, content).await?;
-        self.address(connection, 0, message).await
+        self.name_sender(&mut connection, message, content).await?;
+        self.name_recipient(connection, 0, message).await
     }
 
     /// Names the sender.
-    async fn greet(
+    async fn name_sender(
         &self,
         connection: &mut AsyncSmtpConnection,
         message: &Message,
@@ -128,7 +128,7 @@ impl MailServer {
     }
 
     /// Names the recipient, and announces the content.
-    async fn address(
+    async fn name_recipient(
         &self,
         mut connection: AsyncSmtpConnection,
         mails: u32,
@@ -195,11 +195,13 @@ fn explain(about: About, error: &Error) -> SendError {
     let is_of_us = OF_SENDER.contains(&enhanced.as_str())
         || enhanced.starts_with(OF_POLICY)
         || enhanced.is_empty() && code == OF_TRANSACTION;
+    // Some servers judge how we introduced ourselves only when they know the recipient (5.5.2).
+    let is_of_argument = enhanced.is_empty() || enhanced.starts_with("5.1.") && !is_of_us;
     match about {
         About::Recipient if error.is_permanent() && ADDRESS_GONE.contains(&enhanced.as_str()) => {
             SendError::AddressRefused(why)
         }
-        About::Recipient if code == OF_ARGUMENT => SendError::Refused(why),
+        About::Recipient if code == OF_ARGUMENT && is_of_argument => SendError::Refused(why),
         _ if is_of_session => SendError::unavailable(why),
         _ if !error.is_permanent() => SendError::Failed(RetryReason::NotAccepted, why),
         About::Recipient if is_of_us => SendError::Failed(RetryReason::NotAccepted, why),

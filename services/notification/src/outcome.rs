@@ -115,7 +115,8 @@ impl Outcome {
             }
             Self::Retry(RetryReason::ServerUnavailable, _) => Seen::IsAway,
             Self::Retry(RetryReason::OutcomeUnknown, _) => Seen::Unanswered,
-            Self::Ended(..) | Self::Limited(_) | Self::Retry(RetryReason::NotSent, _) => Seen::Nothing,
+            Self::Ended(..) | Self::Limited(_) => Seen::Nothing,
+            Self::Retry(RetryReason::NotSent, _) => Seen::NotAsked,
         }
     }
 

@@ -23,8 +23,7 @@ use url::Url;
 use crate::roles::SCHEMAS;
 use crate::scram;
 
-/// SQLSTATE for a lock that was not acquired within `lock_timeout`.
-/// `lock_not_available` and `deadlock_detected`.
+/// SQLSTATEs for a lock that was not acquired within `lock_timeout`, and for a deadlock.
 const LOCKED_OUT: [&str; 2] = ["55P03", "40P01"];
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(30);
 

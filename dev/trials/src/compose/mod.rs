@@ -100,7 +100,7 @@ async fn try_under_load(project: &Project<'_>, home: &Path, say: &dyn Fn(&str)) 
     let path = home.join("journal.jsonl");
     let journal = Arc::new(Journal::create(&path)?);
     let load = Load::start(edge.clone(), (email, password.trim_end()), journal.clone(), &products, 1);
-    load.slow_down(RATE);
+    load.set_rate(RATE);
     let control = Control::start(edge, None);
     let tried = async {
         for server in SERVERS {

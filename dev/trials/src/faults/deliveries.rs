@@ -16,6 +16,11 @@ pub(crate) const END_OF_MAIL: &str = "\r\n.\r\n";
 /// Mails and text messages are smaller.
 const LARGEST: usize = 256 << 10;
 
+/// How many messages may be accepted again, beside those without a reply, because a process is killed before it records the outcome: a
+/// few, and one of so many. If several workers deliver the same, more are.
+const FEW: i64 = 50;
+const SHARE: i64 = 20;
+
 /// What is sent on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -49,7 +54,9 @@ impl Accepted {
     fn compare(&self, recorded: &[Recorded]) -> Result<Summary> {
         let mut accepted = self.times();
         let (mut summary, mut problems) = (Summary::default(), Vec::new());
-        for Recorded { id, delivered, attempts } in recorded {
+        let mut unknown = 0;
+        for Recorded { id, delivered, attempts, unknown: its_unknown } in recorded {
+            unknown += its_unknown;
             let times = accepted.remove(id).unwrap_or_default();
             summary.accepted += times;
             summary.copies += (times - delivered).max(0);
@@ -60,6 +67,13 @@ impl Accepted {
         problems.extend(accepted.into_iter().map(|(id, times)| format!("{id}: {times} accepted, and none is known")));
         let (count, first) = (problems.len(), problems.first().cloned().unwrap_or_default());
         ensure!(count == 0, "{count} notifications disagree with what was accepted ({:?}), such as {first}", self.kind);
+        let most = unknown + FEW + summary.accepted / SHARE;
+        ensure!(
+            summary.copies <= most,
+            "{} of {} were accepted again; at most {most} may",
+            summary.copies,
+            summary.accepted
+        );
         Ok(summary)
     }
 }
@@ -110,6 +124,8 @@ struct Recorded {
     id: Uuid,
     delivered: i64,
     attempts: i64,
+    /// Attempts without a reply: each may have been a delivery.
+    unknown: i64,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -134,11 +150,12 @@ pub(crate) async fn check(cluster: &Cluster) -> Result<String> {
     let alone = cluster.count("souk_notification", alone).await?;
     ensure!(alone == 0, "{alone} notifications have a mail and no text message");
     let mut session = cluster.administrator("souk_notification").await?;
-    let mails = "select notification_id as id, (state = 'DELIVERED')::integer::bigint as delivered, attempts::bigint
+    let mails = "select notification_id as id, (state = 'DELIVERED')::integer::bigint as delivered, attempts::bigint,
+                   unknown_outcomes::bigint as unknown
                  from notification where channel = 'EMAIL'";
     let mails = sqlx::query_as(mails).fetch_all(&mut session).await?;
     let texts = "select subject_id as id, count(*) filter (where state = 'DELIVERED') as delivered,
-                   sum(attempts)::bigint as attempts
+                   sum(attempts)::bigint as attempts, sum(unknown_outcomes)::bigint as unknown
                  from notification where channel = 'SMS' group by subject_id";
     let texts = sqlx::query_as(texts).fetch_all(&mut session).await?;
     let (mails, texts) = (cluster.mails.compare(&mails)?, cluster.texts.compare(&texts)?);
@@ -153,7 +170,7 @@ mod tests {
     const ID: Uuid = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_00a1);
 
     fn recorded(delivered: i64, attempts: i64) -> Vec<Recorded> {
-        vec![Recorded { id: ID, delivered, attempts }]
+        vec![Recorded { id: ID, delivered, attempts, unknown: 0 }]
     }
 
     #[test]
@@ -180,6 +197,19 @@ mod tests {
             let error = accepted.compare(&recorded).expect_err("it disagrees").to_string();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn only_few_are_accepted_again() {
+        let compare = |copies: u128| {
+            let (accepted, ids) = (Accepted::new(Kind::Mail), || (1..=1_000).map(Uuid::from_u128));
+            let times = |id: Uuid| 1 + i64::from(id.as_u128() <= copies);
+            *accepted.times.lock().expect("not poisoned") = ids().map(|id| (id, times(id))).collect();
+            let recorded = |id| Recorded { id, delivered: 1, attempts: 2, unknown: 0 };
+            accepted.compare(&ids().map(recorded).collect::<Vec<_>>())
+        };
+        assert_eq!(compare(100).expect("some are"), Summary { accepted: 1_100, copies: 100 });
+        compare(110).expect_err("several workers deliver the same");
     }
 
     #[test]

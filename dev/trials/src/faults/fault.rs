@@ -60,6 +60,8 @@ pub(crate) struct Site<'a> {
     pub(crate) journal: &'a Arc<Journal>,
     pub(crate) control: &'a Control,
     pub(crate) machine: Machine,
+    /// Purchases per second, now.
+    pub(crate) rate: f64,
     pub(crate) random: StdRng,
     pub(crate) pace: Pace,
 }

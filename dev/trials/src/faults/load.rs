@@ -165,7 +165,7 @@ impl Load {
     }
 
     /// `rate`: purchases per second, of all customers together.
-    pub(crate) fn slow_down(&self, rate: f64) {
+    pub(crate) fn set_rate(&self, rate: f64) {
         let every = Duration::from_secs(1).mul_f64(f64::from(CUSTOMERS) / rate);
         self.pacing.every.store(every.as_micros() as u64, Ordering::Relaxed);
     }

@@ -89,7 +89,7 @@ impl Machine {
             "this machine settles {capacity:.1} purchases per second; at least {SLOWEST} are needed"
         );
         let rate = rate(capacity, wanted);
-        load.slow_down(rate);
+        load.set_rate(rate);
         drop(paused);
         let begun = Instant::now();
         sleep(pace.of(MEASURED) / 2).await;

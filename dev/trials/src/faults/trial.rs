@@ -52,7 +52,7 @@ impl Trials<'_> {
         let before = Instant::now();
         let busy = self.journal.buys(CUSTOMERS.into(), self.control).await;
         self.rate = self.machine.next_rate(self.rate, Spread::of(self.journal.durations(before)).p50);
-        self.load.slow_down(self.rate);
+        self.load.set_rate(self.rate);
         let (injected, crashes) = (Instant::now(), self.cluster.crashes());
         let (expect, settles, mut outcome) = self.inject(faults, random).await?;
         if let Err(error) = busy {
@@ -88,6 +88,7 @@ impl Trials<'_> {
             journal: &self.journal,
             control: self.control,
             machine: self.machine,
+            rate: self.rate,
             random: StdRng::seed_from_u64(random.random()),
             pace: self.pace,
         };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chassis::check::{Exemptions, Finding, Range};
-use notification::check::{Progress, Told};
+use notification::check::{Deadlines, Told};
 use sqlx::PgPool;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -79,8 +79,8 @@ async fn the_stages_of_orders_are_read_from_their_events(db: PgPool) {
 }
 
 async fn told_by(db: &PgPool, ended: OffsetDateTime) -> HashMap<Uuid, Vec<Told>> {
-    let progress = Progress::read(db, ended).await.expect("read");
-    notification::check::told(db, Range::ALL, &progress).await.expect("read")
+    let deadlines = Deadlines::read(db, ended).await.expect("read");
+    notification::check::told(db, Range::ALL, &deadlines).await.expect("read")
 }
 
 #[sqlx::test(migrator = "notification::MIGRATOR")]

@@ -134,7 +134,7 @@ async fn only_a_refusal_of_the_mailbox_marks_the_address(db: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refusal_by_a_policy_is_attempted_again_and_marks_no_address(db: PgPool) {
     let fixture = Fixture::open(db).await;
-    for reply in ["550 5.7.1", "554 5.7.1", "554", "550 5.1.8", "503"] {
+    for reply in ["550 5.7.1", "554 5.7.1", "554", "550 5.1.8", "501 5.5.2", "503"] {
         fixture.forget().await;
         fixture.attempted(Mood::RefusesRecipient(reply)).await;
         assert_eq!(fixture.rows().await, [row("PENDING", 1, &format!("the mail server replied {}", &reply[..3]))]);
@@ -202,7 +202,7 @@ async fn a_delivery_waits_for_the_user_service(db: PgPool) {
     let fixture = Fixture::open(db).await;
     fixture.users.fail(Some(Code::ResourceExhausted));
     fixture.attempted(Mood::Accepts).await;
-    assert_eq!(fixture.rows().await, [row("PENDING", 1, "the user service replied ResourceExhausted")]);
+    assert_eq!(fixture.rows().await, [row("PENDING", 1, "the user service is away: ResourceExhausted")]);
     fixture.users.fail(None);
     fixture.advance(MINUTE);
     fixture.work().await;
