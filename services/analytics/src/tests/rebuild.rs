@@ -255,6 +255,18 @@ fn poisoned() -> (Vec<Record>, Uuid) {
     (records, story.order_id)
 }
 
+/// A relay repeats events of which it knows no acknowledgement, and no inbox is before a rebuild.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_rebuild_counts_repeated_events_once(db: PgPool) {
+    let records = interleaved(stories());
+    let fixture = Fixture::open_with(db, &InMemory::of(&[&records[..]; 3].concat())).await;
+    fixture.kit.deliver_together(&records).await;
+    fixture.request_rebuild().await.expect("none runs");
+    fixture.rebuild().await;
+    assert_eq!(rows(fixture.db(), 1).await, rows(fixture.db(), 2).await);
+    assert_figures(&fixture).await;
+}
+
 /// The consumer handles what comes after a discarded event, and so does a rebuild, also if the event was published again.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn only_a_discarded_event_itself_is_left_out(db: PgPool) {
