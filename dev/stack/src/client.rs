@@ -67,7 +67,11 @@ impl Client {
 
     /// At the edge with this URL.
     pub fn at(edge: String) -> Self {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build();
+        // The edge closes a connection that is idle for a minute: at that moment, a request would be lost.
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(10))
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build();
         let http = http.expect("a client with default TLS settings can be built");
         Self { http, edge, token: None }
     }
