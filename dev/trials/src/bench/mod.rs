@@ -7,6 +7,7 @@ pub mod layers;
 pub mod reads;
 pub mod search;
 pub mod security;
+mod statements;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -56,6 +57,7 @@ async fn measure(stack: &Stack) -> Result<()> {
 
     println!("at {STEADY_RATE}/s for {STEADY:?}: {work} per order");
 
+    statements::reset(&mut orders(stack).await?).await?;
     let (before, worked) = (usage()?, Work::read(stack).await?);
     let (placed, elapsed) = rush(stack, std::slice::from_ref(&product), RUSH).await?;
     let (after, work) = (usage()?, Work::read(stack).await?.since(&worked, placed));
@@ -68,6 +70,7 @@ async fn measure(stack: &Stack) -> Result<()> {
         println!("  {name:10} {spent:6.2} ms CPU per order, {rss} MiB resident");
     }
     println!("  together   {total:6.2} ms CPU per order; {work} per order");
+    statements::print(&mut orders(stack).await?, placed).await?;
     reads::measure(stack).await?;
     layers::run(&stack.layout, &product).await
 }
