@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::ConnectOptions;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::{ConnectOptions, Connection};
 use url::Url;
 
 use crate::boot::config::first_line;
@@ -68,6 +68,9 @@ impl Database {
 
 /// The statement timeout, unless a caller has less time.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A session that was idle for so long is asked whether it still works before it is used. One that worked a moment ago is not: that
+/// would be a round trip for each use.
+const ASK_AFTER: Duration = Duration::from_secs(1);
 /// How long a caller waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
 
@@ -98,8 +101,15 @@ pub fn pool_with_timeout(
             ("idle_in_transaction_session_timeout", "5s"),
         ])
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
-    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE);
-    let pool = pool.before_acquire(|_, session| Box::pin(async move { Ok(is_trusted(session.age)) }));
+    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).test_before_acquire(false);
+    let pool = pool.before_acquire(|session, used| {
+        Box::pin(async move {
+            if used.idle_for >= ASK_AFTER {
+                session.ping().await?;
+            }
+            Ok(is_trusted(used.age))
+        })
+    });
     Ok(pool.connect_lazy_with(options))
 }
 
