@@ -25,6 +25,8 @@ use uuid::Uuid;
 use crate::partition::{Content, Item, Partition};
 use crate::wire;
 
+/// The broker responds at once to a consumer that gathers, when it has so much for it.
+const GATHERED_BYTES: usize = 65_536;
 const REJOIN_DELAY: Duration = Duration::from_secs(1);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -134,6 +136,12 @@ type Source = StreamConsumer<Watch>;
 pub async fn consume(config: &ClientConfig, consumer: Consumer, clock: Clock, stop: CancellationToken) {
     let mut config = config.clone();
     config.set("group.id", consumer.name).set("client.id", consumer.name);
+    let gathers_for = consumer.handler.gathers_for();
+    if !gathers_for.is_zero() {
+        config
+            .set("fetch.min.bytes", GATHERED_BYTES.to_string())
+            .set("fetch.wait.max.ms", gathers_for.as_millis().to_string());
+    }
     let rejoin = Backoff::new(REJOIN_DELAY, REJOIN_DELAY * 4);
     while !stop.is_cancelled() {
         let handler = consumer.handler.clone();

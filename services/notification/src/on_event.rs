@@ -1,5 +1,7 @@
 //! Consumes the events of orders, and requests of the user service for mails: each becomes a notification.
 
+use std::time::Duration;
+
 use chassis::event::{Due, HandleError, Handler, Record};
 use contracts::event::Event as _;
 use contracts::souk::order::v1::OrderEvent;
@@ -17,6 +19,8 @@ use crate::preferences;
 use crate::service::Service;
 
 pub(crate) const TOPICS: &[&str] = &[Order::TOPIC, User::TOPIC];
+/// A mail takes seconds in any case.
+const GATHERS_FOR: Duration = Duration::from_millis(250);
 
 #[tonic::async_trait]
 impl Handler for Service {
@@ -32,6 +36,10 @@ impl Handler for Service {
         preferences::erase(tx, &erased, now).await?;
         let parsed = due.iter().map(|due| parse(self, due.record)).collect::<Result<Vec<_>, _>>()?.concat();
         Ok(insert(tx, now, now - self.give_up_after, parsed).await?)
+    }
+
+    fn gathers_for(&self) -> Duration {
+        GATHERS_FOR
     }
 
     fn committed(&self) {

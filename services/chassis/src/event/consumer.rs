@@ -1,6 +1,7 @@
 //! Consumers and their handlers. The crate `bus` reads the events from Kafka.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
@@ -74,6 +75,11 @@ pub trait Handler: Send + Sync {
     /// Handles the events that share a transaction, in order. It must lock rows in a fixed order, as events of other partitions
     /// are handled at the same time. If it fails, the events are handled again one by one.
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError>;
+
+    /// How long the broker may hold events back for more of them, which costs less for each. Zero, unless nobody waits for the effect.
+    fn gathers_for(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Called after the commit, such as to wake a job.
     fn committed(&self) {}
