@@ -55,8 +55,8 @@ pub(crate) async fn record(service: &Service, outcomes: &[(Claimed, Outcome)]) -
            refusal_unreported = refusal_unreported or is_refusal,
            delivered_at = case when ended.state = 'DELIVERED' then $9 else delivered_at end,
            refused_at = case when is_refusal then $9 else refused_at end
-         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::integer[], $7::integer[],
-             $8::boolean[])
+         from (select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::integer[],
+             $7::integer[], $8::boolean[]) limit cardinality($1))
            as ended (id, held, state, error, due_at, not_attempted, unknown, is_refusal)
          where notification_id = id and lease = held",
         &rows.ids,
