@@ -44,7 +44,9 @@ pub(crate) async fn add(tx: &mut PgConnection, projection_id: i64, facts: &[Fact
 type Orders = HashMap<Uuid, Option<CountedOrder>>;
 
 async fn read_orders(tx: &mut PgConnection, projection_id: i64, facts: &[Fact]) -> Result<Orders, sqlx::Error> {
-    let order_ids = column(facts, |fact| fact.order_id);
+    let mut order_ids = column(facts, |fact| fact.order_id);
+    order_ids.sort_unstable();
+    order_ids.dedup();
     let rows = sqlx::query!(
         // The limit tells the planner that there are few, so that it uses the index however it estimates the table.
         "select order_id, version, placed_at, stages, lines

@@ -19,7 +19,7 @@ use crate::preferences;
 use crate::service::Service;
 
 pub(crate) const TOPICS: &[&str] = &[Order::TOPIC, User::TOPIC];
-/// A mail takes seconds in any case.
+/// Nobody notices that a message is this much later, and the orders of that time share transactions.
 const GATHERS_FOR: Duration = Duration::from_millis(250);
 
 #[tonic::async_trait]

@@ -1,6 +1,7 @@
 //! Consuming: from the topic to the effect.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chassis::Clock;
 use chassis::event::Consumer;
@@ -36,6 +37,27 @@ async fn duplicates_take_effect_once(db: PgPool) {
     harness.wait_for_handled(100).await;
     running.stop().await;
     assert_eq!(harness.handled().await, versions(&keys, 20));
+}
+
+/// Those that wait already, and those that come while it waits for more.
+#[sqlx::test(migrations = "../../migrations/order")]
+async fn events_that_are_gathered_are_handled_like_others(db: PgPool) {
+    let harness = Harness::new(db).await;
+    let (test, keys) = (harness.consumer(), keys(5));
+    *test.handler.gathers_for.lock().expect("no panics") = Duration::from_millis(250);
+    for key in &keys {
+        harness.send(*key, 1).await;
+    }
+    let running = test.start();
+    harness.wait_for_handled(5).await;
+    for version in 2..=10 {
+        for key in &keys {
+            harness.send(*key, version).await;
+        }
+    }
+    harness.wait_for_handled(50).await;
+    running.stop().await;
+    assert_eq!(harness.handled().await, versions(&keys, 10));
 }
 
 #[sqlx::test(migrations = "../../migrations/order")]

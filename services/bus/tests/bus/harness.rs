@@ -204,6 +204,7 @@ impl Harness {
 #[derive(Default)]
 pub(crate) struct TestHandler {
     pub(crate) refused: Mutex<Vec<(Uuid, i64)>>,
+    pub(crate) gathers_for: Mutex<Duration>,
     /// No event of a key is handled while a test holds its lock for writing.
     locks: Mutex<HashMap<Uuid, Arc<RwLock<()>>>>,
 }
@@ -218,6 +219,10 @@ impl TestHandler {
 impl Handler for TestHandler {
     fn wants(&self, event_type: &str) -> bool {
         event_type == SAID
+    }
+
+    fn gathers_for(&self) -> Duration {
+        *self.gathers_for.lock().expect("no panics")
     }
 
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError> {

@@ -76,7 +76,7 @@ pub trait Handler: Send + Sync {
     /// are handled at the same time. If it fails, the events are handled again one by one.
     async fn handle_all(&self, tx: &mut PgConnection, due: &[Due<'_>]) -> Result<(), HandleError>;
 
-    /// How long the broker may hold events back for more of them, which costs less for each. Zero, unless nobody waits for the effect.
+    /// How long the broker may hold events back for more of them, which costs less for each. Zero, unless nobody notices.
     fn gathers_for(&self) -> Duration {
         Duration::ZERO
     }
