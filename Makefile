@@ -13,7 +13,7 @@ help:
 	@echo "make compose-test  run docker-compose.yml without an image registry, and kill containers under load"
 	@echo "make abuse         attack the edge from one address, and measure another client meanwhile"
 	@echo "make bugs          plant bugs, and check that a test fails for each (ONLY=a,b)"
-	@echo "make bench         measure the throughput and cost of orders"
+	@echo "make bench         measure the throughput, latency and cost of orders (RATE=n orders per second for the latency)"
 	@echo "make flash         measure a flash sale: orders of one SKU, compared with orders of a thousand"
 	@echo "make reads         measure reads through the edge, compared with reads at the role"
 	@echo "make search        measure full-text search over 100,000 products"
@@ -34,7 +34,7 @@ help:
 
 # Compilers are installed here, before our own installer can be built. Without root, the message names what installs everything.
 COMPILERS := build-essential pkg-config libssl-dev protobuf-compiler libprotobuf-dev
-SERVERS := postgresql redis-server default-jre-headless maven python3-venv
+SERVERS := postgresql redis-server default-jre-headless maven python3-venv golang-go
 define ensure_compilers
 	@for program in cc c++ pkg-config protoc; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	pkg-config --exists openssl 2>/dev/null || missing="$$missing libssl-dev"; \

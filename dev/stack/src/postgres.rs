@@ -93,9 +93,8 @@ pub async fn trusted(home: &Path, port: u16, log: PathBuf, fsync: Fsync) -> Resu
         ("shared_buffers", "256MB".to_owned()),
         ("max_wal_size", "2GB".to_owned()),
         ("fsync", if fsync == Fsync::On { "on" } else { "off" }.to_owned()),
-        // `make bench` counts statements, and adds up their times. The extension is part of Postgres' packages.
+        // `make bench` counts statements and adds up their times. The extension is part of Postgres' packages.
         ("shared_preload_libraries", if fsync == Fsync::On { "pg_stat_statements" } else { "" }.to_owned()),
-        ("pg_stat_statements.track_planning", "on".to_owned()),
     ];
     let mut arguments = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
     arguments.extend(flags(settings));

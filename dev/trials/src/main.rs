@@ -26,6 +26,8 @@ enum Command {
     Bugs(bugs::Options),
     /// Measures the throughput and cost of orders, or what the subcommand says.
     Bench {
+        #[command(flatten)]
+        options: bench::Options,
         #[command(subcommand)]
         bench: Option<Bench>,
     },
@@ -55,12 +57,12 @@ async fn main() -> ExitCode {
         Command::Compose(options) => compose::run(&options).await,
         Command::Abuse(options) => abuse::run(&options).await,
         Command::Bugs(options) => bugs::run(&options).await,
-        Command::Bench { bench: None } => bench::run().await,
-        Command::Bench { bench: Some(Bench::Flash) } => bench::flash::run().await,
-        Command::Bench { bench: Some(Bench::Check(options)) } => bench::check::run(&options).await,
-        Command::Bench { bench: Some(Bench::Reads) } => bench::reads::run().await,
-        Command::Bench { bench: Some(Bench::Search) } => bench::search::run().await,
-        Command::Bench { bench: Some(Bench::Security(options)) } => bench::security::run(&options).await,
+        Command::Bench { bench: None, options } => bench::run(&options).await,
+        Command::Bench { bench: Some(Bench::Flash), .. } => bench::flash::run().await,
+        Command::Bench { bench: Some(Bench::Check(options)), .. } => bench::check::run(&options).await,
+        Command::Bench { bench: Some(Bench::Reads), .. } => bench::reads::run().await,
+        Command::Bench { bench: Some(Bench::Search), .. } => bench::search::run().await,
+        Command::Bench { bench: Some(Bench::Security(options)), .. } => bench::security::run(&options).await,
         Command::BareProduct { listen, database } => bench::layers::serve_bare(listen, &database).await,
     };
     match outcome {

@@ -14,6 +14,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::Args;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
@@ -22,7 +23,6 @@ use stack::controlled::Stack;
 use stack::layout::Build;
 use stack::postgres::ADMINISTRATOR;
 
-const STEADY_RATE: u32 = 50;
 const STEADY: Duration = Duration::from_secs(20);
 const CROWD: usize = 32;
 const RUSH: Duration = Duration::from_secs(20);
@@ -34,11 +34,18 @@ async fn with_stack(measure: impl AsyncFnOnce(&Stack) -> Result<()>) -> Result<(
     stack.stop().await.and(measured)
 }
 
-pub async fn run() -> Result<()> {
-    with_stack(measure).await
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Orders per second while latencies are measured: fewer than the machine settles, which is printed, or they are those of a queue.
+    #[arg(long, env = "RATE", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
 }
 
-async fn measure(stack: &Stack) -> Result<()> {
+pub async fn run(options: &Options) -> Result<()> {
+    with_stack(async |stack: &Stack| measure(stack, options.rate).await).await
+}
+
+async fn measure(stack: &Stack, rate: u32) -> Result<()> {
     let (operator, customer) = (stack.operator().await?, stack.customer().await?);
     let product = operator.stock("BENCH", "A thing", ("EUR", 1_250), 1_000_000).await?;
     for _ in 0..200 {
@@ -48,14 +55,13 @@ async fn measure(stack: &Stack) -> Result<()> {
     println!("load average before: {}", std::fs::read_to_string("/proc/loadavg")?.trim());
 
     let before = Work::read(stack).await?;
-    let mut latencies = steady(&customer, &product).await?;
+    let mut latencies = steady(&customer, &product, rate).await?;
     wait_until_paid(stack).await?;
     let work = Work::read(stack).await?.since(&before, latencies.len());
-    println!("at {STEADY_RATE}/s for {STEADY:?}: CreateOrder {}", percentiles(&mut latencies));
-    let mut confirmed = times_to_confirm(stack, i64::from(STEADY_RATE) * STEADY.as_secs().cast_signed()).await?;
-    println!("at {STEADY_RATE}/s for {STEADY:?}: CONFIRMED after {}", percentiles(&mut confirmed));
-
-    println!("at {STEADY_RATE}/s for {STEADY:?}: {work} per order");
+    println!("at {rate}/s for {STEADY:?}: CreateOrder {}", percentiles(&mut latencies));
+    let mut confirmed = times_to_confirm(stack, i64::from(rate) * STEADY.as_secs().cast_signed()).await?;
+    println!("at {rate}/s for {STEADY:?}: CONFIRMED after {}", percentiles(&mut confirmed));
+    println!("at {rate}/s for {STEADY:?}: {work} per order");
 
     statements::reset(&mut orders(stack).await?).await?;
     let (before, worked) = (usage()?, Work::read(stack).await?);
@@ -76,9 +82,9 @@ async fn measure(stack: &Stack) -> Result<()> {
 }
 
 /// Calls at a fixed rate, whether or not earlier calls have responses.
-async fn steady(customer: &Client, product: &str) -> Result<Vec<Duration>> {
-    let (mut ticks, begun, mut calls) =
-        (tokio::time::interval(Duration::from_secs(1) / STEADY_RATE), Instant::now(), JoinSet::new());
+async fn steady(customer: &Client, product: &str, rate: u32) -> Result<Vec<Duration>> {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
+    let (begun, mut calls) = (Instant::now(), JoinSet::new());
     while begun.elapsed() < STEADY {
         ticks.tick().await;
         let (customer, product) = (customer.clone(), product.to_owned());

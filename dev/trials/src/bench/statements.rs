@@ -5,8 +5,10 @@ use sqlx::PgConnection;
 
 const MOST: i64 = 25;
 
-/// Forgets all statements.
+/// Forgets all statements, and measures from now on how long they are planned, too.
 pub(super) async fn reset(db: &mut PgConnection) -> Result<()> {
+    sqlx::query("alter system set pg_stat_statements.track_planning = on").execute(&mut *db).await?;
+    sqlx::query("select pg_reload_conf()").execute(&mut *db).await?;
     sqlx::query("select pg_stat_statements_reset()").execute(db).await?;
     Ok(())
 }
