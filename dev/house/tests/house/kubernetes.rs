@@ -83,6 +83,23 @@ fn every_role_is_deployed_with_its_port_and_its_callers() {
     }
 }
 
+/// What production has to replace is in its overlay, where docs/operations.md sends who deploys it.
+#[test]
+fn every_placeholder_is_in_the_overlay_of_production() {
+    let overlay =
+        ["kustomization.yaml", "external.env"].map(|file| read(&k8s(&format!("overlays/production/{file}")))).concat();
+    let mut missing = Vec::new();
+    for file in super::files(&root().join("k8s/base"), ".env") {
+        let text = read(&file);
+        let placeholders =
+            text.lines().filter(|line| line.contains(".example")).filter_map(|line| line.split_once('='));
+        missing.extend(
+            placeholders.map(|(name, _)| name.to_owned()).filter(|name| !overlay.contains(&format!("{name}="))),
+        );
+    }
+    assert_eq!(missing, [""; 0]);
+}
+
 #[test]
 fn every_role_may_call_its_peers_and_no_others() {
     assert_eq!(set(values("edge", "peers")), set(names()));
@@ -91,10 +108,16 @@ fn every_role_may_call_its_peers_and_no_others() {
         let settings = [read(&k8s("base/souk.env")), read(&k8s(&format!("base/{}/settings.env", role.name)))].concat();
         let mut peers = set(peers.map(|peer| peer.name));
         if role.has_database {
-            peers.extend(set(["postgres", "kafka"]));
+            peers.insert("postgres".to_owned());
         }
         let folder = if role == roster::GATEWAY { root().to_owned() } else { root().join("services") };
-        if read(&folder.join(role.name).join("src/lib.rs")).contains("redis: Prefixed<redis::Config>") {
+        let source = |file| read(&folder.join(role.name).join("src").join(file));
+        if role.has_database
+            && [".publish(&service.db", ".consume(&service.db"].iter().any(|it| source("service.rs").contains(it))
+        {
+            peers.insert("kafka".to_owned());
+        }
+        if source("lib.rs").contains("redis: Prefixed<redis::Config>") {
             peers.insert("redis".to_owned());
         }
         if settings.contains("_PROVIDER_URL=") {
