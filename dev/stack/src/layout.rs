@@ -224,6 +224,11 @@ impl Layout {
         self.home.join("envoy")
     }
 
+    /// What the mail server keeps.
+    pub fn mails(&self) -> PathBuf {
+        self.home.join("mail")
+    }
+
     pub fn log(&self, name: &str) -> PathBuf {
         self.home.join("log").join(format!("{name}.log"))
     }

@@ -72,7 +72,7 @@ fn provider(layout: &Layout) -> Result<Spec> {
 /// A mail server that delivers nothing, and shows the last mails on a page.
 pub fn mail(layout: &Layout) -> Result<Spec> {
     let [script, folder] =
-        [install::maildev(&layout.tools), layout.home.join("mail")].map(|path| path.to_string_lossy().into_owned());
+        [install::maildev(&layout.tools), layout.mails()].map(|path| path.to_string_lossy().into_owned());
     let (smtp, page) = (layout.ports.mail().to_string(), layout.ports.mail_page().to_string());
     let addresses = ["--smtp", &smtp, "--ip", "127.0.0.1", "--web", &page, "--web-ip", "127.0.0.1"];
     let arguments = [&[script.as_str()], &addresses[..], &["--mail-directory", &folder, "--max-emails", "1000"]];
