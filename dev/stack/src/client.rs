@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-const SIGNED_IN_WITHIN: Duration = Duration::from_secs(60);
+const BUSY_FOR: Duration = Duration::from_secs(60);
 
 /// The final states of an order that was not delivered.
 const EXITS: [&str; 4] =
@@ -54,6 +54,19 @@ pub fn random_password() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
+/// Repeats a request while Souk is busy: on a machine that does much else, a call can take longer than its deadline.
+pub async fn while_busy<F: Future<Output = Result<Response>>>(request: impl Fn() -> F) -> Result<Response> {
+    let begun = Instant::now();
+    loop {
+        let response = request().await?;
+        let is_busy = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&response.status);
+        if !is_busy || begun.elapsed() > BUSY_FOR {
+            return Ok(response);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
 /// The id of the product in a response.
 pub fn product_id(response: &Value) -> Result<String> {
     Ok(response["product"]["productId"].as_str().context("a product has an id")?.to_owned())
@@ -86,7 +99,7 @@ impl Client {
         let (name, password) = (Uuid::now_v7().simple().to_string(), random_password());
         let email = format!("{name}@example.com");
         let body = json!({"email": email, "password": password, "displayName": "A customer"});
-        self.send(Method::POST, "/v1/users", &name, Some(body)).await?.ok()?;
+        while_busy(|| self.send(Method::POST, "/v1/users", &name, Some(body.clone()))).await?.ok()?;
         self.sign_in(&email, &password).await
     }
 
@@ -96,17 +109,9 @@ impl Client {
         self.send(Method::PATCH, "/v1/users/me", "", Some(body)).await?.ok().map(drop)
     }
 
-    /// It is repeated while Souk is busy: on a machine that does much else, a password takes longer than the deadline.
     pub async fn sign_in(&self, email: &str, password: &str) -> Result<Self> {
-        let begun = Instant::now();
-        loop {
-            let response = self.post("/v1/sessions", json!({"email": email, "password": password})).await?;
-            let is_busy = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&response.status);
-            if !is_busy || begun.elapsed() > SIGNED_IN_WITHIN {
-                return self.with_session(&response.ok()?);
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        let body = json!({"email": email, "password": password});
+        self.with_session(&while_busy(|| self.post("/v1/sessions", body.clone())).await?.ok()?)
     }
 
     /// Signed in, with the response to signing in.

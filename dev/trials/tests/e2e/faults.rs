@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use contracts::souk::order::v1::ListOrdersRequest;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use sqlx::{Connection, PgConnection};
-use stack::client::Client;
+use stack::client::{Client, while_busy};
 use stack::postgres::ADMINISTRATOR;
 use tokio::task::JoinSet;
 use tonic::Request;
@@ -87,19 +87,22 @@ fn abandoned_calls_leave_no_open_transaction() -> Result<()> {
         let market = Market::open(stack, 3_000).await?;
         let url = stack.layout.database(ADMINISTRATOR, "postgres")?;
         let mut watch = PgConnection::connect(&url).await?;
+        let mut customers = Vec::new();
+        for _ in 0..10 {
+            customers.push(stack.customer().await?);
+        }
         let (mut calls, answered) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
-        for client in 0..10 {
-            let (customer, product_id) = (stack.customer().await?, market.product_id.clone());
-            let answered = answered.clone();
+        for (client, customer) in customers.into_iter().enumerate() {
+            let (product_id, answered) = (market.product_id.clone(), answered.clone());
             calls.spawn(async move {
                 for call in 0..200 {
-                    let order = customer.order(&product_id, 1, "pm_card_visa");
+                    let order = || customer.order(&product_id, 1, "pm_card_visa");
                     if (client + call) % 2 == 0 {
                         let moment = Duration::from_micros(rand::random_range(0..20_000));
                         // Abandoned, whatever the outcome.
-                        let _ = tokio::time::timeout(moment, order).await;
+                        let _ = tokio::time::timeout(moment, order()).await;
                     } else {
-                        order.await?.ok().context("a call that was not abandoned")?;
+                        while_busy(order).await?.ok().context("a call that was not abandoned")?;
                         answered.fetch_add(1, Ordering::Relaxed);
                     }
                 }
