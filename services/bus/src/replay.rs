@@ -1,9 +1,10 @@
 //! Reads whole topics, from their beginning to their current end.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use uuid::Uuid;
@@ -12,6 +13,9 @@ use crate::wire::Unreadable;
 use crate::{Brokers, Error, consumer_config, wire};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A broker that has just started, or was out of touch with the controller, leads no partition for some seconds.
+const LED_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// One record of a topic.
 pub enum Replayed {
@@ -49,7 +53,7 @@ fn read(brokers: &Brokers, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_
     let partitions = metadata.topics().first().map(|topic| topic.partitions().len()).unwrap_or_default();
     let (mut assignment, mut ends) = (TopicPartitionList::new(), HashMap::new());
     for partition in 0..i32::try_from(partitions).unwrap_or_default() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, PATIENCE)?;
+        let (low, high) = watermarks(&consumer, topic, partition)?;
         if high > low {
             assignment.add_partition_offset(topic, partition, Offset::Offset(low))?;
             ends.insert(partition, high);
@@ -65,4 +69,17 @@ fn read(brokers: &Brokers, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_
         }
     }
     Ok(())
+}
+
+/// The first offset of a partition, and the one after its last.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
+    let begun = Instant::now();
+    loop {
+        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+            Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable,
+            )) if begun.elapsed() < LED_WITHIN => std::thread::sleep(LOOK_AGAIN),
+            outcome => return Ok(outcome?),
+        }
+    }
 }
