@@ -73,14 +73,17 @@ fn provider(layout: &Layout) -> Result<Spec> {
 pub fn mail(layout: &Layout) -> Result<Spec> {
     let [script, folder] =
         [install::maildev(&layout.tools), layout.mails()].map(|path| path.to_string_lossy().into_owned());
+    std::fs::create_dir_all(&folder)?;
     let (smtp, page) = (layout.ports.mail().to_string(), layout.ports.mail_page().to_string());
     let addresses = ["--smtp", &smtp, "--ip", "127.0.0.1", "--web", &page, "--web-ip", "127.0.0.1"];
-    let arguments = [&[script.as_str()], &addresses[..], &["--mail-directory", &folder, "--max-emails", "1000"]];
+    let arguments = [&[script.as_str()], &addresses[..], &["--max-emails", "1000"]];
     Ok(Spec {
         name: "mail",
         program: install::node(&layout.tools)?,
         arguments: arguments.concat().into_iter().map(str::to_owned).collect(),
-        environment: vec![],
+        // Not its `--mail-directory`: with one it accepts mails before it has read the old ones, and when it has a thousand then, it
+        // drops the new ones.
+        environment: vec![("TMPDIR".to_owned(), folder)],
         user: None,
         // It listens for mails before it serves the page.
         port: layout.ports.mail_page(),
