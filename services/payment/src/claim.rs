@@ -29,7 +29,8 @@ pub(crate) struct Claimed {
     pub(crate) failed_refunds: i64,
 }
 
-/// Claims the payment that is due for longest. If a call begins, the same statement records it.
+/// Claims the payment that is due for longest. If a call begins, the same statement records it. Whether others are due is asked
+/// with an order too, as `exists` lets Postgres read the whole table for it.
 pub(crate) async fn claim(service: &Service) -> Result<Option<Claimed>, Unexpected> {
     let now = service.clock.now();
     let payment = payments!(
@@ -48,9 +49,10 @@ pub(crate) async fn claim(service: &Service) -> Result<Option<Claimed>, Unexpect
          ), history as (
            insert into payment_history (payment_id, state, at) select payment_id, state, $1 from claimed where begins
          )
-         select" .. "not_sent" .. "exists (
-             select from payment as other
-             where due_at <= $1 and (leased_until is null or leased_until < $1) and other.payment_id <> claimed.payment_id)"
+         select" .. "not_sent" .. "coalesce((
+             select true from payment as other
+             where due_at <= $1 and (leased_until is null or leased_until < $1) and other.payment_id <> claimed.payment_id
+             order by due_at limit 1), false)"
            .. "from claimed",
         now,
         Uuid::now_v7(),

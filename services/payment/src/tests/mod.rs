@@ -1,4 +1,5 @@
 mod check;
+mod claim;
 mod drive;
 mod goal;
 mod keys;
