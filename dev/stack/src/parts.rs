@@ -136,6 +136,7 @@ pub fn environment(layout: &Layout) -> Vec<(String, String)> {
         ("SOUK_CHECK_PROVIDER_URL".to_owned(), format!("http://{}", local(ports.provider()))),
         ("EDGE_SECRETS_DIRECTORY".to_owned(), layout.envoy().to_string_lossy().into_owned()),
         ("ORDER_PRODUCT_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::PRODUCT)))),
+        ("PRODUCT_INVENTORY_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::INVENTORY)))),
         ("INVENTORY_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
         ("PAYMENT_ORDER_URL".to_owned(), format!("https://{}", local(ports.grpc(roster::ORDER)))),
         ("NOTIFICATION_SMTP_PORT".to_owned(), ports.mail().to_string()),

@@ -10,7 +10,8 @@ use crate::service::Service;
 pub(crate) const EVERY: Duration = Duration::from_secs(60);
 
 /// Each statement deletes up to 2,000 rows of one table, all in one transaction, in which no other replica deletes of the same
-/// projection. When nothing is left, the projection itself is deleted.
+/// projection. When nothing is left, the projection itself is deleted. Rows are looked for in the order of an index: of a projection
+/// that has none left in a table, Postgres would expect some at once, and read the whole table.
 pub(crate) async fn delete(service: Arc<Service>) -> Result<Did, Unexpected> {
     let (mut tx, mut deleted) = (service.db.begin().await?, 0);
     let retired = sqlx::query_scalar!(
@@ -19,29 +20,31 @@ pub(crate) async fn delete(service: Arc<Service>) -> Result<Did, Unexpected> {
     let Some(id) = retired.fetch_optional(&mut *tx).await? else { return Ok(Did::Nothing) };
     let rows = sqlx::query!(
         "delete from counted_order where ctid = any(array(
-           select ctid from counted_order where projection_id = $1 limit 2000))",
+           select ctid from counted_order where projection_id = $1 order by order_id limit 2000))",
         id,
     );
     deleted += rows.execute(&mut *tx).await?.rows_affected();
     let rows = sqlx::query!(
         "delete from product_sales where ctid = any(array(
-           select ctid from product_sales where projection_id = $1 limit 2000))",
+           select ctid from product_sales where projection_id = $1 order by quarter limit 2000))",
         id,
     );
     deleted += rows.execute(&mut *tx).await?.rows_affected();
     let rows = sqlx::query!(
         "delete from confirmation_time where ctid = any(array(
-           select ctid from confirmation_time where projection_id = $1 limit 2000))",
+           select ctid from confirmation_time where projection_id = $1 order by quarter limit 2000))",
         id,
     );
     deleted += rows.execute(&mut *tx).await?.rows_affected();
     let rows = sqlx::query!(
-        "delete from funnel where ctid = any(array(select ctid from funnel where projection_id = $1 limit 2000))",
+        "delete from funnel where ctid = any(array(
+           select ctid from funnel where projection_id = $1 order by quarter limit 2000))",
         id,
     );
     deleted += rows.execute(&mut *tx).await?.rows_affected();
     let rows = sqlx::query!(
-        "delete from sales where ctid = any(array(select ctid from sales where projection_id = $1 limit 2000))",
+        "delete from sales where ctid = any(array(
+           select ctid from sales where projection_id = $1 order by quarter limit 2000))",
         id,
     );
     deleted += rows.execute(&mut *tx).await?.rows_affected();
@@ -49,11 +52,11 @@ pub(crate) async fn delete(service: Arc<Service>) -> Result<Did, Unexpected> {
         // The previous release deletes without the lock: then rows that it is about to delete seem to be gone.
         sqlx::query!(
             "delete from projection where projection_id = $1
-               and not exists (select from counted_order where projection_id = $1)
-               and not exists (select from product_sales where projection_id = $1)
-               and not exists (select from confirmation_time where projection_id = $1)
-               and not exists (select from funnel where projection_id = $1)
-               and not exists (select from sales where projection_id = $1)",
+               and (select true from counted_order where projection_id = $1 order by order_id limit 1) is null
+               and (select true from product_sales where projection_id = $1 order by quarter limit 1) is null
+               and (select true from confirmation_time where projection_id = $1 order by quarter limit 1) is null
+               and (select true from funnel where projection_id = $1 order by quarter limit 1) is null
+               and (select true from sales where projection_id = $1 order by quarter limit 1) is null",
             id,
         )
         .execute(&mut *tx)

@@ -63,9 +63,9 @@ pub(crate) async fn list(
     known.fetch_optional(&service.db).await?.ok_or_else(|| Error::SkuNotFound { sku: sku.clone() })?;
     let mut rows = sqlx::query!(
         r#"select movement_id, reason, units, actor, order_id as "order_id: OrderId", at from stock_movement
-           where sku = $1 and ($2::bigint is null or movement_id < $2) order by movement_id desc limit $3"#,
+           where sku = $1 and movement_id < $2 order by movement_id desc limit $3"#,
         sku,
-        page.after,
+        page.after.unwrap_or(i64::MAX),
         page.limit(),
     )
     .fetch_all(&service.db)

@@ -66,7 +66,7 @@ pub async fn told(db: &PgPool, range: Range, deadlines: &Deadlines) -> Result<Ha
                  -- It waits for one that the customer is told first.
                  and not exists (select from notification as earlier
                    where earlier.subject_id = it.subject_id and earlier.channel = it.channel
-                     and earlier.notification_id < it.notification_id and earlier.due_at is not null)) as "is_late!"
+                     and earlier.notification_id < it.notification_id and earlier.state = 'PENDING')) as "is_late!"
            from notification as it where subject_id > $1 and subject_id <= $2 and kind like 'ORDER%'"#,
         range.after,
         range.last,

@@ -59,7 +59,7 @@ pub(crate) async fn claim(service: &Service, channel: Channel, most: i64) -> Res
              where channel = $1 and due_at <= $2 and kind = any($8)
                and not exists (select from notification as earlier
                  where earlier.subject_id = notification.subject_id and earlier.channel = $1 and earlier.kind = any($8)
-                   and earlier.notification_id < notification.notification_id and earlier.due_at is not null)
+                   and earlier.notification_id < notification.notification_id and earlier.state = 'PENDING')
              order by due_at limit $3 for no key update skip locked
            ), claimed as (
              update notification set lease = $4, due_at = $5, attempts = attempts + 1

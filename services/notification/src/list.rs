@@ -25,12 +25,12 @@ pub(crate) async fn list(
         r#"select notification_id as "notification_id: _", user_id as "user_id: _", subject_id, kind as "kind: _",
              channel as "channel: _", state as "state: _", attempts, error, created_at, delivered_at
            from notification
-           where user_id = $1 and ($2::uuid is null or user_id = $2) and ($3::uuid is null or notification_id < $3)
+           where user_id = $1 and ($2::uuid is null or user_id = $2) and notification_id < $3
              and kind = any($5)
            order by notification_id desc limit $4"#,
         user_id,
         caller.owner()?.filter(),
-        page.after,
+        page.after.unwrap_or(Uuid::max()),
         page.limit(),
         &Kind::names(|_| true) as &[&str],
     );

@@ -20,10 +20,14 @@ const SET: i64 = 100;
 pub(crate) async fn report(service: Arc<Service>) -> Result<Did, Unexpected> {
     let refusals = sqlx::query!(
         r#"select notification_id as "notification_id: NotificationId", user_id, refused_at as "refused_at!"
-           from notification where refusal_unreported order by random() limit $1"#,
+           from (select * from notification where refusal_unreported order by notification_id limit 1000) as first
+           order by random() limit $1"#,
         SET,
     );
     let refusals = refusals.fetch_all(&service.db).await?;
+    if refusals.is_empty() {
+        return Ok(Did::Nothing);
+    }
     let mut reported = Vec::new();
     for refusal in &refusals {
         let request = ReportRefusedEmailRequest {

@@ -24,10 +24,10 @@ pub(crate) async fn list(
     let page = Page::<Uuid>::parse(request.page_size, &request.page_token, &format!("orders of {user_id}"))?;
     let mut db = service.db.acquire().await?;
     let ids = sqlx::query_scalar!(
-        r#"select order_id as "order_id: OrderId" from "order" where user_id = $1 and ($2::uuid is null or order_id < $2)
+        r#"select order_id as "order_id: OrderId" from "order" where user_id = $1 and order_id < $2
            order by order_id desc limit $3"#,
         user_id,
-        page.after,
+        page.after.unwrap_or(Uuid::max()),
         page.limit(),
     );
     let ids = ids.fetch_all(&mut *db).await?;

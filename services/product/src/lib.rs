@@ -9,6 +9,7 @@ mod create_category;
 mod error;
 mod get;
 mod import;
+mod in_stock;
 mod list;
 mod list_categories;
 mod product;
@@ -25,8 +26,10 @@ use std::time::Duration;
 use chassis::boot::config::parse_duration;
 use chassis::boot::{Foundation, Prefixed, Schema, Settings};
 use chassis::redis::{self, Redis};
+use chassis::rpc::client;
 use chassis::{Context, Role};
 use clap::Args;
+use contracts::souk::inventory::v1::inventory_service_client::InventoryServiceClient;
 
 pub use import::{Import, ImportError, Report, import};
 
@@ -43,6 +46,9 @@ pub struct Config {
     foundation: Foundation,
     #[command(flatten)]
     redis: Prefixed<redis::Config>,
+    /// The inventory service, which knows what is in stock.
+    #[arg(default_value = "https://127.0.0.1:9004")]
+    inventory_url: client::Url,
     /// How long Redis keeps a product that was read, an hour at most. 0s: the database is always read.
     #[arg(default_value = "60s", value_parser = parse_duration)]
     cache_lifetime: Duration,
@@ -67,7 +73,9 @@ pub fn start(config: &Config, context: &Context) -> Result<Role, String> {
     let shared =
         (!config.cache_lifetime.is_zero()).then(|| Shared::new(redis.clone(), "souk:product", config.cache_lifetime));
     let is_cached = shared.is_some();
-    let service = Service::new(db, context.clock.of_database(), sessions, shared);
+    let inventory = client::connect(&context.certificates, roster::PRODUCT, roster::INVENTORY, &config.inventory_url)?;
+    let inventory = InventoryServiceClient::new(inventory);
+    let service = Service::new(db, context.clock.of_database(), sessions, shared, inventory);
     let role = role(&Arc::new(service), context);
     let role = if is_cached { role.background("redis", |stop| redis.run(stop)) } else { role };
     Ok(role.listen_on(config.foundation.listen))

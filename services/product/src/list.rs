@@ -22,30 +22,31 @@ struct Filter {
     most: i64,
 }
 
-pub(crate) async fn list(service: &Service, request: ListProductsRequest) -> Result<ListProductsResponse, Error> {
+/// Whether or not they are in stock.
+pub(crate) async fn list(service: &Service, request: &ListProductsRequest) -> Result<ListProductsResponse, Error> {
     let category_id = parse_category(&request.category_id, "category_id")?;
-    check_prices(&request).map_err(|violation| chassis::Error::FieldsInvalid(vec![violation]))?;
+    check_prices(request).map_err(|violation| chassis::Error::FieldsInvalid(vec![violation]))?;
     // A token is valid for one filter and order. Without any, the list has its old name, so that older tokens stay valid.
     let plain = ListProductsRequest {
         page_size: request.page_size,
         page_token: request.page_token.clone(),
         ..Default::default()
     };
-    let list = if request == plain {
+    let list = if *request == plain {
         "products".to_owned()
     } else {
-        let ListProductsRequest { currency, min_price_minor, max_price_minor, order_by, .. } = &request;
+        let ListProductsRequest { currency, min_price_minor, max_price_minor, order_by, .. } = request;
         format!("products of {category_id:?}, {currency:?}, {min_price_minor} to {max_price_minor}, by {order_by}")
     };
     let (size, token) = (request.page_size, request.page_token.as_str());
     let (product_ids, next_page_token) = match request.order_by.as_str() {
         "" | "title" => {
             let page = Page::parse(size, token, &list)?;
-            by_title(service, &page, &filter(service, category_id, &request).await?).await?
+            by_title(service, &page, &filter(service, category_id, request).await?).await?
         }
         "price" | "price desc" => {
             let page = Page::parse(size, token, &list)?;
-            let filter = filter(service, category_id, &request).await?;
+            let filter = filter(service, category_id, request).await?;
             match request.order_by.as_str() {
                 "price" => by_price(service, &page, &filter).await?,
                 _ => by_price_descending(service, &page, &filter).await?,
@@ -53,7 +54,7 @@ pub(crate) async fn list(service: &Service, request: ListProductsRequest) -> Res
         }
         _ => {
             let page = Page::parse(size, token, &list)?;
-            newest(service, &page, &filter(service, category_id, &request).await?).await?
+            newest(service, &page, &filter(service, category_id, request).await?).await?
         }
     };
     let products = Product::find_in_order(&service.lists, &product_ids).await?;

@@ -4,7 +4,9 @@ use contracts::souk::product::v1::*;
 use tonic::Request;
 
 use crate::service::Service;
-use crate::{archive, create, create_category, get, list, list_categories, quote, search, update, update_category};
+use crate::{
+    archive, create, create_category, get, in_stock, list, list_categories, quote, search, update, update_category,
+};
 
 #[tonic::async_trait]
 impl ProductService for Service {
@@ -35,7 +37,8 @@ impl ProductService for Service {
     }
 
     async fn list_products(&self, request: Request<ListProductsRequest>) -> RpcResult<ListProductsResponse> {
-        respond(list::list(self, accept(request).1).await)
+        let (caller, request) = accept(request);
+        respond(in_stock::list(self, &caller, request).await)
     }
 
     async fn list_archived_products(

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use chassis::rpc::client::Peer;
 use chassis::{Clock, Context, Job, Role};
+use contracts::souk::inventory::v1::inventory_service_client::InventoryServiceClient;
 use contracts::souk::product::v1::product_service_server::ProductServiceServer;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
@@ -19,6 +21,7 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     /// Of single products. Quotes never come from it.
     pub(crate) cache: Cache,
+    pub(crate) inventory: InventoryServiceClient<Peer>,
 }
 
 /// How the sessions of the database are divided.
@@ -43,11 +46,17 @@ impl Sessions {
 
 impl Service {
     /// Half of the sessions of lists are for searches, and half of the others for what the cache does not have.
-    pub(crate) fn new(db: PgPool, clock: Clock, sessions: Sessions, shared: Option<Shared>) -> Self {
+    pub(crate) fn new(
+        db: PgPool,
+        clock: Clock,
+        sessions: Sessions,
+        shared: Option<Shared>,
+        inventory: InventoryServiceClient<Peer>,
+    ) -> Self {
         let lists = pool_of_lists(&db, sessions.lists);
         let half = |sessions: u32| (sessions as usize / 2).max(1);
         let cache = Cache::new(shared, half(sessions.db));
-        Self { lists, searches: Semaphore::new(half(sessions.lists)), db, clock, cache }
+        Self { lists, searches: Semaphore::new(half(sessions.lists)), db, clock, cache, inventory }
     }
 }
 

@@ -31,6 +31,7 @@ const BAD: &[(&[&str], &str, &str)] = &[
     (&["product"], "PRODUCT_LISTEN", "127.0.0.1"),
     (&["product"], "PRODUCT_DATABASE_URL", "nonsense"),
     (&["product"], "PRODUCT_DATABASE_CONNECTIONS", "0"),
+    (&["product"], "PRODUCT_INVENTORY_URL", "127.0.0.1:9004"),
     (&["inventory"], "INVENTORY_DATABASE_CONNECTIONS", "0"),
     (&["inventory"], "INVENTORY_ORDER_URL", "127.0.0.1:9005"),
     (&["order"], "ORDER_DATABASE_CONNECTIONS", "0"),

@@ -1,5 +1,6 @@
 //! What Postgres knows of a test's database.
 
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 /// How many transactions Postgres ended because they waited for each other. Closes the pool.
@@ -20,6 +21,19 @@ pub async fn until_waiting(db: &PgPool, count: i64) {
     while sqlx::query_scalar::<_, i64>(waiting).fetch_one(db).await.expect("a count") < count {
         tokio::task::yield_now().await;
     }
+}
+
+/// The same database, through one session.
+pub async fn one_session(db: &PgPool) -> PgPool {
+    let connect = db.connect_options().as_ref().clone();
+    PgPoolOptions::new().max_connections(1).connect_with(connect).await.expect("a session")
+}
+
+/// How often Postgres has read all of a table. Only a session itself can say at once what it did, so there has to be one only.
+pub async fn whole_reads(session: &PgPool, table: &str) -> i64 {
+    sqlx::query("select pg_stat_force_next_flush()").execute(session).await.expect("it is told");
+    let reads = "select seq_scan from pg_stat_user_tables where relname = $1";
+    sqlx::query_scalar(reads).bind(table).fetch_one(session).await.expect("statistics")
 }
 
 /// What stands in all tables.

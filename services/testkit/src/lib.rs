@@ -22,7 +22,7 @@ mod raw;
 mod status;
 mod trial;
 
-pub use database::{deadlocks, until_waiting};
+pub use database::{deadlocks, one_session, until_waiting, whole_reads};
 pub use dice::Dice;
 pub use events::{deliver, published, record};
 pub use kit::{Kit, OPERATOR, certificates};
@@ -34,6 +34,7 @@ pub use peers::events::{
 pub use peers::orders::serve_orders;
 pub use peers::unreachable;
 pub use peers::users::{Users, serve_users};
+pub use peers::warehouse::Warehouse;
 pub use raw::Raw;
 pub use status::{fields, reason};
 pub use trial::{try_event, try_event_at, try_key};

@@ -21,13 +21,12 @@ pub(crate) async fn list(
         Session,
         r#"select session_id as "session_id: _", user_id as "user_id: _", device, created_at, used_at
            from session
-           where user_id = $1 and family_hash is not null and used_at > $2 and created_at > $3
-             and ($4::uuid is null or session_id < $4)
+           where user_id = $1 and family_hash is not null and used_at > $2 and created_at > $3 and session_id < $4
            order by session_id desc limit $5"#,
         user_id,
         now - limits.idle,
         now - limits.lifetime,
-        page.after,
+        page.after.unwrap_or(Uuid::max()),
         page.limit(),
     )
     .fetch_all(&service.db)

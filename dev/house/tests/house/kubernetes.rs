@@ -9,7 +9,7 @@ use roster::Role;
 
 use super::{methods, read, root};
 
-/// The access of an RPC between services, `ACCESS_SERVICE`.
+/// The access of an RPC between services only, `ACCESS_SERVICE`.
 const SERVICE: i32 = 4;
 /// What every role polls from the user service.
 const PAGES: [&str; 2] = ["/.well-known/jwks.json", "/internal/revoked"];
@@ -28,35 +28,45 @@ fn package(role: Role) -> String {
     format!("{}.v1", role.domain)
 }
 
-/// The RPCs of a role that only other roles call, each with those of the roster that may.
-fn internal(role: Role) -> Vec<(String, Vec<&'static str>)> {
+/// An RPC that other roles call.
+struct Internal {
+    path: String,
+    /// Whether the edge does not call it.
+    is_closed: bool,
+    callers: Vec<&'static str>,
+}
+
+fn internal(role: Role) -> Vec<Internal> {
     let of_role = methods().into_iter().filter(|method| method.parent_service().package_name() == package(role));
-    of_role.filter_map(|method| Some((path(&method), callers(&method)?))).collect()
+    of_role.filter_map(|method| Internal::read(&method)).collect()
 }
 
-fn path(method: &MethodDescriptor) -> String {
-    format!("/{}/{}", method.parent_service().full_name(), method.name())
+impl Internal {
+    /// None if its callers are no roles.
+    fn read(method: &MethodDescriptor) -> Option<Self> {
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        let (access, callers) = policy(method)?;
+        (access == SERVICE || !callers.is_empty()).then_some(Self { path, is_closed: access == SERVICE, callers })
+    }
 }
 
-/// None if its callers are not roles.
-fn callers(method: &MethodDescriptor) -> Option<Vec<&'static str>> {
+/// The access of an RPC, and which roles of the roster are its callers.
+fn policy(method: &MethodDescriptor) -> Option<(i32, Vec<&'static str>)> {
     let extension = method.parent_pool().get_extension_by_name("souk.policy.v1.policy").expect("it is defined");
     let options = method.options();
     let policy = options.get_extension(&extension);
     let policy = policy.as_message().expect("every RPC has a policy");
-    if policy.get_field_by_name("access")?.as_enum_number() != Some(SERVICE) {
-        return None;
-    }
+    let access = policy.get_field_by_name("access")?.as_enum_number()?;
     let listed = policy.get_field_by_name("callers")?;
     let listed: Vec<_> = listed.as_list()?.iter().filter_map(|caller| caller.as_str()).collect();
-    Some(names().filter(|name| listed.contains(name)).collect())
+    Some((access, names().filter(|name| listed.contains(name)).collect()))
 }
 
 /// Those that call a role, beside the edge, which calls all of them: by the contracts, and for the keys of access tokens, which
 /// the user service itself polls, too.
 fn callers_of(role: Role) -> Vec<&'static str> {
     let internal = internal(role);
-    let calls = |name: &str| internal.iter().any(|(_, callers)| callers.contains(&name));
+    let calls = |name: &str| internal.iter().any(|rpc| rpc.callers.contains(&name));
     names().filter(|name| role == roster::USER || calls(name)).collect()
 }
 
@@ -142,11 +152,12 @@ fn mesh_of(role: Role) -> String {
     let account = |name: &&str| format!("cluster.local/ns/souk/sa/{name}");
     let accounts = |callers: &[&str]| callers.iter().map(account).collect::<Vec<_>>().join(", ");
     let mut rules = format!("  - from: [{{source: {{principals: [{}]}}}}]\n", accounts(&["edge"]));
-    let closed: Vec<_> = internal.iter().map(|(path, _)| path.as_str()).collect();
+    let closed: Vec<_> = internal.iter().filter(|rpc| rpc.is_closed).map(|rpc| rpc.path.as_str()).collect();
     let but = if closed.is_empty() { String::new() } else { format!(", notPaths: [{}]", closed.join(", ")) };
     writeln!(rules, "    to: [{{operation: {{ports: [\"{port}\"]{but}}}}}]").expect("a String can be written");
     let pages = (role == roster::USER).then(|| (PAGES.join(", "), callers_of(role)));
-    for (paths, callers) in internal.into_iter().chain(pages).filter(|(_, callers)| !callers.is_empty()) {
+    let rpcs = internal.into_iter().map(|rpc| (rpc.path, rpc.callers));
+    for (paths, callers) in rpcs.chain(pages).filter(|(_, callers)| !callers.is_empty()) {
         writeln!(rules, "  - from: [{{source: {{principals: [{}]}}}}]", accounts(&callers))
             .expect("a String can be written");
         writeln!(rules, "    to: [{{operation: {{ports: [\"{port}\"], paths: [{paths}]}}}}]")

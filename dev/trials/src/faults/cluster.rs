@@ -61,6 +61,8 @@ pub(crate) struct Cluster {
     databases: Vec<(&'static str, Proxy)>,
     /// Before each replica of the product service.
     pub(crate) products: Vec<Proxy>,
+    /// Before each replica of the inventory service, for the product service.
+    pub(crate) stocks: Vec<Proxy>,
     pub(crate) order: Proxy,
     pub(crate) provider: Proxy,
     /// Before the user service, for the notification service.
@@ -89,9 +91,14 @@ impl Cluster {
             let quotes = Interceptor::new(&layout.pki, roster::ORDER, roster::PRODUCT)?;
             products.push(Proxy::open(vec![replica], Some(quotes)).await?);
         }
+        let mut stocks = Vec::new();
+        for replica in all(roster::INVENTORY) {
+            stocks.push(Proxy::open(vec![replica], None).await?);
+        }
         let (mails, texts) = (Accepted::new(Kind::Mail), Accepted::new(Kind::Text));
         let mut cluster = Self {
             products,
+            stocks,
             order: Proxy::open(all(roster::ORDER).collect(), None).await?,
             provider: Proxy::open(vec![ports.provider()], None).await?,
             mail: Proxy::counting(ports.mail(), mails.clone()).await?,
@@ -130,9 +137,11 @@ impl Cluster {
         let mut set = |name: String, value: String| settings.push((name, value));
         set(role.variable("listen"), local(ports.grpc_of(role, replica)));
         set("SOUK_INSTANCE".to_owned(), name.to_owned());
-        let products: Vec<_> = self.products.iter().map(|proxy| local(proxy.port)).collect();
+        let [products, stocks] =
+            [&self.products, &self.stocks].map(|all| all.iter().map(|it| local(it.port)).collect::<Vec<_>>().join(","));
         for (variable, scheme, hosts) in [
-            ("ORDER_PRODUCT_URL", "https", products.join(",")),
+            ("ORDER_PRODUCT_URL", "https", products),
+            ("PRODUCT_INVENTORY_URL", "https", stocks),
             ("INVENTORY_ORDER_URL", "https", local(self.order.port)),
             ("PAYMENT_ORDER_URL", "https", local(self.order.port)),
             ("PAYMENT_PROVIDER_URL", "http", local(self.provider.port)),

@@ -245,6 +245,7 @@ impl Customer {
             format!("/v1/payments?orderId={order}"),
             format!("/v1/products/{product}"),
             format!("/v1/stock/F-{stock}"),
+            "/v1/products?inStock=true&pageSize=20".to_owned(),
             "/v1/users/me".to_owned(),
         ];
         let path = paths.choose(&mut self.random).expect("there are some");

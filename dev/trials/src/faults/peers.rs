@@ -1,4 +1,4 @@
-//! Faults: responses are lost, and the product service is slow or unreachable.
+//! Faults: responses are lost, the product service is slow or unreachable, and the inventory service is unreachable for it.
 
 use std::time::Duration;
 
@@ -75,6 +75,17 @@ pub(crate) const FAULTS: &[Fault] = &[
         |site| {
             Box::pin(async move {
                 site.misbehave(&site.cluster.products, Mode::Cut, 10).await;
+                Ok(())
+            })
+        },
+    ),
+    Fault::new(
+        "stock-cut",
+        "the product service cannot reach the inventory service for 10 s",
+        SERVES_WITHIN_FIVE,
+        |site| {
+            Box::pin(async move {
+                site.misbehave(&site.cluster.stocks, Mode::Cut, 10).await;
                 Ok(())
             })
         },

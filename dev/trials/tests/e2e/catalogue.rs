@@ -1,12 +1,13 @@
 //! The catalogue that `make up` seeds.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
+use stack::client::Client;
 use stack::controlled::Stack;
 use stack::purchase::seed;
 use tokio::process::Command;
 
-use crate::{new_sku, shared};
+use crate::{new_sku, order_id, shared, wait};
 
 #[test]
 fn seeding_again_leaves_something_to_buy() -> Result<()> {
@@ -69,6 +70,29 @@ fn a_file_of_products_is_imported_at_the_edge() -> Result<()> {
         ensure!(refused.0 == Some(1) && refused.1.contains("signing in: "), "{refused:?}");
         let unknown = import(stack, "sku,colour\n", password, &[]).await?;
         ensure!(unknown.0 == Some(64) && unknown.1.contains("no column `colour`"), "{unknown:?}");
+        Ok(())
+    })
+}
+
+/// The SKUs in stock of all products with a price in Swedish crowns, which only this test has.
+async fn in_stock(client: &Client) -> Result<Vec<String>> {
+    let listed = client.get("/v1/products?inStock=true&currency=SEK").await?.ok()?;
+    let products = listed["products"].as_array().context("a list")?.iter();
+    Ok(products.filter_map(|it: &Value| Some(it["sku"].as_str()?.to_owned())).collect())
+}
+
+#[test]
+fn what_was_sold_out_is_not_listed_among_what_is_in_stock() -> Result<()> {
+    shared(async |stack| {
+        let (operator, customer) = (stack.operator().await?, stack.customer().await?);
+        let (sku, other) = (new_sku(), new_sku());
+        let product = operator.stock(&sku, "The last one", ("SEK", 100), 1).await?;
+        operator.stock(&other, "None", ("SEK", 100), 0).await?;
+        ensure!(in_stock(&customer).await? == [sku], "{:?}", in_stock(&customer).await?);
+        order_id(&customer.order(&product, 1, "pm_card_visa").await?)?;
+        wait("it to be sold out", async || Ok(in_stock(&customer).await?.is_empty())).await?;
+        operator.receive(&other, 2).await?.ok()?;
+        ensure!(in_stock(&customer).await? == [other], "{:?}", in_stock(&customer).await?);
         Ok(())
     })
 }

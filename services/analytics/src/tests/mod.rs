@@ -3,6 +3,7 @@ mod export;
 mod figures;
 mod lag;
 mod rebuild;
+mod retired;
 
 use std::sync::Arc;
 use std::time::Duration;

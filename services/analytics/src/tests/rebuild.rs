@@ -345,23 +345,3 @@ async fn a_rebuild_that_goes_on_failing_is_given_up_and_says_why(db: PgPool) {
     assert_eq!((status.live.map(|live| live.projection_id), &status.rebuild_failure[..]), (Some(3), ""));
     assert_eq!(rows(fixture.db(), 1).await, rows(fixture.db(), 3).await);
 }
-
-#[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn two_replicas_delete_all_rows_of_a_retired_projection(db: PgPool) {
-    let (one, other) = (Fixture::open(db.clone()).await, Fixture::open(db.clone()).await);
-    for sql in [
-        "insert into projection (state, created_at) values ('RETIRED', now())",
-        "insert into counted_order (projection_id, order_id, version, placed_at, stages, lines)
-         select 2, gen_random_uuid(), 1, now(), 1, '' from generate_series(1, 5000)",
-    ] {
-        sqlx::query(sql).execute(&db).await.expect("inserted");
-    }
-    let delete_all = async |fixture: &Fixture| {
-        while retired::delete(fixture.service.clone()).await.expect("deleted") == Did::Something {}
-    };
-    tokio::join!(delete_all(&one), delete_all(&other));
-    let left = "select count(*) from counted_order";
-    assert_eq!(sqlx::query_scalar::<_, i64>(left).fetch_one(&db).await.expect("read"), 0);
-    let left = "select count(*) from projection where state = 'RETIRED'";
-    assert_eq!(sqlx::query_scalar::<_, i64>(left).fetch_one(&db).await.expect("read"), 0);
-}

@@ -13,6 +13,15 @@ const VERSION: u8 = 1;
 const DEFAULT_SIZE: i64 = 50;
 const MAX_SIZE: i64 = 200;
 
+/// How many rows a page has that is requested with this `page_size`.
+pub fn size(page_size: i32) -> Result<i64, Error> {
+    match page_size {
+        ..0 => Err(Error::field("page_size", "must not be negative")),
+        0 => Ok(DEFAULT_SIZE),
+        _ => Ok(i64::from(page_size).min(MAX_SIZE)),
+    }
+}
+
 /// The requested page: its size, and the key before it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<K> {
@@ -24,10 +33,7 @@ pub struct Page<K> {
 impl<K: Serialize + DeserializeOwned> Page<K> {
     /// `list` names the list and its filters: a token of one list is not valid for another.
     pub fn parse(page_size: i32, page_token: &str, list: &str) -> Result<Self, Error> {
-        if page_size < 0 {
-            return Err(Error::field("page_size", "must not be negative"));
-        }
-        let size = if page_size == 0 { DEFAULT_SIZE } else { i64::from(page_size).min(MAX_SIZE) };
+        let size = size(page_size)?;
         let list = hash(list);
         let after = if page_token.is_empty() { None } else { Some(decode(page_token, list)?) };
         Ok(Self { size, after, list })

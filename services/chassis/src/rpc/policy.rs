@@ -24,7 +24,7 @@ pub enum RateClass {
 #[derive(Debug, Clone)]
 pub struct Policy {
     pub access: Access,
-    /// For [`Access::Service`]: which roles may call.
+    /// For [`Access::Service`]: which roles may call. Of [`Access::Public`], they are for the network only.
     pub callers: Vec<String>,
     pub rate_class: RateClass,
     /// Whether its response is a stream of messages.

@@ -1,26 +1,17 @@
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use testkit::{one_session, whole_reads};
 
 use super::Fixture;
 use crate::claim::claim;
 
-/// How often a session has read the whole table of payments. Only the session itself can say so at once.
-async fn whole_reads(session: &PgPool) -> i64 {
-    sqlx::query!("select pg_stat_force_next_flush()").execute(session).await.expect("it is told");
-    let reads =
-        sqlx::query_scalar!(r#"select seq_scan as "reads!" from pg_stat_user_tables where relname = 'payment'"#);
-    reads.fetch_one(session).await.expect("a count")
-}
-
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_claim_does_not_read_the_payments_that_are_not_due(db: PgPool) {
-    let one = PgPoolOptions::new().max_connections(1).connect_with(db.connect_options().as_ref().clone());
-    let fixture = Fixture::open(one.await.expect("a session")).await;
+    let fixture = Fixture::open(one_session(&db).await).await;
     for _ in 0..2 {
         fixture.reserved("pm_card_visa").await;
     }
     let session = &fixture.service.db;
-    sqlx::query!(
+    sqlx::query(
         "insert into payment (payment_id, order_id, user_id, goal, state, currency, amount_minor, payment_method, captured_minor,
            refunded_minor, refund_pending_minor, failure_reason, version, cause_id, wanted_at, attempts, created_at, updated_at)
          select gen_random_uuid(), gen_random_uuid(), user_id, goal, 'VOIDED', currency, amount_minor, payment_method, 0,
@@ -30,9 +21,9 @@ async fn a_claim_does_not_read_the_payments_that_are_not_due(db: PgPool) {
     .execute(session)
     .await
     .expect("they are inserted");
-    let before = whole_reads(session).await;
+    let before = whole_reads(session, "payment").await;
     let claimed = claim(&fixture.service).await.expect("the database is there").expect("it is due");
     assert!(claimed.payment.others_are_due);
     assert!(claim(&fixture.service).await.expect("the database is there").is_some());
-    assert_eq!(whole_reads(session).await, before);
+    assert_eq!(whole_reads(session, "payment").await, before);
 }

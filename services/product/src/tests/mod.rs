@@ -5,6 +5,7 @@ mod create;
 mod filters;
 mod get;
 mod import;
+mod in_stock;
 mod list;
 mod quote;
 mod search;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use contracts::souk::product::v1::product_service_client::ProductServiceClient;
 use sqlx::PgPool;
-use testkit::Kit;
+use testkit::{Kit, Warehouse};
 use tonic::transport::Channel;
 
 use crate::cache::Shared;
@@ -27,6 +28,7 @@ pub(super) struct Fixture {
     pub(super) service: Arc<Service>,
     pub(super) client: ProductServiceClient<Channel>,
     pub(super) channel: Channel,
+    pub(super) warehouse: Warehouse,
 }
 
 impl Fixture {
@@ -38,9 +40,10 @@ impl Fixture {
     pub(super) async fn open_with(db: PgPool, shared: Option<Shared>) -> Self {
         let mut kit = Kit::new();
         let sessions = Sessions { db: 6, lists: 2 };
-        let service = Arc::new(Service::new(db, kit.context.clock.clone(), sessions, shared));
+        let (warehouse, inventory) = Warehouse::serve(roster::PRODUCT).await;
+        let service = Arc::new(Service::new(db, kit.context.clock.clone(), sessions, shared, inventory));
         let channel = kit.serve(role(&service, &kit.context)).await;
-        Self { kit, service, client: ProductServiceClient::new(channel.clone()), channel }
+        Self { kit, service, client: ProductServiceClient::new(channel.clone()), channel, warehouse }
     }
 
     /// A client with a connection of another party than the edge.

@@ -5,6 +5,7 @@ pub(crate) mod catalogue;
 pub(crate) mod events;
 pub(crate) mod orders;
 pub(crate) mod users;
+pub(crate) mod warehouse;
 
 use std::convert::Infallible;
 

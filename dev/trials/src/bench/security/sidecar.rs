@@ -20,6 +20,7 @@ fn links() -> impl Iterator<Item = (&'static str, Role, String)> {
     let edge = roster::ROLES.into_iter().map(|role| ("edge", role, format!("EDGE_{}", role.variable("endpoints"))));
     let roles = [
         (roster::ORDER, roster::PRODUCT, "ORDER_PRODUCT_URL"),
+        (roster::PRODUCT, roster::INVENTORY, "PRODUCT_INVENTORY_URL"),
         (roster::INVENTORY, roster::ORDER, "INVENTORY_ORDER_URL"),
         (roster::PAYMENT, roster::ORDER, "PAYMENT_ORDER_URL"),
         (roster::NOTIFICATION, roster::USER, "NOTIFICATION_USER_URL"),

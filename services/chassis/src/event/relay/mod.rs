@@ -291,7 +291,7 @@ impl Relay<'_> {
             r#"select pg_snapshot_xmin(snapshot)::text::bigint as "running!", pg_snapshot_xmax(snapshot)::text::bigint as "next!",
                  (select min(id) from outbox where id > $1) as first,
                  (select created_at from outbox where id > $1 and id <> all($2) order by id limit 1) as since,
-                 (select count(*) from (select from outbox where id > $1 and id <> all($2) limit 100000) as waiting) as "pending!"
+                 (select count(*) from (select from outbox where id > $1 limit 100000) as waiting) as "pending!"
                from pg_current_snapshot() as snapshot"#,
             self.water.mark(),
             acknowledged,
@@ -299,7 +299,7 @@ impl Relay<'_> {
         let seen = in_time(seen.fetch_one(&mut self.session)).await?;
         self.water.raise(seen.running, seen.next, seen.first);
         let age = seen.since.map_or(0, |since| (OffsetDateTime::now_utc() - since).whole_seconds());
-        PENDING.get_or_create(&ByService::new(self.service)).set(seen.pending);
+        PENDING.get_or_create(&ByService::new(self.service)).set(seen.pending - acknowledged.len() as i64);
         AGE.get_or_create(&ByService::new(self.service)).set(age);
         self.observed = Some(Instant::now());
         Ok(())

@@ -1,0 +1,3 @@
+-- What ended stays in the index of what is due until the table is vacuumed, and each look for the next one walks over it. By default
+-- a table is vacuumed when a fifth of it has changed, which is seldom when it is large.
+alter table "order" set (autovacuum_vacuum_scale_factor = 0.01);
