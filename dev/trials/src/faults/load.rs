@@ -25,6 +25,8 @@ use stack::client::{Client, Response, random_password};
 /// how long requests fail at a stretch.
 const RETRY_FOR: Duration = Duration::from_secs(180);
 const RETRY_AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// The longest pause of a customer who tries again to register or to sign in: those of one address are limited.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// By then an abandoned request is usually done; while it is in progress, a retry is refused.
 const RETRY_AFTER_ABANDONING: Duration = Duration::from_secs(1);
 /// Access tokens live for five minutes.
@@ -352,13 +354,14 @@ async fn sign_in(journal: &Journal, edge: &Client, email: &str, password: &str) 
 }
 
 async fn until_done<F: Future<Output = Result<Response>>>(journal: &Journal, request: impl Fn() -> F) -> Result<Value> {
-    let first = Instant::now();
+    let (first, mut pause) = (Instant::now(), RETRY_AFTER_FAILURE);
     loop {
         match journal.watch(&[], request()).await {
             (Outcome::Ok, response) => return response?.ok(),
             (Outcome::Wrong, response) => bail!("registering or signing in fails: {response:?}"),
             (_, response) if first.elapsed() > RETRY_FOR => bail!("registering or signing in fails: {response:?}"),
-            _ => tokio::time::sleep(RETRY_AFTER_FAILURE).await,
+            _ => tokio::time::sleep(pause).await,
         }
+        pause = LONGEST_PAUSE.min(2 * pause);
     }
 }
