@@ -199,9 +199,10 @@ impl Client {
 
     /// Creates a product and receives units of it. Returns its id.
     pub async fn stock(&self, sku: &str, title: &str, price: (&str, i64), units: u32) -> Result<String> {
-        let created = self.create_product(sku, title, price).await?.ok()?;
+        let created = while_busy(|| self.create_product(sku, title, price)).await?.ok()?;
         if units > 0 {
-            self.receive(sku, units).await?.ok()?;
+            let (path, received) = (format!("/v1/stock/{sku}:receive"), json!({"quantity": units}));
+            while_busy(|| self.send(Method::POST, &path, sku, Some(received.clone()))).await?.ok()?;
         }
         product_id(&created)
     }

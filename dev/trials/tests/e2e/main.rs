@@ -108,8 +108,13 @@ impl Market {
         wait(&format!("{units} units to be available"), async || Ok(self.available().await? == units)).await
     }
 
+    /// Empty until inventory has heard of the order.
     async fn reservation(&self, order_id: &str) -> Result<String> {
-        let found = self.operator.get(&format!("/v1/reservations/{order_id}")).await?.ok()?;
+        let response = self.operator.get(&format!("/v1/reservations/{order_id}")).await?;
+        if response.reason() == "RESERVATION_NOT_FOUND" {
+            return Ok(String::new());
+        }
+        let found = response.ok()?;
         Ok(found["reservation"]["state"].as_str().unwrap_or_default().to_owned())
     }
 
