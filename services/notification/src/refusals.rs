@@ -15,7 +15,7 @@ use crate::service::Service;
 
 const SET: i64 = 100;
 
-/// Reports a set, in no order, so that one that fails each time holds up no other. Reports have the same effect when they are
+/// Reports a set of the first thousand, in no order, so that a few that fail each time hold up no others. Reports have the same effect when they are
 /// repeated, so there is no lease.
 pub(crate) async fn report(service: Arc<Service>) -> Result<Did, Unexpected> {
     let refusals = sqlx::query!(

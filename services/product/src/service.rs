@@ -18,6 +18,8 @@ pub(crate) struct Service {
     pub(crate) lists: PgPool,
     /// How many searches are done at once.
     pub(crate) searches: Semaphore,
+    /// How many lists are compared with the stock at once.
+    pub(crate) comparisons: Semaphore,
     pub(crate) clock: Clock,
     /// Of single products. Quotes never come from it.
     pub(crate) cache: Cache,
@@ -45,7 +47,8 @@ impl Sessions {
 }
 
 impl Service {
-    /// Half of the sessions of lists are for searches, and half of the others for what the cache does not have.
+    /// Half of the sessions of lists are for searches, half for lists that are compared with the stock, which use them for a part of
+    /// their time only; and half of the other sessions are for what the cache does not have.
     pub(crate) fn new(
         db: PgPool,
         clock: Clock,
@@ -56,7 +59,8 @@ impl Service {
         let lists = pool_of_lists(&db, sessions.lists);
         let half = |sessions: u32| (sessions as usize / 2).max(1);
         let cache = Cache::new(shared, half(sessions.db));
-        Self { lists, searches: Semaphore::new(half(sessions.lists)), db, clock, cache, inventory }
+        let [searches, comparisons] = [half(sessions.lists); 2].map(Semaphore::new);
+        Self { lists, searches, comparisons, db, clock, cache, inventory }
     }
 }
 

@@ -9,6 +9,8 @@ use roster::Role;
 
 use super::{methods, read, root};
 
+/// The access of an RPC for anybody, `ACCESS_PUBLIC`.
+const PUBLIC: i32 = 1;
 /// The access of an RPC between services only, `ACCESS_SERVICE`.
 const SERVICE: i32 = 4;
 /// What every role polls from the user service.
@@ -29,23 +31,24 @@ fn package(role: Role) -> String {
 }
 
 /// An RPC that other roles call.
-struct Internal {
+struct Called {
     path: String,
     /// Whether the edge does not call it.
     is_closed: bool,
     callers: Vec<&'static str>,
 }
 
-fn internal(role: Role) -> Vec<Internal> {
+fn called(role: Role) -> Vec<Called> {
     let of_role = methods().into_iter().filter(|method| method.parent_service().package_name() == package(role));
-    of_role.filter_map(|method| Internal::read(&method)).collect()
+    of_role.filter_map(|method| Called::read(&method)).collect()
 }
 
-impl Internal {
+impl Called {
     /// None if its callers are no roles.
     fn read(method: &MethodDescriptor) -> Option<Self> {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         let (access, callers) = policy(method)?;
+        assert!([PUBLIC, SERVICE].contains(&access) || callers.is_empty(), "{path} needs a token, which no role has");
         (access == SERVICE || !callers.is_empty()).then_some(Self { path, is_closed: access == SERVICE, callers })
     }
 }
@@ -65,8 +68,8 @@ fn policy(method: &MethodDescriptor) -> Option<(i32, Vec<&'static str>)> {
 /// Those that call a role, beside the edge, which calls all of them: by the contracts, and for the keys of access tokens, which
 /// the user service itself polls, too.
 fn callers_of(role: Role) -> Vec<&'static str> {
-    let internal = internal(role);
-    let calls = |name: &str| internal.iter().any(|rpc| rpc.callers.contains(&name));
+    let called = called(role);
+    let calls = |name: &str| called.iter().any(|rpc| rpc.callers.contains(&name));
     names().filter(|name| role == roster::USER || calls(name)).collect()
 }
 
@@ -148,15 +151,15 @@ fn mesh() -> String {
 }
 
 fn mesh_of(role: Role) -> String {
-    let (name, port, internal) = (role.name, role.port(), internal(role));
+    let (name, port, called) = (role.name, role.port(), called(role));
     let account = |name: &&str| format!("cluster.local/ns/souk/sa/{name}");
     let accounts = |callers: &[&str]| callers.iter().map(account).collect::<Vec<_>>().join(", ");
     let mut rules = format!("  - from: [{{source: {{principals: [{}]}}}}]\n", accounts(&["edge"]));
-    let closed: Vec<_> = internal.iter().filter(|rpc| rpc.is_closed).map(|rpc| rpc.path.as_str()).collect();
+    let closed: Vec<_> = called.iter().filter(|rpc| rpc.is_closed).map(|rpc| rpc.path.as_str()).collect();
     let but = if closed.is_empty() { String::new() } else { format!(", notPaths: [{}]", closed.join(", ")) };
     writeln!(rules, "    to: [{{operation: {{ports: [\"{port}\"]{but}}}}}]").expect("a String can be written");
     let pages = (role == roster::USER).then(|| (PAGES.join(", "), callers_of(role)));
-    let rpcs = internal.into_iter().map(|rpc| (rpc.path, rpc.callers));
+    let rpcs = called.into_iter().map(|rpc| (rpc.path, rpc.callers));
     for (paths, callers) in rpcs.chain(pages).filter(|(_, callers)| !callers.is_empty()) {
         writeln!(rules, "  - from: [{{source: {{principals: [{}]}}}}]", accounts(&callers))
             .expect("a String can be written");

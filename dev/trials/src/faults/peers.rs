@@ -7,7 +7,7 @@ use roster::{INVENTORY, ORDER, PAYMENT, USER};
 use tokio::time::sleep;
 
 use super::cluster::replicas;
-use super::fault::{Expect, Fault, ONE_SECOND, SERVES_WITHIN_FIVE};
+use super::fault::{Expect, Fault, ONE_SECOND, SERVES_WITHIN_FIVE, TWELVE_SECONDS};
 use super::load;
 use super::moment::{CREATE_ORDER, Moment};
 use super::proxy::Mode;
@@ -82,7 +82,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault::new(
         "stock-cut",
         "the product service cannot reach the inventory service for 10 s",
-        SERVES_WITHIN_FIVE,
+        TWELVE_SECONDS,
         |site| {
             Box::pin(async move {
                 site.misbehave(&site.cluster.stocks, Mode::Cut, 10).await;

@@ -10,22 +10,22 @@ use sha2::{Digest, Sha256};
 use crate::rpc::error::Error;
 
 const VERSION: u8 = 1;
-const DEFAULT_SIZE: i64 = 50;
-const MAX_SIZE: i64 = 200;
+const DEFAULT_SIZE: usize = 50;
+const MAX_SIZE: usize = 200;
 
 /// How many rows a page has that is requested with this `page_size`.
-pub fn size(page_size: i32) -> Result<i64, Error> {
-    match page_size {
-        ..0 => Err(Error::field("page_size", "must not be negative")),
-        0 => Ok(DEFAULT_SIZE),
-        _ => Ok(i64::from(page_size).min(MAX_SIZE)),
+pub fn size(page_size: i32) -> Result<usize, Error> {
+    match usize::try_from(page_size) {
+        Err(_) => Err(Error::field("page_size", "must not be negative")),
+        Ok(0) => Ok(DEFAULT_SIZE),
+        Ok(size) => Ok(size.min(MAX_SIZE)),
     }
 }
 
 /// The requested page: its size, and the key before it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<K> {
-    pub size: i64,
+    pub size: usize,
     pub after: Option<K>,
     list: [u8; 8],
 }
@@ -41,19 +41,23 @@ impl<K: Serialize + DeserializeOwned> Page<K> {
 
     /// How many rows to read: one more than the page has, to know whether there is a next page.
     pub fn limit(&self) -> i64 {
-        self.size + 1
+        i64::try_from(self.size).expect("a page is small") + 1
     }
 
     /// Truncates rows that were read with [`Page::limit`], and returns the token of the next page.
     pub fn cut<T>(&self, rows: &mut Vec<T>, key: impl FnOnce(&T) -> K) -> String {
-        let size = usize::try_from(self.size).expect("a page size is small and positive");
-        if rows.len() <= size { String::new() } else { self.cut_short(rows, size, key) }
+        if rows.len() <= self.size { String::new() } else { self.cut_short(rows, self.size, key) }
     }
 
     /// Ends the page after `size` rows, and returns the token of the next page.
     pub fn cut_short<T>(&self, rows: &mut Vec<T>, size: usize, key: impl FnOnce(&T) -> K) -> String {
         rows.truncate(size);
-        rows.last().map(|last| encode(&key(last), self.list)).unwrap_or_default()
+        rows.last().map(|last| self.token(&key(last))).unwrap_or_default()
+    }
+
+    /// The token of the page that begins behind this key.
+    pub fn token(&self, key: &K) -> String {
+        encode(key, self.list)
     }
 }
 

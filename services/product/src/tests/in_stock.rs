@@ -46,20 +46,20 @@ async fn what_is_sold_out_is_left_out_and_pages_are_full(db: PgPool) {
     fixture.products(12, |number| number % 3 == 0).await;
     let (first, next) = fixture.page_in_stock(2, "").await.expect("inventory responds");
     assert_eq!(first, ["0000", "0003"]);
-    let (second, end) = fixture.page_in_stock(100, &next).await.expect("inventory responds");
+    let (second, end) = fixture.page_in_stock(0, &next).await.expect("inventory responds");
     assert_eq!((second, end), (vec!["0006".to_owned(), "0009".to_owned()], String::new()));
-    let (all, _) = fixture.titles(100, "").await;
-    assert_eq!(all.len(), 12, "without the filter, all are listed");
+    assert_eq!(fixture.all_in_stock(1).await.0, ["0000", "0003", "0006", "0009"]);
+    let (behind, _) = fixture.titles(100, &next).await;
+    assert_eq!(behind.first().map(String::as_str), Some("0004"), "the token is valid without the filter, too");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn behind_many_that_are_sold_out_a_page_ends_early_and_the_next_goes_on(db: PgPool) {
     let fixture = Fixture::open(db).await;
-    fixture.products(45, |number| number == 44).await;
+    fixture.products(310, |number| number == 305).await;
     let (empty, next) = fixture.page_in_stock(2, "").await.expect("inventory responds");
     assert!(empty.is_empty() && !next.is_empty(), "{empty:?}");
-    let (skus, pages) = fixture.all_in_stock(2).await;
-    assert_eq!((skus, pages), (vec!["0044".to_owned()], 3));
+    assert_eq!(fixture.all_in_stock(2).await, (vec!["0305".to_owned()], 2));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -74,16 +74,31 @@ async fn more_products_than_inventory_is_asked_about_at_once_fit_a_page(db: PgPo
 async fn without_inventory_only_the_filter_is_refused(db: PgPool) {
     let fixture = Fixture::open(db).await;
     fixture.products(1, |_| true).await;
-    fixture.warehouse.close();
+    fixture.warehouse.close_after(0);
     let refused = fixture.page_in_stock(2, "").await.expect_err("inventory does not respond");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "UNAVAILABLE@souk.product"));
     assert_eq!(fixture.titles(2, "").await.0.len(), 1);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn a_page_of_negative_size_is_refused_and_an_empty_catalogue_is_not_asked_about(db: PgPool) {
+async fn what_was_found_before_inventory_went_away_is_a_page(db: PgPool) {
     let fixture = Fixture::open(db).await;
-    let refused = fixture.page_in_stock(-1, "").await.expect_err("negative");
-    assert_eq!(refused.code(), Code::InvalidArgument);
+    fixture.products(150, |number| number % 10 == 0).await;
+    fixture.warehouse.close_after(1);
+    let (found, next) = fixture.page_in_stock(50, "").await.expect("inventory responded once");
+    assert_eq!(found.len(), 10);
+    let (behind, _) = fixture.titles(100, &next).await;
+    assert_eq!(behind.first().map(String::as_str), Some("0100"));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn too_many_at_once_are_refused_and_an_empty_catalogue_is_not_asked_about(db: PgPool) {
+    let fixture = Fixture::open(db).await;
     assert_eq!(fixture.page_in_stock(0, "").await.expect("inventory is not asked"), (vec![], String::new()));
+    let all = fixture.service.comparisons.available_permits();
+    let taken = fixture.service.comparisons.acquire_many(u32::try_from(all).expect("a few")).await;
+    let refused = fixture.page_in_stock(2, "").await.expect_err("others ask");
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "OVERLOADED@souk.product"));
+    drop(taken);
+    fixture.page_in_stock(2, "").await.expect("nobody else asks");
 }

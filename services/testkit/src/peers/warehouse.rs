@@ -21,7 +21,8 @@ pub struct Warehouse {
 #[derive(Default)]
 struct Shelves {
     available: HashMap<String, i64>,
-    is_closed: bool,
+    /// How many more calls get a response; None: all.
+    responses: Option<u32>,
 }
 
 impl Warehouse {
@@ -36,9 +37,9 @@ impl Warehouse {
         self.shelves.lock().expect("no panics").available.insert(sku.to_owned(), available);
     }
 
-    /// Responds UNAVAILABLE from now on.
-    pub fn close(&self) {
-        self.shelves.lock().expect("no panics").is_closed = true;
+    /// Responds to so many more calls, and UNAVAILABLE from then on.
+    pub fn close_after(&self, calls: u32) {
+        self.shelves.lock().expect("no panics").responses = Some(calls);
     }
 }
 
@@ -48,9 +49,11 @@ impl InventoryService for Warehouse {
         super::assert_from(self.caller, &request);
         let skus = request.into_inner().skus;
         assert!((1..=100).contains(&skus.len()), "the contract has limits");
-        let shelves = self.shelves.lock().expect("no panics");
-        if shelves.is_closed {
-            return Err(Status::unavailable("the test says so"));
+        let mut shelves = self.shelves.lock().expect("no panics");
+        match shelves.responses.as_mut() {
+            Some(0) => return Err(Status::unavailable("the test says so")),
+            Some(left) => *left -= 1,
+            None => {}
         }
         let (known, missing_skus): (Vec<_>, _) = skus.into_iter().partition(|sku| shelves.available.contains_key(sku));
         let stocks = known.into_iter().map(|sku| Stock { available: shelves.available[&sku], sku });
