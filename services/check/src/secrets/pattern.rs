@@ -25,13 +25,15 @@ impl Secret {
     }
 }
 
+/// Characters of a UUID.
+const UUID: usize = 36;
 /// Characters of a refresh token: 48 bytes in base64url.
 const REFRESH_TOKEN: usize = 64;
 
 /// The secrets in these bytes. A refresh token is recognised by the first bytes of its hash.
 pub(crate) fn find(bytes: &[u8], refresh_hashes: &HashSet<[u8; 8]>) -> Vec<Secret> {
     let found = [
-        (has_card_number(bytes), Secret::CardNumber),
+        (has_card_number(bytes) && has_card_number(&without_uuids(bytes)), Secret::CardNumber),
         (contains(bytes, b"$argon2"), Secret::PasswordHash),
         (has_email(bytes), Secret::Email),
         (has_access_token(bytes), Secret::AccessToken),
@@ -74,6 +76,24 @@ fn has_card_number(bytes: &[u8]) -> bool {
             || (groups.len() == 4 && in_fours(&groups))
             || (text.contains(&b' ') && groups.windows(4).any(in_fours))
     })
+}
+
+/// The twelve digits that end a UUID and a digit that happens to follow, such as the tag of the next field, are no card number.
+fn without_uuids(bytes: &[u8]) -> Vec<u8> {
+    let mut rest = bytes.to_vec();
+    let is_uuid = |text: &[u8]| {
+        let is_right = |(at, byte): (usize, &u8)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        };
+        text.iter().enumerate().all(is_right)
+    };
+    for at in 0..bytes.len().saturating_sub(UUID - 1) {
+        if is_uuid(&bytes[at..at + UUID]) {
+            rest[at..at + UUID].fill(0);
+        }
+    }
+    rest
 }
 
 fn is_card_number(digits: &[u8]) -> bool {
@@ -148,6 +168,7 @@ mod tests {
             ("4242-4242-4242-4242", Secret::CardNumber),
             ("{\"number\":\"378282246310005\"}", Secret::CardNumber),
             ("\u{8}\u{12}\u{10}5555555555554444\u{1a}", Secret::CardNumber),
+            ("$01a22ab2-d779-71c0-b0f4-528431094899\u{12}4242424242424242", Secret::CardNumber),
             ("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA", Secret::PasswordHash),
             ("mail to ada.lovelace+1@example.co.uk, please", Secret::Email),
             (JWT, Secret::AccessToken),
@@ -165,6 +186,8 @@ mod tests {
             "1767225600000000",
             "019b76e8-6788-7524-8431-017a3647b155",
             "42424242-4242-4242-4242-424242424242",
+            // The next field of a message begins with a 2.
+            "\n$01a22ab2-d779-71c0-b0f4-5284310948992\u{f}\n\rCARD_DECLINED",
             "00-4242424242424242aaaaaaaaaaaaaaaa-4242424242424242-01",
             "SKU-4242424242424242ABCD",
             "2026-01-01T00:00:00Z",
