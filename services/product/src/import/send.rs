@@ -38,7 +38,7 @@ where
 {
     let (mut report, mut calls, mut seen) = (Report::default(), JoinSet::new(), HashMap::new());
     let mut record = StringRecord::new();
-    while report.stopped.is_none() {
+    loop {
         let line = match file.read_record(&mut record) {
             Ok(false) => break,
             Ok(true) => record.position().map_or(0, Position::line),
@@ -73,6 +73,9 @@ where
         }
         while calls.len() >= at_once {
             note(&mut report, calls.join_next().await);
+        }
+        if report.stopped.is_some() {
+            break;
         }
         let (sku, call) = (product.sku.clone(), create(product));
         calls.spawn(async move { (line, sku, outcome(call.await)) });

@@ -141,6 +141,21 @@ async fn an_import_that_was_stopped_continues(db: PgPool) {
     assert_eq!(count(&db).await, 500);
 }
 
+/// A call that failed is known when the next one is due, which is not made then.
+#[tokio::test]
+async fn nothing_is_called_after_a_failure() {
+    let calls = AtomicUsize::new(0);
+    let create = |_| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Err(Status::unavailable("it is away")))
+    };
+    let mut reader = read(b"sku,title,currency,price_minor\nS-1,Mug,EUR,100\nS-2,Mug,EUR,100\nS-3,Mug,EUR,100\n");
+    let columns = Columns::read(&mut reader).expect("columns");
+    let report = send(reader, &columns, &Categories::new(), 1, |_| {}, create).await;
+    assert!(report.stopped.as_deref().is_some_and(|why| why.starts_with("line 2: ")), "{report}");
+    assert_eq!(calls.into_inner(), 1);
+}
+
 #[test]
 fn what_is_wrong_with_columns_is_named() {
     for (names, why) in [
