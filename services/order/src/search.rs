@@ -1,7 +1,8 @@
 //! Search the orders of all customers, for operators.
 //!
-//! Ids of orders begin with the time at which they were placed, so that a time range is a range of ids, too. By customer, product
-//! or SKU, an index has the newest orders; otherwise orders are read from the newest on, until the page is full.
+//! Ids of orders begin with the time at which they were placed, so that a time range is a range of ids, too. By customer, product,
+//! SKU or a state in which few are, an index has the newest orders; otherwise orders are read from the newest on, until the page is
+//! full.
 
 use chassis::parse_timestamp;
 use chassis::rpc::page::Page;

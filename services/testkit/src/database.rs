@@ -29,10 +29,10 @@ pub async fn one_session(db: &PgPool) -> PgPool {
     PgPoolOptions::new().max_connections(1).connect_with(connect).await.expect("a session")
 }
 
-/// How often Postgres has read all of a table. Only a session itself can say at once what it did, so there has to be one only.
-pub async fn whole_reads(session: &PgPool, table: &str) -> i64 {
+/// How many rows of a table Postgres has read. Only a session itself can say at once what it did, so there has to be one only.
+pub async fn rows_read(session: &PgPool, table: &str) -> i64 {
     sqlx::query("select pg_stat_force_next_flush()").execute(session).await.expect("it is told");
-    let reads = "select seq_scan from pg_stat_user_tables where relname = $1";
+    let reads = "select seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables where relname = $1";
     sqlx::query_scalar(reads).bind(table).fetch_one(session).await.expect("statistics")
 }
 

@@ -22,7 +22,7 @@ mod raw;
 mod status;
 mod trial;
 
-pub use database::{deadlocks, one_session, until_waiting, whole_reads};
+pub use database::{deadlocks, one_session, rows_read, until_waiting};
 pub use dice::Dice;
 pub use events::{deliver, published, record};
 pub use kit::{Kit, OPERATOR, certificates};

@@ -4,7 +4,7 @@ use chassis::timestamp;
 use contracts::souk::order::v1::*;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
-use testkit::{CUSTOMER, fields, reason};
+use testkit::{CUSTOMER, authorized, fields, one_session, reason, rows_read, stock_reserved};
 use time::OffsetDateTime;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -110,4 +110,22 @@ async fn a_search_is_for_operators_and_names_what_is_wrong(db: PgPool) {
     let refused =
         fixture.client.clone().search_orders(fixture.kit.operator(request)).await.expect_err("another search");
     assert_eq!(reason(&refused), "PAGE_TOKEN_INVALID@souk.order");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_is_rare_is_found_without_reading_the_rest(db: PgPool) {
+    let fixture = Fixture::open(one_session(&db).await).await;
+    let (pending, confirmed) = (fixture.place().await, fixture.place().await);
+    for record in [stock_reserved(confirmed), authorized(confirmed)] {
+        fixture.kit.deliver(record).await;
+    }
+    fixture.copies(confirmed, "'state', 'FULFILLED', 'captured', true").await;
+    let session = &fixture.service.db;
+    for (state, order_id) in [(OrderState::Pending, pending), (OrderState::Confirmed, confirmed)] {
+        let before = rows_read(session, "order").await;
+        let request = SearchOrdersRequest { state: state.into(), ..Default::default() };
+        assert_eq!(fixture.search(request).await.expect("a page"), [order_id.to_string()]);
+        let rows = rows_read(session, "order").await - before;
+        assert!(rows < 100, "to find what is {state:?}, it has read {rows} rows");
+    }
 }

@@ -1,5 +1,5 @@
 use sqlx::PgPool;
-use testkit::{one_session, whole_reads};
+use testkit::{one_session, rows_read};
 
 use super::Fixture;
 use crate::claim::claim;
@@ -21,9 +21,10 @@ async fn a_claim_does_not_read_the_payments_that_are_not_due(db: PgPool) {
     .execute(session)
     .await
     .expect("they are inserted");
-    let before = whole_reads(session, "payment").await;
+    let before = rows_read(session, "payment").await;
     let claimed = claim(&fixture.service).await.expect("the database is there").expect("it is due");
     assert!(claimed.payment.others_are_due);
     assert!(claim(&fixture.service).await.expect("the database is there").is_some());
-    assert_eq!(whole_reads(session, "payment").await, before);
+    let rows = rows_read(session, "payment").await - before;
+    assert!(rows < 100, "it has read {rows} rows");
 }
