@@ -32,10 +32,10 @@ pub(crate) enum Seen {
     IsAway,
     /// It has the message, and did not reply.
     Unanswered,
-    /// Nothing: it was not asked, or what it said is about the message.
-    Nothing,
-    /// Nothing, because of us.
-    NotAsked,
+    /// Nothing: the message needed no server, or what the server said is about the message.
+    NoEvidence,
+    /// Nothing: we could not write or address the message, and the next one may fail for the same reason.
+    FailedBefore,
 }
 
 impl Availability {
@@ -56,7 +56,7 @@ impl Availability {
         match (seen, &mut known.outage) {
             (Seen::Works, _) => *known = Known::default(),
             // The probe found out nothing, so the next one need not wait.
-            (Seen::Nothing, Some(outage)) => outage.next_probe = now,
+            (Seen::NoEvidence, Some(outage)) => outage.next_probe = now,
             (Seen::IsAway, None) => known.outage = Some(Outage::after(1, now)),
             (Seen::Unanswered, None) => {
                 known.unanswered += 1;
@@ -64,7 +64,7 @@ impl Availability {
                     known.outage = Some(Outage::after(1, now));
                 }
             }
-            (Seen::IsAway | Seen::Unanswered, Some(_)) | (Seen::Nothing, None) | (Seen::NotAsked, _) => {}
+            (Seen::IsAway | Seen::Unanswered, Some(_)) | (Seen::NoEvidence, None) | (Seen::FailedBefore, _) => {}
         }
     }
 }
@@ -101,9 +101,9 @@ mod tests {
     fn a_probe_that_found_out_nothing_is_followed_by_another_at_once() {
         let availability = after(&[Seen::IsAway]);
         assert_eq!(availability.admit(8, LATER), 1);
-        availability.record(Seen::Nothing, LATER);
+        availability.record(Seen::NoEvidence, LATER);
         assert_eq!([LATER; 2].map(|now| availability.admit(8, now)), [1, 0]);
-        availability.record(Seen::NotAsked, LATER);
+        availability.record(Seen::FailedBefore, LATER);
         assert_eq!(availability.admit(8, LATER), 0, "what fails for us goes on failing");
     }
 
@@ -112,6 +112,6 @@ mod tests {
         let most = [Seen::Unanswered; UNANSWERED as usize - 1];
         assert_eq!(after(&most).admit(8, NOW), 8);
         assert_eq!(after(&[&most[..], &[Seen::Works], &most].concat()).admit(8, NOW), 8);
-        assert_eq!(after(&[&most[..], &[Seen::Nothing, Seen::Unanswered]].concat()).admit(8, NOW), 0);
+        assert_eq!(after(&[&most[..], &[Seen::NoEvidence, Seen::Unanswered]].concat()).admit(8, NOW), 0);
     }
 }

@@ -33,9 +33,9 @@ pub(crate) struct Claimed {
     pub(crate) is_resent: bool,
     /// Whether its user does not want it.
     pub(crate) is_unwanted: bool,
-    /// Which of its user it is: after those that were delivered within an hour, and those that others deliver now.
+    /// Its place among the notifications of its user within an hour: after those that were delivered, and those that others deliver now.
     rank: i64,
-    /// When the oldest was delivered of as many as a user gets within an hour.
+    /// If the user has got as many as an hour allows: when the first of these was delivered, which makes room an hour later.
     full_since: Option<OffsetDateTime>,
 }
 

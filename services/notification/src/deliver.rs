@@ -8,15 +8,15 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::boot::metrics;
-use chassis::{Did, Unexpected};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use chassis::{Next, Unexpected};
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::claim::{Claimed, claim};
 use crate::contact::{Contact, NoContact};
 use crate::kind::{Channel, State};
+use crate::numbers;
 use crate::outcome::{Outcome, RetryReason};
 use crate::record::{record, record_until};
 use crate::service::Service;
@@ -38,32 +38,43 @@ static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
 });
 
 /// Delivers some e-mails.
-pub(crate) async fn emails(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn emails(service: Arc<Service>) -> Result<Next, Unexpected> {
     deliver(service, Channel::Email).await
 }
 
 /// Delivers some text messages.
-pub(crate) async fn text_messages(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn text_messages(service: Arc<Service>) -> Result<Next, Unexpected> {
     deliver(service, Channel::Sms).await
 }
 
 /// Each channel has workers of its own, so that none waits for another.
-async fn deliver(service: Arc<Service>, channel: Channel) -> Result<Did, Unexpected> {
+async fn deliver(service: Arc<Service>, channel: Channel) -> Result<Next, Unexpected> {
     let lease_end = Instant::now() + service.lease;
     let most = service.availability(channel).admit(SET, service.clock.now());
     let claimed = if most == 0 { vec![] } else { claim(&service, channel, most).await? };
     if claimed.is_empty() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
-    let deliveries = claimed.into_iter().map(|claimed| async {
-        let outcome = deliver_one(&service, &claimed).await;
-        (claimed, outcome)
-    });
+    // Tasks, which go on while outcomes are recorded.
+    let mut deliveries = JoinSet::new();
+    for claimed in claimed {
+        let service = service.clone();
+        deliveries.spawn(async move {
+            let outcome = deliver_one(&service, &claimed).await;
+            (claimed, outcome)
+        });
+    }
     // What has an outcome is recorded without waiting for the others of the set, which continue if that fails.
-    let mut outcomes = deliveries.collect::<FuturesUnordered<_>>().ready_chunks(SET as usize);
     let mut unrecorded = Vec::new();
-    while let Some(more) = outcomes.next().await {
-        unrecorded.extend(more);
+    while let Some(ended) = deliveries.join_next().await {
+        for ended in std::iter::once(ended).chain(std::iter::from_fn(|| deliveries.try_join_next())) {
+            match ended {
+                Ok(outcome) => unrecorded.push(outcome),
+                Err(error) => {
+                    tracing::error!(%error, "a delivery panicked; it is attempted again when its lease has ended")
+                }
+            }
+        }
         match record(&service, &unrecorded).await {
             Ok(()) => unrecorded.clear(),
             Err(error) => tracing::warn!(%error, "outcomes of notifications are recorded with those that follow"),
@@ -72,7 +83,7 @@ async fn deliver(service: Arc<Service>, channel: Channel) -> Result<Did, Unexpec
     if !unrecorded.is_empty() {
         record_until(&service, lease_end, &unrecorded).await?;
     }
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }
 
 async fn deliver_one(service: &Service, claimed: &Claimed) -> Outcome {
@@ -130,7 +141,8 @@ async fn text_message(service: &Service, claimed: &Claimed, contact: &Contact, t
     let Some(sms) = &service.sms else {
         return Outcome::Retry(RetryReason::NotSent, "NOTIFICATION_SMS_ACCOUNT is not set".to_owned());
     };
-    match service.numbers.take(service, &contact.phone).await {
+    let hour = numbers::hour(service.clock.now());
+    match service.numbers.take(service, &contact.phone, hour).await {
         Ok(Ok(())) => {}
         Ok(Err(until)) => return Outcome::Limited(until),
         Err(error) => return broken(claimed, &error),
@@ -138,7 +150,7 @@ async fn text_message(service: &Service, claimed: &Claimed, contact: &Contact, t
     let outcome = Outcome::from(sms.send(&contact.phone, &text.sms).await);
     // What may have been accepted counts.
     if !matches!(outcome, Outcome::Ended(State::Delivered, _) | Outcome::Retry(RetryReason::OutcomeUnknown, _)) {
-        service.numbers.give_back(service, &contact.phone).await;
+        service.numbers.give_back(service, &contact.phone, hour).await;
     }
     outcome
 }
@@ -153,7 +165,7 @@ fn broken(claimed: &Claimed, error: &Unexpected) -> Outcome {
     Outcome::Retry(RetryReason::NotSent, "it cannot be written".to_owned())
 }
 
-pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Next, Unexpected> {
     let since = service.clock.now() - Duration::from_secs(60);
     let count = sqlx::query_scalar!(
         r#"select count(*) as "n!" from
@@ -164,5 +176,5 @@ pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Did, Unexpec
     if BEHIND.set(count) != count {
         tracing::warn!(count, "the number of notifications that are behind changed");
     }
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }

@@ -33,9 +33,9 @@ mod text;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::Wake;
 use chassis::boot::config::parse_duration;
 use chassis::boot::{Foundation, Prefixed, Schema, Settings, TimeZone};
-use chassis::event::Wake;
 use chassis::rpc::client;
 use chassis::{Context, Role};
 use clap::Args;

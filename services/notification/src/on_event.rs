@@ -48,7 +48,7 @@ impl Handler for Service {
     }
 }
 
-/// Not all events of accounts, when there are more.
+/// All events of accounts so far. The match makes whoever adds one decide.
 fn is_handled(event: &User) -> bool {
     match event {
         User::UserErased(_) | User::MailRequested(_) => true,

@@ -115,8 +115,8 @@ impl Outcome {
             }
             Self::Retry(RetryReason::ServerUnavailable, _) => Seen::IsAway,
             Self::Retry(RetryReason::OutcomeUnknown, _) => Seen::Unanswered,
-            Self::Ended(..) | Self::Limited(_) => Seen::Nothing,
-            Self::Retry(RetryReason::NotSent, _) => Seen::NotAsked,
+            Self::Ended(..) | Self::Limited(_) => Seen::NoEvidence,
+            Self::Retry(RetryReason::NotSent, _) => Seen::FailedBefore,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{Caller, Did, Unexpected};
+use chassis::{Caller, Next, Unexpected};
 use contracts::souk::notification::v1::{
     GetPreferencesRequest, GetPreferencesResponse, Preference, UpdatePreferencesRequest, UpdatePreferencesResponse,
 };
@@ -119,7 +119,7 @@ pub(crate) async fn erase(db: &mut PgConnection, users: &[UserId], now: OffsetDa
 }
 
 /// Deletes what users set with a token after they were erased.
-pub(crate) async fn erase_latecomers(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn erase_latecomers(service: Arc<Service>) -> Result<Next, Unexpected> {
     sqlx::query!(
         "with late as (delete from unwanted using erased_user where unwanted.user_id = erased_user.user_id)
          delete from erased_user where erased_at < $1",
@@ -127,5 +127,5 @@ pub(crate) async fn erase_latecomers(service: Arc<Service>) -> Result<Did, Unexp
     )
     .execute(&service.db)
     .await?;
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }

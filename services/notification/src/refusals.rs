@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use chassis::rpc::client;
-use chassis::{Did, Unexpected, timestamp};
+use chassis::{Next, Unexpected, timestamp};
 use contracts::souk::user::v1::ReportRefusedEmailRequest;
 use tokio::time::Instant;
 use tonic::Code;
@@ -17,7 +17,7 @@ const SET: i64 = 100;
 
 /// Reports a set of the first thousand, in no order, so that a few that fail each time hold up no others. Reports have the same effect when they are
 /// repeated, so there is no lease.
-pub(crate) async fn report(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn report(service: Arc<Service>) -> Result<Next, Unexpected> {
     let refusals = sqlx::query!(
         r#"select notification_id as "notification_id: NotificationId", user_id, refused_at as "refused_at!"
            from (select * from notification where refusal_unreported order by notification_id limit 1000) as first
@@ -26,7 +26,7 @@ pub(crate) async fn report(service: Arc<Service>) -> Result<Did, Unexpected> {
     );
     let refusals = refusals.fetch_all(&service.db).await?;
     if refusals.is_empty() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
     let mut reported = Vec::new();
     for refusal in &refusals {
@@ -59,5 +59,5 @@ pub(crate) async fn report(service: Arc<Service>) -> Result<Did, Unexpected> {
     .execute(&service.db)
     .await?;
     // After a failure, the next set has to wait.
-    Ok(Did::any(if reported.len() < refusals.len() { 0 } else { reported.len() as u64 }))
+    Ok(Next::at_once_if(!reported.is_empty() && reported.len() == refusals.len()))
 }

@@ -15,13 +15,14 @@ pub(crate) async fn resend(
     request: ResendNotificationRequest,
 ) -> Result<ResendNotificationResponse, Error> {
     let id = NotificationId::parse(&request.notification_id).ok_or(Error::NotificationNotFound)?;
-    let now = service.clock.now();
+    let (now, kinds) = (service.clock.now(), Kind::names(|_| true));
     let wanted = sqlx::query!(
         "update notification set state = 'PENDING', due_at = $2, wanted_at = $2, attempts = 0,
            unknown_outcomes = 0, error = ''
-         where notification_id = $1 and state <> 'PENDING'",
+         where notification_id = $1 and state <> 'PENDING' and kind = any($3)",
         id as NotificationId,
         now,
+        &kinds as &[&str],
     );
     if wanted.execute(&service.db).await?.rows_affected() > 0 {
         tracing::info!(notification_id = %id, operator = %caller.user_id()?, "an operator resends a notification");
@@ -34,7 +35,7 @@ pub(crate) async fn resend(
              channel as "channel: _", state as "state: _", attempts, error, created_at, delivered_at
            from notification where notification_id = $1 and kind = any($2)"#,
         id as NotificationId,
-        &Kind::names(|_| true) as &[&str],
+        &kinds as &[&str],
     );
     let notification = notification.fetch_optional(&service.db).await?.ok_or(Error::NotificationNotFound)?;
     Ok(ResendNotificationResponse { notification: Some(notification.to_proto(true)) })

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::Wake;
 use chassis::boot::TimeZone;
-use chassis::event::Wake;
 use chassis::rpc::client;
 use chassis::{Clock, Context, Job, Role};
 use contracts::souk::notification::v1::notification_service_server::NotificationServiceServer;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use contracts::souk::notification::v1::ResendNotificationRequest;
 use contracts::souk::user::v1::MailPurpose;
 use sqlx::PgPool;
@@ -77,11 +77,11 @@ async fn the_user_service_marks_an_address_that_is_refused(db: PgPool) {
     let fixture = Fixture::open(db).await;
     fixture.attempted(Mood::RefusesRecipient("550 5.1.1")).await;
     fixture.users.fail(Some(Code::ResourceExhausted));
-    assert_eq!(report(fixture.service.clone()).await.expect("tried"), Did::Nothing);
+    assert_eq!(report(fixture.service.clone()).await.expect("tried"), Next::AfterPause);
     assert_eq!(fixture.users.refused(), [""; 0]);
     fixture.users.fail(None);
-    assert_eq!(report(fixture.service.clone()).await.expect("reported"), Did::Something);
-    assert_eq!(report(fixture.service.clone()).await.expect("nothing is left"), Did::Nothing);
+    assert_eq!(report(fixture.service.clone()).await.expect("reported"), Next::AtOnce);
+    assert_eq!(report(fixture.service.clone()).await.expect("nothing is left"), Next::AfterPause);
     assert_eq!(fixture.users.refused(), [CUSTOMER.to_string()]);
 
     fixture.sink.set(Mood::Accepts);
@@ -110,7 +110,7 @@ async fn a_report_that_fails_holds_up_no_other(db: PgPool) {
     fixture.work().await;
     for (code, attempts) in [(Code::Internal, 2), (Code::Unavailable, 3)] {
         fixture.users.fail(Some(code));
-        assert_eq!(report(fixture.service.clone()).await.expect("tried"), Did::Nothing);
+        assert_eq!(report(fixture.service.clone()).await.expect("tried"), Next::AfterPause);
         assert_eq!(log.find("is reported to the user service later").len(), attempts, "{code}");
     }
 }
@@ -126,7 +126,7 @@ async fn only_a_refusal_of_the_mailbox_marks_the_address(db: PgPool) {
         fixture.attempted(Mood::RefusesRecipient(reply)).await;
         assert_eq!(fixture.rows().await, [row("REFUSED", 1, &format!("the mail server replied {}", &reply[..3]))]);
         let reported = report(fixture.service.clone()).await.expect("tried");
-        assert_eq!(reported == Did::Something, is_of_mailbox, "{reply}");
+        assert_eq!(reported == Next::AtOnce, is_of_mailbox, "{reply}");
     }
 }
 
@@ -138,7 +138,7 @@ async fn a_refusal_by_a_policy_is_attempted_again_and_marks_no_address(db: PgPoo
         fixture.forget().await;
         fixture.attempted(Mood::RefusesRecipient(reply)).await;
         assert_eq!(fixture.rows().await, [row("PENDING", 1, &format!("the mail server replied {}", &reply[..3]))]);
-        assert_eq!(report(fixture.service.clone()).await.expect("nothing"), Did::Nothing, "{reply}");
+        assert_eq!(report(fixture.service.clone()).await.expect("nothing"), Next::AfterPause, "{reply}");
     }
     fixture.sink.set(Mood::Accepts);
     fixture.advance(HOUR);
@@ -257,7 +257,7 @@ async fn several_workers_deliver_each_notification_once(db: PgPool) {
     fixture.kit.deliver_together(&events).await;
     let workers = (0..4).map(|_| {
         let service = fixture.service.clone();
-        tokio::spawn(async move { while emails(service.clone()).await.expect("delivered") == Did::Something {} })
+        tokio::spawn(async move { while emails(service.clone()).await.expect("delivered") == Next::AtOnce {} })
     });
     for worker in workers.collect::<Vec<_>>() {
         worker.await.expect("no panic");

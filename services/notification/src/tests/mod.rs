@@ -11,7 +11,8 @@ mod texts;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::{Record, Wake};
+use chassis::Wake;
+use chassis::event::Record;
 use contracts::event::Event as _;
 use contracts::souk::notification::v1::notification_service_client::NotificationServiceClient;
 use contracts::souk::order::v1::order_event::Event;
@@ -89,7 +90,7 @@ impl Fixture {
 
     /// Delivers until nothing is due.
     pub(super) async fn work(&self) {
-        while emails(self.service.clone()).await.expect("the database is there") == chassis::Did::Something {}
+        while emails(self.service.clone()).await.expect("the database is there") == chassis::Next::AtOnce {}
     }
 
     /// As if nothing had happened, a minute later.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use sqlx::PgPool;
 use testkit::Log;
 
@@ -88,7 +88,7 @@ async fn a_refusal_of_the_sender_or_of_the_content_marks_no_address(db: PgPool) 
         fixture.attempted(mood).await;
         let expected = row(state, 1, &format!("the mail server replied {code}"));
         assert_eq!(fixture.rows().await, [expected], "{mood:?}");
-        assert_eq!(report(fixture.service.clone()).await.expect("nothing"), Did::Nothing, "{mood:?}");
+        assert_eq!(report(fixture.service.clone()).await.expect("nothing"), Next::AfterPause, "{mood:?}");
     }
     assert_eq!(fixture.users.refused(), [""; 0]);
 }
@@ -113,7 +113,7 @@ async fn outcomes_that_cannot_be_recorded_are_kept_until_they_can(db: PgPool) {
     }
     assert_eq!(fixture.sink.mails().len(), 8, "the others of the set continued");
     fixture.execute("drop trigger refuse on notification").await;
-    assert_eq!(worker.await.expect("no panic").expect("recorded at last"), Did::Something);
+    assert_eq!(worker.await.expect("no panic").expect("recorded at last"), Next::AtOnce);
     assert_eq!(fixture.rows().await, vec![row("DELIVERED", 1, ""); 8]);
 }
 

@@ -48,7 +48,7 @@ impl Fixture {
     }
 
     pub(super) async fn work_on_texts(&self) {
-        while text_messages(self.service.clone()).await.expect("the database is there") == chassis::Did::Something {}
+        while text_messages(self.service.clone()).await.expect("the database is there") == chassis::Next::AtOnce {}
     }
 }
 
