@@ -1,6 +1,7 @@
 //! A REST client of Souk, as a customer would write one: for the seeds and the test purchase of `make up`, and for tests.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +10,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-const BUSY_FOR: Duration = Duration::from_secs(60);
+/// How long a request is repeated while Souk is busy: on a machine that does much else, a call can take longer than its deadline.
+const REPEAT_FOR: Duration = Duration::from_secs(60);
+const REPEAT_AFTER: Duration = Duration::from_millis(100);
+/// An access token is valid for five minutes.
+const SIGN_IN_AFTER: Duration = Duration::from_secs(200);
 
 /// The final states of an order that was not delivered.
 const EXITS: [&str; 4] =
@@ -46,7 +51,16 @@ impl Response {
 pub struct Client {
     http: reqwest::Client,
     edge: String,
-    token: Option<String>,
+    session: Option<Arc<Session>>,
+    is_patient: bool,
+}
+
+#[derive(Debug)]
+struct Session {
+    /// Who signs in again when the token is old; nobody if only the token is known.
+    credentials: Option<Value>,
+    /// And since when it is there.
+    token: Mutex<(String, Instant)>,
 }
 
 /// A password that is long enough, and new each time.
@@ -54,17 +68,8 @@ pub fn random_password() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// Repeats a request while Souk is busy: on a machine that does much else, a call can take longer than its deadline.
-pub async fn while_busy<F: Future<Output = Result<Response>>>(request: impl Fn() -> F) -> Result<Response> {
-    let begun = Instant::now();
-    loop {
-        let response = request().await?;
-        let is_busy = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&response.status);
-        if !is_busy || begun.elapsed() > BUSY_FOR {
-            return Ok(response);
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
+fn token_of(response: &Value) -> Result<String> {
+    Ok(response["accessToken"].as_str().context("a session has an access token")?.to_owned())
 }
 
 /// The id of the product in a response.
@@ -86,7 +91,12 @@ impl Client {
             .pool_idle_timeout(Duration::from_secs(30))
             .build();
         let http = http.expect("a client with default TLS settings can be built");
-        Self { http, edge, token: None }
+        Self { http, edge, session: None, is_patient: true }
+    }
+
+    /// Makes each request once, whatever the response, to count or measure requests.
+    pub fn impatient(self) -> Self {
+        Self { is_patient: false, ..self }
     }
 
     /// A fresh customer, signed in.
@@ -99,7 +109,7 @@ impl Client {
         let (name, password) = (Uuid::now_v7().simple().to_string(), random_password());
         let email = format!("{name}@example.com");
         let body = json!({"email": email, "password": password, "displayName": "A customer"});
-        while_busy(|| self.send(Method::POST, "/v1/users", &name, Some(body.clone()))).await?.ok()?;
+        self.send(Method::POST, "/v1/users", &name, Some(body)).await?.ok()?;
         self.sign_in(&email, &password).await
     }
 
@@ -110,18 +120,30 @@ impl Client {
     }
 
     pub async fn sign_in(&self, email: &str, password: &str) -> Result<Self> {
-        let body = json!({"email": email, "password": password});
-        self.with_session(&while_busy(|| self.post("/v1/sessions", body.clone())).await?.ok()?)
+        let credentials = json!({"email": email, "password": password});
+        let response = self.post("/v1/sessions", credentials.clone()).await?.ok()?;
+        let session =
+            Session { credentials: Some(credentials), token: Mutex::new((token_of(&response)?, Instant::now())) };
+        Ok(Self { session: Some(Arc::new(session)), ..self.clone() })
     }
 
-    /// Signed in, with the response to signing in.
-    pub fn with_session(&self, session: &Value) -> Result<Self> {
-        let token = session["accessToken"].as_str().context("a session has an access token")?.to_owned();
-        Ok(Self { token: Some(token), ..self.clone() })
+    /// Signed in, with the response to signing in. It is not repeated when the token is old.
+    pub fn with_session(&self, response: &Value) -> Result<Self> {
+        let session = Session { credentials: None, token: Mutex::new((token_of(response)?, Instant::now())) };
+        Ok(Self { session: Some(Arc::new(session)), ..self.clone() })
     }
 
-    pub fn token(&self) -> &str {
-        self.token.as_deref().unwrap_or_default()
+    /// An access token that is valid for a minute and a half, as long as the credentials are known. Empty without a session.
+    pub async fn token(&self) -> Result<String> {
+        let Some(session) = &self.session else { return Ok(String::new()) };
+        let (token, since) = session.token.lock().expect("the lock is not poisoned").clone();
+        let Some(credentials) = session.credentials.as_ref().filter(|_| since.elapsed() > SIGN_IN_AFTER) else {
+            return Ok(token);
+        };
+        let anonymous = Self { session: None, ..self.clone() };
+        let token = token_of(&Box::pin(anonymous.post("/v1/sessions", credentials.clone())).await?.ok()?)?;
+        *session.token.lock().expect("the lock is not poisoned") = (token.clone(), Instant::now());
+        Ok(token)
     }
 
     pub async fn get(&self, path: &str) -> Result<Response> {
@@ -133,16 +155,32 @@ impl Client {
         self.send(Method::POST, path, &Uuid::now_v7().to_string(), Some(body)).await
     }
 
+    /// Repeats the request while Souk is busy, under the same key, unless it is a write without one.
     pub async fn send(&self, method: Method, path: &str, key: &str, body: Option<Value>) -> Result<Response> {
-        let mut request = self.http.request(method, format!("{}{path}", self.edge));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
+        let is_repeated = self.is_patient && (method == Method::GET || !key.is_empty());
+        let (begun, mut repeats) = (Instant::now(), 0);
+        loop {
+            let response = self.send_once(&method, path, key, body.as_ref()).await?;
+            let is_busy = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&response.status)
+                || repeats > 0 && response.reason() == "REQUEST_IN_PROGRESS";
+            if !(is_repeated && is_busy) || begun.elapsed() > REPEAT_FOR {
+                return Ok(response);
+            }
+            repeats += 1;
+            tokio::time::sleep(REPEAT_AFTER).await;
+        }
+    }
+
+    async fn send_once(&self, method: &Method, path: &str, key: &str, body: Option<&Value>) -> Result<Response> {
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.edge));
+        if self.session.is_some() {
+            request = request.bearer_auth(self.token().await?);
         }
         if !key.is_empty() {
             request = request.header("idempotency-key", key);
         }
         if let Some(body) = body {
-            request = request.json(&body);
+            request = request.json(body);
         }
         let mut response = request.send().await?;
         let status = response.status();
@@ -199,10 +237,9 @@ impl Client {
 
     /// Creates a product and receives units of it. Returns its id.
     pub async fn stock(&self, sku: &str, title: &str, price: (&str, i64), units: u32) -> Result<String> {
-        let created = while_busy(|| self.create_product(sku, title, price)).await?.ok()?;
+        let created = self.create_product(sku, title, price).await?.ok()?;
         if units > 0 {
-            let (path, received) = (format!("/v1/stock/{sku}:receive"), json!({"quantity": units}));
-            while_busy(|| self.send(Method::POST, &path, sku, Some(received.clone()))).await?.ok()?;
+            self.receive(sku, units).await?.ok()?;
         }
         product_id(&created)
     }
@@ -242,6 +279,6 @@ impl Client {
 
     pub async fn wait_for_state(&self, order_id: &str, state: &str) -> Result<Value> {
         let name = format!("ORDER_STATE_{state}");
-        self.wait_for(order_id, Duration::from_secs(30), state, |order| order["state"] == name).await
+        self.wait_for(order_id, Duration::from_secs(180), state, |order| order["state"] == name).await
     }
 }

@@ -156,11 +156,11 @@ pub(super) struct Seen {
 }
 
 impl Target {
-    pub(super) fn new(port: u16, customer: &Client, [owner, attacker]: [Owner; 2]) -> Self {
+    pub(super) fn new(port: u16, token: String, [owner, attacker]: [Owner; 2]) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             edge: SocketAddr::from(([127, 0, 0, 1], port)),
-            token: customer.token().to_owned(),
+            token,
             owner,
             attacker,
             addresses: AtomicU32::new(Ipv4Addr::new(127, 1, 0, 0).to_bits()),
@@ -345,7 +345,7 @@ async fn log_in(target: &Target, login: impl Fn() -> Value) -> Result<()> {
 
 /// The owner is one of the clients that others must not keep out.
 async fn sign_in_for_ever(target: Arc<Target>) -> Result<()> {
-    let client = Client::new(target.edge.port());
+    let client = Client::new(target.edge.port()).impatient();
     loop {
         let response = client.post("/v1/sessions", target.owner.login()).await?;
         count(if response.status.is_success() { &target.signed_in } else { &target.kept_out });

@@ -62,7 +62,8 @@ async fn attack_all(stack: &Stack, options: &Options) -> Result<()> {
     let product = stack.operator().await?.stock("ABUSE", "A thing", ("EUR", 1_250), 1).await?;
     let path = format!("/v1/products/{product}");
     let owners = [owner(stack, "owner@example.com").await?, owner(stack, "attacker@example.com").await?];
-    let target = Arc::new(Target::new(stack.ports().edge(), &stack.customer().await?, owners));
+    let token = stack.customer().await?.token().await?;
+    let target = Arc::new(Target::new(stack.ports().edge(), token, owners));
     let lasts = Duration::from_secs(if options.short { 5 } else { 60 });
     let chosen = |attack: &&Attack| options.only.is_empty() || options.only.iter().any(|name| name == attack.name);
     let mut problems = Vec::new();
@@ -177,7 +178,7 @@ struct Reads {
 async fn read(stack: &Stack, path: &str, lasts: Duration) -> Result<Reads> {
     let (begun, mut readers) = (Instant::now(), JoinSet::new());
     for _ in 0..READERS {
-        let (client, path) = (Client::new(stack.ports().edge()), path.to_owned());
+        let (client, path) = (Client::new(stack.ports().edge()).impatient(), path.to_owned());
         readers.spawn(async move {
             let (mut times, mut failed) = (Vec::new(), 0);
             while begun.elapsed() < lasts {

@@ -46,7 +46,7 @@ pub async fn run(options: &Options) -> Result<()> {
 }
 
 async fn measure(stack: &Stack, rate: u32) -> Result<()> {
-    let (operator, customer) = (stack.operator().await?, stack.customer().await?);
+    let (operator, customer) = (stack.operator().await?, stack.customer().await?.impatient());
     let product = operator.stock("BENCH", "A thing", ("EUR", 1_250), 1_000_000).await?;
     for _ in 0..200 {
         customer.order(&product, 1, "pm_card_visa").await?.ok()?;
@@ -101,7 +101,7 @@ async fn steady(customer: &Client, product: &str, rate: u32) -> Result<Vec<Durat
 async fn rush(stack: &Stack, products: &[String], lasts: Duration) -> Result<(usize, Duration)> {
     let mut crowd = Vec::new();
     for _ in 0..CROWD {
-        crowd.push(stack.customer().await?);
+        crowd.push(stack.customer().await?.impatient());
     }
     let (begun, mut calls) = (Instant::now(), JoinSet::new());
     for (place, customer) in crowd.into_iter().enumerate() {

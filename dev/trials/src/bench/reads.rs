@@ -86,7 +86,7 @@ async fn compare(stack: &Stack, read: &Read, connections: usize) -> Result<()> {
     let mut readers = ways.map(|_| Vec::new());
     for _ in 0..connections {
         let [rest, through, straight] = &mut readers;
-        rest.push(Reader::Rest(Client::new(edge)));
+        rest.push(Reader::Rest(Client::new(edge).impatient()));
         through.push(Reader::Grpc(connect(&plain(([127, 0, 0, 1], edge).into())?).await?));
         straight.push(Reader::Grpc(connect(&roles::endpoint(&stack.layout.pki, "dev", role)?).await?));
     }

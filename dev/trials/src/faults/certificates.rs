@@ -117,7 +117,8 @@ pub(crate) const SIGNING_KEY_LEAD: &str = "75s";
 /// The id of the key of a new access token. It is of a new customer, as each user has only so many sessions.
 async fn signing_key(site: &Site<'_>) -> Result<String> {
     let customer = Client::customer(site.cluster.layout.ports.edge()).await?;
-    let (header, _) = customer.token().split_once('.').context("a token has a header")?;
+    let token = customer.token().await?;
+    let (header, _) = token.split_once('.').context("a token has a header")?;
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header)?)?;
     Ok(header["kid"].as_str().context("it names its key")?.to_owned())
 }

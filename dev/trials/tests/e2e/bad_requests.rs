@@ -67,7 +67,7 @@ fn what_the_edge_itself_refuses() -> Result<()> {
 fn invalid_tokens() -> Result<()> {
     shared(async |stack| {
         let customer = stack.customer().await?;
-        let good = customer.token().to_owned();
+        let good = customer.token().await?;
         let (head, signature) = good.rsplit_once('.').unwrap_or_default();
         let forged = format!("{head}.{}", signature.chars().rev().collect::<String>());
         let url = format!("http://127.0.0.1:{}/v1/orders", stack.ports().edge());

@@ -1,7 +1,10 @@
 //! Orders that are cancelled in every state: stock is released, money is voided or refunded, and both ledgers agree.
 
 use anyhow::{Result, ensure};
+use stack::controlled::Stack;
+use uuid::Uuid;
 
+use crate::replay::database;
 use crate::{Market, alone, expect_ledgers, shared, wait, without_kafka};
 
 #[test]
@@ -23,12 +26,23 @@ fn while_pending_with_kafka_stopped() -> Result<()> {
     })
 }
 
+async fn wait_for_intent(stack: &Stack, order_id: &str) -> Result<()> {
+    let (sql, order_id) = ("select intent_id is not null from payment where order_id = $1", Uuid::parse_str(order_id)?);
+    wait("an intent", async || {
+        let mut db = database(stack, "payment").await?;
+        Ok(sqlx::query_scalar(sql).bind(order_id).fetch_one(&mut db).await?)
+    })
+    .await
+}
+
 #[test]
 fn while_reserved() -> Result<()> {
     shared(async |stack| {
         let market = Market::open(stack, 5).await?;
         let order = market.buy(1, "pm_souk_slow").await?;
         market.wait_for_payment(&order, "AUTHORIZING").await?;
+        // Before the provider has it, nothing is authorized, and there is nothing to void.
+        wait_for_intent(stack, &order).await?;
         let cancelled = market.customer.cancel(&order).await?.ok()?;
         ensure!(cancelled["order"]["state"] == "ORDER_STATE_CANCELLED", "{cancelled}");
         market.wait_for_reservation(&order, "RELEASED").await?;

@@ -21,16 +21,16 @@ use uuid::Uuid;
 
 use crate::{Market, alone, wait};
 
-fn signed<T>(market: &Market, message: T) -> Result<Request<T>> {
+async fn signed<T>(market: &Market, message: T) -> Result<Request<T>> {
     let mut request = Request::new(message);
-    let bearer = format!("Bearer {}", market.operator.token());
+    let bearer = format!("Bearer {}", market.operator.token().await?);
     request.metadata_mut().insert("authorization", bearer.parse()?);
     Ok(request)
 }
 
 async fn letters(ops: &OpsServiceClient<Channel>, market: &Market, key: &str) -> Result<Vec<DeadLetter>> {
     let request = ListDeadLettersRequest { page_size: 200, ..Default::default() };
-    let page = ops.clone().list_dead_letters(signed(market, request)?).await?.into_inner();
+    let page = ops.clone().list_dead_letters(signed(market, request).await?).await?.into_inner();
     Ok(page.dead_letters.into_iter().filter(|letter| letter.key == key).collect())
 }
 
@@ -68,7 +68,7 @@ fn a_poison_message_parks_only_its_key_until_it_is_redriven() -> Result<()> {
         market.customer.wait_for_state(&order, "CONFIRMED").await.context("other orders go on")?;
 
         let redrive = RedriveDeadLettersRequest { consumer: "order".to_owned(), key: key.clone() };
-        let still = ops.clone().redrive_dead_letters(signed(&market, redrive.clone())?).await;
+        let still = ops.clone().redrive_dead_letters(signed(&market, redrive.clone()).await?).await;
         let status = still.err().context("it still does not decode")?;
         let reason = status.get_details_error_info().map(|info| info.reason);
         ensure!(status.code() == Code::FailedPrecondition && reason.as_deref() == Some("REDRIVE_FAILED"), "{status:?}");
@@ -80,12 +80,13 @@ fn a_poison_message_parks_only_its_key_until_it_is_redriven() -> Result<()> {
         let mut orders = PgConnection::connect(&url).await?;
         let update = "update dead_letter set payload = $1 where key = $2::uuid";
         sqlx::query(update).bind(fixed).bind(&key).execute(&mut orders).await?;
-        let done = ops.clone().redrive_dead_letters(signed(&market, redrive)?).await?.into_inner();
+        let done = ops.clone().redrive_dead_letters(signed(&market, redrive).await?).await?.into_inner();
         ensure!(done.redriven_count == 1 && letters(&ops, &market, &key).await?.is_empty());
 
         discard(stack, &market, &ops).await?;
         wait("the outbox to be empty", async || {
-            let status = ops.clone().get_outbox_status(signed(&market, GetOutboxStatusRequest {})?).await?.into_inner();
+            let status =
+                ops.clone().get_outbox_status(signed(&market, GetOutboxStatusRequest {}).await?).await?.into_inner();
             Ok(status.pending_count == 0 && status.oldest_time.is_none())
         })
         .await?;
@@ -106,7 +107,7 @@ async fn discard(stack: &Stack, market: &Market, ops: &OpsServiceClient<Channel>
     let letter = letters(ops, market, &no_key).await?.remove(0);
 
     let redrive = RedriveDeadLettersRequest { consumer: letter.consumer.clone(), key: no_key.clone() };
-    refused(ops.clone().redrive_dead_letters(signed(market, redrive)?).await, "RECORD_UNREADABLE")?;
+    refused(ops.clone().redrive_dead_letters(signed(market, redrive).await?).await, "RECORD_UNREADABLE")?;
     let before = verdict(stack).await;
     ensure!(before.contains("I4  VIOLATED") && before.contains("I5  VIOLATED"), "{before}");
 
@@ -116,11 +117,11 @@ async fn discard(stack: &Stack, market: &Market, ops: &OpsServiceClient<Channel>
         dead_letter_ids: vec![letter.dead_letter_id],
         reason: " ".to_owned(),
     };
-    refused(ops.clone().discard_dead_letters(signed(market, request.clone())?).await, "REQUEST_INVALID")?;
+    refused(ops.clone().discard_dead_letters(signed(market, request.clone()).await?).await, "REQUEST_INVALID")?;
     request.reason = "written by hand".to_owned();
-    let done = ops.clone().discard_dead_letters(signed(market, request.clone())?).await?.into_inner();
+    let done = ops.clone().discard_dead_letters(signed(market, request.clone()).await?).await?.into_inner();
     ensure!(done.discarded_count == 1 && letters(ops, market, &no_key).await?.is_empty());
-    refused(ops.clone().discard_dead_letters(signed(market, request)?).await, "DEAD_LETTER_NOT_FOUND")?;
+    refused(ops.clone().discard_dead_letters(signed(market, request).await?).await, "DEAD_LETTER_NOT_FOUND")?;
 
     let url = stack.layout.database("souk_order", "souk_order")?;
     let mut orders = PgConnection::connect(&url).await?;

@@ -12,7 +12,7 @@ fn an_order_is_reserved_authorized_confirmed_and_captured() -> Result<()> {
         let order = market.buy(2, "pm_card_visa").await?;
         market.customer.wait_for_state(&order, "CONFIRMED").await?;
         let paid = |order: &serde_json::Value| order["payment"]["captured"] == true;
-        let found = market.customer.wait_for(&order, Duration::from_secs(30), "paid", paid).await?;
+        let found = market.customer.wait_for(&order, Duration::from_secs(180), "paid", paid).await?;
         ensure!(found["total"] == json!({"currency": "EUR", "minor": "2500"}), "{found}");
         ensure!(market.available().await? == 8);
         expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "CAPTURE"]).await?;
@@ -49,7 +49,7 @@ fn an_operator_refunds_a_part_and_then_the_rest() -> Result<()> {
         ensure!(rest["refund"]["amount"]["minor"] == "1000", "{rest}");
         expect_ledgers(stack, &market, &order, &["AUTHORIZATION", "CAPTURE", "REFUND", "REFUND"]).await?;
         let refunded = |order: &serde_json::Value| order["payment"]["refundedMinor"] == "1250";
-        market.customer.wait_for(&order, Duration::from_secs(30), "refunded", refunded).await?;
+        market.customer.wait_for(&order, Duration::from_secs(180), "refunded", refunded).await?;
 
         let path = format!("/v1/orders/{order}/events?pageSize=5");
         let first = market.customer.get(&path).await?.ok()?;

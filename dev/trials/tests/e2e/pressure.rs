@@ -58,13 +58,14 @@ fn calls_with_short_deadlines_do_not_fail_those_of_other_customers() -> Result<(
         let (done, mut spam) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
         for _ in 0..IMPATIENT {
             let (impatient, done) = (stack.customer().await?, done.clone());
+            let token = impatient.token().await?;
             let url = format!("http://127.0.0.1:{}/v1/orders", stack.ports().edge());
             let items = json!([{"productId": market.product_id, "quantity": 1}]);
             let body = json!({"items": items, "paymentMethod": "pm_card_visa", "validateOnly": true});
             spam.spawn(async move {
                 let (client, mut calls) = (reqwest::Client::new(), 0);
                 while !done.load(Ordering::Relaxed) {
-                    let request = client.post(&url).bearer_auth(impatient.token()).header("grpc-timeout", "1m");
+                    let request = client.post(&url).bearer_auth(&token).header("grpc-timeout", "1m");
                     // Its outcome does not matter.
                     request.json(&body).send().await?.bytes().await?;
                     calls += 1;
@@ -72,9 +73,9 @@ fn calls_with_short_deadlines_do_not_fail_those_of_other_customers() -> Result<(
                 anyhow::Ok(calls)
             });
         }
-        let mut failed = Vec::new();
+        let (mut failed, customer) = (Vec::new(), market.customer.clone().impatient());
         for _ in 0..ORDERS {
-            let response = market.customer.order(&market.product_id, 1, "pm_card_visa").await?;
+            let response = customer.order(&market.product_id, 1, "pm_card_visa").await?;
             if !response.status.is_success() {
                 failed.push(response);
             }

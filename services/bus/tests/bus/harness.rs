@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chassis::Clock;
+use chassis::Wake;
 use chassis::boot::metrics;
 use chassis::event::dead_letter;
-use chassis::event::outbox::{self, Event, Outbox, Wake};
+use chassis::event::outbox::{self, Event, Outbox};
 use chassis::event::{Consumer, Due, HandleError, Handler, Record};
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{Header, OwnedHeaders};

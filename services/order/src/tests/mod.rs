@@ -22,7 +22,8 @@ mod watch_replicas;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::{Changed, Wake};
+use chassis::Wake;
+use chassis::event::Changed;
 use contracts::souk::order::v1::cart_service_client::CartServiceClient;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use sqlx::PgPool;

@@ -59,7 +59,7 @@ impl Fixture {
 
     /// What the job does when it is woken.
     async fn read(&self) {
-        while read_changes(self.service.clone()).await.expect("read") == chassis::Did::Something {}
+        while read_changes(self.service.clone()).await.expect("read") == chassis::Next::AtOnce {}
     }
 }
 
@@ -148,14 +148,14 @@ async fn people_watch_their_own_orders_and_operators_anybodys(db: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_silent_stream_is_kept_open_until_its_time_is_over(db: PgPool) {
-    let times = Times { lifetime: Duration::from_millis(900), keep_alive: Duration::from_millis(200) };
+    let times = Times { lifetime: Duration::from_secs(3), keep_alive: Duration::from_millis(100) };
     let fixture = Fixture::open_with(db, times).await;
     let order = fixture.place().await;
     let mut watch = fixture.watch(order, 1).await.expect("theirs");
     let told = rest(&mut watch).await;
     let (end, still) = told.split_last().expect("an end");
     assert_eq!(end, "1 RESUME");
-    assert!((1..=4).contains(&still.len()) && still.iter().all(|it| it == "1 still"), "{still:?}");
+    assert!((1..=30).contains(&still.len()) && still.iter().all(|it| it == "1 still"), "{still:?}");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -177,7 +177,14 @@ async fn a_stream_ends_with_its_session_and_when_the_replica_stops(db: PgPool) {
 
     let mut watch = fixture.watch_as(fixture.kit.operator(after(order, 0))).await.expect("an operator may");
     fixture.read().await;
-    assert_eq!(next(&mut watch).await, "1 PENDING");
+    // A slow machine keeps it open before there is anything to say.
+    let state = loop {
+        match next(&mut watch).await.as_str() {
+            "0 still" => {}
+            other => break other.to_owned(),
+        }
+    };
+    assert_eq!(state, "1 PENDING");
     fixture.kit.context.streams.drain();
     let told = rest(&mut watch).await;
     assert_eq!(told.last().map(String::as_str), Some("1 RESUME"), "{told:?}");
@@ -218,7 +225,8 @@ async fn a_user_has_so_many_streams_and_no_more(db: PgPool) {
 /// Its queue is full for a while; what it missed is read again.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_slow_client_gets_everything_later(db: PgPool) {
-    let fixture = Fixture::open(db).await;
+    let times = Times { keep_alive: Duration::from_secs(3_600), ..Times::default() };
+    let fixture = Fixture::open_with(db, times).await;
     let order = fixture.place().await;
     for record in [stock_reserved(order), authorized(order), captured(order, 2_500)] {
         fixture.kit.deliver(record).await;

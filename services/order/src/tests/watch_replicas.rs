@@ -20,6 +20,8 @@ use crate::watch::listen;
 
 const ORDERS: u128 = 100;
 const WATCHERS: usize = 10;
+/// More than any machine needs.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Placed, reserved, confirmed, paid, three refunds, fulfilled.
 const VERSIONS: i64 = 8;
 
@@ -34,7 +36,7 @@ impl Replica {
     async fn start(db: &PgPool) -> Self {
         let (fixture, stop, mut tasks) = (Fixture::open(db.clone()).await, CancellationToken::new(), JoinSet::new());
         let role = role(&fixture.service, &fixture.kit.context);
-        for job in role.jobs.into_iter().filter(|job| ["order.watch", "order.announce"].contains(&job.name)) {
+        for job in role.jobs.into_iter().filter(|job| ["order.watch", "order.notify_replicas"].contains(&job.name)) {
             let stop = stop.clone();
             tasks.spawn(async move {
                 while !stop.is_cancelled() {
@@ -77,7 +79,9 @@ async fn follow(
     loop {
         let replica = replica(&replicas, at);
         at += 1;
-        let request = replica.fixture.kit.customer(user_id, after(order, seen.last().copied().unwrap_or(0)));
+        let mut request = replica.fixture.kit.customer(user_id, after(order, seen.last().copied().unwrap_or(0)));
+        // Hundreds begin at the same time.
+        request.set_timeout(PATIENCE);
         let mut stream = replica.fixture.client.clone().watch_order(request).await.expect("theirs").into_inner();
         streams += 1;
         while let Some(message) = stream.message().await.expect("no error") {
@@ -116,7 +120,7 @@ async fn every_watcher_sees_every_version_once_and_in_order_though_a_replica_res
     // Their first version is the state when it is read, so no order changes before.
     let mut begun = begun.subscribe();
     let everybody = begun.wait_for(|count| *count == orders.len() * WATCHERS);
-    tokio::time::timeout(Duration::from_secs(20), everybody).await.expect("all watch").expect("there is a sender");
+    tokio::time::timeout(PATIENCE, everybody).await.expect("all watch").expect("there is a sender");
 
     for step in 0..VERSIONS - 2 {
         for (at, (_, order)) in orders.iter().enumerate() {
@@ -144,7 +148,7 @@ async fn every_watcher_sees_every_version_once_and_in_order_though_a_replica_res
     }
 
     let all = async { std::mem::take(&mut watchers).join_all().await };
-    let all = tokio::time::timeout(Duration::from_secs(30), all).await.expect("all orders end");
+    let all = tokio::time::timeout(PATIENCE, all).await.expect("all orders end");
     assert_eq!(all.len(), orders.len() * WATCHERS);
     for (seen, _) in &all {
         assert_eq!(*seen, (1..=VERSIONS).collect::<Vec<_>>());

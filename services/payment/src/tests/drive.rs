@@ -1,7 +1,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::order::v1::{OrderCancelled, OrderConfirmed, OrderExpired, OrderPaymentFailed, OrderReserved};
 use sqlx::PgPool;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Fixture, RATES};
 use crate::budget::Budget;
 use crate::claim::claim;
-use crate::drive::{count_behind, drive, drive_claimed, drive_when_woken};
+use crate::drive::{count_behind, drive, drive_claimed, drive_one};
 use crate::stripe::Stripe;
 
 pub(super) fn reserved(payment_method: &str) -> Event {
@@ -45,7 +45,7 @@ impl Fixture {
     /// Works until nothing is due, letting time pass where something was put off.
     pub(super) async fn work(&self) {
         for _ in 0..20 {
-            while drive(self.service.clone()).await.expect("the database is there") == Did::Something {}
+            while drive(self.service.clone()).await.expect("the database is there") == Next::AtOnce {}
             let due = sqlx::query_scalar!(r#"select count(*) as "n!" from payment where due_at is not null"#);
             if due.fetch_one(&self.service.db).await.expect("a count") == 0 {
                 return;
@@ -221,7 +221,7 @@ async fn what_is_tried_in_vain_for_a_minute_is_behind(db: PgPool) {
     let fixture = Fixture::open_with(db, patience, |service| service.provider = away.expect("a URL")).await;
     let order = fixture.reserved("pm_card_visa").await;
     for _ in 0..3 {
-        assert_eq!(drive(fixture.service.clone()).await.expect("driven"), Did::Something);
+        assert_eq!(drive(fixture.service.clone()).await.expect("driven"), Next::AtOnce);
         fixture.kit.context.clock.advance(Duration::from_secs(31));
     }
     assert_eq!(fixture.state(order).await, "AUTHORIZING");
@@ -297,7 +297,7 @@ async fn what_a_killed_worker_began_is_settled_by_asking(db: PgPool) {
         }
     }
     tx.commit().await.expect("committed");
-    assert_eq!(drive(fixture.service.clone()).await.expect("driven"), Did::Nothing, "it is leased");
+    assert_eq!(drive(fixture.service.clone()).await.expect("driven"), Next::AfterPause, "it is leased");
     fixture.work().await;
     assert_eq!(fixture.state(order).await, "CAPTURED");
     assert_eq!(fixture.ours(order).await, fixture.theirs(order).await);
@@ -313,7 +313,7 @@ async fn workers_share_the_work_and_never_a_payment(db: PgPool) {
     let mut crowd = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let service = fixture.service.clone();
-        crowd.spawn(async move { while drive(service.clone()).await.expect("driven") == Did::Something {} });
+        crowd.spawn(async move { while drive(service.clone()).await.expect("driven") == Next::AtOnce {} });
     }
     crowd.join_all().await;
     for order in orders {
@@ -332,7 +332,7 @@ async fn one_wake_is_enough_for_all_payments_that_are_due(db: PgPool) {
     let worker = async {
         loop {
             fixture.service.work.woken().await;
-            drive_when_woken(fixture.service.clone()).await.expect("driven");
+            drive_one(fixture.service.clone()).await.expect("driven");
         }
     };
     let done = async {

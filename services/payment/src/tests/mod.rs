@@ -18,7 +18,7 @@ mod webhook;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::Wake;
+use chassis::Wake;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
 use contracts::souk::payment::v1::payment_service_client::PaymentServiceClient;
 use provider::Provider;

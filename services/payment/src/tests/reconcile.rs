@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use contracts::souk::order::v1::OrderPaymentFailed;
 use contracts::souk::order::v1::order_event::Event;
 use contracts::souk::payment::v1::{PaymentEvent, payment_event};
@@ -74,7 +74,7 @@ async fn what_agrees_is_compared_once_a_day_for_thirty_days(db: PgPool) {
     fixture.refund(paid, "k1", Some(700)).await.expect("reserved");
     fixture.cancelled(gone).await;
     fixture.work().await;
-    assert_eq!(compare_daily(fixture.service.clone()).await.expect("compared"), Did::Nothing);
+    assert_eq!(compare_daily(fixture.service.clone()).await.expect("compared"), Next::AfterPause);
     assert!(!fixture.is_due_within(paid, Duration::from_secs(3_600)).await, "it was changed just now");
     fixture.compare().await;
     for order in [paid, held, refused, gone] {
@@ -117,9 +117,9 @@ async fn an_order_that_ended_does_not_give_back_what_was_refunded_at_the_provide
     let order = fixture.captured("pm_card_visa").await;
     fixture.at_provider(order, "/v1/refunds", &[("payment_intent", "INTENT")]).await;
     fixture.cancelled(order).await;
-    assert_eq!(drive(fixture.service.clone()).await.expect("driven"), Did::Something);
+    assert_eq!(drive(fixture.service.clone()).await.expect("driven"), Next::AtOnce);
     assert_eq!(fixture.refunds(order).await, [(2_500, "FAILED".to_owned())], "nothing is left there");
-    assert_eq!(compare_reported(fixture.service.clone()).await.expect("looked"), Did::Something);
+    assert_eq!(compare_reported(fixture.service.clone()).await.expect("looked"), Next::AtOnce);
     fixture.work().await;
     let events = ["PaymentAuthorized", "PaymentCaptured", "PaymentRefunded"];
     fixture.expect(order, "CAPTURED", &["AUTHORIZATION", "CAPTURE", "REFUND"], &events).await;
@@ -215,7 +215,7 @@ async fn workers_share_the_comparisons_and_their_lag_is_reported(db: PgPool) {
     fixture.kit.context.clock.advance(DAY + Duration::from_secs(7_200));
     assert!((7_200..7_300).contains(&lag().await), "the first of them is two hours late");
     fixture.limit(None, &[]).await;
-    let all = async || while compare_daily(fixture.service.clone()).await.expect("compared") == Did::Something {};
+    let all = async || while compare_daily(fixture.service.clone()).await.expect("compared") == Next::AtOnce {};
     while lag().await > 0 {
         tokio::join!(all(), all(), all(), all());
     }
@@ -231,8 +231,8 @@ async fn a_comparison_without_a_response_is_late(db: PgPool) {
     let clock = &fixture.kit.context.clock;
     let lag = async || Lag::measure(&fixture.service).await.expect("measured");
     let ask = async || {
-        while compare_reported(fixture.service.clone()).await.expect("tried") == Did::Something {}
-        while compare_daily(fixture.service.clone()).await.expect("tried") == Did::Something {}
+        while compare_reported(fixture.service.clone()).await.expect("tried") == Next::AtOnce {}
+        while compare_daily(fixture.service.clone()).await.expect("tried") == Next::AtOnce {}
     };
     clock.advance(DAY + Duration::from_secs(600));
     fixture.limit(Some(0), &[("reason", "lock_timeout")]).await;

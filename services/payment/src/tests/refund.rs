@@ -1,4 +1,4 @@
-use chassis::Did;
+use chassis::Next;
 use contracts::souk::payment::v1::*;
 use contracts::souk::r#type::v1::Money;
 use sqlx::PgPool;
@@ -209,7 +209,7 @@ async fn a_refund_is_not_requested_without_end(db: PgPool) {
     for order in [once, often] {
         fixture.cancelled(order).await;
     }
-    while drive(fixture.service.clone()).await.expect("the database is there") == Did::Something {}
+    while drive(fixture.service.clone()).await.expect("the database is there") == Next::AtOnce {}
     fixture.kit.context.clock.advance(std::time::Duration::from_secs(601));
     fixture.work().await;
     assert_eq!(fixture.refunds(once).await.last(), Some(&(2_500, "DONE".to_owned())), "one refusal is not for good");

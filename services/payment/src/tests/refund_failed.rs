@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use chassis::check::Range;
 use contracts::souk::payment::v1::*;
 use contracts::souk::r#type::v1::Money;
@@ -102,7 +102,7 @@ async fn a_refund_that_is_pending_for_days_is_looked_up_at_growing_intervals(db:
         let mut asked = 0;
         let begun = fixture.kit.context.clock.now();
         while fixture.kit.context.clock.now() - begun < Duration::from_secs(3 * 24 * 3_600) {
-            if drive(fixture.service.clone()).await.expect("driven") == Did::Something {
+            if drive(fixture.service.clone()).await.expect("driven") == Next::AtOnce {
                 asked += 1;
             }
             fixture.kit.context.clock.advance(Duration::from_secs(60));
@@ -137,10 +137,10 @@ async fn a_webhook_about_a_failed_refund_causes_a_comparison_at_once(db: PgPool)
         let (_, body) = deliveries.recv().await.expect("a webhook");
         fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect("taken");
         let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-        let is_compared = compare_reported(fixture.service.clone()).await.expect("looked") == Did::Something;
+        let is_compared = compare_reported(fixture.service.clone()).await.expect("looked") == Next::AtOnce;
         reported.insert(event["type"].as_str().expect("a type").to_owned(), is_compared);
         // After a change it is compared once more, in case there are more changes.
-        while compare_reported(fixture.service.clone()).await.expect("looked") == Did::Something {}
+        while compare_reported(fixture.service.clone()).await.expect("looked") == Next::AtOnce {}
     }
     assert_eq!(reported.keys().collect::<Vec<_>>(), ["charge.refund.updated", "refund.failed", "refund.updated"]);
     assert_eq!(reported.values().filter(|is_compared| **is_compared).count(), 1, "{reported:?}");
@@ -154,12 +154,12 @@ async fn a_webhook_about_a_failed_refund_causes_a_comparison_at_once(db: PgPool)
 async fn a_pending_refund_delays_no_other(db: PgPool) {
     let fixture = Fixture::open(db).await;
     let order = fixture.captured("pm_souk_refund_waits").await;
-    let drive_all = async || while drive(fixture.service.clone()).await.expect("driven") == Did::Something {};
+    let drive_all = async || while drive(fixture.service.clone()).await.expect("driven") == Next::AtOnce {};
     // A day later, as replicas do it: due payments are driven, and the others are compared.
     let compare = async || {
         fixture.kit.context.clock.advance(Duration::from_secs(24 * 3_600 + 1));
         drive_all().await;
-        while compare_daily(fixture.service.clone()).await.expect("compared") == Did::Something {
+        while compare_daily(fixture.service.clone()).await.expect("compared") == Next::AtOnce {
             drive_all().await;
         }
     };

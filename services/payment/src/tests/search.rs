@@ -1,4 +1,4 @@
-use chassis::Did;
+use chassis::Next;
 use contracts::souk::payment::v1::*;
 use provider::webhook::sign;
 use sqlx::PgPool;
@@ -84,7 +84,7 @@ async fn a_charge_is_disputed_as_long_as_the_provider_says_so(db: PgPool) {
             break;
         }
     }
-    assert_eq!(compare_reported(fixture.service.clone()).await.expect("compared"), Did::Something);
+    assert_eq!(compare_reported(fixture.service.clone()).await.expect("compared"), Next::AtOnce);
     let disputes = SearchPaymentsRequest { disputed: true, ..Default::default() };
     assert_eq!(fixture.found(disputes.clone()).await, texts([other, disputed]));
     fixture.compare().await;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use contracts::souk::order::v1::OrderState;
 use sqlx::PgPool;
 use testkit::serve_orders;
@@ -16,7 +16,7 @@ async fn open(db: PgPool, state: OrderState, version: i64) -> Fixture {
 impl Fixture {
     /// Whether the order service was asked.
     async fn apply_order_states(&self) -> bool {
-        apply_order_states(self.service.clone()).await.expect("applied") == Did::Something
+        apply_order_states(self.service.clone()).await.expect("applied") == Next::AtOnce
     }
 }
 

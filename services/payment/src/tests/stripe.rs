@@ -137,7 +137,7 @@ async fn a_response_about_something_else_leaves_the_outcome_unknown(db: PgPool) 
     assert!(
         calls.iter().all(|call| call
             .as_ref()
-            .is_err_and(|it| matches!(it, CallError::OutcomeUnknown(unknown) if !unknown.responded))),
+            .is_err_and(|it| matches!(it, CallError::OutcomeUnknown(unknown) if !unknown.error_may_be_stored))),
         "{calls:?}"
     );
     done("theirs", stripe.get("pi_theirs").await);

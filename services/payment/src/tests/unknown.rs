@@ -47,7 +47,7 @@ async fn an_authorization_whose_capture_is_refused_is_voided_before_the_failure_
 /// The confirmation times out, has no effect yet when the intent is read, and takes effect just before the cancellation.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_authorization_that_was_voided_before_it_was_recorded_is_in_the_ledger(db: PgPool) {
-    let fixture = Fixture::open_with(db, Duration::from_millis(300), |_| {}).await;
+    let fixture = Fixture::open_with(db, Duration::from_secs(1), |_| {}).await;
     let order = fixture.reserved("pm_souk_late_confirm").await;
     crate::drive::drive(fixture.service.clone()).await.expect("driven");
     assert_eq!(fixture.state(order).await, "AUTHORIZING", "the outcome is unknown");
@@ -72,7 +72,7 @@ async fn a_refund_whose_outcome_is_unknown_is_looked_up_and_never_made_twice(db:
 /// The provider does not list it while it processes it, so it is requested again, which is harmless only under the same key.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_refund_that_is_slow_to_show_is_not_given_twice(db: PgPool) {
-    let fixture = Fixture::open_with(db, Duration::from_millis(300), |_| {}).await;
+    let fixture = Fixture::open_with(db, Duration::from_millis(600), |_| {}).await;
     let order = fixture.captured("pm_souk_slow_refund").await;
     fixture.refund(order, "k1", Some(1_000)).await.expect("reserved");
     for _ in 0..2 {

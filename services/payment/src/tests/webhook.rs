@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use chassis::Did;
+use chassis::Next;
 use chassis::boot::Prefixed;
 use clap::Args;
 use contracts::google::api::HttpBody;
@@ -153,7 +153,7 @@ async fn a_body_that_is_no_event_is_refused_and_an_unknown_object_is_not(db: PgP
     fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect("taken");
     assert_eq!(fixture.stored_ids().await, 1);
     fixture.kit.context.clock.advance(Duration::from_secs(31 * 24 * 3_600));
-    assert_eq!(delete_old(fixture.service.clone()).await.expect("deleted"), Did::Something);
+    assert_eq!(delete_old(fixture.service.clone()).await.expect("deleted"), Next::AtOnce);
     assert_eq!(fixture.stored_ids().await, 0);
 }
 
@@ -164,10 +164,7 @@ async fn a_repeated_webhook_causes_no_second_comparison(db: PgPool) {
     let body = refunded("evt_1", &fixture.intent_of(order).await);
     for causes_comparison in [true, false, false] {
         fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect("taken");
-        assert_eq!(
-            compare_reported(fixture.service.clone()).await.expect("looked") == Did::Something,
-            causes_comparison
-        );
+        assert_eq!(compare_reported(fixture.service.clone()).await.expect("looked") == Next::AtOnce, causes_comparison);
     }
 }
 
@@ -205,7 +202,7 @@ async fn webhooks_in_any_order_only_cause_comparisons(db: PgPool) {
         fixture.report(&ours, &body).await.expect("taken");
         let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         *kinds.entry(event["type"].as_str().expect("a type").to_owned()).or_insert(0) += 1;
-        while compare_reported(fixture.service.clone()).await.expect("looked") == Did::Something {}
+        while compare_reported(fixture.service.clone()).await.expect("looked") == Next::AtOnce {}
     }
     assert_eq!(kinds, REPORTED.map(|kind| (kind.to_owned(), 2)).into());
     fixture.work().await;
@@ -222,7 +219,11 @@ async fn a_webhook_about_a_pending_refund_makes_it_due_at_once(db: PgPool) {
     let order = fixture.captured("pm_card_pendingRefund").await;
     fixture.refund(order, "k1", None).await.expect("reserved");
     crate::drive::drive(fixture.service.clone()).await.expect("driven");
-    assert_eq!(crate::drive::drive(fixture.service.clone()).await.expect("driven"), Did::Nothing, "it is under way");
+    assert_eq!(
+        crate::drive::drive(fixture.service.clone()).await.expect("driven"),
+        Next::AfterPause,
+        "it is under way"
+    );
     loop {
         let (_, body) = deliveries.recv().await.expect("a webhook");
         fixture.report(&sign(SECRET, fixture.now(), &body), &body).await.expect("taken");
@@ -231,7 +232,7 @@ async fn a_webhook_about_a_pending_refund_makes_it_due_at_once(db: PgPool) {
             break;
         }
     }
-    assert_eq!(crate::drive::drive(fixture.service.clone()).await.expect("driven"), Did::Something);
+    assert_eq!(crate::drive::drive(fixture.service.clone()).await.expect("driven"), Next::AtOnce);
     assert_eq!(fixture.refunds(order).await, [(2_500, "DONE".to_owned())]);
 }
 
@@ -282,7 +283,7 @@ async fn a_webhook_about_our_own_call_writes_nothing(db: PgPool) {
     {
         assert!(kinds.contains(kind), "{kind}: {kinds:?}");
     }
-    assert_eq!(compare_reported(fixture.service.clone()).await.expect("looked"), Did::Nothing);
+    assert_eq!(compare_reported(fixture.service.clone()).await.expect("looked"), Next::AfterPause);
     // A webhook that reports a change is written.
     let changed = refunded("evt_1", &fixture.intent_of(paid).await);
     assert!(

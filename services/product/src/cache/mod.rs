@@ -57,13 +57,19 @@ pub(crate) struct Cache {
     shared: Option<Shared>,
     /// Reads of the database that are under way: one per product.
     flights: Mutex<HashMap<ProductId, Flight>>,
+    joined_within: Duration,
     queries: Semaphore,
 }
 
 impl Cache {
     /// `queries`: at once for what Redis does not have. Quotes and updates have the other sessions.
     pub(crate) fn new(shared: Option<Shared>, queries: usize) -> Self {
-        Self { shared, flights: Mutex::default(), queries: Semaphore::new(queries) }
+        Self { shared, flights: Mutex::default(), joined_within: JOINED_WITHIN, queries: Semaphore::new(queries) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn joined_within(self, joined_within: Duration) -> Self {
+        Self { joined_within, ..self }
     }
 
     pub(crate) async fn get(&self, db: &PgPool, product_id: ProductId) -> Result<Found<Message>, Error> {
@@ -109,7 +115,7 @@ impl Cache {
         let flight = {
             let (mut flights, new) = (self.flights(), || Arc::new((begun, OnceCell::new())));
             let flight = flights.entry(product_id).or_insert_with(new);
-            if begun.duration_since(flight.0) > JOINED_WITHIN {
+            if begun.duration_since(flight.0) > self.joined_within {
                 *flight = new();
             }
             flight.clone()

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use chassis::boot::metrics;
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use prometheus_client::metrics::gauge::Gauge;
 use time::OffsetDateTime;
 
@@ -45,8 +45,8 @@ pub(super) struct Last {
 }
 
 /// One unit of the job `product.cache`.
-pub(crate) async fn sync(service: Arc<Service>) -> Result<Did, Unexpected> {
-    let Some(shared) = service.cache.shared.as_ref() else { return Ok(Did::Nothing) };
+pub(crate) async fn sync(service: Arc<Service>) -> Result<Next, Unexpected> {
+    let Some(shared) = service.cache.shared.as_ref() else { return Ok(Next::AfterPause) };
     let (at, time) = (Instant::now(), service.clock.now());
     let changed = read_changes(&service, shared, time).await?;
     match copy(shared, &changed).await {
@@ -69,7 +69,7 @@ pub(crate) async fn sync(service: Arc<Service>) -> Result<Did, Unexpected> {
             }
         }
     }
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }
 
 /// What changed since the last copy. What changed longer ago than an entry lives is in no entry.

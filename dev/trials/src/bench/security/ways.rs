@@ -57,7 +57,7 @@ pub(super) struct Way {
 
 impl Way {
     pub(super) fn new(name: &'static str, port: u16, request: Request, processes: Vec<(&'static str, u32)>) -> Self {
-        let clients = (0..CONNECTIONS).map(|_| Client::new(port)).collect();
+        let clients = (0..CONNECTIONS).map(|_| Client::new(port).impatient()).collect();
         Self { name, request, clients, processes }
     }
 

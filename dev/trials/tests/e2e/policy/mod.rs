@@ -6,6 +6,7 @@ mod samples;
 mod tokens;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chassis::rpc::policy::{self, Access, Policy};
@@ -122,28 +123,30 @@ impl Owner {
         let placed = customer.post("/v1/orders", order).await?.ok()?;
         let order = placed["order"]["orderId"].as_str().context("an order has an id")?.to_owned();
         let paid = |order: &Value| order["payment"]["captured"] == true;
-        let paid = customer.wait_for(&order, std::time::Duration::from_secs(60), "paid", paid).await?;
+        let paid = customer.wait_for(&order, Duration::from_secs(180), "paid", paid).await?;
         let payment = paid["payment"]["paymentId"].as_str().context("a payment has an id")?.to_owned();
         wait("the reservation", async || Ok(operator.get(&format!("/v1/reservations/{order}")).await?.status == 200))
             .await?;
-        let (user, session) = subject(customer.token())?;
-        Ok(Self { ids: Ids { user, session, order, payment, password }, token: customer.token().to_owned() })
+        let token = customer.token().await?;
+        let (user, session) = subject(&token)?;
+        Ok(Self { ids: Ids { user, session, order, payment, password }, token })
     }
 }
 
 /// The token of a session that has ended, once every role refuses it.
 async fn revoked(world: &World, client: &Client, rpcs: &[Rpc]) -> Result<String> {
+    let token = client.token().await?;
     client.send(reqwest::Method::DELETE, "/v1/sessions/current", "", None).await?.ok()?;
     for role in ROLES {
         let guarded = |rpc: &&Rpc| rpc.role == role && matches!(rpc.policy.access, Access::Customer | Access::Operator);
         let Some(rpc) = rpcs.iter().find(guarded) else { continue };
         let (request, _) = world.sample(rpc, &Ids::of_nothing())?;
         wait("a role to refuse the session", async || {
-            Ok(world.call(rpc, Way::Role, client.token(), &request).await?.reason == "TOKEN_REVOKED")
+            Ok(world.call(rpc, Way::Role, &token, &request).await?.reason == "TOKEN_REVOKED")
         })
         .await?;
     }
-    Ok(client.token().to_owned())
+    Ok(token)
 }
 
 fn expect(outcome: &Outcome, code: Code, reason: &str, what: &str) -> Result<()> {
@@ -187,12 +190,19 @@ fn every_rpc_refuses_whom_its_policy_does_not_name() -> Result<()> {
             let token = revoked(&world, &ended, &rpcs).await?;
             let revoked = Refused { what: "revoked", token, edge: "TOKEN_REVOKED", role: "TOKEN_REVOKED" };
             let none = Refused { what: "none", token: String::new(), edge: "TOKEN_MISSING", role: "TOKEN_MISSING" };
-            Ok([keys.forge(good.token())?, vec![revoked, none]].concat())
+            Ok([keys.forge(&good.token().await?)?, vec![revoked, none]].concat())
         };
-        let of_customers = all_of(&customer, stack.customer().await?).await?;
-        let of_operators = all_of(&operator, stack.operator().await?).await?;
+        let of_both = async || -> Result<_> {
+            let of_customers = all_of(&customer, stack.customer().await?).await?;
+            Ok((of_customers, all_of(&operator, stack.operator().await?).await?))
+        };
+        let (mut forged, mut since) = (of_both().await?, Instant::now());
         for rpc in &rpcs {
-            let refused = if rpc.policy.access == Access::Customer { &of_customers } else { &of_operators };
+            if since.elapsed() > Duration::from_secs(120) {
+                // They expire as the good ones do that they are made from.
+                (forged, since) = (of_both().await?, Instant::now());
+            }
+            let refused = if rpc.policy.access == Access::Customer { &forged.0 } else { &forged.1 };
             for way in WAYS {
                 for refused in refused {
                     let (request, data) = world.sample(rpc, &Ids::of_nothing())?;
@@ -229,10 +239,10 @@ fn every_rpc_of_operators_refuses_customers_and_lets_operators_in() -> Result<()
                 let what = format!("{} at {}, {way:?}", rpc.method.full_name(), rpc.role.name);
                 let (request, data) = world.sample(rpc, &Ids::of_nothing())?;
                 if rpc.policy.access == Access::Operator {
-                    let outcome = world.call(rpc, way, customer.token(), &request).await?;
+                    let outcome = world.call(rpc, way, &customer.token().await?, &request).await?;
                     expect(&outcome, Code::PermissionDenied, "PERMISSION_DENIED", &what)?;
                 }
-                expect_answer(&world.call(rpc, way, operator.token(), &request).await?, data.reason(), &what)?;
+                expect_answer(&world.call(rpc, way, &operator.token().await?, &request).await?, data.reason(), &what)?;
             }
         }
         Ok(())
@@ -251,13 +261,13 @@ fn a_customer_sees_and_changes_nothing_of_another() -> Result<()> {
             for way in WAYS {
                 let what = format!("{}, {way:?}", rpc.method.full_name());
                 let (request, data) = world.sample(rpc, &owner.ids)?;
-                let theirs = world.call(rpc, way, stranger.token(), &request).await?;
+                let theirs = world.call(rpc, way, &stranger.token().await?, &request).await?;
                 expect_answer(&theirs, data.reason(), &what)?;
                 let named = |text: &str| owner.ids.all().into_iter().any(|id| text.contains(id));
                 ensure!(!named(&theirs.text), "{what}: {theirs:?}");
                 // What is somebody else's looks like what does not exist.
                 let (request, _) = world.sample(rpc, &Ids::of_nothing())?;
-                let nothing = world.call(rpc, way, stranger.token(), &request).await?;
+                let nothing = world.call(rpc, way, &stranger.token().await?, &request).await?;
                 ensure!(nothing.text == theirs.text, "{what}: {theirs:?} is not {nothing:?}");
             }
             // They are refused for that reason only: the same request of the owner succeeds.
@@ -305,7 +315,7 @@ fn an_rpc_between_services_is_for_its_callers_only() -> Result<()> {
                 let (request, data) = world.sample(rpc, &Ids::of_nothing())?;
                 let what = format!("{} for {party}", rpc.method.full_name());
                 // A token opens nothing here.
-                for token in ["", operator.token()] {
+                for token in ["", &operator.token().await?] {
                     let outcome = grpc(&channel, token, &rpc.method, &request).await?;
                     if rpc.policy.callers.contains(party) {
                         expect_answer(&outcome, data.reason(), &what)?;
