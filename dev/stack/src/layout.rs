@@ -22,7 +22,7 @@ impl Ports {
     /// The stack of `make up` when `make test` tests it.
     pub const TRIAL: Self = Self { offset: 11_000 };
 
-    /// Two replicas of every role, for `make faults`.
+    /// Two or three replicas of every role, for `make faults`.
     pub const FAULTS: Self = Self { offset: 7_000 };
 
     pub fn edge(self) -> u16 {
@@ -41,7 +41,7 @@ impl Ports {
         9_100 + self.offset
     }
 
-    /// The gRPC port of replica 1 or 2.
+    /// The gRPC port of a replica. They count from 1.
     pub fn grpc_of(self, role: Role, replica: u16) -> u16 {
         self.grpc(role) + 10 * replica
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chassis::boot::db::column;
 use chassis::boot::metrics;
 use chassis::event::PartitionLag;
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use prometheus_client::metrics::gauge::Gauge;
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -70,7 +70,7 @@ impl Lag {
 }
 
 /// Writes down what was measured, and sets the metrics to the sum over all partitions.
-pub(crate) async fn record(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn record(service: Arc<Service>) -> Result<Next, Unexpected> {
     let (measured, now) = (service.lag.take(), service.clock.now());
     if !measured.is_empty() {
         sqlx::query!(
@@ -93,8 +93,7 @@ pub(crate) async fn record(service: Arc<Service>) -> Result<Did, Unexpected> {
     let total = read(&service.db, now).await?;
     EVENTS.set(total.events);
     SECONDS.set(total.seconds);
-    // The next unit comes when there is something new.
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }
 
 pub(crate) struct Total {
@@ -104,8 +103,8 @@ pub(crate) struct Total {
     pub(crate) measured_at: Option<OffsetDateTime>,
 }
 
-/// A partition is behind since its events wait, or since the time of the last one that was handled: some always wait while many
-/// come, and after a quiet night the first one is not late.
+/// A partition is behind since its events began to wait, or since the last one happened that was handled, whichever is later. So
+/// constant traffic, of which some always waits, is no delay, and neither is the first event after a quiet night.
 pub(crate) async fn read(db: &PgPool, now: OffsetDateTime) -> Result<Total, sqlx::Error> {
     let total = sqlx::query_as!(
         Total,

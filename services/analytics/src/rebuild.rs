@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chassis::event::dead_letter::{is_discarded, unparked};
 use chassis::event::{HandleError, Handler, Progress, Reading, Record, Topic, TopicSlot};
-use chassis::{Caller, Did, Unexpected, timestamp};
+use chassis::{Caller, Next, Unexpected, timestamp};
 use contracts::souk::analytics::v1::*;
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
@@ -59,6 +59,16 @@ struct Running {
     is_last_reading: bool,
 }
 
+/// What became of the swap of both projections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Swap {
+    /// Too many records are left.
+    NotYet,
+    Done,
+    /// The topic has to be read again from its beginning.
+    ReadAgain,
+}
+
 /// Orders with an event that cannot be handled: their later events do not count, as they do not for the consumer.
 type Parked = HashSet<Uuid>;
 
@@ -94,17 +104,17 @@ pub(crate) async fn request(service: &Service, caller: &Caller) -> Result<Rebuil
 }
 
 /// Does a part of the rebuild. If that fails, the next unit repeats it, and too many failures end the rebuild.
-pub(crate) async fn rebuild(service: Arc<Service>) -> Result<Did, Unexpected> {
-    let Some(topic) = service.rebuild.topic.get() else { return Ok(Did::Nothing) };
+pub(crate) async fn rebuild(service: Arc<Service>) -> Result<Next, Unexpected> {
+    let Some(topic) = service.rebuild.topic.get() else { return Ok(Next::AfterPause) };
     let mut state = service.rebuild.state.lock().await;
     let Some(projection_id) = claim(&service).await? else {
         *state = State::default();
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     };
     match state.go_on(&service, topic.as_ref(), projection_id).await {
         Ok(()) => {
             state.failures = 0;
-            Ok(Did::Something)
+            Ok(Next::AtOnce)
         }
         Err(error) => {
             state.failures += 1;
@@ -133,7 +143,7 @@ impl State {
         }
         if !it.uncommitted.is_empty() {
             it.add(service).await?;
-        } else if it.look_on(service).await? {
+        } else if it.try_to_finish(service).await? != Swap::NotYet {
             self.running = None;
         }
         Ok(())
@@ -178,29 +188,28 @@ impl Running {
         let parked = self.add_all(&mut tx, service).await?;
         self.save(&mut tx, self.reading.progress()).await?;
         tx.commit().await?;
-        self.is_committed(parked);
+        self.note_committed(parked);
         Ok(())
     }
 
-    fn is_committed(&mut self, parked: Parked) {
+    fn note_committed(&mut self, parked: Parked) {
         self.uncommitted.clear();
         self.parked = parked;
     }
 
-    /// Looks for records that came meanwhile, and makes the projection the live one if these are few. Returns whether this reading is
-    /// over.
-    async fn look_on(&mut self, service: &Service) -> Result<bool, Unexpected> {
+    /// Looks for records that came meanwhile, and makes the projection the live one if these are few.
+    async fn try_to_finish(&mut self, service: &Service) -> Result<Swap, Unexpected> {
         self.reading.look_for_end().await?;
         let Progress { read, total } = self.reading.progress();
         if total - read > FEW {
-            return Ok(false);
+            return Ok(Swap::NotYet);
         }
         self.swap(service).await
     }
 
     /// The one transaction in which the topic is read: while it waits, the live projection does. Reading is bounded by two
     /// seconds at a time; if that is not enough, the transaction is rolled back, and the next unit adds what was read.
-    async fn swap(&mut self, service: &Service) -> Result<bool, Unexpected> {
+    async fn swap(&mut self, service: &Service) -> Result<Swap, Unexpected> {
         let mut tx = service.db.begin().await?;
         sqlx::query!("select pg_advisory_xact_lock(hashtextextended('live projection', 2))").execute(&mut *tx).await?;
         self.lock(&mut tx, service).await?;
@@ -208,7 +217,7 @@ impl Running {
         self.reading.look_for_end().await?;
         let Progress { read, total } = self.reading.progress();
         if total - read > FEW * 5 {
-            return Ok(false);
+            return Ok(Swap::NotYet);
         }
         loop {
             let records = self.reading.next().await?;
@@ -227,7 +236,7 @@ impl Running {
                 unparked,
                 "dead letters of orders were discarded during a rebuild, which reads the topic again"
             );
-            return Ok(true);
+            return Ok(Swap::ReadAgain);
         }
         self.save(&mut tx, self.reading.progress()).await?;
         sqlx::query!("update projection set state = 'RETIRED' where state = 'LIVE'").execute(&mut *tx).await?;
@@ -239,10 +248,10 @@ impl Running {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        self.is_committed(parked);
+        self.note_committed(parked);
         let (projection_id, parked) = (self.projection_id, self.parked.len());
         tracing::info!(projection_id, parked, records = total, "the rebuilt figures are the live ones");
-        Ok(true)
+        Ok(Swap::Done)
     }
 
     /// Until the commit, this replica is the builder.

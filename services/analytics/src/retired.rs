@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 
 use crate::service::Service;
 
@@ -12,12 +12,12 @@ pub(crate) const EVERY: Duration = Duration::from_secs(60);
 /// Each statement deletes up to 2,000 rows of one table, all in one transaction, in which no other replica deletes of the same
 /// projection. When nothing is left, the projection itself is deleted. Rows are looked for in the order of an index: of a projection
 /// that has none left in a table, Postgres would expect some at once, and read the whole table.
-pub(crate) async fn delete(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn delete(service: Arc<Service>) -> Result<Next, Unexpected> {
     let (mut tx, mut deleted) = (service.db.begin().await?, 0);
     let retired = sqlx::query_scalar!(
         "select projection_id from projection where state = 'RETIRED' limit 1 for update skip locked",
     );
-    let Some(id) = retired.fetch_optional(&mut *tx).await? else { return Ok(Did::Nothing) };
+    let Some(id) = retired.fetch_optional(&mut *tx).await? else { return Ok(Next::AfterPause) };
     let rows = sqlx::query!(
         "delete from counted_order where ctid = any(array(
            select ctid from counted_order where projection_id = $1 order by order_id limit 2000))",
@@ -63,5 +63,5 @@ pub(crate) async fn delete(service: Arc<Service>) -> Result<Did, Unexpected> {
         .await?;
     }
     tx.commit().await?;
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }

@@ -7,7 +7,7 @@
 //! | `boot` | `start` functions: roles, configuration, databases, jobs, health, telemetry, drain |
 //! | `tls` | who is at the other end of a connection: certificates, and connections that use them |
 //! | `check` | `souk check`: findings and ranges |
-//! | `redis` | limits that all replicas share: scripts in Redis |
+//! | `redis` | the client of Redis: what all replicas share, and may be lost |
 //! | `backoff` | all of them: how long to wait before a retry |
 //!
 //! It never depends on a contract (it gets the descriptor set as bytes) and never talks to Kafka (the crate `bus` does).
@@ -23,8 +23,9 @@ pub mod tls;
 
 pub use backoff::Backoff;
 pub use boot::clock::{Clock, parse_timestamp, timestamp};
-pub use boot::job::{Did, Job};
+pub use boot::job::{Job, Next};
 pub use boot::role::{Context, Role};
+pub use boot::wake::Wake;
 pub use id::Id;
 pub use rpc::caller::{Caller, Owner, accept};
 pub use rpc::error::{Error, Explain, Refusal, RpcResult, Unexpected, respond};

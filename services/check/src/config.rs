@@ -44,7 +44,7 @@ impl Prefix for Config {
 /// What must hold.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The journal of load clients: one line of JSON per attempt, with `attempt`, `key`, `kind` (`create` for CreateOrder),
+    /// The journal of load clients: one line of JSON per attempt, with `attempt`, `key`, `operation` (`create` for CreateOrder),
     /// `outcome` (`ok`, `refused`, `unknown`), `order_id` if there was one, and `at`.
     #[arg(long)]
     pub(crate) journal: Option<PathBuf>,

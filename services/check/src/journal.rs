@@ -1,6 +1,6 @@
 //! I6 and I8 as clients see them: compares the journal of load clients' attempts with the orders.
 //!
-//! One line of JSON for each attempt, as soon as its outcome is known: `attempt`, `key`, `kind` (`create` for CreateOrder),
+//! One line of JSON for each attempt, as soon as its outcome is known: `attempt`, `key`, `operation` (`create` for CreateOrder),
 //! `outcome` (`ok`, `refused` or `unknown`), `order_id` where there was one, and `at`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

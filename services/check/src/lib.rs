@@ -9,8 +9,7 @@
 //! - **Discarded dead letters.** A discarded dead letter explains why an order is not settled or a record is out of order. It
 //!   never explains wrong money, wrong stock, a wrong history or a lost event ([`dead_letters`]).
 //!
-//! Checks within one service are in that service (`order::check`, `payment::check`, `inventory::check`); comparisons of several
-//! services are here. The tests plant violations of every invariant, and each must be found.
+//! Checks within one service are in that service (its module `check`); comparisons of several services are here. The tests plant violations of every invariant, and each must be found.
 //!
 //! It never writes to a table or a topic, never changes anything at the provider, and never prints a secret that it found. Its
 //! calls to the provider come from the budget that the payment service's replicas share, after theirs.

@@ -9,7 +9,7 @@ use std::ops;
 
 use chassis::check::{Finding, Range};
 use order::check::Settled;
-use payment::check::{Books, Movements, Provider};
+use payment::check::{LedgerSums, Movements, Provider};
 
 use crate::{Error, Sources, progress};
 
@@ -83,7 +83,7 @@ async fn compare_all(sources: &Sources, all: &[Movements], finding: &mut Finding
 }
 
 /// What is wrong with the movements of an intent. `settled`: how the order ended, if it is settled.
-pub(crate) fn compare(books: Option<&Books>, moved: &Movements, settled: Option<Settled>) -> Option<&'static str> {
+pub(crate) fn compare(books: Option<&LedgerSums>, moved: &Movements, settled: Option<Settled>) -> Option<&'static str> {
     let has_moved = moved.authorized != 0 || moved.captured != 0;
     let Some(books) = books else { return has_moved.then_some("the ledger has no payment for it") };
     if books.intent_id.as_deref() != Some(&moved.intent_id) {

@@ -19,7 +19,7 @@ use crate::record::Changes;
 use crate::reservation::{Decision, OrderPhase, Reservation, Step, decide};
 use crate::service::Service;
 use crate::stock::{Line, LockedStock, units_held};
-use crate::take_back::Return;
+use crate::take_back::CustomerReturn;
 
 /// The state of an order at one of its versions, from an event or from a response of the order service.
 pub(crate) struct OrderUpdate {
@@ -31,7 +31,7 @@ pub(crate) struct OrderUpdate {
     /// The lines of a placed order; empty otherwise.
     pub(crate) lines: Vec<Line>,
     /// What came back.
-    pub(crate) returned: Option<Return>,
+    pub(crate) returned: Option<CustomerReturn>,
     /// The id of the event; none for a response.
     pub(crate) event_id: Option<Uuid>,
     /// The trace of the event.

@@ -24,9 +24,9 @@ mod take_back;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::Wake;
 use chassis::boot::config::parse_duration;
 use chassis::boot::{Foundation, Schema, Settings};
-use chassis::event::Wake;
 use chassis::rpc::client;
 use chassis::{Context, Role};
 use clap::Args;

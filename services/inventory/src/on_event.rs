@@ -12,7 +12,7 @@ use crate::ids::{OrderId, UserId};
 use crate::reservation::OrderPhase;
 use crate::service::Service;
 use crate::stock::Line;
-use crate::take_back::{Return, Returned};
+use crate::take_back::{CustomerReturn, ReturnedUnits};
 
 pub(crate) const TOPICS: &[&str] = &[Event::TOPIC];
 
@@ -59,9 +59,9 @@ fn parse(due: &Due<'_>) -> Result<OrderUpdate, HandleError> {
     match payload {
         Event::OrderPlaced(placed) => lines = sum(placed.lines),
         Event::OrderItemsReturned(event) => {
-            let items = event.items.into_iter().map(Returned::parse).collect::<Option<_>>();
+            let items = event.items.into_iter().map(ReturnedUnits::parse).collect::<Option<_>>();
             let items = items.ok_or_else(|| poisoned("an item has no quantity or disposition"))?;
-            returned = Some(Return { actor: due.record.actor.clone(), items });
+            returned = Some(CustomerReturn { actor: due.record.actor.clone(), items });
         }
         _ => {}
     }

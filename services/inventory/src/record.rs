@@ -18,8 +18,8 @@ use crate::ids::{OrderId, UserId};
 use crate::low_stock;
 use crate::reservation::{Reservation, State, Step};
 use crate::service::Service;
-use crate::stock::{Change, HOLD, Line, LockedStock, RELEASE, RETURN, SELL, Shortage};
-use crate::take_back::{self, Return};
+use crate::stock::{Change, HOLD, Line, LockedStock, RELEASE, SELL, Shortage, UNSELL};
+use crate::take_back::{self, CustomerReturn};
 
 /// What one transaction records, while reservations and stock are locked.
 pub(crate) struct Changes<'a> {
@@ -28,7 +28,7 @@ pub(crate) struct Changes<'a> {
     /// How many units a customer holds of a SKU; counted only where there is a cap.
     held: HashMap<(UserId, String), i64>,
     history: Vec<(OrderId, i64, State)>,
-    returns: Vec<(OrderId, Return)>,
+    returns: Vec<(OrderId, CustomerReturn)>,
     events: Batch,
 }
 
@@ -48,8 +48,8 @@ impl<'a> Changes<'a> {
                 self.change_stock(reservation, RELEASE);
                 (State::Released, Some(Event::StockReleased(StockReleased {})))
             }
-            Step::Return => {
-                self.change_stock(reservation, RETURN);
+            Step::Unsell => {
+                self.change_stock(reservation, UNSELL);
                 (State::Returned, Some(Event::StockReturned(StockReturned {})))
             }
             Step::TakeBack => return self.take_back(update, reservation),

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use crate::ids::{OrderId, UserId};
 use crate::stock::Line;
-use crate::take_back::Returned;
+use crate::take_back::ReturnedUnits;
 
 /// The default is that of an order that is not known yet.
 #[derive(Debug, Default)]
@@ -36,6 +36,7 @@ pub(crate) enum State {
     Held,
     Sold,
     Released,
+    /// Sold, and available again because the order has ended. Units that a customer sends back leave it SOLD.
     Returned,
     Rejected,
 }
@@ -67,7 +68,8 @@ pub(crate) enum Step {
     Hold,
     Sell,
     Release,
-    Return,
+    /// What was sold is available again, as the order has ended.
+    Unsell,
     /// Some of the sold units come back.
     TakeBack,
     /// The order ended before anything was held: the reservation is inserted as released, so that a late OrderPlaced holds nothing.
@@ -86,7 +88,7 @@ pub(crate) fn decide(known: Option<(State, i64)>, phase: OrderPhase, version: i6
         (None, OrderPhase::Placed) => Decision::Record(Step::Hold),
         (Some(Held), OrderPhase::Confirmed) => Decision::Record(Step::Sell),
         (Some(Held), OrderPhase::Ended) => Decision::Record(Step::Release),
-        (Some(Sold), OrderPhase::Ended) => Decision::Record(Step::Return),
+        (Some(Sold), OrderPhase::Ended) => Decision::Record(Step::Unsell),
         (None, OrderPhase::Ended) => Decision::Record(Step::Tombstone),
         (Some(_), OrderPhase::Placed) | (Some(Sold), OrderPhase::Confirmed) => Decision::Ignore,
         (Some(Released | Returned | Rejected), OrderPhase::Ended) => Decision::Ignore,
@@ -150,7 +152,7 @@ impl Reservation {
     }
 
     /// Whether the order has as many units left as these.
-    pub(crate) fn has(&self, items: &[Returned]) -> bool {
+    pub(crate) fn has(&self, items: &[ReturnedUnits]) -> bool {
         let mut wanted = BTreeMap::<&str, i64>::new();
         for item in items {
             *wanted.entry(&item.line.sku).or_default() += i64::from(item.line.quantity);
@@ -214,7 +216,7 @@ mod tests {
         let table = [
             (None, [Record(Step::Hold), Contradiction, Record(Step::Tombstone), Contradiction]),
             (Some(State::Held), [Ignore, Record(Step::Sell), Record(Step::Release), Contradiction]),
-            (Some(State::Sold), [Ignore, Ignore, Record(Step::Return), Record(Step::TakeBack)]),
+            (Some(State::Sold), [Ignore, Ignore, Record(Step::Unsell), Record(Step::TakeBack)]),
             (Some(State::Released), [Ignore, Contradiction, Ignore, Contradiction]),
             (Some(State::Returned), [Ignore, Contradiction, Ignore, Contradiction]),
             (Some(State::Rejected), [Ignore, Contradiction, Ignore, Contradiction]),
@@ -264,7 +266,7 @@ mod tests {
                         Decision::Record(Step::Hold) => State::Rejected,
                         Decision::Record(Step::Sell | Step::TakeBack) => State::Sold,
                         Decision::Record(Step::Release | Step::Tombstone) => State::Released,
-                        Decision::Record(Step::Return) => State::Returned,
+                        Decision::Record(Step::Unsell) => State::Returned,
                         Decision::Ignore => {
                             open.push((known, delivered));
                             continue;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::Wake;
+use chassis::Wake;
 use chassis::rpc::client;
 use chassis::{Clock, Context, Job, Role};
 use contracts::souk::inventory::v1::inventory_service_server::InventoryServiceServer;

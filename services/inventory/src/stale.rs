@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use chassis::boot::metrics;
 use chassis::event::HandleError;
 use chassis::rpc::client;
@@ -31,7 +31,7 @@ static OLD: LazyLock<Gauge> = LazyLock::new(|| {
 const MAX_HOLDS: i64 = 100;
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Next, Unexpected> {
     let old = service.clock.now() - service.hold_limit;
     let orders = sqlx::query_scalar!(
         "select order_id from reservation where state = 'HELD' and checked_at < $1 order by checked_at limit $2",
@@ -42,7 +42,7 @@ pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Une
     .await?;
     OLD.set(orders.len() as i64);
     if orders.is_empty() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
     tracing::warn!(
         count = orders.len(),
@@ -79,7 +79,7 @@ pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Une
     )
     .execute(&service.db)
     .await?;
-    broken.map_or(Ok(Did::Something), Err)
+    broken.map_or(Ok(Next::AtOnce), Err)
 }
 
 async fn apply_order_state(service: &Service, order: &OrderStatus) -> Result<(), Unexpected> {

@@ -68,7 +68,7 @@ pub(crate) struct Change {
 pub(crate) const HOLD: Change = Change { available: -1, reserved: 1, sold: 0, written_off: 0 };
 pub(crate) const SELL: Change = Change { available: 0, reserved: -1, sold: 1, written_off: 0 };
 pub(crate) const RELEASE: Change = Change { available: 1, reserved: -1, sold: 0, written_off: 0 };
-pub(crate) const RETURN: Change = Change { available: 1, reserved: 0, sold: -1, written_off: 0 };
+pub(crate) const UNSELL: Change = Change { available: 1, reserved: 0, sold: -1, written_off: 0 };
 pub(crate) const WRITE_OFF: Change = Change { available: 0, reserved: 0, sold: -1, written_off: 1 };
 
 /// Locked rows of stock: the available units, and the changes to write, summed up for each SKU.

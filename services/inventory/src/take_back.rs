@@ -8,18 +8,18 @@ use time::OffsetDateTime;
 
 use crate::ids::OrderId;
 use crate::movement::{self, Movement};
-use crate::stock::{Change, Line, RETURN, WRITE_OFF};
+use crate::stock::{Change, Line, UNSELL, WRITE_OFF};
 
 /// A return of one order.
 #[derive(Debug, Clone)]
-pub(crate) struct Return {
+pub(crate) struct CustomerReturn {
     /// Who took the units back.
     pub(crate) actor: String,
-    pub(crate) items: Vec<Returned>,
+    pub(crate) items: Vec<ReturnedUnits>,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Returned {
+pub(crate) struct ReturnedUnits {
     pub(crate) line: Line,
     disposition: Disposition,
 }
@@ -31,7 +31,7 @@ enum Disposition {
     WriteOff,
 }
 
-impl Returned {
+impl ReturnedUnits {
     /// None: this version does not know what shall happen to the units.
     pub(crate) fn parse(item: ReturnedItem) -> Option<Self> {
         let disposition = match item.disposition() {
@@ -46,7 +46,7 @@ impl Returned {
     /// For one unit.
     pub(crate) fn change(&self) -> Change {
         match self.disposition {
-            Disposition::Restock => RETURN,
+            Disposition::Restock => UNSELL,
             Disposition::WriteOff => WRITE_OFF,
         }
     }
@@ -62,7 +62,7 @@ impl Returned {
 /// Writes what came back of the lines of reservations, and a movement for each item. The stock is written already.
 pub(crate) async fn write(
     tx: &mut PgConnection,
-    returns: &[(OrderId, Return)],
+    returns: &[(OrderId, CustomerReturn)],
     now: OffsetDateTime,
 ) -> Result<(), Unexpected> {
     let all = || returns.iter().flat_map(|(order_id, it)| it.items.iter().map(move |item| (*order_id, it, item)));

@@ -3,10 +3,10 @@
 
 mod clear;
 mod get;
+mod put_back;
 mod remove;
 mod rpc;
 mod set;
-mod settle;
 
 use chassis::Unexpected;
 use contracts::souk::order::v1::OrderItem;
@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::ids::{OrderId, ProductId, UserId};
 
-pub(crate) use settle::{settle, settle_forgotten};
+pub(crate) use put_back::{put_back_failed, put_back_forgotten};
 
 /// Products in a cart.
 pub(crate) const MAX_ITEMS: i64 = 100;

@@ -258,8 +258,8 @@ pub struct Returned {
     pub minor: i64,
 }
 
-/// What came back of the orders of a range, unless they changed just now: by now, inventory and payment must have consumed it. Of
-/// which nothing did are there, too.
+/// What came back of the orders of a range, unless they changed just now: by now, inventory and payment must have consumed it.
+/// Orders without returns are included.
 pub async fn returned(db: &PgPool, range: Range, now: OffsetDateTime) -> Result<HashMap<Uuid, Returned>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, coalesce(minor, 0) as "minor!",

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use sqlx::PgConnection;
 
 use crate::cart;
@@ -35,7 +35,7 @@ pub(crate) async fn record(service: &Service, db: &mut PgConnection, users: &[Us
 }
 
 /// Deletes one batch of addresses, of users whom no other replica has locked.
-pub(crate) async fn erase_addresses(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn erase_addresses(service: Arc<Service>) -> Result<Next, Unexpected> {
     let now = service.clock.now();
     let mut tx = service.db.begin().await?;
     let users = sqlx::query_scalar!(
@@ -46,7 +46,7 @@ pub(crate) async fn erase_addresses(service: Arc<Service>) -> Result<Did, Unexpe
     );
     let users = users.fetch_all(&mut *tx).await?;
     if users.is_empty() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
     // Again and again, as an access token may still be valid for a while.
     cart::erase(&mut tx, &users).await?;
@@ -79,5 +79,5 @@ pub(crate) async fn erase_addresses(service: Arc<Service>) -> Result<Did, Unexpe
     if erased > 0 {
         tracing::info!(addresses = erased, "shipping addresses of erased users were deleted");
     }
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }

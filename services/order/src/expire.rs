@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 
 use crate::fact::Fact;
 use crate::order::Order;
@@ -12,7 +12,7 @@ use crate::service::Service;
 
 const MAX_ORDERS: i64 = 50;
 
-pub(crate) async fn expire_due(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn expire_due(service: Arc<Service>) -> Result<Next, Unexpected> {
     let mut tx = service.db.begin().await?;
     // An order that another transaction has locked may change there, or stays due. The event of an expiry has no lines, so none
     // are read.
@@ -36,9 +36,9 @@ pub(crate) async fn expire_due(service: Arc<Service>) -> Result<Did, Unexpected>
     changes.save(&mut tx).await?;
     tx.commit().await?;
     if due.is_empty() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
     tracing::info!(count = due.len(), "orders expired");
     service.published.wake();
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }

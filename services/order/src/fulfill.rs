@@ -37,7 +37,7 @@ pub(crate) async fn fulfill(
     if !order.captured {
         return Err(Error::PaymentNotCaptured);
     }
-    // Of which a part was sent, it can end only when the rest is, too.
+    // One of which a part was sent cannot be cancelled: to fulfil the rest is the only way to end it.
     if order.refunded_minor >= order.total_minor && order.shipments.is_empty() {
         return Err(Error::OrderRefunded);
     }

@@ -40,9 +40,10 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::Wake;
 use chassis::boot::config::parse_duration;
 use chassis::boot::{Foundation, Schema, Settings};
-use chassis::event::{Changed, Wake};
+use chassis::event::Changed;
 use chassis::rpc::client;
 use chassis::{Context, Role};
 use clap::Args;

@@ -63,7 +63,7 @@ impl Handler for Service {
                 Decision::Record(fact) => {
                     let recorded = changes.record(order, &fact, Cause::event(due.record));
                     recorded.map_err(|illegal| poisoned(illegal.to_string()))?;
-                    // The table refuses it, too, but sees only how a set ends.
+                    // A constraint of the table checks this only after all events of the set; here it is checked after each.
                     if !(0..=order.total_minor).contains(&order.refunded_minor) {
                         let (refunded, total) = (order.refunded_minor, order.total_minor);
                         return Err(poisoned(format!("{refunded} of {total} minor units cannot be refunded")));

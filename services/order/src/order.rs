@@ -61,7 +61,7 @@ pub(crate) struct Line {
     pub(crate) returned: i32,
 }
 
-/// A fact that is not legal in the state of an order. Verbs look first, and refuse in their own words.
+/// A fact that is not legal in the state of an order. RPC handlers check this before, and return an error that says more.
 #[derive(Debug, thiserror::Error)]
 #[error("{event_type} is not possible for an order that is {}", .state.name())]
 pub(crate) struct IllegalStep {

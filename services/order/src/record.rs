@@ -118,7 +118,7 @@ impl<'a> Changes<'a> {
         let ended = self.orders.values().filter(|order| order.state.has_ended());
         let ended: Vec<_> = ended.map(|order| (order.order_id, order.state)).collect();
         if !ended.is_empty() {
-            cart::settle(db, &ended, self.service.clock.now()).await?;
+            cart::put_back_failed(db, &ended, self.service.clock.now()).await?;
         }
         if self.moves_parcels {
             parcel::save(db, self.orders.values()).await?;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::{Changed, Wake};
+use chassis::Wake;
+use chassis::event::Changed;
 use chassis::rpc::client;
 use chassis::rpc::stream::Streams;
 use chassis::{Clock, Context, Job, Role};
@@ -41,13 +42,16 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .serve(OrderServiceServer::from_arc(service.clone()))
         .serve(CartServiceServer::from_arc(service.clone()))
         .publish(&service.db, &service.published)
-        .tell(&service.changed)
+        .report_changes_to(&service.changed)
         .consume(&service.db, on_event::TOPICS, service)
         .job(Job::new("order.expire", SECOND, service, expire::expire_due))
         .job(Job::new("order.erase_addresses", SECOND, service, erase::erase_addresses))
-        .job(Job::new("order.settle_carts", SECOND * 600, service, cart::settle_forgotten))
+        .job(Job::new("order.put_back_forgotten", SECOND * 600, service, cart::put_back_forgotten))
         .job(Job::new("order.stuck", SECOND * 10, service, stuck::count_stuck))
         .job(Job::new("order.watch", SECOND, service, watch::read_changes).woken_by(service.watched.wake.clone()))
-        .job(Job::new("order.announce", SECOND, service, watch::announce).woken_by(service.changed.wake.clone()))
+        .job(
+            Job::new("order.notify_replicas", SECOND, service, watch::notify_replicas)
+                .woken_by(service.changed.wake.clone()),
+        )
         .background("the listening for changed orders", listen)
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use chassis::Unexpected;
 use chassis::boot::metrics::{self, ByProblem};
 use prometheus_client::metrics::family::Family;
@@ -20,7 +20,7 @@ static STUCK: LazyLock<Family<ByProblem, Gauge>> = LazyLock::new(|| {
 });
 static LAST: AtomicI64 = AtomicI64::new(0);
 
-pub(crate) async fn count_stuck(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn count_stuck(service: Arc<Service>) -> Result<Next, Unexpected> {
     let since = service.clock.now() - PATIENCE;
     let row = sqlx::query!(
         r#"select
@@ -38,5 +38,5 @@ pub(crate) async fn count_stuck(service: Arc<Service>) -> Result<Did, Unexpected
         (1.., 0) => tracing::info!("no order is stuck any more"),
         _ => {}
     }
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }

@@ -20,7 +20,7 @@ use crate::ids::OrderId;
 use crate::service::Service;
 use crate::state::State;
 
-pub(crate) use notify::{announce, listen};
+pub(crate) use notify::{listen, notify_replicas};
 pub(crate) use read::read_changes;
 use watched::Watch;
 pub(crate) use watched::Watched;
@@ -57,12 +57,12 @@ pub(crate) async fn watch(
     if last_seen > current.version {
         return Err(chassis::Error::field("after_version", format!("the order has version {}", current.version)).into());
     }
-    let mut watcher = Watcher { times: service.watch_times, version: last_seen, known: current.version };
+    let mut stream = Stream { times: service.watch_times, version: last_seen, known: current.version };
     if last_seen == current.version && current.state.has_ended() {
-        return Ok(service.streams.begin(caller, |sink| async move { watcher.end_order(&sink).await }));
+        return Ok(service.streams.begin(caller, |sink| async move { stream.end_order(&sink).await }));
     }
     let watch = service.watched.watch(order_id, (last_seen > 0).then_some(last_seen));
-    Ok(service.streams.begin(caller, |sink| async move { watcher.follow(&sink, watch).await }))
+    Ok(service.streams.begin(caller, |sink| async move { stream.follow(&sink, watch).await }))
 }
 
 fn parse_event_id(header: Option<&str>) -> Result<i64, Error> {
@@ -70,9 +70,9 @@ fn parse_event_id(header: Option<&str>) -> Result<i64, Error> {
     version.ok_or_else(|| chassis::Error::field("last-event-id", "must be a version of the order").into())
 }
 
-/// One stream.
+/// One stream of a caller.
 #[derive(Debug)]
-struct Watcher {
+struct Stream {
     times: Times,
     /// What the caller has seen.
     version: i64,
@@ -80,7 +80,7 @@ struct Watcher {
     known: i64,
 }
 
-impl Watcher {
+impl Stream {
     async fn follow(&mut self, sink: &Sink<WatchOrderResponse>, mut watch: Watch) -> Result<(), Error> {
         let lifetime = tokio::time::sleep(self.times.lifetime);
         tokio::pin!(lifetime);
@@ -88,6 +88,7 @@ impl Watcher {
             let sent = tokio::select! {
                 update = watch.next() => {
                     let update = update.ok_or_else(|| Unexpected::Broken("a watched order cannot be read".to_owned()))?;
+                    sink.check_session()?;
                     self.version = update.version;
                     let ended = update.version >= self.known && has_ended(&update);
                     let sent = sink.send(update).await;

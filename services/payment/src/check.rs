@@ -19,7 +19,7 @@ const PATIENCE: time::Duration = time::Duration::seconds(60);
 
 /// One order's payment in our ledger, in minor units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct LedgerSums {
     pub payment_id: Uuid,
     /// The provider's id of it.
     pub intent_id: Option<String>,
@@ -34,7 +34,7 @@ pub struct Books {
 }
 
 /// The payments of these orders.
-pub async fn books(db: &PgPool, orders: &[Uuid]) -> Result<HashMap<Uuid, Books>, Unexpected> {
+pub async fn books(db: &PgPool, orders: &[Uuid]) -> Result<HashMap<Uuid, LedgerSums>, Unexpected> {
     let rows = sqlx::query!(
         r#"select order_id, payment_id, intent_id, due_at is null as "at_rest!", refund_refusal <> '' as "refused!",
              coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
@@ -47,7 +47,7 @@ pub async fn books(db: &PgPool, orders: &[Uuid]) -> Result<HashMap<Uuid, Books>,
         orders,
     );
     let books = rows.fetch_all(db).await?.into_iter().map(|row| {
-        let books = Books {
+        let books = LedgerSums {
             payment_id: row.payment_id,
             intent_id: row.intent_id,
             authorized: row.authorized,

@@ -2,8 +2,8 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::book::Fact;
 use crate::call::{Call, CallResponse};
+use crate::changes::Fact;
 use crate::claim::{Claimed, Retry};
 use crate::decide::CallStatus;
 use crate::payment::Payment;
@@ -74,7 +74,7 @@ fn without_response(call: Call<'_>, error: CallError) -> Outcome {
         CallError::NotSent(not_sent) => not_sent.into(),
         // The provider may keep its error under the key for a day. An intent that is never confirmed moves no money.
         CallError::OutcomeUnknown(unknown) => {
-            let new_key = unknown.responded && matches!(call, Call::Create(_));
+            let new_key = unknown.error_may_be_stored && matches!(call, Call::Create(_));
             Retry { new_key, ..Retry::because(unknown.to_string()) }
         }
     })
@@ -267,7 +267,7 @@ fn not_listed(claimed: &Claimed, intent: &Intent, others_minor: i64) -> Outcome 
 }
 
 fn unknown(operation: &'static str, why: String) -> Outcome {
-    Outcome::Retry(Retry::because(OutcomeUnknown::new(operation, why).to_string()))
+    Outcome::Retry(Retry::because(OutcomeUnknown::undecided(operation, why).to_string()))
 }
 
 #[cfg(test)]

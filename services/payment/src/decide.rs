@@ -1,8 +1,8 @@
 //! What to do next about a payment: from its goal, its state, and what is known of the call that is under way. Pure; the test
 //! walks the whole table.
 
-use crate::book::Fact;
 use crate::call::Call;
+use crate::changes::Fact;
 use crate::claim::Claimed;
 use crate::conclude::{Outcome, Then};
 use crate::payment::Payment;
@@ -75,7 +75,7 @@ pub(crate) fn decide(claimed: &Claimed) -> Action<'_> {
         (State::Capturing | State::Voiding | State::Captured, None) => {
             Action::Write(Outcome::Broken("its intent is not known".to_owned()))
         }
-        (State::Authorized | State::Voided | State::Declined | State::Failed, _) => at_rest(),
+        (State::Authorized | State::Voided | State::Declined | State::Failed, _) => goal_reached(),
     }
 }
 
@@ -107,7 +107,7 @@ fn captured<'a>(claimed: &'a Claimed, intent_id: &'a str) -> Action<'a> {
     }
     let Some(refund) = &claimed.refund else {
         return match claimed.payment.refund_pending_minor {
-            0 => at_rest(),
+            0 => goal_reached(),
             _ => {
                 Action::Write(Outcome::Broken("an amount is reserved for refunds, but no refund is pending".to_owned()))
             }
@@ -127,8 +127,8 @@ fn captured<'a>(claimed: &'a Claimed, intent_id: &'a str) -> Action<'a> {
     }
 }
 
-fn at_rest<'a>() -> Action<'a> {
-    Action::Write(Outcome::Record(Fact::AtRest, Then::EndLease))
+fn goal_reached<'a>() -> Action<'a> {
+    Action::Write(Outcome::Record(Fact::GoalReached, Then::EndLease))
 }
 
 #[cfg(test)]
@@ -197,7 +197,7 @@ pub(crate) mod tests {
     fn name(claimed: &Claimed) -> &'static str {
         match decide(claimed) {
             Action::Call(call) => call.name(),
-            Action::Write(Outcome::Record(Fact::AtRest, Then::EndLease)) => "nothing",
+            Action::Write(Outcome::Record(Fact::GoalReached, Then::EndLease)) => "nothing",
             Action::Write(Outcome::Record(Fact::Voided, Then::EndLease)) => "end",
             Action::Write(Outcome::Record(Fact::Begun(state), Then::Call(NotSent))) => state.name(),
             Action::Write(Outcome::Record(Fact::RemainderReserved, Then::Call(_))) => "reserve",

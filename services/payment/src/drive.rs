@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::boot::metrics;
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::call::make;
@@ -23,23 +23,23 @@ pub(crate) static BEHIND: LazyLock<Gauge> = LazyLock::new(|| {
     metrics::register("payments_behind", "Payments that did not reach their goal within a minute", Gauge::default())
 });
 
-/// Drives one payment. A claim that sees more due payments wakes the next worker, or the first that is done, so workers need
-/// not poll.
-pub(crate) async fn drive_when_woken(service: Arc<Service>) -> Result<Did, Unexpected> {
+/// Drives one payment. A claim that sees more due payments wakes the next worker, or the first that is done, so the next unit is
+/// not due at once.
+pub(crate) async fn drive_one(service: Arc<Service>) -> Result<Next, Unexpected> {
     drive(service).await?;
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }
 
-pub(crate) async fn drive(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn drive(service: Arc<Service>) -> Result<Next, Unexpected> {
     if service.provider.budget.paused().is_some() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
-    let Some(claimed) = claim(&service).await? else { return Ok(Did::Nothing) };
+    let Some(claimed) = claim(&service).await? else { return Ok(Next::AfterPause) };
     if claimed.payment.others_are_due {
         service.work.wake();
     }
     drive_claimed(&service, claimed).await?;
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }
 
 pub(crate) async fn drive_claimed(service: &Service, mut claimed: Claimed) -> Result<(), Unexpected> {
@@ -72,12 +72,12 @@ async fn give_up(service: &Service, claimed: &Claimed, why: &str) -> Result<(), 
     Err(Unexpected::Broken(format!("payment {}: {why}", claimed.payment.payment_id)))
 }
 
-pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Next, Unexpected> {
     let count = count_behind(&service).await?;
     if BEHIND.set(count) != count {
         tracing::warn!(count, "the number of payments that are behind changed");
     }
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }
 
 /// Payments that wait only for refunds that the provider accepted are not counted: those may take days.

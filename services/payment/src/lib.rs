@@ -4,11 +4,11 @@
 //! one call at a time, outside any transaction: `drive.rs` reads top to bottom. The begin of a call is recorded before it, and
 //! its outcome afterwards. An unknown outcome is read from the provider. Calls carry an idempotency key of the payment, so a
 //! repeated one moves no money twice. No other service calls the provider, and no card number is ever seen here. A webhook only
-//! makes a comparison with the provider happen sooner; payments at rest are compared once a day.
+//! makes a comparison with the provider happen sooner; each payment is compared once a day.
 
-mod book;
 mod budget;
 mod call;
+mod changes;
 pub mod check;
 mod claim;
 mod conclude;
@@ -37,9 +37,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::Wake;
 use chassis::boot::config::{first_line, parse_duration, parse_secure_url};
 use chassis::boot::{Foundation, Schema, Settings};
-use chassis::event::Wake;
 use chassis::rpc::client;
 use chassis::{Context, Role};
 use clap::Args;

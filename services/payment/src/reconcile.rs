@@ -9,7 +9,7 @@ mod lag;
 use std::sync::{Arc, LazyLock};
 
 use chassis::boot::metrics::{self, ByProblem};
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use time::{Duration, OffsetDateTime};
@@ -24,7 +24,7 @@ use crate::refund::Refund;
 use crate::service::Service;
 use crate::state::State;
 use crate::stripe::{CallError, Intent, Response};
-use compare::{Ledger, Theirs, Verdict, compare};
+use compare::{Sums, Theirs, Verdict, compare};
 #[cfg(test)]
 pub(crate) use lag::Lag;
 pub(crate) use lag::measure_lag;
@@ -42,9 +42,10 @@ static DIFFERENCES: LazyLock<Family<ByProblem, Gauge>> = LazyLock::new(|| {
     )
 });
 
-/// A query of one column of payments at rest: the text before the condition, the text after it, and its parameters, the first of
-/// which is the time. A payment is at rest if it is not due, and has no refund that the provider has not accepted.
-macro_rules! at_rest {
+/// A query of one column of payments that can be compared: the text before the condition, the text after it, and its parameters, the
+/// first of which is the time. Those can whose goal is reached, and those that are captured, due later, and without a refund that the
+/// provider has not accepted.
+macro_rules! comparable {
     ($head:tt .. $tail:tt, $($parameter:expr),* $(,)?) => {
         sqlx::query_scalar!(
             $head
@@ -56,37 +57,37 @@ macro_rules! at_rest {
         )
     };
 }
-pub(crate) use at_rest;
+pub(crate) use comparable;
 
 /// Compares one payment that a webhook reported about.
-pub(crate) async fn compare_reported(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn compare_reported(service: Arc<Service>) -> Result<Next, Unexpected> {
     compare_one(&service, OffsetDateTime::UNIX_EPOCH).await
 }
 
 /// Compares one payment that was last compared a day ago, if the rate allows it.
-pub(crate) async fn compare_daily(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn compare_daily(service: Arc<Service>) -> Result<Next, Unexpected> {
     if lag::oldest_due(&service).await?.is_none() || !service.provider.budget.take_comparison().await? {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
     compare_one(&service, service.clock.now()).await
 }
 
 /// Compares the payment whose comparison is due for longest, among those due at this time.
-async fn compare_one(service: &Service, due: OffsetDateTime) -> Result<Did, Unexpected> {
-    let Some(payment) = claim_for_comparison(service, due).await? else { return Ok(Did::Nothing) };
+async fn compare_one(service: &Service, due: OffsetDateTime) -> Result<Next, Unexpected> {
+    let Some(payment) = claim_for_comparison(service, due).await? else { return Ok(Next::AfterPause) };
     let payment_id = payment.payment_id;
-    let ledger = Ledger::of(service, payment_id).await?;
+    let ledger = Sums::of(service, payment_id).await?;
     let theirs = match read_provider(service, &payment, ledger).await {
         Ok(theirs) => theirs,
         Err(CallError::OutcomeUnknown(unknown)) => {
             tracing::warn!(%payment_id, %unknown, "the provider did not respond; the payment is compared again later");
             compare_later(service, &payment).await?;
-            return Ok(Did::Something);
+            return Ok(Next::AtOnce);
         }
         Err(CallError::NotSent(not_sent)) => {
             tracing::debug!(%payment_id, %not_sent, "the comparison was not sent to the provider; the payment is compared later");
             compare_later(service, &payment).await?;
-            return Ok(Did::Something);
+            return Ok(Next::AtOnce);
         }
     };
     let disputed = matches!(&theirs.intent, Response::Done(intent) if intent.is_disputed());
@@ -108,7 +109,7 @@ async fn compare_one(service: &Service, due: OffsetDateTime) -> Result<Did, Unex
         }
         Verdict::Broken(why) => return Err(named(payment_id, Unexpected::Broken(why))),
     }
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }
 
 /// An error that says which payment it is about.
@@ -120,7 +121,7 @@ fn named(payment_id: PaymentId, error: Unexpected) -> Unexpected {
 }
 
 /// Reads a payment from the provider.
-async fn read_provider(service: &Service, payment: &Payment, ledger: Ledger) -> Result<Theirs, CallError> {
+async fn read_provider(service: &Service, payment: &Payment, ledger: Sums) -> Result<Theirs, CallError> {
     let intent_id = payment.intent_id.as_deref().unwrap_or_default();
     let intent = service.provider.get(intent_id).await?;
     let refunds = match &intent {
@@ -133,7 +134,7 @@ async fn read_provider(service: &Service, payment: &Payment, ledger: Ledger) -> 
 }
 
 /// An intent does not show refunds that failed after they had succeeded, nor which refunds are pending.
-fn needs_refunds(payment: &Payment, intent: &Intent, ledger: Ledger) -> bool {
+fn needs_refunds(payment: &Payment, intent: &Intent, ledger: Sums) -> bool {
     payment.state == State::Captured && (intent.refunded() != ledger.refunded || payment.refunded_minor > 0)
 }
 
@@ -141,7 +142,7 @@ fn needs_refunds(payment: &Payment, intent: &Intent, ledger: Ledger) -> bool {
 /// `unanswered_since` is set until the comparison has ended.
 async fn claim_for_comparison(service: &Service, due: OffsetDateTime) -> Result<Option<Payment>, Unexpected> {
     let (now, lease) = (service.clock.now(), Uuid::now_v7());
-    let claimed = at_rest!(
+    let claimed = comparable!(
         r#"update payment set lease = $2, leased_until = $3, check_at = $3,
              unanswered_since = coalesce(unanswered_since, case when check_at > 'epoch' then check_at else $1 end)
            where payment_id =
@@ -197,7 +198,7 @@ async fn compare_later(service: &Service, payment: &Payment) -> Result<(), Unexp
     Ok(())
 }
 
-pub(crate) async fn count_differences(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn count_differences(service: Arc<Service>) -> Result<Next, Unexpected> {
     let rows = sqlx::query!(
         r#"select difference, count(*) as "count!" from payment where difference <> '' group by difference"#,
     );
@@ -206,5 +207,5 @@ pub(crate) async fn count_differences(service: Arc<Service>) -> Result<Did, Unex
         let count = rows.iter().find(|row| row.difference == problem).map_or(0, |row| row.count);
         DIFFERENCES.get_or_create(&ByProblem::new(problem)).set(count);
     }
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }

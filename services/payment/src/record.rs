@@ -14,7 +14,7 @@ use sqlx::PgExecutor;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::book::{Changes, Fact, OURSELVES};
+use crate::changes::{Changes, Fact, OURSELVES};
 use crate::claim::Claimed;
 use crate::conclude::Then;
 use crate::decide::CallStatus;

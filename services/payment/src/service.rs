@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::Wake;
+use chassis::Wake;
 use chassis::rpc::client;
 use chassis::{Clock, Context, Job, Role};
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;
@@ -36,7 +36,7 @@ pub(crate) struct Service {
 }
 
 pub(crate) fn role(service: &Arc<Service>, workers: usize, context: &Context) -> Role {
-    let drive = Job::new("payment.drive", SECOND, service, drive::drive_when_woken);
+    let drive = Job::new("payment.drive", SECOND, service, drive::drive_one);
     let compare_reported = Job::new("payment.compare_reported", SECOND, service, reconcile::compare_reported);
     Role::new(roster::PAYMENT, context)
         .database(&crate::SCHEMA, &service.db, &service.clock)

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use chassis::rpc::client;
 use chassis::{Error, Unexpected};
 use contracts::souk::order::v1::{BatchGetOrderStatesRequest, OrderState};
@@ -21,7 +21,7 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a payment waits before the state of its order is read.
 const OVERDUE: Duration = Duration::from_secs(60);
 
-pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Next, Unexpected> {
     let orders = sqlx::query_scalar!(
         "select order_id from payment
          where goal = 'AUTHORIZED' and state = 'AUTHORIZED' and updated_at < $1
@@ -33,7 +33,7 @@ pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Une
     .fetch_all(&service.db)
     .await?;
     if orders.is_empty() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
     tracing::warn!(
         count = orders.len(),
@@ -74,5 +74,5 @@ pub(crate) async fn apply_order_states(service: Arc<Service>) -> Result<Did, Une
     )
     .execute(&service.db)
     .await?;
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }

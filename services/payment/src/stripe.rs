@@ -36,12 +36,12 @@ fn encode(id: &str) -> PercentEncode<'_> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
+struct CallLabels {
     operation: &'static str,
     outcome: &'static str,
 }
 
-static CALLS: LazyLock<Family<Call, Counter>> =
+static CALLS: LazyLock<Family<CallLabels, Counter>> =
     LazyLock::new(|| metrics::register("provider_calls", "Calls to the payment provider", Family::default()));
 
 pub(crate) struct Stripe {
@@ -79,14 +79,14 @@ pub(crate) struct NotSent {
 pub(crate) struct OutcomeUnknown {
     operation: &'static str,
     why: String,
-    /// Whether the provider responded, with an error that it may have stored under the key.
-    pub(crate) responded: bool,
+    /// Whether the provider responded with an error that it may have stored under the key.
+    pub(crate) error_may_be_stored: bool,
 }
 
 impl OutcomeUnknown {
     /// The provider responded, but the response leaves the outcome open.
-    pub(crate) fn new(operation: &'static str, why: String) -> Self {
-        Self { operation, why, responded: false }
+    pub(crate) fn undecided(operation: &'static str, why: String) -> Self {
+        Self { operation, why, error_may_be_stored: false }
     }
 }
 
@@ -212,12 +212,16 @@ impl Stripe {
             Err(WireError::RateLimited { .. }) => "limited",
             Err(WireError::NotSent(_)) => "not_sent",
         };
-        CALLS.get_or_create(&Call { operation, outcome }).inc();
+        CALLS.get_or_create(&CallLabels { operation, outcome }).inc();
         let writes = !operation.starts_with("get") && !operation.starts_with("list");
         match response {
             Ok(response) => Ok(response),
-            Err(WireError::NoResponse(why)) => Err(OutcomeUnknown { operation, why, responded: false }.into()),
-            Err(WireError::ErrorResponse(why)) => Err(OutcomeUnknown { operation, why, responded: true }.into()),
+            Err(WireError::NoResponse(why)) => {
+                Err(OutcomeUnknown { operation, why, error_may_be_stored: false }.into())
+            }
+            Err(WireError::ErrorResponse(why)) => {
+                Err(OutcomeUnknown { operation, why, error_may_be_stored: true }.into())
+            }
             Err(WireError::NotSent(Deferred { why, pause })) => Err(NotSent { operation, why, writes, pause }.into()),
             Err(WireError::RateLimited { why, all_calls, retry_after }) => {
                 let pause = if all_calls { self.budget.pause(retry_after).await.ok() } else { retry_after };

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use chassis::Did;
+use chassis::Next;
 use chassis::boot::config::first_line;
 use chassis::boot::metrics::{self, ByOutcome};
 use chassis::{Error as Refused, Unexpected};
@@ -255,14 +255,14 @@ fn verify(
     Ok(())
 }
 
-pub(crate) async fn delete_old(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn delete_old(service: Arc<Service>) -> Result<Next, Unexpected> {
     let done = sqlx::query!(
         "delete from webhook_event where event_id in
            (select event_id from webhook_event where received_at < $1 order by received_at limit 1000
             for update skip locked)",
         service.clock.now() - KEPT,
     );
-    Ok(Did::any(done.execute(&service.db).await?.rows_affected()))
+    Ok(Next::at_once_if(done.execute(&service.db).await?.rows_affected() > 0))
 }
 
 /// Without the secret webhooks are refused, and everything else works: outcomes are read from the provider anyway.

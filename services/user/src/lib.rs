@@ -43,9 +43,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::Wake;
 use chassis::boot::config::{first_line, parse_duration, parse_http_url};
 use chassis::boot::{Foundation, Prefixed, Schema, Settings};
-use chassis::event::Wake;
 use chassis::redis::{self, Redis};
 use chassis::{Context, Role};
 use clap::{ArgAction, Args};

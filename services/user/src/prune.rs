@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 
 use crate::mail::COUNTED;
 use crate::revocation::LISTED;
@@ -12,7 +12,7 @@ use crate::session::REPEATABLE;
 
 const BATCH: i64 = 1_000;
 
-pub(crate) async fn prune(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn prune(service: Arc<Service>) -> Result<Next, Unexpected> {
     let now = service.clock.now();
     // Their ids sort by time, so that no other index is needed.
     let oldest = (now - service.sessions.lifetime).unix_timestamp().unsigned_abs() * 1_000;
@@ -45,5 +45,5 @@ pub(crate) async fn prune(service: Arc<Service>) -> Result<Did, Unexpected> {
     for batch in [sessions, used, revocations, mails] {
         deleted += batch.execute(&service.db).await?.rows_affected();
     }
-    Ok(Did::any(deleted))
+    Ok(Next::at_once_if(deleted > 0))
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use chassis::{Caller, Did, Owner, Unexpected};
+use chassis::{Caller, Next, Owner, Unexpected};
 use contracts::email;
 use contracts::souk::user::v1::{
     RequestPasswordResetRequest, RequestPasswordResetResponse, ResetPasswordRequest, ResetPasswordResponse,
@@ -38,7 +38,7 @@ pub(crate) async fn request(
 }
 
 /// Handles the oldest request, unless another replica does: a mail for an account that is not disabled, nothing for others.
-pub(crate) async fn handle_request(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn handle_request(service: Arc<Service>) -> Result<Next, Unexpected> {
     let now = service.clock.now();
     let mut tx = service.db.begin().await?;
     let email = sqlx::query_scalar!(
@@ -47,7 +47,7 @@ pub(crate) async fn handle_request(service: Arc<Service>) -> Result<Did, Unexpec
          returning email",
     );
     let Some(email) = email.fetch_optional(&mut *tx).await? else {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     };
     let user_id = sqlx::query_scalar!(
         r#"select user_id as "user_id: UserId" from account where email = $1 and disabled_at is null for no key update"#,
@@ -71,7 +71,7 @@ pub(crate) async fn handle_request(service: Arc<Service>) -> Result<Did, Unexpec
         service.published.wake();
         service.links.print(id, Purpose::ResetPassword);
     }
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }
 
 pub(crate) async fn reset(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::Wake;
+use chassis::Wake;
 use chassis::rpc::token::{KEYS_PATH, REVOKED_PATH};
 use chassis::{Clock, Context, Job, Role, Unexpected};
 use contracts::souk::user::v1::session_service_server::SessionServiceServer;

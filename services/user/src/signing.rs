@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::{MethodRouter, get};
 use chassis::rpc::token::Claims;
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sqlx::PgPool;
@@ -198,9 +198,9 @@ fn parse(pem: &[u8]) -> Option<Held> {
 }
 
 /// The job that reads the keys again.
-pub(crate) async fn refresh(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn refresh(service: Arc<Service>) -> Result<Next, Unexpected> {
     service.signer.refresh(&service.db, service.clock.now()).await?;
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }
 
 /// The public keys, for every other role and for the edge.

@@ -1,6 +1,7 @@
 //! Two replicas of every role, and three of the product service, each a process, behind Envoy; and proxies that inject faults:
-//! between each replica and its database, before each replica of the product service, before the order service, and before the
-//! payment provider, the mail server and the provider of text messages.
+//! between each replica and its database, before each replica of the product service, before the order service, for product before
+//! the inventory service, for notification before the user service, and before the payment provider, the mail server and the provider
+//! of text messages.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -45,8 +46,8 @@ pub(crate) fn all_replicas() -> impl Iterator<Item = &'static str> {
 }
 
 const OPERATOR: &str = "operator@souk.test";
-/// The condition that an order is not settled.
-const UNSETTLED: &str = "(state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured))";
+/// The condition that an order has neither ended nor been paid.
+const UNFINISHED: &str = "(state in ('PENDING', 'RESERVED') or (state = 'CONFIRMED' and not captured))";
 /// A replica loses the relay's lock three seconds after its session fell silent; the rest is for a slow machine.
 const LEADS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -164,7 +165,8 @@ impl Cluster {
     /// Ends every fault, also one that failed midway: all processes run, and all proxies pass.
     pub(crate) async fn heal(&self) -> Result<()> {
         let databases = self.databases.iter().map(|(_, proxy)| proxy);
-        let others = self.products.iter().chain([&self.order, &self.provider, &self.contacts, &self.mail, &self.sms]);
+        let others = self.products.iter().chain(&self.stocks);
+        let others = others.chain([&self.order, &self.provider, &self.contacts, &self.mail, &self.sms]);
         databases.chain(others).for_each(|proxy| proxy.set(Mode::Pass));
         for name in ["postgres", "redis", "kafka", "provider", "mail"].into_iter().chain(all_replicas()) {
             self.supervisor.send(name, Command::Start).await?;
@@ -266,7 +268,7 @@ impl Cluster {
     pub(crate) async fn unsettled(&self, before: OffsetDateTime) -> Result<i64> {
         let mut session = self.administrator("souk_order").await?;
         let open = AssertSqlSafe(format!(
-            r#"select count(*) from "order" where created_at < $1 and payment_method like 'pm_card_%' and {UNSETTLED}"#
+            r#"select count(*) from "order" where created_at < $1 and payment_method like 'pm_card_%' and {UNFINISHED}"#
         ));
         let open = sqlx::query_scalar(open).bind(before).fetch_one(&mut session).await?;
         session.close().await?;
@@ -275,7 +277,7 @@ impl Cluster {
 
     /// How many orders are settled.
     pub(crate) async fn settled(&self) -> Result<i64> {
-        self.count("souk_order", &format!(r#"select count(*) from "order" where not {UNSETTLED}"#)).await
+        self.count("souk_order", &format!(r#"select count(*) from "order" where not {UNFINISHED}"#)).await
     }
 
     /// How long each order since this time took until it was paid, except those that changed afterwards.
@@ -292,7 +294,7 @@ impl Cluster {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.layout.ports.edge())
+        Client::new(self.layout.ports.edge()).impatient()
     }
 
     pub(crate) async fn operator(&self) -> Result<Client> {
@@ -334,8 +336,8 @@ impl Cluster {
         }
         let mut session = self.administrator("souk_order").await?;
         let (orders, prompt_orders, events) = sqlx::query_as(AssertSqlSafe(format!(
-            r#"select count(*) filter (where {UNSETTLED}),
-                      count(*) filter (where {UNSETTLED} and payment_method like 'pm_card_%'),
+            r#"select count(*) filter (where {UNFINISHED}),
+                      count(*) filter (where {UNFINISHED} and payment_method like 'pm_card_%'),
                       coalesce(sum(version), 0)::bigint from "order""#
         )))
         .fetch_one(&mut session)

@@ -88,7 +88,7 @@ impl Expect {
     }
 }
 
-/// Longer than the product's own waits: the lease of a payment expires after 17 s, Kafka removes a dead consumer after 6 s, the
+/// Longer than the product's own waits: the lease of a payment expires after 23 s, Kafka removes a dead consumer after 6 s, the
 /// session of a relay ends after 3 s, and retries come within 5 s.
 pub(crate) const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 /// For failures of the provider: it is called again within 36 s, and a lease may have to expire first.

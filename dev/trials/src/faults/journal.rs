@@ -190,7 +190,7 @@ impl Journal {
         self.wrong.lock().expect("the lock is not poisoned").take()
     }
 
-    /// The number of all requests, and of those that place or cancel an order, or refund.
+    /// The number of all requests, and of the writes with an idempotency key.
     pub(crate) fn count(&self) -> (usize, u64) {
         (self.attempts.lock().expect("the lock is not poisoned").len(), self.written.load(Ordering::Relaxed))
     }

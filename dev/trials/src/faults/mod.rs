@@ -159,7 +159,7 @@ async fn run_schedule(
     let checked = checked.unwrap_or_else(|error| format!("{error:#}"));
     println!("{checked}");
     let (requests, writes) = journal.count();
-    let sum = format!("{requests} requests, {writes} of them to place or cancel an order, or to refund. {delivered}");
+    let sum = format!("{requests} requests, {writes} of them writes with an idempotency key. {delivered}");
     say(&sum);
     if let Some(table) = &options.table {
         let run = format!("SEED={seed} PAIRS={} RATE={}", options.pairs, machine.rate);

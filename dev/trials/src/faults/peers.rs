@@ -1,4 +1,4 @@
-//! Faults: responses are lost, the product service is slow or unreachable, and the inventory service is unreachable for it.
+//! Faults: responses are lost, the product service is slow or unreachable, and so is the inventory service for it.
 
 use std::time::Duration;
 
@@ -75,6 +75,17 @@ pub(crate) const FAULTS: &[Fault] = &[
         |site| {
             Box::pin(async move {
                 site.misbehave(&site.cluster.products, Mode::Cut, 10).await;
+                Ok(())
+            })
+        },
+    ),
+    Fault::new(
+        "stock-slow",
+        "200 ms of latency for each chunk between the product service and the inventory service",
+        Expect::NoFailure,
+        |site| {
+            Box::pin(async move {
+                site.misbehave(&site.cluster.stocks, Mode::Slow(Duration::from_millis(200)), 10).await;
                 Ok(())
             })
         },

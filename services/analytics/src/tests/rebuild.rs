@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use chassis::event::dead_letter::{self, Discard};
 use chassis::event::{Progress, Reading, Record, Topic};
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use contracts::souk::analytics::v1::*;
 use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
@@ -83,12 +83,12 @@ impl Fixture {
     }
 
     /// Does one unit of the job.
-    async fn unit(&self) -> Did {
+    async fn unit(&self) -> Next {
         rebuild::rebuild(self.service.clone()).await.expect("the topic and the database are there")
     }
 
     async fn rebuild(&self) {
-        while self.unit().await == Did::Something {}
+        while self.unit().await == Next::AtOnce {}
     }
 
     async fn rename(&self, table: &str, name: &str) {
@@ -123,7 +123,7 @@ async fn a_rebuild_while_events_go_on_equals_the_live_figures(db: PgPool) {
     fixture.kit.deliver_together(&records[..17]).await;
 
     assert_eq!(fixture.request_rebuild().await.expect("none runs").projection_id, 2);
-    assert_eq!(fixture.unit().await, Did::Something);
+    assert_eq!(fixture.unit().await, Next::AtOnce);
     let status = fixture.status().await;
     let building = status.building.expect("it is being built");
     assert_eq!((building.read_records, building.total_records, building.live_time), (4, 20, None));
@@ -161,7 +161,7 @@ async fn every_row_is_the_same_and_those_of_before_are_deleted(db: PgPool) {
     let (before, after) = (rows(fixture.db(), 1).await, rows(fixture.db(), 2).await);
     assert_eq!(before, after);
     assert!(before.values().all(|rows| !rows.is_empty()));
-    while retired::delete(fixture.service.clone()).await.expect("deleted") == Did::Something {}
+    while retired::delete(fixture.service.clone()).await.expect("deleted") == Next::AtOnce {}
     assert!(rows(fixture.db(), 1).await.values().all(String::is_empty));
     assert_eq!(rows(fixture.db(), 2).await, after);
 }
@@ -174,15 +174,15 @@ async fn a_replica_that_is_gone_is_replaced_and_only_one_builds(db: PgPool) {
     one.kit.deliver_together(&records).await;
     one.request_rebuild().await.expect("none runs");
     for _ in 0..3 {
-        assert_eq!(one.unit().await, Did::Something);
+        assert_eq!(one.unit().await, Next::AtOnce);
     }
-    assert_eq!(other.unit().await, Did::Nothing, "the first one has the lease");
+    assert_eq!(other.unit().await, Next::AfterPause, "the first one has the lease");
     sqlx::query("update projection set leased_until = leased_until - interval '1 hour'")
         .execute(one.db())
         .await
         .expect("a long time passes");
-    assert_eq!(other.unit().await, Did::Something, "it begins again, and counts nothing twice");
-    assert_eq!(one.unit().await, Did::Nothing, "the lease was lost");
+    assert_eq!(other.unit().await, Next::AtOnce, "it begins again, and counts nothing twice");
+    assert_eq!(one.unit().await, Next::AfterPause, "the lease was lost");
     other.rebuild().await;
     assert_eq!(one.status().await.live.map(|live| live.projection_id), Some(2));
     assert_eq!(rows(one.db(), 1).await, rows(one.db(), 2).await);
@@ -213,7 +213,7 @@ async fn the_swap_waits_for_events_that_are_being_counted(db: PgPool) {
     crate::project::add_to_live(&mut tx, &facts).await.expect("counted");
     let rebuild = tokio::spawn({
         let service = fixture.service.clone();
-        async move { while rebuild::rebuild(service.clone()).await.expect("the topic is there") == Did::Something {} }
+        async move { while rebuild::rebuild(service.clone()).await.expect("the topic is there") == Next::AtOnce {} }
     });
     let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
                      and database = (select oid from pg_database where datname = current_database())";
@@ -336,7 +336,7 @@ async fn a_rebuild_that_goes_on_failing_is_given_up_and_says_why(db: PgPool) {
     let status = fixture.status().await;
     assert_eq!((failures, status.live.map(|live| live.projection_id)), (60, Some(1)));
     assert!(status.rebuild_failure.contains("counted_order"), "{}", status.rebuild_failure);
-    assert_eq!(fixture.unit().await, Did::Nothing);
+    assert_eq!(fixture.unit().await, Next::AfterPause);
 
     assert_eq!(fixture.request_rebuild().await.expect("none runs").projection_id, 3);
     assert_eq!(fixture.status().await.rebuild_failure, "", "another one has begun");

@@ -1,4 +1,4 @@
-//! Background work: a job is a function that does one unit of work and returns whether there was any. This is its loop.
+//! Background work: a job is a function that does one unit of work and returns when the next one is due. This is its loop.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,23 +8,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::boot::metrics;
-use crate::event::outbox::Wake;
+use crate::boot::wake::Wake;
 use crate::rpc::error::Unexpected;
 
-/// Whether a job found work.
+/// When the next unit of a job is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Did {
-    Something,
-    Nothing,
+pub enum Next {
+    /// There may be more to do.
+    AtOnce,
+    /// Nothing is left to do, or it has to wait.
+    AfterPause,
 }
 
-impl Did {
-    pub fn any(count: u64) -> Self {
-        if count == 0 { Self::Nothing } else { Self::Something }
+impl Next {
+    pub fn at_once_if(more: bool) -> Self {
+        if more { Self::AtOnce } else { Self::AfterPause }
     }
 }
 
-type Unit = Pin<Box<dyn Future<Output = Result<Did, Unexpected>> + Send>>;
+type Unit = Pin<Box<dyn Future<Output = Result<Next, Unexpected>> + Send>>;
 
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -32,7 +34,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Job {
     pub name: &'static str,
-    /// The pause after a unit that found no work, unless `wake` ends it earlier.
+    /// The pause before a unit that is not due at once, unless `wake` ends it earlier.
     pub every: Duration,
     /// How many loops run it at once. Each unit must claim its work, so that no two do the same.
     pub workers: usize,
@@ -46,7 +48,7 @@ impl Job {
     where
         S: Clone + Send + Sync + 'static,
         F: Fn(S) -> U + Send + Sync + 'static,
-        U: Future<Output = Result<Did, Unexpected>> + Send + 'static,
+        U: Future<Output = Result<Next, Unexpected>> + Send + 'static,
     {
         let service = service.clone();
         let unit = Arc::new(move || -> Unit { Box::pin(unit(service.clone())) });
@@ -62,9 +64,9 @@ impl Job {
         Self { wake, ..self }
     }
 
-    /// Runs units until one finds no work, for tests.
+    /// Runs units until the next one is due after a pause, for tests.
     pub async fn drain(&self) -> Result<(), Unexpected> {
-        while (self.unit)().await? == Did::Something {}
+        while (self.unit)().await? == Next::AtOnce {}
         Ok(())
     }
 
@@ -73,11 +75,11 @@ impl Job {
         let (backoff, mut failures) = (Backoff::new(MIN_BACKOFF, MAX_BACKOFF), 0);
         while !stop.is_cancelled() {
             let pause = match (self.unit)().await {
-                Ok(Did::Something) => {
+                Ok(Next::AtOnce) => {
                     failures = 0;
                     continue;
                 }
-                Ok(Did::Nothing) => {
+                Ok(Next::AfterPause) => {
                     failures = 0;
                     self.every
                 }

@@ -15,6 +15,7 @@ pub mod server;
 pub mod settings;
 pub mod telemetry;
 mod time_zone;
+pub(crate) mod wake;
 
 pub use config::Foundation;
 pub use databases::Databases;

@@ -19,9 +19,10 @@ use tower::Service;
 use crate::boot::clock::Clock;
 use crate::boot::config::Common;
 use crate::boot::db::Schema;
-use crate::boot::job::{Did, Job};
+use crate::boot::job::{Job, Next};
+use crate::boot::wake::Wake;
 use crate::event::consumer::{Consumer, Handler};
-use crate::event::outbox::{Changed, Outbox, Wake};
+use crate::event::outbox::{Changed, Outbox};
 use crate::event::topic::TopicSlot;
 use crate::rpc::idempotency;
 use crate::rpc::policy::{Access, Policies, Policy, RateClass, Unreadable};
@@ -177,7 +178,7 @@ impl Role {
         self.database = Some((schema, db.clone()));
         self.clock = clock.clone();
         self.job(Job::new("delete_old_responses", DELETE_EVERY, db, |db| async move {
-            Ok(Did::any(idempotency::delete_old(&db).await?))
+            Ok(Next::at_once_if(idempotency::delete_old(&db).await? > 0))
         }))
     }
 
@@ -207,8 +208,8 @@ impl Role {
         self
     }
 
-    /// Is told which aggregates changed, by the relay of the outbox that it publishes.
-    pub fn tell(mut self, changed: &Changed) -> Self {
+    /// The relay of the outbox that it publishes adds the keys of the events that it reads to `changed`.
+    pub fn report_changes_to(mut self, changed: &Changed) -> Self {
         if let Some(outbox) = &mut self.outbox {
             outbox.changed = Some(changed.clone());
         }

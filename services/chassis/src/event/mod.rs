@@ -8,5 +8,5 @@ pub mod relay;
 pub mod topic;
 
 pub use consumer::{Consumer, Due, HandleError, Handler, PartitionLag, Record};
-pub use outbox::{Changed, Wake};
+pub use outbox::Changed;
 pub use topic::{Progress, Reading, Topic, TopicSlot};

@@ -1,16 +1,17 @@
 //! Events to publish. [`append`] adds one to the transaction of the change that it is about; the relay publishes it after
-//! the commit, never before.
+//! the commit, never before. Order and payment insert theirs in the statement that changes their rows (`record.rs` of each): a new
+//! column of `outbox` is written there, too.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::boot::db::column;
 use crate::boot::telemetry;
+use crate::boot::wake::Wake;
 
 /// One event of one aggregate. Append it after the aggregate's row was locked: that makes ids grow in the order of
 /// commits for each key.
@@ -89,20 +90,6 @@ impl Batch {
         .execute(db)
         .await?;
         Ok(())
-    }
-}
-
-/// Wakes a job that waits for work. Call it right after the commit.
-#[derive(Debug, Clone, Default)]
-pub struct Wake(Arc<Notify>);
-
-impl Wake {
-    pub fn wake(&self) {
-        self.0.notify_one();
-    }
-
-    pub async fn woken(&self) {
-        self.0.notified().await;
     }
 }
 

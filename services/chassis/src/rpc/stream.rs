@@ -124,8 +124,8 @@ impl<T> Sink<T> {
         if self.streams.stopping.is_cancelled() { Err(Error::Stopping) } else { Ok(()) }
     }
 
-    /// An error if the caller's session has ended since the stream began. Check it now and then: the access token was valid when the
-    /// stream began, and is not looked at again.
+    /// An error if the caller's session has ended since the stream began. Check it before each message: the access token was valid
+    /// when the stream began, and is not looked at again.
     pub fn check_session(&self) -> Result<(), Error> {
         let is_revoked = self.session_id.is_some_and(|session_id| self.streams.verifier.is_revoked(session_id));
         if is_revoked { Err(Error::TokenRevoked) } else { Ok(()) }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chassis::check::{Exemptions, Finding};
 use order::check::Settled;
-use payment::check::{Books, Movements};
+use payment::check::{LedgerSums, Movements};
 use uuid::Uuid;
 
 use super::assert_each_found;
@@ -14,10 +14,15 @@ use crate::provider::compare;
 #[test]
 fn money_that_is_not_where_the_books_say() {
     let name = |name: &str| name.to_owned();
-    let books =
-        Books { intent_id: Some(name("pi_1")), authorized: 100, captured: 100, at_rest: true, ..Books::default() };
+    let books = LedgerSums {
+        intent_id: Some(name("pi_1")),
+        authorized: 100,
+        captured: 100,
+        at_rest: true,
+        ..LedgerSums::default()
+    };
     let moved = Movements { intent_id: name("pi_1"), authorized: 100, captured: 100, ..Movements::default() };
-    let check = |books: Option<&Books>, moved: &Movements, end| {
+    let check = |books: Option<&LedgerSums>, moved: &Movements, end| {
         let mut finding = Finding::new("I2", "orders at the provider");
         finding.add("an order", compare(books, moved, Some(end)).map(str::to_owned));
         finding
@@ -25,10 +30,10 @@ fn money_that_is_not_where_the_books_say() {
     let sound = || check(Some(&books), &moved, Settled::Sold);
     let second_intent = Movements { intent_id: name("pi_2"), ..moved.clone() };
     let voided = Movements { captured: 0, voided: 100, ..moved.clone() };
-    let refunded = Books { refunded: 100, ..books.clone() };
+    let refunded = LedgerSums { refunded: 100, ..books.clone() };
     let refunding = Movements { refunding: 100, ..moved.clone() };
     let held = Movements { captured: 0, ..moved.clone() };
-    let busy = Books { at_rest: false, ..books.clone() };
+    let busy = LedgerSums { at_rest: false, ..books.clone() };
     let under_way = || check(Some(&busy), &refunding, Settled::Unsold);
     assert_each_found(vec![
         ("an order that was captured twice", sound(), check(Some(&books), &second_intent, Settled::Sold)),
@@ -43,7 +48,7 @@ fn money_that_is_not_where_the_books_say() {
         (
             "an authorization of an unsold order",
             sound(),
-            check(Some(&Books { captured: 0, ..busy.clone() }), &held, Settled::Unsold),
+            check(Some(&LedgerSums { captured: 0, ..busy.clone() }), &held, Settled::Unsold),
         ),
         ("money that is not in the books", sound(), check(None, &moved, Settled::Sold)),
     ]);

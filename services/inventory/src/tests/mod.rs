@@ -10,7 +10,7 @@ mod take_back;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::event::Wake;
+use chassis::Wake;
 use chassis::rpc::client::Peer;
 use contracts::souk::inventory::v1::inventory_service_client::InventoryServiceClient;
 use contracts::souk::order::v1::order_service_client::OrderServiceClient;

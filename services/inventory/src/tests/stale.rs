@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use contracts::souk::order::v1::OrderState;
 use sqlx::PgPool;
 use testkit::serve_orders;
@@ -17,9 +17,9 @@ async fn an_old_hold_follows_the_state_of_its_order(db: PgPool) {
     let order = Uuid::now_v7();
     fixture.kit.deliver(placed(order, &[("MUG", 4)])).await;
 
-    assert_eq!(apply_order_states(fixture.service.clone()).await.expect("applied"), Did::Nothing, "it is not old");
+    assert_eq!(apply_order_states(fixture.service.clone()).await.expect("applied"), Next::AfterPause, "it is not old");
     fixture.kit.context.clock.advance(Duration::from_secs(1_501));
-    assert_eq!(apply_order_states(fixture.service.clone()).await.expect("applied"), Did::Something);
+    assert_eq!(apply_order_states(fixture.service.clone()).await.expect("applied"), Next::AtOnce);
     assert_eq!(fixture.level("MUG").await, (10, 0, 0));
     assert_eq!(fixture.kit.published(order).await, ["StockReserved", "StockReleased"]);
 
@@ -37,15 +37,15 @@ async fn an_order_in_progress_keeps_its_hold_and_is_checked_later(db: PgPool) {
     let order = Uuid::now_v7();
     fixture.kit.deliver(placed(order, &[("MUG", 4)])).await;
     fixture.kit.context.clock.advance(Duration::from_secs(1_501));
-    assert_eq!(apply_order_states(fixture.service.clone()).await.expect("applied"), Did::Something);
+    assert_eq!(apply_order_states(fixture.service.clone()).await.expect("applied"), Next::AtOnce);
     assert_eq!(
         apply_order_states(fixture.service.clone()).await.expect("applied"),
-        Did::Nothing,
+        Next::AfterPause,
         "it was just checked"
     );
     assert_eq!(fixture.level("MUG").await, (6, 4, 0));
     fixture.kit.context.clock.advance(Duration::from_secs(1_501));
-    assert_eq!(apply_order_states(fixture.service.clone()).await.expect("applied"), Did::Something);
+    assert_eq!(apply_order_states(fixture.service.clone()).await.expect("applied"), Next::AtOnce);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::boot::metrics;
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use prometheus_client::metrics::counter::Counter;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
@@ -32,15 +32,15 @@ static FAILURES: LazyLock<Counter> = LazyLock::new(|| {
     metrics::register("order_listen_failures", help, Counter::default())
 });
 
-/// One unit of the job `order.announce`, which is woken when the relay has read events.
-pub(crate) async fn announce(service: Arc<Service>) -> Result<Did, Unexpected> {
+/// One unit of the job `order.notify_replicas`, which is woken when the relay has read events.
+pub(crate) async fn notify_replicas(service: Arc<Service>) -> Result<Next, Unexpected> {
     let changed = service.changed.take();
     if changed.is_empty() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
     service.watched.changed(changed.iter().copied().map(OrderId::new));
-    if !service.watched.may_be_heard() {
-        return Ok(Did::Something);
+    if !service.watched.another_replica_may_watch() {
+        return Ok(Next::AtOnce);
     }
     let payloads: Vec<_> = changed.chunks(MAX_ORDERS).map(|ids| write(service.watched.replica, ids)).collect();
     // If the lock is free, no replica watches, and nothing is sent; it is released when the statement ends.
@@ -53,10 +53,10 @@ pub(crate) async fn announce(service: Arc<Service>) -> Result<Did, Unexpected> {
     .execute(&service.db)
     .await?;
     if notified.rows_affected() == 0 {
-        service.watched.note_unheard();
+        service.watched.note_nobody_watches();
     }
     tokio::time::sleep(GATHER).await;
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }
 
 /// Listens while an order is watched here, until `stop` is cancelled.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use contracts::souk::order::v1::OrderEvent;
 use prost::Message;
 
@@ -18,13 +18,13 @@ use crate::service::Service;
 const MAX_ORDERS: usize = 100;
 
 /// One unit of the job `order.watch`, which runs each second and whenever it is woken.
-pub(crate) async fn read_changes(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn read_changes(service: Arc<Service>) -> Result<Next, Unexpected> {
     if service.watched.must_compare() {
         find_changed(&service).await?;
     }
     let due = service.watched.take_due(MAX_ORDERS);
     if due.is_empty() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
     let histories = match read(&service, &due).await {
         Ok(histories) => histories,
@@ -42,7 +42,7 @@ pub(crate) async fn read_changes(service: Arc<Service>) -> Result<Did, Unexpecte
             }
         }
     }
-    Ok(Did::Something)
+    Ok(Next::AtOnce)
 }
 
 /// Finds changes of which there was no notification.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use chassis::event::Wake;
+use chassis::Wake;
 use contracts::souk::order::v1::watch_order_response::Update;
 use contracts::souk::order::v1::{Order, OrderChange, OrderEventEntry, WatchOrderResponse};
 use tokio::sync::{mpsc, watch};
@@ -36,8 +36,8 @@ struct Shared {
     /// Watched orders whose events are to be read.
     due: HashSet<OrderId>,
     compared: Option<Instant>,
-    /// When a notification found that no replica watches.
-    unheard: Option<Instant>,
+    /// When a notification found that no other replica watches.
+    nobody_watched: Option<Instant>,
     next_id: u64,
 }
 
@@ -100,13 +100,12 @@ impl Watched {
         is_due
     }
 
-    /// Whether some replica may watch.
-    pub(crate) fn may_be_heard(&self) -> bool {
-        self.lock().unheard.is_none_or(|at| at.elapsed() >= ASK_AGAIN)
+    pub(crate) fn another_replica_may_watch(&self) -> bool {
+        self.lock().nobody_watched.is_none_or(|at| at.elapsed() >= ASK_AGAIN)
     }
 
-    pub(crate) fn note_unheard(&self) {
-        self.lock().unheard = Some(Instant::now());
+    pub(crate) fn note_nobody_watches(&self) {
+        self.lock().nobody_watched = Some(Instant::now());
     }
 
     /// As if a second had passed.
@@ -120,7 +119,7 @@ impl Watched {
     pub(crate) fn compare_no_more(&self) {
         let mut shared = self.lock();
         shared.compared = Some(Instant::now() + Duration::from_secs(3_600));
-        shared.unheard = None;
+        shared.nobody_watched = None;
     }
 
     /// All orders that are watched.

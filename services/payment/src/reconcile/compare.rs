@@ -2,7 +2,7 @@
 
 use chassis::Unexpected;
 
-use crate::book::Fact;
+use crate::changes::Fact;
 use crate::ids::PaymentId;
 use crate::payment::Payment;
 use crate::refund::{Refund, RefundState};
@@ -24,7 +24,7 @@ pub(super) enum Verdict {
 
 /// The sums of movements, in minor units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ledger {
+pub(super) struct Sums {
     pub(super) authorized: i64,
     pub(super) captured: i64,
     pub(super) voided: i64,
@@ -37,7 +37,7 @@ pub(super) struct Theirs {
     pub(super) refunds: Option<Response<Vec<stripe::Refund>>>,
 }
 
-impl Ledger {
+impl Sums {
     pub(super) async fn of(service: &Service, payment_id: PaymentId) -> Result<Self, Unexpected> {
         let row = sqlx::query_as!(
             Self,
@@ -69,7 +69,7 @@ impl Ledger {
     }
 }
 
-pub(super) fn compare(payment: &Payment, ledger: Ledger, refunds: &[Refund], theirs: Theirs) -> Verdict {
+pub(super) fn compare(payment: &Payment, ledger: Sums, refunds: &[Refund], theirs: Theirs) -> Verdict {
     let intent = match theirs.intent {
         Response::Done(intent) => intent,
         Response::Refused(_) => return Verdict::Differs("missing"),
@@ -79,7 +79,7 @@ pub(super) fn compare(payment: &Payment, ledger: Ledger, refunds: &[Refund], the
     if (payment.goal, payment.state, intent.status) == (Goal::Authorized, State::Authorized, Status::Canceled) {
         return Verdict::Record(Fact::CaptureFailed { reason: "AUTHORIZATION_LOST" });
     }
-    let mut provider = Ledger::at_provider(payment, &intent);
+    let mut provider = Sums::at_provider(payment, &intent);
     match theirs.refunds {
         None => {}
         Some(Response::Done(listed)) => match unrecorded(payment, &intent.id, refunds, &listed) {

@@ -3,11 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use chassis::boot::metrics;
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use prometheus_client::metrics::gauge::Gauge;
 use time::{Duration, OffsetDateTime};
 
-use super::at_rest;
+use super::comparable;
 use crate::service::Service;
 
 /// How late a comparison may be before it is logged.
@@ -23,7 +23,7 @@ static LAG: LazyLock<Gauge> = LazyLock::new(|| {
 
 /// When the oldest daily comparison that has not begun was due.
 pub(super) async fn oldest_due(service: &Service) -> Result<Option<OffsetDateTime>, Unexpected> {
-    let oldest = at_rest!(
+    let oldest = comparable!(
         r#"select check_at as "at!" from payment where"#
             .."and check_at > 'epoch' and check_at <= $1
              and intent_id is not null and (leased_until is null or leased_until < $1)
@@ -35,7 +35,7 @@ pub(super) async fn oldest_due(service: &Service) -> Result<Option<OffsetDateTim
 
 /// When the oldest comparison that has no response of the provider was due.
 async fn oldest_without_response(service: &Service) -> Result<Option<OffsetDateTime>, Unexpected> {
-    let oldest = at_rest!(
+    let oldest = comparable!(
         r#"select unanswered_since as "since!" from payment where"#
             .."and unanswered_since is not null
            order by unanswered_since limit 1",
@@ -73,7 +73,7 @@ impl Lag {
     }
 }
 
-pub(crate) async fn measure_lag(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn measure_lag(service: Arc<Service>) -> Result<Next, Unexpected> {
     let found = Lag::measure(&service).await?;
     let lag = found.longest();
     let (before, seconds) = (LAG.get(), lag.whole_seconds());
@@ -84,5 +84,5 @@ pub(crate) async fn measure_lag(service: Arc<Service>) -> Result<Did, Unexpected
     } else if was_late && !is_late {
         tracing::info!("payments are compared with the provider once a day again");
     }
-    Ok(Did::Nothing)
+    Ok(Next::AfterPause)
 }

@@ -1,4 +1,4 @@
-use chassis::Did;
+use chassis::Next;
 use contracts::souk::user::v1::user_event::Event;
 use contracts::souk::user::v1::{EraseUserRequest, GetUserRequest, RequestPasswordResetRequest, UserEvent};
 use prost::Message;
@@ -51,7 +51,7 @@ async fn nothing_personal_is_left(db: PgPool) {
     }
     fixture.erase(fixture.kit.customer(user_id, me())).await.expect("erased");
     // The job deletes the request a moment later, as it does for an address without an account.
-    while handle_request(fixture.service.clone()).await.expect("handled") == Did::Something {}
+    while handle_request(fixture.service.clone()).await.expect("handled") == Next::AtOnce {}
     let after = dump(&db).await;
     for trace in &traces {
         assert!(!after.contains(trace), "{trace}: {after}");

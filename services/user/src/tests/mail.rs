@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::{Did, timestamp};
+use chassis::{Next, timestamp};
 use contracts::souk::user::v1::user_event::Event;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;
 use contracts::souk::user::v1::*;
@@ -28,7 +28,7 @@ impl Fixture {
     }
 
     async fn handle_requests(&self) {
-        while handle_request(self.service.clone()).await.expect("handled") == Did::Something {}
+        while handle_request(self.service.clone()).await.expect("handled") == Next::AtOnce {}
     }
 
     /// The events that request mails.
@@ -141,7 +141,7 @@ async fn links_expire_and_are_deleted(db: PgPool) {
     fixture.link(&mails[1]).await.expect_err("it has expired");
     fixture.link(&mails[0]).await.expect("it is valid for longer");
     fixture.wait(Purpose::VerifyEmail.lifetime() + COUNTED);
-    while crate::prune::prune(fixture.service.clone()).await.expect("pruned") == Did::Something {}
+    while crate::prune::prune(fixture.service.clone()).await.expect("pruned") == Next::AtOnce {}
     let left: i64 =
         sqlx::query_scalar("select count(*) from mail_request").fetch_one(&fixture.service.db).await.expect("counted");
     assert_eq!(left, 0);
@@ -209,7 +209,7 @@ async fn a_user_gets_few_mails_an_hour(db: PgPool) {
     // Links that were used, have ended or are pruned still count.
     fixture.reset(&fixture.token().await, NEW).await.expect("reset");
     fixture.wait(COUNTED - Duration::from_secs(1));
-    while crate::prune::prune(fixture.service.clone()).await.expect("pruned") == Did::Something {}
+    while crate::prune::prune(fixture.service.clone()).await.expect("pruned") == Next::AtOnce {}
     fixture.request_reset("ada@example.com").await.expect("requested");
     fixture.handle_requests().await;
     assert_eq!(resets().await, 3);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::Clock;
-use chassis::event::Wake;
+use chassis::Wake;
 use chassis::redis::{self, Redis};
 use contracts::souk::user::v1::session_service_client::SessionServiceClient;
 use contracts::souk::user::v1::user_service_client::UserServiceClient;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::Did;
+use chassis::Next;
 use sqlx::PgPool;
 
 use super::{DAY, Fixture, LIMITS};
@@ -11,7 +11,7 @@ use crate::revocation::LISTED;
 use crate::session::REPEATABLE;
 
 async fn prune_all(fixture: &Fixture) {
-    while prune(fixture.service.clone()).await.expect("pruned") == Did::Something {}
+    while prune(fixture.service.clone()).await.expect("pruned") == Next::AtOnce {}
 }
 
 async fn rows(fixture: &Fixture) -> (i64, i64, i64) {
@@ -62,7 +62,7 @@ async fn replicas_prune_at_the_same_time(db: PgPool) {
     let mut other = fixture.service.db.begin().await.expect("another replica");
     let first = "delete from session where session_id = (select session_id from session order by session_id limit 1)";
     sqlx::query(first).execute(&mut *other).await.expect("locked");
-    assert_eq!(prune(fixture.service.clone()).await.expect("it does not wait"), Did::Something);
+    assert_eq!(prune(fixture.service.clone()).await.expect("it does not wait"), Next::AtOnce);
     other.rollback().await.expect("rolled back");
     assert_eq!(rows(&fixture).await.0, 1);
     prune_all(&fixture).await;

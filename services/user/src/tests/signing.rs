@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chassis::Clock;
-use chassis::event::Wake;
+use chassis::Wake;
 use chassis::rpc::token::{Revoked, Verifier};
 use http_body_util::BodyExt;
 use jsonwebtoken::jwk::JwkSet;

@@ -11,7 +11,8 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::RelayError;
-use crate::event::outbox::{Outbox, Wake};
+use crate::boot::wake::Wake;
+use crate::event::outbox::Outbox;
 
 /// How often a process that does not lead tries to.
 const TRY_EVERY: Duration = Duration::from_millis(250);

@@ -24,7 +24,7 @@ const MAX_FAILED_REFUNDS: i64 = 10;
 #[derive(Debug, Clone)]
 pub(crate) enum Fact {
     /// Its goal is reached: nothing changes.
-    AtRest,
+    GoalReached,
     /// A call begins, and the state says which.
     Begun(State),
     /// The call had no effect.
@@ -152,7 +152,7 @@ impl Changes {
     fn apply(&mut self, clock: &Clock, claimed: &Claimed, fact: &Fact) -> Result<(), Unexpected> {
         let amount = self.payment.amount_minor;
         match fact {
-            Fact::AtRest => {}
+            Fact::GoalReached => {}
             Fact::Begun(state) => self.payment.step_to(*state)?,
             Fact::NoEffect => self.payment.call += 1,
             Fact::Created { intent_id } => self.payment.intent_id = Some(intent_id.clone()),

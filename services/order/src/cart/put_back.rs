@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chassis::{Did, Unexpected};
+use chassis::{Next, Unexpected};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -13,9 +13,9 @@ use crate::state::State;
 
 const MAX_ORDERS: i64 = 100;
 
-/// Settles the carts of orders that a replica of the release without carts has ended, while it ran beside this one. It reads all orders
+/// Puts back the lines of orders that a replica of the release without carts has ended, while it ran beside this one. It reads all orders
 /// of carts that go on, so it is not often done.
-pub(crate) async fn settle_forgotten(service: Arc<Service>) -> Result<Did, Unexpected> {
+pub(crate) async fn put_back_forgotten(service: Arc<Service>) -> Result<Next, Unexpected> {
     let mut tx = service.db.begin().await?;
     let ended = sqlx::query!(
         r#"select order_id as "order_id: OrderId", state as "state: State" from "order"
@@ -25,16 +25,16 @@ pub(crate) async fn settle_forgotten(service: Arc<Service>) -> Result<Did, Unexp
     );
     let ended: Vec<_> = ended.fetch_all(&mut *tx).await?.into_iter().map(|row| (row.order_id, row.state)).collect();
     if ended.is_empty() {
-        return Ok(Did::Nothing);
+        return Ok(Next::AfterPause);
     }
-    settle(&mut tx, &ended, service.clock.now()).await?;
+    put_back_failed(&mut tx, &ended, service.clock.now()).await?;
     tx.commit().await?;
-    tracing::info!(count = ended.len(), "carts of orders that had ended were settled");
-    Ok(Did::Something)
+    tracing::info!(count = ended.len(), "orders of carts that had ended were forgotten, and are no more");
+    Ok(Next::AtOnce)
 }
 
-/// The rows of these orders, which have ended, are locked.
-pub(crate) async fn settle(
+/// Puts back the lines of those orders that failed. The rows of all, which have ended, are locked.
+pub(crate) async fn put_back_failed(
     db: &mut PgConnection,
     ended: &[(OrderId, State)],
     now: OffsetDateTime,
