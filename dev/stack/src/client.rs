@@ -1,12 +1,13 @@
 //! A REST client of Souk, as a customer would write one: for the seeds and the test purchase of `make up`, and for tests.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -57,9 +58,9 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Session {
-    /// Who signs in again when the token is old; nobody if only the token is known.
+    /// To sign in again when the token is old. None: only the token is known.
     credentials: Option<Value>,
-    /// And since when it is there.
+    /// The token, and when it was received.
     token: Mutex<(String, Instant)>,
 }
 
@@ -127,7 +128,7 @@ impl Client {
         Ok(Self { session: Some(Arc::new(session)), ..self.clone() })
     }
 
-    /// Signed in, with the response to signing in. It is not repeated when the token is old.
+    /// Signed in, with the response to signing in. This client does not sign in again.
     pub fn with_session(&self, response: &Value) -> Result<Self> {
         let session = Session { credentials: None, token: Mutex::new((token_of(response)?, Instant::now())) };
         Ok(Self { session: Some(Arc::new(session)), ..self.clone() })
@@ -136,14 +137,14 @@ impl Client {
     /// An access token that is valid for a minute and a half, as long as the credentials are known. Empty without a session.
     pub async fn token(&self) -> Result<String> {
         let Some(session) = &self.session else { return Ok(String::new()) };
-        let (token, since) = session.token.lock().expect("the lock is not poisoned").clone();
-        let Some(credentials) = session.credentials.as_ref().filter(|_| since.elapsed() > SIGN_IN_AFTER) else {
-            return Ok(token);
-        };
-        let anonymous = Self { session: None, ..self.clone() };
-        let token = token_of(&Box::pin(anonymous.post("/v1/sessions", credentials.clone())).await?.ok()?)?;
-        *session.token.lock().expect("the lock is not poisoned") = (token.clone(), Instant::now());
-        Ok(token)
+        // Clones of a client sign in once, while the others wait.
+        let mut token = session.token.lock().await;
+        if let Some(credentials) = session.credentials.as_ref().filter(|_| token.1.elapsed() > SIGN_IN_AFTER) {
+            let anonymous = Self { session: None, ..self.clone() };
+            let response = Box::pin(anonymous.post("/v1/sessions", credentials.clone())).await?.ok()?;
+            *token = (token_of(&response)?, Instant::now());
+        }
+        Ok(token.0.clone())
     }
 
     pub async fn get(&self, path: &str) -> Result<Response> {

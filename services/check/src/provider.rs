@@ -32,7 +32,7 @@ pub(crate) async fn check(
             None => unnamed.push(order_id),
         }
     }
-    for (order_id, books) in payment::check::books(&sources.payment, &unnamed).await? {
+    for (order_id, books) in payment::check::ledger_sums(&sources.payment, &unnamed).await? {
         if books.authorized != 0 || books.captured != 0 {
             finding.violate(order_id, format!("money moved without an intent: the ledger says {books:?}"));
         }
@@ -69,7 +69,7 @@ pub(crate) async fn check(
 
 async fn compare_all(sources: &Sources, all: &[Movements], finding: &mut Finding) -> Result<(), Error> {
     let orders: Vec<_> = all.iter().filter_map(|moved| moved.order_id).collect();
-    let books = payment::check::books(&sources.payment, &orders).await?;
+    let books = payment::check::ledger_sums(&sources.payment, &orders).await?;
     let settled = order::check::settled(&sources.order, &orders, sources.as_of()).await?;
     for moved in all {
         let books = moved.order_id.and_then(|order| books.get(&order));
@@ -98,7 +98,7 @@ pub(crate) fn compare(books: Option<&LedgerSums>, moved: &Movements, settled: Op
         == (moved.authorized, moved.captured, moved.voided, moved.refunded);
     let kept = moved.captured - moved.refunded - moved.refunding;
     let held = moved.authorized - moved.captured - moved.voided;
-    if books.at_rest && !same {
+    if !books.is_due && !same {
         Some("the ledger differs")
     } else if settled == Some(Settled::Unsold) && (kept, held) != (0, 0) && !(books.refused && held == 0) {
         Some("the order was not sold, but its money is kept")

@@ -35,7 +35,7 @@ pub(crate) enum Seen {
     /// Nothing: the message needed no server, or what the server said is about the message.
     NoEvidence,
     /// Nothing: we could not write or address the message, and the next one may fail for the same reason.
-    FailedBefore,
+    NotReached,
 }
 
 impl Availability {
@@ -64,7 +64,7 @@ impl Availability {
                     known.outage = Some(Outage::after(1, now));
                 }
             }
-            (Seen::IsAway | Seen::Unanswered, Some(_)) | (Seen::NoEvidence, None) | (Seen::FailedBefore, _) => {}
+            (Seen::IsAway | Seen::Unanswered, Some(_)) | (Seen::NoEvidence, None) | (Seen::NotReached, _) => {}
         }
     }
 }
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(availability.admit(8, LATER), 1);
         availability.record(Seen::NoEvidence, LATER);
         assert_eq!([LATER; 2].map(|now| availability.admit(8, now)), [1, 0]);
-        availability.record(Seen::FailedBefore, LATER);
+        availability.record(Seen::NotReached, LATER);
         assert_eq!(availability.admit(8, LATER), 0, "what fails for us goes on failing");
     }
 

@@ -4,13 +4,14 @@
 //! If a process is killed after the mail server accepted a mail and before that is recorded, the mail is sent again, with the same
 //! Message-ID: a notification is delivered at least once.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::boot::metrics;
 use chassis::{Next, Unexpected};
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::claim::{Claimed, claim};
@@ -56,24 +57,23 @@ async fn deliver(service: Arc<Service>, channel: Channel) -> Result<Next, Unexpe
         return Ok(Next::AfterPause);
     }
     // Tasks, which go on while outcomes are recorded.
-    let mut deliveries = JoinSet::new();
-    for claimed in claimed {
-        let service = service.clone();
-        deliveries.spawn(async move {
-            let outcome = deliver_one(&service, &claimed).await;
-            (claimed, outcome)
-        });
+    let (mut deliveries, mut claims) = (JoinSet::new(), HashMap::new());
+    for claimed in claimed.into_iter().map(Arc::new) {
+        let task = deliveries.spawn(deliver_one(service.clone(), claimed.clone()));
+        claims.insert(task.id(), claimed);
     }
     // What has an outcome is recorded without waiting for the others of the set, which continue if that fails.
     let mut unrecorded = Vec::new();
-    while let Some(ended) = deliveries.join_next().await {
-        for ended in std::iter::once(ended).chain(std::iter::from_fn(|| deliveries.try_join_next())) {
-            match ended {
-                Ok(outcome) => unrecorded.push(outcome),
-                Err(error) => {
-                    tracing::error!(%error, "a delivery panicked; it is attempted again when its lease has ended")
-                }
-            }
+    while let Some(ended) = deliveries.join_next_with_id().await {
+        let others = std::iter::from_fn(|| deliveries.try_join_next_with_id());
+        for ended in std::iter::once(ended).chain(others) {
+            let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
+            let claimed = claims.remove(&task).expect("each task has one");
+            let outcome = match ended {
+                Ok((_, outcome)) => outcome,
+                Err(error) => broken(&claimed, &Unexpected::Broken(error.to_string())).or_give_up(&service, &claimed),
+            };
+            unrecorded.push((claimed, outcome));
         }
         match record(&service, &unrecorded).await {
             Ok(()) => unrecorded.clear(),
@@ -86,14 +86,14 @@ async fn deliver(service: Arc<Service>, channel: Channel) -> Result<Next, Unexpe
     Ok(Next::AtOnce)
 }
 
-async fn deliver_one(service: &Service, claimed: &Claimed) -> Outcome {
-    let outcome = match claimed.limited_until(service) {
+async fn deliver_one(service: Arc<Service>, claimed: Arc<Claimed>) -> Outcome {
+    let outcome = match claimed.limited_until(&service) {
         Some(until) => Outcome::Limited(until),
-        None => attempt(service, claimed).await,
+        None => attempt(&service, &claimed).await,
     };
     service.availability(claimed.channel).record(outcome.seen(), service.clock.now());
-    let outcome = outcome.or_give_up(service, claimed);
-    outcome.log(claimed);
+    let outcome = outcome.or_give_up(&service, &claimed);
+    outcome.log(&claimed);
     outcome
 }
 
@@ -161,8 +161,8 @@ fn ended(state: State, why: &str) -> Outcome {
 
 /// Our own mistake, which a release mends within the time of attempts.
 fn broken(claimed: &Claimed, error: &Unexpected) -> Outcome {
-    tracing::error!(notification_id = %claimed.notification_id, %error, "a notification cannot be written");
-    Outcome::Retry(RetryReason::NotSent, "it cannot be written".to_owned())
+    tracing::error!(notification_id = %claimed.notification_id, %error, "a notification cannot be delivered");
+    Outcome::Retry(RetryReason::NotSent, "it cannot be delivered".to_owned())
 }
 
 pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Next, Unexpected> {

@@ -116,7 +116,7 @@ impl Outcome {
             Self::Retry(RetryReason::ServerUnavailable, _) => Seen::IsAway,
             Self::Retry(RetryReason::OutcomeUnknown, _) => Seen::Unanswered,
             Self::Ended(..) | Self::Limited(_) => Seen::NoEvidence,
-            Self::Retry(RetryReason::NotSent, _) => Seen::FailedBefore,
+            Self::Retry(RetryReason::NotSent, _) => Seen::NotReached,
         }
     }
 

@@ -1,7 +1,9 @@
 //! Records outcomes of attempts, and ends their leases. A worker whose lease has ended changes nothing.
 
-use chassis::{Backoff, Unexpected};
+use std::sync::Arc;
 use std::time::Duration;
+
+use chassis::{Backoff, Unexpected};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -46,7 +48,7 @@ impl Rows {
     }
 }
 
-pub(crate) async fn record(service: &Service, outcomes: &[(Claimed, Outcome)]) -> Result<(), Unexpected> {
+pub(crate) async fn record(service: &Service, outcomes: &[(Arc<Claimed>, Outcome)]) -> Result<(), Unexpected> {
     let mut rows = Rows::default();
     outcomes.iter().for_each(|(claimed, outcome)| rows.add(service, claimed, outcome));
     sqlx::query!(
@@ -81,7 +83,7 @@ pub(crate) async fn record(service: &Service, outcomes: &[(Claimed, Outcome)]) -
 pub(crate) async fn record_until(
     service: &Service,
     lease_end: Instant,
-    outcomes: &[(Claimed, Outcome)],
+    outcomes: &[(Arc<Claimed>, Outcome)],
 ) -> Result<(), Unexpected> {
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     for failures in 1.. {

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::ids::{OrderId, ProductId, UserId};
 
-pub(crate) use put_back::{put_back_failed, put_back_forgotten};
+pub(crate) use put_back::{put_back_failed, put_back_missed};
 
 /// Products in a cart.
 pub(crate) const MAX_ITEMS: i64 = 100;

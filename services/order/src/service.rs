@@ -46,7 +46,7 @@ pub(crate) fn role(service: &Arc<Service>, context: &Context) -> Role {
         .consume(&service.db, on_event::TOPICS, service)
         .job(Job::new("order.expire", SECOND, service, expire::expire_due))
         .job(Job::new("order.erase_addresses", SECOND, service, erase::erase_addresses))
-        .job(Job::new("order.put_back_forgotten", SECOND * 600, service, cart::put_back_forgotten))
+        .job(Job::new("order.put_back_missed", SECOND * 600, service, cart::put_back_missed))
         .job(Job::new("order.stuck", SECOND * 10, service, stuck::count_stuck))
         .job(Job::new("order.watch", SECOND, service, watch::read_changes).woken_by(service.watched.wake.clone()))
         .job(

@@ -27,16 +27,16 @@ pub struct LedgerSums {
     pub captured: i64,
     pub voided: i64,
     pub refunded: i64,
-    /// Whether the payment is not due.
-    pub at_rest: bool,
+    /// Whether the payment has work left.
+    pub is_due: bool,
     /// Whether the provider refuses for good to refund the remainder.
     pub refused: bool,
 }
 
 /// The payments of these orders.
-pub async fn books(db: &PgPool, orders: &[Uuid]) -> Result<HashMap<Uuid, LedgerSums>, Unexpected> {
+pub async fn ledger_sums(db: &PgPool, orders: &[Uuid]) -> Result<HashMap<Uuid, LedgerSums>, Unexpected> {
     let rows = sqlx::query!(
-        r#"select order_id, payment_id, intent_id, due_at is null as "at_rest!", refund_refusal <> '' as "refused!",
+        r#"select order_id, payment_id, intent_id, due_at is not null as "is_due!", refund_refusal <> '' as "refused!",
              coalesce(sum(minor) filter (where kind = 'AUTHORIZATION'), 0)::bigint as "authorized!",
              coalesce(sum(minor) filter (where kind = 'CAPTURE'), 0)::bigint as "captured!",
              coalesce(sum(minor) filter (where kind = 'VOID'), 0)::bigint as "voided!",
@@ -54,7 +54,7 @@ pub async fn books(db: &PgPool, orders: &[Uuid]) -> Result<HashMap<Uuid, LedgerS
             captured: row.captured,
             voided: row.voided,
             refunded: row.refunded,
-            at_rest: row.at_rest,
+            is_due: row.is_due,
             refused: row.refused,
         };
         (row.order_id, books)

@@ -4,7 +4,7 @@
 //! one call at a time, outside any transaction: `drive.rs` reads top to bottom. The begin of a call is recorded before it, and
 //! its outcome afterwards. An unknown outcome is read from the provider. Calls carry an idempotency key of the payment, so a
 //! repeated one moves no money twice. No other service calls the provider, and no card number is ever seen here. A webhook only
-//! makes a comparison with the provider happen sooner; each payment is compared once a day.
+//! makes a comparison with the provider happen sooner; each payment is compared once a day, until 30 days after its last change.
 
 mod budget;
 mod call;

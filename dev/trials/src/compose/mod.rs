@@ -99,6 +99,8 @@ async fn try_under_load(project: &Project<'_>, home: &Path, say: &dyn Fn(&str)) 
     }
     let path = home.join("journal.jsonl");
     let journal = Arc::new(Journal::create(&path)?);
+    // They count failures, so they repeat no request by themselves.
+    let edge = edge.impatient();
     let load = Load::start(edge.clone(), (email, password.trim_end()), journal.clone(), &products, 1);
     load.set_rate(RATE);
     let control = Control::start(edge, None);

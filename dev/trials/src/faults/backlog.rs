@@ -11,7 +11,7 @@ use super::control::Control;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Backlog {
-    /// Orders that are not settled.
+    /// Orders that are neither paid nor ended.
     pub(crate) orders: i64,
     /// Those of them whose payment method is not slow by itself.
     pub(crate) prompt_orders: i64,
@@ -28,12 +28,12 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// All orders are settled, except slow ones and those that were `left` before.
+    /// All orders are paid, or have ended, except slow ones and those that were `left` before.
     fn is_drained(&self, left: &Self) -> bool {
         self.prompt_orders <= left.prompt_orders
             && self.unpublished <= left.unpublished
             && self.notifications <= left.notifications
-            // Settled orders hold no stock.
+            // These hold no stock.
             && self.held - left.held <= self.orders
     }
 

@@ -264,8 +264,8 @@ impl Cluster {
         Ok(units)
     }
 
-    /// How many orders of before this time are not settled, except those with slow payment methods.
-    pub(crate) async fn unsettled(&self, before: OffsetDateTime) -> Result<i64> {
+    /// How many orders of before this time are neither paid nor ended, except those with slow payment methods.
+    pub(crate) async fn unfinished(&self, before: OffsetDateTime) -> Result<i64> {
         let mut session = self.administrator("souk_order").await?;
         let open = AssertSqlSafe(format!(
             r#"select count(*) from "order" where created_at < $1 and payment_method like 'pm_card_%' and {UNFINISHED}"#
@@ -275,8 +275,8 @@ impl Cluster {
         Ok(open)
     }
 
-    /// How many orders are settled.
-    pub(crate) async fn settled(&self) -> Result<i64> {
+    /// How many orders are paid, or have ended.
+    pub(crate) async fn finished(&self) -> Result<i64> {
         self.count("souk_order", &format!(r#"select count(*) from "order" where not {UNFINISHED}"#)).await
     }
 
@@ -298,7 +298,7 @@ impl Cluster {
     }
 
     pub(crate) async fn operator(&self) -> Result<Client> {
-        self.client().sign_in(OPERATOR, &self.password).await
+        Client::new(self.layout.ports.edge()).sign_in(OPERATOR, &self.password).await
     }
 
     /// An operator's account.

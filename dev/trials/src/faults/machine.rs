@@ -77,12 +77,12 @@ impl Machine {
     ) -> Result<Self> {
         journal.buys(WARM_UP, control).await?;
         let (begun, since) = (Instant::now(), OffsetDateTime::now_utc());
-        let before = cluster.settled().await?;
+        let before = cluster.finished().await?;
         sleep(pace.of(MEASURED)).await;
         let busy = Spread::of(journal.durations(begun));
         let paused = load.pause().await;
         backlog::drain(cluster, control, HALF_A_MINUTE, &Backlog::default()).await?;
-        let capacity = (cluster.settled().await? - before) as f64 / begun.elapsed().as_secs_f64();
+        let capacity = (cluster.finished().await? - before) as f64 / begun.elapsed().as_secs_f64();
         let settling = Spread::of(cluster.settling_times(since).await?);
         ensure!(
             capacity >= SLOWEST,

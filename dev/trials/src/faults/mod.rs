@@ -209,8 +209,8 @@ const HEAD: &str = "# Faults
 Written by `make faults`: two or three replicas of every role behind the edge, customers who buy all the time, and one injected fault after
 another. Requests place and cancel orders, refund, read and sign in. A *failed* request got no response, or one that asks to
 retry, and the customer repeated it under the same key. *Failing for* is the longest time in which requests failed at a stretch.
-*Until* is when the last failed request ended, and *settled* is when every order of before the end of the fault was settled (paid,
-or ended otherwise), except those with slow payment methods; both are counted from the end of the fault. Between two faults,
+*Until* is when the last failed request ended, and *settled* is when every order of before the end of the fault was paid, or
+had ended otherwise, except those with slow payment methods; both are counted from the end of the fault. Between two faults,
 customers wait until the backlog is drained.
 
 The results do not depend on the speed of the machine. Its capacity is measured first and printed above each table: customers use

@@ -130,7 +130,7 @@ impl Trials<'_> {
             anyhow::Ok((until, outcome))
         };
         let settling = async {
-            while self.cluster.unsettled(before).await? > self.left.prompt_orders {
+            while self.cluster.unfinished(before).await? > self.left.prompt_orders {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             settled = Some(healed.elapsed());

@@ -57,8 +57,8 @@ fn calls_with_short_deadlines_do_not_fail_those_of_other_customers() -> Result<(
         let market = Market::open(stack, 1_000).await?;
         let (done, mut spam) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
         for _ in 0..IMPATIENT {
-            let (impatient, done) = (stack.customer().await?, done.clone());
-            let token = impatient.token().await?;
+            let (hasty, done) = (stack.customer().await?, done.clone());
+            let token = hasty.token().await?;
             let url = format!("http://127.0.0.1:{}/v1/orders", stack.ports().edge());
             let items = json!([{"productId": market.product_id, "quantity": 1}]);
             let body = json!({"items": items, "paymentMethod": "pm_card_visa", "validateOnly": true});

@@ -77,8 +77,8 @@ async fn an_open_transaction_delays_no_other_event_and_loses_none(db: PgPool) {
     }
     // If events waited for the transaction, or for a tick, each would take longer. A slow machine delays some.
     waits.sort();
-    let median = waits[waits.len() / 2];
-    assert!(median < Duration::from_millis(900), "half of the events took {median:?} or longer");
+    let most = waits[waits.len() * 9 / 10];
+    assert!(most < Duration::from_millis(900), "a tenth of the events took {most:?} or longer");
     tx.commit().await.expect("the database is there");
     harness.commit(late).await;
     harness.published().await;

@@ -14,13 +14,7 @@ use crate::provider::compare;
 #[test]
 fn money_that_is_not_where_the_books_say() {
     let name = |name: &str| name.to_owned();
-    let books = LedgerSums {
-        intent_id: Some(name("pi_1")),
-        authorized: 100,
-        captured: 100,
-        at_rest: true,
-        ..LedgerSums::default()
-    };
+    let books = LedgerSums { intent_id: Some(name("pi_1")), authorized: 100, captured: 100, ..LedgerSums::default() };
     let moved = Movements { intent_id: name("pi_1"), authorized: 100, captured: 100, ..Movements::default() };
     let check = |books: Option<&LedgerSums>, moved: &Movements, end| {
         let mut finding = Finding::new("I2", "orders at the provider");
@@ -33,7 +27,7 @@ fn money_that_is_not_where_the_books_say() {
     let refunded = LedgerSums { refunded: 100, ..books.clone() };
     let refunding = Movements { refunding: 100, ..moved.clone() };
     let held = Movements { captured: 0, ..moved.clone() };
-    let busy = LedgerSums { at_rest: false, ..books.clone() };
+    let busy = LedgerSums { is_due: true, ..books.clone() };
     let under_way = || check(Some(&busy), &refunding, Settled::Unsold);
     assert_each_found(vec![
         ("an order that was captured twice", sound(), check(Some(&books), &second_intent, Settled::Sold)),

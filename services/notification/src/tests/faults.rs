@@ -241,7 +241,7 @@ async fn killed_at_each_stage_every_notification_is_delivered(db: PgPool) {
     fixture.work().await;
     assert_eq!(fixture.rows().await, [row("DELIVERED", 3, "")]);
     // One that was only frozen changes nothing.
-    let too_late = [(killed, Outcome::Ended(State::Refused, "too late".to_owned()))];
+    let too_late = [(killed.into(), Outcome::Ended(State::Refused, "too late".to_owned()))];
     record(service, &too_late).await.expect("nothing to do");
     assert_eq!(fixture.rows().await, [row("DELIVERED", 3, "")]);
     let mails = fixture.sink.mails();

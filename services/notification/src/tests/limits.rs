@@ -98,3 +98,18 @@ async fn a_phone_number_is_limited_however_many_accounts_name_it(db: PgPool) {
         sqlx::query_scalar!(r#"select count(*) as "n!" from texted_number"#).fetch_one(&fixture.service.db).await;
     assert_eq!(left.expect("counted"), 0);
 }
+
+/// The message was counted before the hour was over, and was refused afterwards.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_refused_message_makes_room_in_the_hour_in_which_it_was_counted(db: PgPool) {
+    let fixture = Fixture::open_with(db, |service| service.per_hour = Some(1)).await;
+    let (service, now) = (&fixture.service, fixture.kit.context.clock.now());
+    let (hour, next) = (numbers::hour(now), numbers::hour(now + HOUR));
+    for hour in [hour, next] {
+        assert_eq!(service.numbers.take(service, PHONE, hour).await.expect("counted"), Ok(()));
+    }
+    fixture.advance(HOUR);
+    service.numbers.give_back(service, PHONE, hour).await;
+    assert_eq!(service.numbers.take(service, PHONE, hour).await.expect("counted"), Ok(()));
+    assert_eq!(service.numbers.take(service, PHONE, next).await.expect("counted"), Err(next + HOUR));
+}

@@ -2,11 +2,11 @@
 
 use chassis::event::Record;
 use contracts::event::Event as _;
-use contracts::souk::notification::v1::{GetPreferencesRequest, ListNotificationsRequest};
+use contracts::souk::notification::v1::{GetPreferencesRequest, ListNotificationsRequest, ResendNotificationRequest};
 use contracts::souk::user::v1::{MailPurpose, MailRequested, UserEvent, user_event};
 use prost::Message;
 use sqlx::PgPool;
-use testkit::{CUSTOMER, Log, record};
+use testkit::{CUSTOMER, Log, reason, record};
 
 use super::{Fixture, confirmed, mail_requested, order_id, row};
 
@@ -26,6 +26,13 @@ async fn kinds_of_a_later_release_are_left_to_it(db: PgPool) {
     let request = fixture.kit.customer(CUSTOMER, ListNotificationsRequest::default());
     let list = fixture.client.clone().list_notifications(request).await.expect("a list").into_inner();
     assert_eq!(list.notifications.len(), 1);
+    fixture.execute("update notification set state = 'GIVEN_UP', due_at = null where kind = 'ORDER_TELEPORTED'").await;
+    let later = "select notification_id::text from notification where kind = 'ORDER_TELEPORTED'";
+    let later: String = sqlx::query_scalar(later).fetch_one(&fixture.service.db).await.expect("it is there");
+    let request = fixture.kit.operator(ResendNotificationRequest { notification_id: later });
+    let refused = fixture.client.clone().resend_notification(request).await.expect_err("it is not ours");
+    assert_eq!(reason(&refused), "NOTIFICATION_NOT_FOUND@souk.notification");
+    assert_eq!(fixture.rows().await, [row("GIVEN_UP", 0, ""), row("DELIVERED", 1, "")], "nothing has changed");
     let request = fixture.kit.customer(CUSTOMER, GetPreferencesRequest {});
     let preferences = fixture.client.clone().get_preferences(request).await.expect("preferences").into_inner();
     assert!(preferences.preferences.iter().all(|it| it.enabled));

@@ -15,7 +15,7 @@ const MAX_ORDERS: i64 = 100;
 
 /// Puts back the lines of orders that a replica of the release without carts has ended, while it ran beside this one. It reads all orders
 /// of carts that go on, so it is not often done.
-pub(crate) async fn put_back_forgotten(service: Arc<Service>) -> Result<Next, Unexpected> {
+pub(crate) async fn put_back_missed(service: Arc<Service>) -> Result<Next, Unexpected> {
     let mut tx = service.db.begin().await?;
     let ended = sqlx::query!(
         r#"select order_id as "order_id: OrderId", state as "state: State" from "order"
@@ -29,7 +29,7 @@ pub(crate) async fn put_back_forgotten(service: Arc<Service>) -> Result<Next, Un
     }
     put_back_failed(&mut tx, &ended, service.clock.now()).await?;
     tx.commit().await?;
-    tracing::info!(count = ended.len(), "orders of carts that had ended were forgotten, and are no more");
+    tracing::info!(count = ended.len(), "the carts of orders that another release has ended are up to date");
     Ok(Next::AtOnce)
 }
 

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::Fixture;
 use super::erase::erased;
 use super::rebuild::compare;
-use crate::cart::put_back_forgotten;
+use crate::cart::put_back_missed;
 use crate::erase::erase_addresses;
 use crate::expire::expire_due;
 
@@ -204,12 +204,12 @@ async fn the_lines_of_an_order_that_another_release_has_ended_go_back(db: PgPool
     let (mug, db) = (fixture.mug(), &fixture.service.db);
     fixture.set(&mug, 2, "").await.expect("set");
     let order = fixture.order_cart("k1").await.expect("placed");
-    put_back_forgotten(fixture.service.clone()).await.expect("nothing to do");
+    put_back_missed(fixture.service.clone()).await.expect("nothing to do");
     assert_eq!(fixture.quantities().await, [], "it goes on");
     let sql = r#"update "order" set state = 'EXPIRED' where order_id = $1"#;
     sqlx::query(sql).bind(order).execute(db).await.expect("ended");
     for _ in 0..2 {
-        put_back_forgotten(fixture.service.clone()).await.expect("settled");
+        put_back_missed(fixture.service.clone()).await.expect("put back");
         assert_eq!(fixture.quantities().await, [(mug.clone(), 2)]);
     }
     assert_eq!(fixture.remembered().await, 0);

@@ -39,7 +39,7 @@ pub(crate) async fn notify_replicas(service: Arc<Service>) -> Result<Next, Unexp
         return Ok(Next::AfterPause);
     }
     service.watched.changed(changed.iter().copied().map(OrderId::new));
-    if !service.watched.another_replica_may_watch() {
+    if !service.watched.a_replica_may_watch() {
         return Ok(Next::AtOnce);
     }
     let payloads: Vec<_> = changed.chunks(MAX_ORDERS).map(|ids| write(service.watched.replica, ids)).collect();

@@ -36,7 +36,7 @@ struct Shared {
     /// Watched orders whose events are to be read.
     due: HashSet<OrderId>,
     compared: Option<Instant>,
-    /// When a notification found that no other replica watches.
+    /// When a notification found that no replica watches.
     nobody_watched: Option<Instant>,
     next_id: u64,
 }
@@ -100,7 +100,7 @@ impl Watched {
         is_due
     }
 
-    pub(crate) fn another_replica_may_watch(&self) -> bool {
+    pub(crate) fn a_replica_may_watch(&self) -> bool {
         self.lock().nobody_watched.is_none_or(|at| at.elapsed() >= ASK_AGAIN)
     }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use sqlx::PgPool;
 
 use super::Fixture;
-use crate::check::{Movements, Provider, books};
+use crate::check::{Movements, Provider, ledger_sums};
 use crate::stripe::Response;
 
 impl Fixture {
@@ -61,7 +61,7 @@ async fn the_provider_lists_what_the_books_say(db: PgPool) {
     assert_eq!(listed.len(), 105);
     assert!(listed.iter().take(100).all(|it| it.order_id.is_none() && it.authorized == 0), "newest first");
     let listed: BTreeMap<_, _> = listed.iter().filter_map(|it| Some((it.order_id?, it))).collect();
-    let ours = books(&fixture.service.db, &orders).await.expect("read");
+    let ours = ledger_sums(&fixture.service.db, &orders).await.expect("read");
     for order in orders {
         let (moved, ours) = (listed[&order], &ours[&order]);
         assert_eq!(ours.intent_id.as_ref(), Some(&moved.intent_id));
