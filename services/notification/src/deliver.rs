@@ -71,7 +71,7 @@ async fn deliver(service: Arc<Service>, channel: Channel) -> Result<Next, Unexpe
             let claimed = claims.remove(&task).expect("each task has one");
             let outcome = match ended {
                 Ok((_, outcome)) => outcome,
-                Err(error) => broken(&claimed, &Unexpected::Broken(error.to_string())).or_give_up(&service, &claimed),
+                Err(error) => panicked(&service, &claimed, &error),
             };
             unrecorded.push((claimed, outcome));
         }
@@ -94,6 +94,15 @@ async fn deliver_one(service: Arc<Service>, claimed: Arc<Claimed>) -> Outcome {
     service.availability(claimed.channel).record(outcome.seen(), service.clock.now());
     let outcome = outcome.or_give_up(&service, &claimed);
     outcome.log(&claimed);
+    outcome
+}
+
+/// It may have panicked after the message was handed over, so there are few further attempts.
+fn panicked(service: &Service, claimed: &Claimed, error: &JoinError) -> Outcome {
+    tracing::error!(notification_id = %claimed.notification_id, %error, "a delivery panicked");
+    let outcome = Outcome::Retry(RetryReason::OutcomeUnknown, "the delivery panicked".to_owned());
+    let outcome = outcome.or_give_up(service, claimed);
+    outcome.log(claimed);
     outcome
 }
 
@@ -161,8 +170,8 @@ fn ended(state: State, why: &str) -> Outcome {
 
 /// Our own mistake, which a release mends within the time of attempts.
 fn broken(claimed: &Claimed, error: &Unexpected) -> Outcome {
-    tracing::error!(notification_id = %claimed.notification_id, %error, "a notification cannot be delivered");
-    Outcome::Retry(RetryReason::NotSent, "it cannot be delivered".to_owned())
+    tracing::error!(notification_id = %claimed.notification_id, %error, "a notification cannot be written");
+    Outcome::Retry(RetryReason::NotSent, "it cannot be written".to_owned())
 }
 
 pub(crate) async fn measure_behind(service: Arc<Service>) -> Result<Next, Unexpected> {

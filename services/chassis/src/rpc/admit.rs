@@ -87,7 +87,7 @@ impl Admit {
     /// Adds the caller's identity to the request, or refuses it.
     fn admit(&self, request: &mut Request<Body>) -> Result<(), Status> {
         let path = request.uri().path();
-        // Health and reflection have no policy: whoever can connect may call them.
+        // Health and reflection have no policy: every client that can connect may call them.
         if path.starts_with("/grpc.") {
             return Ok(());
         }
